@@ -1,0 +1,41 @@
+"""What vtp raises. A message says what was wrong, what was expected and what to do.
+
+    VtpError            exit code 1: a run failed
+    ├── UserError       exit code 2: the user can fix it by changing the command, the configuration or a file
+    │   ├── ConfigError     a key, value or option of the configuration
+    │   ├── PluginError     a plugin that is missing, broken, or collides with another
+    │   └── DataError       annotation files, media folders, checkpoints given by the user
+    └── RunError        something went wrong while running: NaN loss, too many bad samples, a full disk
+
+`vtp` prints the message in one line without a traceback; everything that is not a VtpError is a bug and keeps its traceback.
+"""
+
+__all__ = ["ConfigError", "DataError", "PluginError", "RunError", "UserError", "VtpError"]
+
+
+class VtpError(Exception):
+    """Base of all errors that vtp raises on purpose."""
+
+    exit_code = 1
+
+
+class UserError(VtpError):
+    """The user can repair this by changing what they gave us."""
+
+    exit_code = 2
+
+
+class ConfigError(UserError):
+    """A wrong key, value or option in the configuration."""
+
+
+class PluginError(UserError):
+    """A plugin is missing, broken, incompatible, or offers a name that is already taken."""
+
+
+class DataError(UserError):
+    """A file or folder that the user named is missing, unreadable or not in the expected format."""
+
+
+class RunError(VtpError):
+    """A run that started properly cannot go on."""

@@ -1,0 +1,246 @@
+"""The data that crosses hooks. Shapes: B batch, T frames, C channels, H W pixels, N tokens, D width, L text length, S audio samples.
+
+A ``Sample`` is what a dataset gives (no tensors), a ``Clip`` what the decoder gives, a ``Batch`` what the loader gives, ``Tokens`` what an encoder
+gives and ``LossOutput`` what an objective gives. A modality that is missing is a state (``present`` False, an all-False token mask), never zeros.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    from torch import Tensor
+
+__all__ = ["MODALITIES", "AudioSpec", "Batch", "Clip", "Fused", "LossOutput", "MediaRef", "Modality", "Sample", "TextSpec", "Tokens", "VideoSpec"]
+
+Modality = Literal["video", "audio", "text"]
+MODALITIES: tuple[Modality, ...] = ("video", "audio", "text")  # the order in which a fusion encoder concatenates them
+
+
+@dataclass(frozen=True, slots=True)
+class MediaRef:
+    """Where media lies: a file, and optionally the span [start, end) of it in seconds.
+
+    Attributes:
+        path: a file path, or the encoded bytes themselves (as they come out of a tar shard).
+        start: first second; None is the beginning.
+        end: last second, exclusive; None is the end.
+    """
+
+    path: str | bytes
+    start: float | None = None
+    end: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One annotated item of a dataset. Small, picklable, without tensors.
+
+    Attributes:
+        id: unique within its table; a string, also when the file has a number.
+        video: the video, or None where the item has none.
+        audio: the sound, usually the same file as ``video``; None where the item has none by annotation. (Whether the file really has a sound
+            track is found out when it is decoded, and is then a missing modality.)
+        texts: captions, paragraph or the question, as they stand in the file.
+        labels: what is to be predicted, for example ``{"answer": "red"}``.
+        extra: anything else: ``question_type``, ``category``, ``source`` (file and line), ``video_id``.
+    """
+
+    id: str
+    video: MediaRef | None = None
+    audio: MediaRef | None = None
+    texts: tuple[str, ...] = ()
+    labels: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Clip:
+    """Decoded media.
+
+    Attributes:
+        frames: uint8 (T, H, W, 3) RGB, or None when the file has no video stream.
+        timestamps: float64 (T,), seconds of each frame from the start of the file.
+        waveform: float32 (channels, S) in [-1, 1], or None when the file has no audio stream.
+        sample_rate: of ``waveform``, in Hz; 0 without one.
+        missing: what was asked for and is not there, with the reason, for example ``{"audio": "no audio stream"}``.
+    """
+
+    frames: npt.NDArray[np.uint8] | None = None
+    timestamps: npt.NDArray[np.float64] | None = None
+    waveform: npt.NDArray[np.float32] | None = None
+    sample_rate: int = 0
+    missing: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class VideoSpec:
+    """The frames that a video encoder wants. It owns these numbers: changing the encoder changes the pipeline.
+
+    Attributes:
+        frames: frames per clip, T.
+        size: side of the square input in pixels.
+        mean, std: normalisation per RGB channel, of values in [0, 1].
+        layout: ``"float"`` gives the encoder ``video`` float (B, T, C, H, W), normalised; ``"uint8"`` gives it the decoder's bytes (B, T, H, W, C).
+        stride: source frames between two sampled ones, for samplers that use it; None spreads the frames over the whole clip.
+    """
+
+    frames: int
+    size: int
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    layout: Literal["float", "uint8"] = "float"
+    stride: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AudioSpec:
+    """The sound that an audio encoder wants: mono float32 of ``sample_rate`` Hz, cut or padded to ``seconds``."""
+
+    sample_rate: int
+    seconds: float
+
+    @property
+    def samples(self) -> int:
+        """Length S of the padded waveform."""
+        return round(self.sample_rate * self.seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class TextSpec:
+    """The token ids that a text encoder wants.
+
+    Attributes:
+        tokenize: maps a list of strings to a list of id lists, special tokens included and truncated to ``max_length``, without padding.
+            Picklable or fork-safe: it runs in the loader's workers.
+        pad_id, mask_id, cls_id, sep_id: ids of the special tokens, asked from the tokenizer, never assumed.
+        special_ids: all ids that masking must leave alone, the unknown-word id included.
+        vocab_size: number of ids, for heads that predict words.
+        max_length: L at most, special tokens included.
+    """
+
+    tokenize: Callable[[list[str]], list[list[int]]]
+    pad_id: int
+    mask_id: int
+    cls_id: int
+    sep_id: int
+    special_ids: tuple[int, ...]
+    vocab_size: int
+    max_length: int
+
+
+@dataclass(slots=True)
+class Batch:
+    """What a loader yields and a model reads.
+
+    Attributes:
+        ids: B sample ids, for the ledger.
+        inputs: per modality the tensors that its encoder takes by name:
+            ``video``: ``frames`` uint8 (B, T, H, W, 3);
+            ``audio``: ``waveform`` float32 (B, S) and ``lengths`` int64 (B,) of real samples;
+            ``text``: ``token_ids`` int64 (B, L) and ``attention_mask`` bool (B, L), True = real.
+        present: per modality bool (B,), False where the sample lacks it.
+        labels: per name a tensor with B rows, for example ``answer`` int64 (B,), -100 = none.
+        row_offset: index of the first row in the global batch of this step (over micro-batches and ranks).
+        global_rows: rows of that global batch; random masks are drawn for all of them and sliced, so that they do not depend on the number of
+            processes or the accumulation.
+        step: optimiser step, the other half of the key of random draws.
+        extra: lists of B python objects, such as raw texts, for evaluation.
+    """
+
+    ids: list[str]
+    inputs: dict[str, dict[str, Tensor]]
+    present: dict[str, Tensor]
+    labels: dict[str, Tensor] = field(default_factory=dict)
+    row_offset: int = 0
+    global_rows: int = 0
+    step: int = 0
+    extra: dict[str, list[Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.global_rows = self.global_rows or len(self.ids)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Batch:
+        """The same batch with ``function`` applied to every tensor."""
+        return Batch(
+            ids=self.ids,
+            inputs={m: {k: function(v) for k, v in tensors.items()} for m, tensors in self.inputs.items()},
+            present={m: function(v) for m, v in self.present.items()},
+            labels={k: function(v) for k, v in self.labels.items()},
+            row_offset=self.row_offset,
+            global_rows=self.global_rows,
+            step=self.step,
+            extra=self.extra,
+        )
+
+    def to(self, device: Any, non_blocking: bool = True) -> Batch:
+        """Copy every tensor to ``device``."""
+        return self.map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Batch:
+        """Copy every tensor to page-locked memory (called by ``DataLoader(pin_memory=True)``)."""
+        return self.map(lambda tensor: tensor.pin_memory())
+
+    def rows(self, start: int, stop: int) -> Batch:
+        """Rows [start, stop) as views; ``row_offset`` moves along, ``global_rows`` stays."""
+        cut = self.map(lambda tensor: tensor[start:stop])
+        cut.ids = self.ids[start:stop]
+        cut.extra = {k: v[start:stop] for k, v in self.extra.items()}
+        cut.row_offset = self.row_offset + start
+        return cut
+
+
+@dataclass(slots=True)
+class Tokens:
+    """A sequence of features of one modality.
+
+    Attributes:
+        x: (B, N, D).
+        attention_mask: bool (B, N), True = real token. Rows of a missing modality are all False. (A ``mask`` is the other way round: True = hidden.)
+        grid: (T', H', W') for dense video or (F', S') style grids, None for text.
+        index: int64 (B, N) positions of the tokens in the full grid, where only visible ones were encoded; None = all of them.
+    """
+
+    x: Tensor
+    attention_mask: Tensor
+    grid: tuple[int, ...] | None = None
+    index: Tensor | None = None
+
+    def pooled(self) -> Tensor:
+        """Mean over real tokens, (B, D); 0 for rows without any."""
+        weight = self.attention_mask.to(self.x.dtype).unsqueeze(-1)  # (B, N, 1)
+        return (self.x * weight).sum(1) / weight.sum(1).clamp(min=1)
+
+    def take(self, rows: Tensor) -> Tokens:
+        """Tokens of the batch rows ``rows`` (int64, any length), for pairing a text with another video."""
+        return Tokens(self.x[rows], self.attention_mask[rows], self.grid, None if self.index is None else self.index[rows])
+
+
+@dataclass(slots=True)
+class Fused:
+    """What a fusion encoder gives: the tokens per modality after fusion, and one vector per item, ``pooled`` (B, D)."""
+
+    tokens: dict[str, Tokens]
+    pooled: Tensor
+
+
+@dataclass(slots=True)
+class LossOutput:
+    """What an objective gives for one micro-batch.
+
+    Attributes:
+        loss: scalar, the mean over the items that took part. With none, a zero that is connected to the graph.
+        metrics: detached scalars to log, such as ``accuracy``; averaged over micro-batches and ranks with ``weight``.
+        weight: number of items that took part (tokens for MLM, rows for QA), a detached scalar tensor.
+    """
+
+    loss: Tensor
+    weight: Tensor
+    metrics: dict[str, Tensor] = field(default_factory=dict)

@@ -1,0 +1,3 @@
+"""What the built-in datasets package offers."""
+
+from vtp import hookimpl

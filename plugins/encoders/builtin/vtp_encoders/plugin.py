@@ -1,0 +1,3 @@
+"""What the built-in encoders package offers."""
+
+from vtp import hookimpl

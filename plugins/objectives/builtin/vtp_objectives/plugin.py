@@ -1,0 +1,3 @@
+"""What the built-in objectives package offers."""
+
+from vtp import hookimpl

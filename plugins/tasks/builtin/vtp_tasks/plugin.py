@@ -1,0 +1,3 @@
+"""What the built-in tasks package offers."""
+
+from vtp import hookimpl
