@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from vtp.hookspecs import hookimpl as hookimpl
 
 __version__ = "0.1.0"
-VTP_API = 1  # raised when a hook parameter or a contract is removed or renamed; plugins may declare the one they were written for
+# Raised when a hook parameter or a contract is removed or renamed; a plugin may declare the one it was written for.
+VTP_API = 1
 
 __all__ = ["VTP_API", "__version__", "hookimpl"]
 

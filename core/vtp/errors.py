@@ -7,7 +7,8 @@
     │   └── DataError       annotation files, media folders, checkpoints given by the user
     └── RunError        something went wrong while running: NaN loss, too many bad samples, a full disk
 
-`vtp` prints the message in one line without a traceback; everything that is not a VtpError is a bug and keeps its traceback.
+`vtp` prints the message in one line without a traceback; everything that is not a VtpError is a bug and keeps its
+traceback.
 """
 
 __all__ = ["ConfigError", "DataError", "PluginError", "RunError", "UserError", "VtpError"]

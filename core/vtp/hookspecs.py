@@ -1,8 +1,8 @@
 """Every hook of vtp: the one file that a plugin author must read.
 
-A plugin is an installable package with an entry point in the group ``vtp.plugins`` that names a module, by convention ``<package>.plugin``.
-The module holds functions marked with ``@hookimpl`` and named as below; each gets ``register`` and offers components as ``"module:Class"`` strings,
-so that listing what is installed imports none of them::
+A plugin is an installable package with an entry point in the group ``vtp.plugins`` that names a module, by convention
+``<package>.plugin``. The module holds functions marked with ``@hookimpl`` and named as below; each gets ``register``
+and offers components as ``"module:Class"`` strings, so that listing what is installed imports none of them::
 
     # my_package/plugin.py
     from vtp import hookimpl
@@ -11,9 +11,9 @@ so that listing what is installed imports none of them::
     def vtp_register_objectives(register):
         register("my_loss", "my_package.objective:MyLoss")
 
-Options for the command line lie beside it, in ``my_package/conf/<group>/<name>.yaml``. Their keys are the keyword arguments of the class; an unknown
-key is an error. A constructor with a parameter named ``context`` also gets a :class:`vtp.model.build.BuildContext`. Two plugins that offer one name are
-an error that names both.
+Options for the command line lie beside it, in ``my_package/conf/<group>/<name>.yaml``. Their keys are the keyword
+arguments of the class; an unknown key is an error. A constructor with a parameter named ``context`` also gets a
+:class:`vtp.model.build.BuildContext`. Two plugins that offer one name are an error that names both.
 """
 
 from __future__ import annotations
@@ -49,8 +49,9 @@ class Register(Protocol):
 def vtp_register_encoders(register: Register) -> None:
     """Offer encoders for the slots ``text``, ``video``, ``audio`` and ``fusion``.
 
-    An encoder is an ``nn.Module`` with ``width`` and, except for fusion, ``spec`` (the input it wants); it maps the tensors of its modality to
-    :class:`vtp.types.Tokens`. A fusion encoder maps a dict of Tokens to :class:`vtp.types.Fused`. Options: ``conf/encoder/<slot>/<name>.yaml``.
+    An encoder is an ``nn.Module`` with ``width`` and, except for fusion, ``spec`` (the input it wants); it maps the
+    tensors of its modality to :class:`vtp.types.Tokens`. A fusion encoder maps a dict of Tokens to
+    :class:`vtp.types.Fused`. Options: ``conf/encoder/<slot>/<name>.yaml``.
 
     Example::
 
@@ -62,7 +63,8 @@ def vtp_register_encoders(register: Register) -> None:
 def vtp_register_objectives(register: Register) -> None:
     """Offer objectives (training losses): :class:`vtp.model.objective.Objective` modules with their own head.
 
-    Options: ``conf/objective/<name>.yaml``, first line ``# @package objectives.<name>``; chosen with ``objective=[vtc,my_loss]`` and weighted with
+    Options: ``conf/objective/<name>.yaml``, first line ``# @package objectives.<name>``; chosen with
+        ``objective=[vtc,my_loss]`` and weighted with
     ``objectives.my_loss.weight=0.5``.
 
     Example::
@@ -73,7 +75,8 @@ def vtp_register_objectives(register: Register) -> None:
 
 @hookspec
 def vtp_register_datasets(register: Register) -> None:
-    """Offer data sets: classes with ``samples(kind, split)`` that give :class:`vtp.types.Sample` tables. Options: ``conf/dataset/<name>.yaml``.
+    """Offer data sets: classes with ``samples(kind, split)`` that give :class:`vtp.types.Sample` tables. Options:
+    ``conf/dataset/<name>.yaml``.
 
     Example::
 
@@ -83,7 +86,8 @@ def vtp_register_datasets(register: Register) -> None:
 
 @hookspec
 def vtp_register_tasks(register: Register) -> None:
-    """Offer tasks: what is trained on, how scores become predictions, and the protocol they are measured by. Options: ``conf/task/<name>.yaml``.
+    """Offer tasks: what is trained on, how scores become predictions, and the protocol they are measured by. Options:
+    ``conf/task/<name>.yaml``.
 
     Several option files may use one task class: a new benchmark is then one YAML file.
 
@@ -95,7 +99,8 @@ def vtp_register_tasks(register: Register) -> None:
 
 @hookspec
 def vtp_register_decoders(register: Register) -> None:
-    """Offer media decoders for ``media.backend=<name>``: a class with ``probe(source)`` and ``read(source, ...)`` as :mod:`vtp.media.backends` says.
+    """Offer media decoders for ``media.backend=<name>``: a class with ``probe(source)`` and ``read(source, ...)`` as
+    :mod:`vtp.media.backends` says.
 
     Example::
 
@@ -105,7 +110,8 @@ def vtp_register_decoders(register: Register) -> None:
 
 @hookspec
 def vtp_register_importers(register: Register) -> None:
-    """Offer importers of foreign checkpoints for ``vtp import <name> FILE OUT``: ``target(path) -> (spec, state_dict, report)``.
+    """Offer importers of foreign checkpoints for ``vtp import <name> FILE OUT``: ``target(path) -> (spec, state_dict,
+    report)``.
 
     Example::
 
@@ -115,7 +121,8 @@ def vtp_register_importers(register: Register) -> None:
 
 @hookspec
 def vtp_register_commands(register: Register) -> None:
-    """Offer subcommands: ``target(arguments: list[str]) -> int`` is called for ``vtp <name> ...`` and returns the exit code.
+    """Offer subcommands: ``target(arguments: list[str]) -> int`` is called for ``vtp <name> ...`` and returns the exit
+    code.
 
     Example::
 

@@ -1,7 +1,9 @@
-"""The data that crosses hooks. Shapes: B batch, T frames, C channels, H W pixels, N tokens, D width, L text length, S audio samples.
+"""The data that crosses hooks. Shapes: B batch, T frames, C channels, H W pixels, N tokens, D width, L text length, S
+audio samples.
 
-A ``Sample`` is what a dataset gives (no tensors), a ``Clip`` what the decoder gives, a ``Batch`` what the loader gives, ``Tokens`` what an encoder
-gives and ``LossOutput`` what an objective gives. A modality that is missing is a state (``present`` False, an all-False token mask), never zeros.
+A ``Sample`` is what a dataset gives (no tensors), a ``Clip`` what the decoder gives, a ``Batch`` what the loader gives,
+``Tokens`` what an encoder gives and ``LossOutput`` what an objective gives. A modality that is missing is a state
+(``present`` False, an all-False token mask), never zeros.
 """
 
 from __future__ import annotations
@@ -15,7 +17,20 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from torch import Tensor
 
-__all__ = ["MODALITIES", "AudioSpec", "Batch", "Clip", "Fused", "LossOutput", "MediaRef", "Modality", "Sample", "TextSpec", "Tokens", "VideoSpec"]
+__all__ = [
+    "MODALITIES",
+    "AudioSpec",
+    "Batch",
+    "Clip",
+    "Fused",
+    "LossOutput",
+    "MediaRef",
+    "Modality",
+    "Sample",
+    "TextSpec",
+    "Tokens",
+    "VideoSpec",
+]
 
 Modality = Literal["video", "audio", "text"]
 MODALITIES: tuple[Modality, ...] = ("video", "audio", "text")  # the order in which a fusion encoder concatenates them
@@ -43,8 +58,8 @@ class Sample:
     Attributes:
         id: unique within its table; a string, also when the file has a number.
         video: the video, or None where the item has none.
-        audio: the sound, usually the same file as ``video``; None where the item has none by annotation. (Whether the file really has a sound
-            track is found out when it is decoded, and is then a missing modality.)
+        audio: the sound, usually the same file as ``video``; None where the item has none by annotation. (Whether the
+            file really has a sound track is found out when it is decoded, and is then a missing modality.)
         texts: captions, paragraph or the question, as they stand in the file.
         labels: what is to be predicted, for example ``{"answer": "red"}``.
         extra: anything else: ``question_type``, ``category``, ``source`` (file and line), ``video_id``.
@@ -85,8 +100,10 @@ class VideoSpec:
         frames: frames per clip, T.
         size: side of the square input in pixels.
         mean, std: normalisation per RGB channel, of values in [0, 1].
-        layout: ``"float"`` gives the encoder ``video`` float (B, T, C, H, W), normalised; ``"uint8"`` gives it the decoder's bytes (B, T, H, W, C).
-        stride: source frames between two sampled ones, for samplers that use it; None spreads the frames over the whole clip.
+        layout: ``"float"`` gives the encoder ``video`` float (B, T, C, H, W), normalised; ``"uint8"`` gives it the
+            decoder's bytes (B, T, H, W, C).
+        stride: source frames between two sampled ones, for samplers that use it; None spreads the frames over the whole
+            clip.
     """
 
     frames: int
@@ -115,8 +132,8 @@ class TextSpec:
     """The token ids that a text encoder wants.
 
     Attributes:
-        tokenize: maps a list of strings to a list of id lists, special tokens included and truncated to ``max_length``, without padding.
-            Picklable or fork-safe: it runs in the loader's workers.
+        tokenize: maps a list of strings to a list of id lists, special tokens included and truncated to ``max_length``,
+            without padding. Picklable or fork-safe: it runs in the loader's workers.
         pad_id, mask_id, cls_id, sep_id: ids of the special tokens, asked from the tokenizer, never assumed.
         special_ids: all ids that masking must leave alone, the unknown-word id included.
         vocab_size: number of ids, for heads that predict words.
@@ -146,8 +163,8 @@ class Batch:
         present: per modality bool (B,), False where the sample lacks it.
         labels: per name a tensor with B rows, for example ``answer`` int64 (B,), -100 = none.
         row_offset: index of the first row in the global batch of this step (over micro-batches and ranks).
-        global_rows: rows of that global batch; random masks are drawn for all of them and sliced, so that they do not depend on the number of
-            processes or the accumulation.
+        global_rows: rows of that global batch; random masks are drawn for all of them and sliced, so that they do not
+            depend on the number of processes or the accumulation.
         step: optimiser step, the other half of the key of random draws.
         extra: lists of B python objects, such as raw texts, for evaluation.
     """
@@ -203,9 +220,11 @@ class Tokens:
 
     Attributes:
         x: (B, N, D).
-        attention_mask: bool (B, N), True = real token. Rows of a missing modality are all False. (A ``mask`` is the other way round: True = hidden.)
+        attention_mask: bool (B, N), True = real token. Rows of a missing modality are all False. (A ``mask`` is the
+            other way round: True = hidden.)
         grid: (T', H', W') for dense video or (F', S') style grids, None for text.
-        index: int64 (B, N) positions of the tokens in the full grid, where only visible ones were encoded; None = all of them.
+        index: int64 (B, N) positions of the tokens in the full grid, where only visible ones were encoded; None = all
+            of them.
     """
 
     x: Tensor
@@ -220,7 +239,9 @@ class Tokens:
 
     def take(self, rows: Tensor) -> Tokens:
         """Tokens of the batch rows ``rows`` (int64, any length), for pairing a text with another video."""
-        return Tokens(self.x[rows], self.attention_mask[rows], self.grid, None if self.index is None else self.index[rows])
+        return Tokens(
+            self.x[rows], self.attention_mask[rows], self.grid, None if self.index is None else self.index[rows]
+        )
 
 
 @dataclass(slots=True)

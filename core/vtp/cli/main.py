@@ -1,0 +1,82 @@
+"""``vtp COMMAND ...``: picks the command and imports only its module, so that ``vtp --help`` costs 15 ms and no broken
+plugin can stop it."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+from vtp import __version__
+
+__all__ = ["COMMANDS", "main"]
+
+# command -> (module with main(arguments) -> exit code, what it does)
+COMMANDS = {
+    "run": ("vtp.cli.run", "train, evaluate or predict: vtp run task=msrvtt_qa dataset=shapes"),
+    "plugins": ("vtp.cli.plugins", "what is installed, from where, what is broken and why"),
+    "list": ("vtp.cli.components", "components of a kind: vtp list objective"),
+    "show": ("vtp.cli.components", "one component with its options: vtp show objective vtc"),
+    "doctor": ("vtp.cli.doctor", "versions, devices, kernels, decoders, disk: what works on this machine"),
+    "install": ("vtp.cli.install", "install plugins with pip into this Python"),
+    "uninstall": ("vtp.cli.install", "uninstall plugins, broken ones too"),
+}
+
+USAGE = """vtp {version}: models of video, text and audio. Every method is a plugin.
+
+usage: vtp COMMAND [...]      vtp COMMAND --help explains a command
+
+{commands}
+
+start here:
+  vtp run task=msrvtt_qa dataset=shapes       train and evaluate on a generated data set, nothing to download
+  vtp run --help                              tasks, data sets, models, objectives and every setting
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command and return its exit code: 0 done, 1 the run failed, 2 the user's mistake."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        width = max(map(len, COMMANDS))
+        commands = "\n".join(f"  {name:<{width}}  {text}" for name, (_, text) in COMMANDS.items())
+        print(USAGE.format(version=__version__, commands=commands))
+        return 0
+    if arguments[0] in ("-V", "--version", "version"):
+        print(f"vtp {__version__}")
+        return 0
+    from vtp.errors import VtpError
+
+    command, rest = arguments[0], arguments[1:]
+    try:
+        if command in COMMANDS:
+            function = import_module(COMMANDS[command][0]).main
+            return int(function([command, *rest] if command in ("list", "show", "install", "uninstall") else rest))
+        return _plugin_command(command, rest)
+    except VtpError as error:
+        print(f"vtp {command}: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(f"vtp {command}: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough
+        sys.stderr.close()
+        return 0
+
+
+def _plugin_command(command: str, rest: list[str]) -> int:
+    """A command that a plugin offers; plugins are only loaded when no built-in command has that name."""
+    from vtp.errors import PluginError
+    from vtp.plugins import host
+    from vtp.registry import did_you_mean
+
+    registry = host().registry
+    offered = [entry.name for entry in registry.entries("command")]
+    if command not in offered:
+        hint = did_you_mean(command, [*COMMANDS, *offered])
+        notes = "".join(f"\n  note: {note}" for note in registry.notes)
+        raise PluginError(f"there is no such command.{hint} `vtp --help` lists them.{notes}")
+    return int(registry.get("command", command).load()(rest) or 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

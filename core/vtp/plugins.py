@@ -1,0 +1,287 @@
+"""Find and load plugins, so that a broken one never takes vtp down.
+
+An entry point of the group ``vtp.plugins`` names a plugin module. For each one, in the order of their names:
+blocked? -> does the distribution accept this version of vtp-core (no import)? -> import -> ``VTP_API`` -> register with
+pluggy -> hooks known? -> ask each hook. Whatever goes wrong is kept in its :class:`PluginInfo` and shown by ``vtp
+plugins``; the offers of that plugin are dropped.
+
+Environment:
+    VTP_BLOCK_PLUGINS=a,b    do not load these (entry-point or distribution names; built-in ones too)
+    VTP_LOAD_PLUGINS=a,b     load only these besides the built-in ones; empty = none
+    VTP_STRICT_PLUGINS=1     a plugin that cannot be loaded is an error
+
+An installed plugin is trusted code with the user's rights: this isolates faults, not malice.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import importlib.util
+import os
+import traceback
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+from vtp import VTP_API, __version__
+from vtp.errors import PluginError
+from vtp.registry import Entry, Registry
+
+__all__ = ["Host", "PluginInfo", "PluginPoint", "config_dir", "discover", "host", "option_providers"]
+
+CORE = "vtp-core"
+ENCODER_SLOTS = ("text", "video", "audio", "fusion")
+
+Status = Literal["loaded", "blocked", "broken", "incompatible", "refused"]
+
+
+@dataclass(frozen=True, slots=True)
+class PluginPoint:
+    """An entry point and the distribution that it belongs to; found without importing the plugin."""
+
+    name: str
+    value: str
+    distribution: str
+    version: str
+    requires: tuple[str, ...] = ()
+
+    @property
+    def package(self) -> str:
+        """Top-level package of the plugin module."""
+        return self.value.partition(":")[0].partition(".")[0]
+
+    @property
+    def builtin(self) -> bool:
+        return self.distribution == CORE
+
+
+@dataclass(slots=True)
+class PluginInfo:
+    """What became of a plugin."""
+
+    point: PluginPoint
+    status: Status = "loaded"
+    error: str = ""
+    trace: str = ""
+    hooks: list[str] = field(default_factory=list)
+    path: str = ""
+
+    def summary(self) -> str:
+        """One line for messages: name, distribution, version and what is wrong."""
+        point = self.point
+        return f"plugin {point.name!r} ({point.distribution} {point.version}) is {self.status}: {self.error}"
+
+
+def normalised(distribution: str) -> str:
+    """A distribution name as indexes compare it: ``Vtp_Plugin.X`` is ``vtp-plugin-x``."""
+    return distribution.lower().replace("_", "-").replace(".", "-")
+
+
+def discover() -> list[PluginPoint]:
+    """All plugin entry points, sorted by name, built-in ones first. Nothing is imported.
+
+    ``vtp.workspace`` lists the add-ons of a source checkout, which are importable there without being installed as
+    distributions; an entry whose package is not importable is left out, and one that is installed for real counts as
+    that distribution.
+    """
+    points: dict[tuple[str, str], PluginPoint] = {}
+    for group in ("vtp.plugins", "vtp.workspace"):
+        for entry_point in importlib.metadata.entry_points(group=group):
+            dist = entry_point.dist
+            point = PluginPoint(
+                entry_point.name,
+                entry_point.value,
+                normalised(dist.name) if dist else "unknown",
+                dist.version if dist else "",
+                tuple(dist.requires or ()) if dist else (),
+            )
+            known = points.get((point.name, point.value))
+            if known is not None and (group == "vtp.workspace" or known.builtin):
+                continue
+            if group == "vtp.workspace" and importlib.util.find_spec(point.package) is None:
+                continue
+            points[(point.name, point.value)] = point
+    return sorted(points.values(), key=lambda p: (not p.builtin, p.name, p.distribution))
+
+
+def config_dir(point: PluginPoint) -> Path | None:
+    """The plugin's folder of configuration options, or None. Looks at the top package only, so the plugin is not
+    imported."""
+    try:
+        spec = importlib.util.find_spec(point.package)
+    except (ImportError, ValueError):
+        return None
+    for location in (spec.submodule_search_locations or ()) if spec else ():
+        folder = Path(location) / "conf"
+        if folder.is_dir():
+            return folder
+    return None
+
+
+def option_providers(points: Iterable[PluginPoint]) -> dict[tuple[str, str], list[str]]:
+    """Who offers each configuration option: ``{(group, option): [provider, ...]}`` over the core and the given plugins.
+
+    hydra takes the first file of that name without a word, so an option with two providers must be refused by us.
+    """
+    folders = [("vtp", Path(__file__).parent / "conf")]
+    folders += [(p.name, folder) for p in points if (folder := config_dir(p)) is not None]
+    providers: dict[tuple[str, str], list[str]] = {}
+    for provider, folder in folders:
+        for file in sorted(folder.rglob("*.yaml")):
+            group = file.parent.relative_to(folder).as_posix()
+            if group != ".":
+                providers.setdefault((group, file.stem), []).append(provider)
+    return providers
+
+
+class Host:
+    """The plugins of this process and what they offer."""
+
+    def __init__(self, points: list[PluginPoint] | None = None) -> None:
+        self.points = discover() if points is None else points
+        self.registry = Registry()
+        self.infos: list[PluginInfo] = []
+
+    def active_points(self) -> list[PluginPoint]:
+        """Plugins that are not switched off: those whose configuration options count."""
+        return [point for point in self.points if not _blocked(point)]
+
+    def load(self) -> Host:
+        """Load every plugin; never raises for a faulty one unless VTP_STRICT_PLUGINS=1."""
+        import pluggy
+
+        from vtp import hookspecs
+
+        manager = pluggy.PluginManager("vtp")
+        manager.add_hookspecs(hookspecs)
+        refused = self._same_name()
+        for point in self.points:
+            info = PluginInfo(point)
+            self.infos.append(info)
+            if reason := _blocked(point):
+                info.status, info.error = "blocked", reason
+            elif point in refused:
+                info.status, info.error = "refused", refused[point]
+            else:
+                self._load_one(manager, info)
+        for info in self.infos:
+            if info.status in ("broken", "incompatible", "refused"):
+                self.registry.notes.append(info.summary())
+        faulty = [info.summary() for info in self.infos if info.status in ("broken", "incompatible", "refused")]
+        if faulty and os.environ.get("VTP_STRICT_PLUGINS", "") not in ("", "0"):
+            raise PluginError("VTP_STRICT_PLUGINS is set and not every plugin could be loaded: " + "; ".join(faulty))
+        return self
+
+    def _same_name(self) -> dict[PluginPoint, str]:
+        """Strangers with one entry-point name are all refused; a built-in keeps its name against a stranger."""
+        by_name: dict[str, list[PluginPoint]] = {}
+        for point in self.points:
+            if not _blocked(point):
+                by_name.setdefault(point.name, []).append(point)
+        refused = {}
+        for name, points in by_name.items():
+            for point in points:
+                others = [p.distribution for p in points if p is not point]
+                if others and not point.builtin:
+                    refused[point] = (
+                        f"the plugin name {name!r} is also used by {', '.join(others)}. "
+                        f"Block one by its distribution: VTP_BLOCK_PLUGINS={point.distribution}"
+                    )
+        return refused
+
+    def _load_one(self, manager: Any, info: PluginInfo) -> None:
+        point = info.point
+        try:
+            if reason := _incompatible(point):
+                info.status, info.error = "incompatible", reason
+                return
+            module = importlib.import_module(point.value.partition(":")[0])
+            info.path = str(getattr(module, "__file__", "") or "")
+            if (api := getattr(module, "VTP_API", VTP_API)) != VTP_API:
+                info.status = "incompatible"
+                info.error = f"it was written for VTP_API {api}, this is vtp {__version__} with VTP_API {VTP_API}"
+                return
+            manager.register(module, name=point.name)
+            self._ask(manager, info, module)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # SystemExit at import is real, and must not end `vtp plugins`
+            info.status = "broken"
+            info.error = str(error) if isinstance(error, PluginError) else f"{type(error).__name__}: {error}"
+            info.error = " ".join(info.error.split())
+            info.trace = traceback.format_exc()
+            self.registry.remove_plugin(point.name)
+            if manager.has_plugin(point.name):
+                manager.unregister(name=point.name)
+
+    def _ask(self, manager: Any, info: PluginInfo, module: ModuleType) -> None:
+        """Call the plugin's hooks one by one: one that raises must not stop those of other plugins."""
+        from vtp.hookspecs import HOOKS
+
+        for attribute in sorted(vars(module)):
+            options = manager.parse_hookimpl_opts(module, attribute)
+            if options is not None and attribute not in HOOKS and not options.get("optionalhook"):
+                raise PluginError(
+                    f"it implements the hook {attribute!r}, which vtp {__version__} does not have: "
+                    f"a typo, or made for a newer vtp"
+                )
+        for hook, kind in HOOKS.items():
+            for implementation in getattr(manager.hook, hook).get_hookimpls():
+                if implementation.plugin is module:
+                    register = functools.partial(self._register, kind, info.point)
+                    implementation.function(*(register for _ in implementation.argnames))
+                    info.hooks.append(hook)
+
+    def _register(self, kind: str, point: PluginPoint, name: str, target: str, **facts: Any) -> None:
+        if kind == "encoder":
+            slot = facts.pop("slot", None)
+            if slot not in ENCODER_SLOTS:
+                raise PluginError(
+                    f"encoder {name!r} must be registered with slot= one of {', '.join(ENCODER_SLOTS)} but got {slot!r}"
+                )
+            kind = f"encoder/{slot}"
+        self.registry.add(Entry(kind, name, target, point.name, point.distribution, facts))
+
+
+def _names(variable: str) -> set[str] | None:
+    value = os.environ.get(variable)
+    return None if value is None else {normalised(name.strip()) for name in value.split(",") if name.strip()}
+
+
+def _blocked(point: PluginPoint) -> str:
+    own = {normalised(point.name), normalised(point.distribution)}
+    if own & (_names("VTP_BLOCK_PLUGINS") or set()):
+        return "switched off by VTP_BLOCK_PLUGINS"
+    allowed = _names("VTP_LOAD_PLUGINS")
+    if allowed is not None and not point.builtin and not own & allowed:
+        return "not in VTP_LOAD_PLUGINS"
+    return ""
+
+
+def _incompatible(point: PluginPoint) -> str:
+    """Why the distribution's own requirement on vtp-core excludes this version; read from metadata, before anything is
+    imported."""
+    if point.builtin or not any(normalised(requirement).startswith(CORE) for requirement in point.requires):
+        return ""
+    from packaging.requirements import Requirement
+
+    for text in point.requires:
+        requirement = Requirement(text)
+        wanted = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+        if (
+            normalised(requirement.name) == CORE
+            and wanted
+            and not requirement.specifier.contains(__version__, prereleases=True)
+        ):
+            needed = f"{CORE}{requirement.specifier}"
+            return f"it needs {needed}, this is {__version__}. Update {point.distribution} or vtp-core"
+    return ""
+
+
+@functools.cache
+def host() -> Host:
+    """The plugins of this process, loaded once."""
+    return Host().load()
