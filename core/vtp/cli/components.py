@@ -95,7 +95,8 @@ def _show(arguments: list[str]) -> int:
     group = groups[options.kind]
     if options.name not in group:
         raise ConfigError(
-            f"no {options.name!r} in {options.kind!r}.{did_you_mean(options.name, group)} Known: {', '.join(sorted(group))}."
+            f"no {options.name!r} in {options.kind!r}.{did_you_mean(options.name, group)} "
+            f"Known: {', '.join(sorted(group))}."
         )
     from vtp.errors import PluginError
     from vtp.plugins import host

@@ -1,0 +1,33 @@
+# Every target starts from Python 3.11+ and make: it installs what is missing (once) and shows what it does.
+PYTHON ?= python3
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-slow lint bench clean
+
+RUN = python=$$($(PYTHON) tools/bootstrap.py | tail -n 1);
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+install:  ## put vtp and the tested versions of its libraries into .venv (or the active environment)
+	@$(RUN) echo "use $$python, or: source $$(dirname $$python)/activate"
+
+demo:  ## generate a small video data set, train on it, evaluate, print a table and draw a picture
+	@$(RUN) $$python -m vtp run task=msrvtt_qa dataset=shapes
+
+test:  ## all tests of the default run (CPU, no network, under 8 minutes on 2 cores)
+	@$(RUN) $$python -m pytest -m "not slow and not gpu"
+
+test-slow:  ## the long tests
+	@$(RUN) $$python -m pytest -m "slow and not gpu"
+
+lint:  ## ruff (format and rules) and mypy --strict over the core
+	@$(RUN) $$python -m ruff format --check . && $$python -m ruff check . && $$python -m mypy
+
+bench:  ## benchmarks that need no GPU; results go to benchmarks/results
+	@$(RUN) $$python benchmarks/overhead.py
+
+clean:  ## remove caches, never outputs or data
+	@find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -r {} +
+	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

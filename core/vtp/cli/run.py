@@ -1,0 +1,230 @@
+"""``vtp run``: compose a configuration with hydra, then train, evaluate or predict.
+
+hydra does what it is good at (defaults lists, overrides, sweeps with ``-m``, ``--cfg job``); its help, its error
+messages and its folder handling are replaced by ours.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from vtp.errors import ConfigError, VtpError
+from vtp.registry import did_you_mean
+
+__all__ = ["compose", "main"]
+
+HELP = """vtp run: train, evaluate or predict.
+
+usage: vtp run task=TASK [GROUP=OPTION ...] [KEY=VALUE ...]
+
+  vtp run task=msrvtt_qa dataset=shapes                    train and evaluate on generated data
+  vtp run task=msrvtt_qa dataset.root=/data/msrvtt         the real thing
+  vtp run task=msrvtt_retrieval objective=[vtc,vtm] objectives.vtm.weight=0.5 train.steps=2000
+  vtp run task=msrvtt_qa mode=eval checkpoint=outputs/...  evaluate a trained model again
+  vtp run ... resume=auto                                  go on exactly where the run stopped
+  vtp run ... --cfg job                                    print what a command composes to, and stop
+  vtp run -m ... seed=0,1,2                                one run per value
+  torchrun --nproc-per-node 8 -m vtp run task=...          several processes
+
+GROUP=OPTION chooses one of these (the plugin that offers it in brackets; `vtp show GROUP OPTION` prints its settings):
+"""
+
+
+def main(arguments: list[str]) -> int:
+    """Run; hydra's own flags (-m, --cfg, --info, ...) work as usual."""
+    if arguments in (["-h"], ["--help"]):
+        print(HELP)
+        print("\n".join(_listing()))
+        return 0
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and int(os.environ.get("RANK", "0")) > 0:
+        from vtp.workflow import follow
+
+        return follow()  # rank 0 composes and tells; composing again here would evaluate ${now:} again
+    if any(argument.startswith("resume=auto") for argument in arguments):
+        arguments = _find_run(arguments)
+    return _hydra(arguments)
+
+
+def compose(overrides: list[str]) -> Any:
+    """The configuration that these command-line arguments compose to, as a resolved dict; for tests and notebooks."""
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_module
+    from omegaconf import OmegaConf
+
+    with _helpful(overrides):
+        _prepare()
+        with initialize_config_module("vtp.conf", version_base="1.3"):
+            return OmegaConf.to_container(hydra_compose("run", overrides), resolve=True)
+
+
+def _prepare() -> None:
+    """Tell hydra about the plugins' folders and the typed nodes."""
+    from hydra.core.config_store import ConfigStore
+
+    from vtp.config import DataConfig, MediaConfig
+    from vtp.searchpath import register
+    from vtp.train.config import TrainConfig
+
+    register()
+    store = ConfigStore.instance()
+    for name, node in (("train", TrainConfig), ("data", DataConfig), ("media", MediaConfig)):
+        store.store(group="schema", name=name, node=node)
+
+
+def _hydra(arguments: list[str]) -> int:
+    import hydra
+    from omegaconf import DictConfig
+
+    exit_codes: list[int] = []
+
+    def job(config: DictConfig) -> None:
+        from vtp.workflow import launch
+
+        exit_codes.append(launch(config))
+
+    with _helpful(arguments):
+        _prepare()
+        # hydra reads the command line from sys.argv and names its messages after argv[0]
+        before, sys.argv = sys.argv, ["vtp run", *arguments]
+        try:
+            hydra.main(version_base="1.3", config_path="pkg://vtp.conf", config_name="run")(job)()
+        finally:
+            sys.argv = before
+    return max(exit_codes, default=0)
+
+
+@contextmanager
+def _helpful(arguments: list[str]) -> Iterator[None]:
+    """Turn hydra's errors into one line with a suggestion; let everything else through."""
+    import yaml
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    before = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # hydra then raises instead of printing and exiting with 1
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_explain(error, arguments)) from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"a configuration file is not valid YAML: {' '.join(str(error).split())}") from error
+    finally:
+        if before is None:
+            os.environ.pop("HYDRA_FULL_ERROR", None)
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = before
+
+
+def _explain(error: BaseException, arguments: list[str]) -> str:
+    """What a hydra or omegaconf error means, in one line."""
+    chain = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in chain:
+        chain.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    text = "\n".join(str(link) for link in chain)
+    options = _options()
+    if match := re.search(r"Could not find '([^']+)/([^'/]+)'", text):
+        group, option = match.groups()
+        known = options.get(group, [])
+        return f"no {option!r} in {group!r}.{did_you_mean(option, known)} Available: {', '.join(known) or 'none'}."
+    if match := re.search(r"Could not override '([^'@]+)(?:@[^']*)?'", text):
+        key = match.group(1)
+        hint = did_you_mean(key, [*options, *_keys()])
+        return f"the configuration has no key or group {key!r}.{hint} `vtp run --help` lists them."
+    if match := re.search(r"Key '([^']+)' (?:is )?not in (?:struct|'\w+')", text):
+        full = re.search(r"full_key: (\S+)", text)
+        key = full.group(1) if full else match.group(1)
+        key = next((a.split("=")[0].lstrip("+~") for a in arguments if a.lstrip("+~").startswith(key)), key)
+        return f"the configuration has no key {key!r}.{_key_hint(key, arguments)}"
+    if match := re.search(r"(Value .* could not be converted to \w+|Cannot convert .*|Invalid value .*)", text):
+        full = re.search(r"full_key: (\S+)", text)
+        return f"{full.group(1) if full else 'the configuration'}: {match.group(1)}"
+    return " ".join(str(error).split())
+
+
+def _key_hint(key: str, arguments: list[str]) -> str:
+    """A suggestion among the keys beside the mistyped one, of the configuration without the offending argument."""
+    try:
+        config = compose([a for a in arguments if not a.startswith("-") and not a.lstrip("+~").startswith(key)])
+    except VtpError:
+        return did_you_mean(key, _keys())
+    *parents, last = key.split(".")
+    for parent in parents:
+        config = config.get(parent) if isinstance(config, dict) else None
+    if not isinstance(config, dict) or not config:
+        return ""
+    return f"{did_you_mean(last, config)} Keys there: {', '.join(map(str, config))}."
+
+
+def _options() -> dict[str, list[str]]:
+    from vtp.cli.components import option_files
+
+    return {group: sorted(options) for group, options in option_files().items()}
+
+
+def _keys() -> list[str]:
+    from vtp.config import TOP_LEVEL
+
+    return list(TOP_LEVEL)
+
+
+def _find_run(arguments: list[str]) -> list[str]:
+    """With ``resume=auto`` and no ``run_dir``, go on in the newest unfinished run of the same configuration."""
+    from vtp.workflow import find_unfinished, fingerprint
+
+    if any(a.startswith(("run_dir=", "hydra.run.dir=", "-m", "--multirun")) for a in arguments):
+        return arguments
+    config = compose([a for a in arguments if not a.startswith("-")])
+    found = find_unfinished(fingerprint(config))
+    if found is None:
+        print(
+            "resume=auto: no unfinished run of this configuration under outputs/; starting a new one", file=sys.stderr
+        )
+        return arguments
+    print(f"resume=auto: going on in {found}", file=sys.stderr)
+    return [*arguments, f"run_dir={found}"]
+
+
+def _listing() -> Iterator[str]:
+    from vtp.cli.components import GROUPS, first_comment, option_files
+    from vtp.config import TOP_LEVEL, DataConfig, MediaConfig
+    from vtp.train.config import TrainConfig
+
+    groups = option_files()
+    for group in [*GROUPS, *sorted(set(groups) - set(GROUPS))]:
+        if group not in groups:
+            continue
+        yield f"  {group}"
+        width = max(map(len, groups[group]))
+        for option, found in sorted(groups[group].items()):
+            providers = " AND ".join(provider for provider, _ in found)
+            conflict = "   <- offered twice: block one plugin" if len(found) > 1 else ""
+            yield f"    {option:<{width}}  {first_comment(found[0][1])}  [{providers}]{conflict}"
+    yield "\nKEY=VALUE sets one of these:\n"
+    yield from _columns((name, text) for name, text in TOP_LEVEL.items() if name not in ("train", "data", "media"))
+    for name, schema in (("train", TrainConfig), ("data", DataConfig), ("media", MediaConfig)):
+        yield ""
+        yield from _columns((f"{name}.{key}", text) for key, text in _fields(schema))
+
+
+def _columns(rows: Iterable[tuple[str, str]]) -> Iterator[str]:
+    rows = list(rows)
+    width = max(len(name) for name, _ in rows)
+    yield from (f"    {name:<{width}}  {text}" for name, text in rows)
+
+
+def _fields(schema: type) -> Iterator[tuple[str, str]]:
+    """``(name=default, comment)`` of a dataclass, the comment being the one that follows the field in the source."""
+    import inspect
+
+    for line in inspect.getsource(schema).splitlines():
+        if match := re.match(r"    (\w+): [^=]+? = (.*?)(?:  # (.*))?$", line):
+            name, default, comment = match.groups()
+            default = re.sub(r"field\(default_factory=(\w+)\)", lambda m: {"list": "[]", "dict": "{}"}[m[1]], default)
+            yield f"{name}={default.replace('None', 'null').strip(chr(34))}", comment or ""
