@@ -1,0 +1,232 @@
+"""Files that are either there and whole, or not there: atomic text and JSON files, and folders that are written as
+one transaction.
+
+A folder is written beside its final place, every file is flushed to the disk, ``manifest.json`` with the size and
+sha256 of each file is added, and only then the folder gets its name. A reader therefore never sees a half-written
+folder, and :func:`verify_directory` finds what a disk lost later.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+import uuid
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from vtp.errors import RunError
+
+__all__ = [
+    "MANIFEST",
+    "DirectoryTransaction",
+    "clean_leftovers",
+    "verify_directory",
+    "write_json_atomic",
+    "write_text_atomic",
+]
+
+MANIFEST = "manifest.json"
+_TEMPORARY = re.compile(r"^\..+\.[0-9a-f]{12}\.tmp$")
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def write_text_atomic(path: Path | str, text: str) -> None:
+    """Write ``text`` as UTF-8 so that a reader sees the old file or the new one, never a part. The folder must exist.
+
+    Raises:
+        RunError: the disk is full; the old file is untouched.
+    """
+    path = Path(path)
+    temporary = _temporary(path)
+    data = text.encode()
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _sync_directory(path.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        if error.errno in _FULL:
+            raise RunError(_disk_full(path, len(data))) from error
+        raise
+
+
+def write_json_atomic(path: Path | str, value: Any) -> None:
+    """Write ``value`` as indented JSON with :func:`write_text_atomic`. NaN and infinity are refused: other readers
+    cannot parse them.
+    """
+    write_text_atomic(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+class DirectoryTransaction:
+    """Write a folder completely or not at all::
+
+        with DirectoryTransaction(run_dir / "checkpoints" / "step_00000120") as folder:
+            save_file(tensors, folder / "model.safetensors")
+
+    On success the folder stands under its final name, flushed to the disk, with a manifest. When the body raises, the
+    temporary folder is removed and what was there before is untouched. A killed process leaves a hidden ``.NAME.<12
+    hex digits>.tmp`` that no reader looks at; see :func:`clean_leftovers`.
+
+    Args:
+        final: the folder to make. If it exists it is replaced at the very end.
+        expected_bytes: size of what will be written, if known: refused at once when the disk has less, and named in
+            the error when it runs full.
+
+    Raises:
+        RunError: the disk is full; says how much was needed and how much there was.
+    """
+
+    def __init__(self, final: Path | str, expected_bytes: int | None = None) -> None:
+        self.final = Path(final)
+        self.expected_bytes = expected_bytes
+        self.path = _temporary(self.final)
+
+    def __enter__(self) -> Path:
+        self.final.parent.mkdir(parents=True, exist_ok=True)
+        if self.expected_bytes is not None and shutil.disk_usage(self.final.parent).free < self.expected_bytes:
+            raise RunError(_disk_full(self.final, self.expected_bytes))
+        self.path.mkdir()
+        return self.path
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            if error is None:
+                self._commit()
+        except BaseException as failure:
+            error = failure
+            raise
+        finally:
+            if error is not None:
+                needed = max(self.expected_bytes or 0, _size(self.path))
+                shutil.rmtree(self.path, ignore_errors=True)
+                if _means_full(error):
+                    raise RunError(_disk_full(self.final, needed)) from error
+
+    def _commit(self) -> None:
+        _write_manifest(self.path)
+        _sync_directory(self.path)
+        replaced = None
+        if self.final.exists():  # os.rename cannot replace a folder that is not empty
+            replaced = _temporary(self.final)
+            os.rename(self.final, replaced)
+        try:
+            os.rename(self.path, self.final)
+        except OSError:
+            if replaced is not None:
+                os.rename(replaced, self.final)
+            raise
+        _sync_directory(self.final.parent)
+        if replaced is not None:
+            shutil.rmtree(replaced, ignore_errors=True)
+
+
+def verify_directory(path: Path | str) -> str | None:
+    """Compare a folder with its manifest: None if every file is there with its size and sha256, else the reason in
+    one line.
+
+    Files that the manifest does not name are ignored.
+    """
+    path = Path(path)
+    try:
+        manifest = json.loads((path / MANIFEST).read_bytes())
+        for name, facts in manifest["files"].items():
+            file = path / name
+            if not file.is_file():
+                return f"{name} is missing"
+            size = file.stat().st_size
+            if size != facts["bytes"]:
+                return f"{name} has {size} bytes instead of {facts['bytes']}"
+            if _sha256(file) != facts["sha256"]:
+                return f"{name} has changed (sha256 differs from {MANIFEST})"
+    except FileNotFoundError:
+        return f"{MANIFEST} is missing" if path.is_dir() else "there is no such folder"
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return f"{MANIFEST} cannot be read"
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    return None
+
+
+def clean_leftovers(folder: Path | str) -> None:
+    """Remove the temporary files and folders that killed writers left in ``folder``. Only its one writer may call
+    this.
+    """
+    folder = Path(folder)
+    if folder.is_dir():
+        for entry in folder.iterdir():
+            if _TEMPORARY.match(entry.name):
+                shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink(missing_ok=True)
+
+
+def _write_manifest(folder: Path) -> None:
+    """Flush every file below ``folder`` and write the manifest, itself flushed."""
+    files: dict[str, dict[str, Any]] = {}
+    for file in sorted(p for p in folder.rglob("*") if p.is_file()):
+        with open(file, "rb") as handle:
+            os.fsync(handle.fileno())
+        files[file.relative_to(folder).as_posix()] = {"bytes": file.stat().st_size, "sha256": _sha256(file)}
+    for directory in folder.rglob("*"):
+        if directory.is_dir():
+            _sync_directory(directory)
+    with open(folder / MANIFEST, "w", encoding="utf-8") as handle:
+        json.dump({"files": files}, handle, indent=2)
+        handle.flush()
+        os.fsync(handle.fileno())
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync_directory(path: Path) -> None:
+    """Make a rename in ``path`` survive a power cut, on systems where a folder can be opened."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems cannot flush a folder
+            raise
+    finally:
+        os.close(handle)
+
+
+def _temporary(path: Path) -> Path:
+    return path.parent / f".{path.name}.{uuid.uuid4().hex[:12]}.tmp"
+
+
+def _size(folder: Path) -> int:
+    return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
+
+
+def _means_full(error: BaseException) -> bool:
+    if isinstance(error, OSError):
+        return error.errno in _FULL
+    # safetensors' own exception carries the system's error number only in its text
+    return type(error).__name__ == "SafetensorError" and any(f"(os error {code})" in str(error) for code in _FULL)
+
+
+def _disk_full(path: Path, needed: int) -> str:
+    free = shutil.disk_usage(path.parent).free
+    return (
+        f"{path}: the disk is full: {_readable(needed)} needed, {_readable(free)} free. "
+        "Nothing that was there before was lost. "
+        "Free some space or move the run folder, then start again with resume=auto."
+    )
+
+
+def _readable(size: int) -> str:
+    return f"{size / 1e9:.2f} GB" if size >= 1e8 else f"{size / 1e6:.2f} MB"
