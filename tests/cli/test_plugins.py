@@ -1,0 +1,162 @@
+"""The plugin host: faulty plugins are named and dropped, good ones and the built-ins keep working."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from vtp.errors import PluginError
+from vtp.plugins import Host, config_dir, discover, option_providers
+
+GOOD = """
+from vtp import hookimpl
+
+@hookimpl
+def vtp_register_objectives(register):
+    register("mine", "{package}.objective:Mine")
+"""
+
+# plugin.py that is wrong -> (status, words that its error must contain)
+FAULTS = {
+    "import_error": ("import nothing_of_that_name", "broken", ["ModuleNotFoundError", "nothing_of_that_name"]),
+    "syntax_error": ("def (:", "broken", ["SyntaxError"]),
+    "system_exit": ("raise SystemExit(3)", "broken", ["SystemExit"]),
+    "other_error": ("1 / 0", "broken", ["ZeroDivisionError"]),
+    "newer_api": ("VTP_API = 99", "incompatible", ["VTP_API 99"]),
+    "misspelt_hook": (GOOD.replace("objectives", "objectivs"), "broken", ["vtp_register_objectivs"]),
+    "extra_argument": (GOOD.replace("(register)", "(register, engine)"), "broken", ["engine"]),
+    "raises_half_way": (GOOD + "    raise RuntimeError('half')", "broken", ["RuntimeError", "half"]),
+    "target_without_colon": (GOOD.replace(":Mine", ".Mine"), "broken", ["module:attribute"]),
+    "encoder_without_slot": (GOOD.replace("objectives", "encoders"), "broken", ["slot="]),
+    "name_of_a_builtin": (GOOD.replace('"mine"', '"vtc"'), "broken", ["vtc", "vtp-core offers already"]),
+}
+
+
+def status(host: Host, plugin: str) -> tuple[str, str]:
+    info = next(info for info in host.infos if info.point.name == plugin)
+    return info.status, info.error
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_faulty_plugin_is_named_and_the_others_work(install, fault):
+    module, expected, words = FAULTS[fault]
+    install("faulty", module.format(package="faulty"))
+    install("good", GOOD.format(package="good").replace('"mine"', '"good_one"'))
+    host = Host().load()
+    found, error = status(host, "faulty")
+    assert found == expected
+    for word in words:
+        assert word in error
+    assert "\n" not in error  # one line: it is shown inside other messages
+    assert host.registry.get("objective", "good_one").distribution == "good"
+    assert host.registry.get("objective", "vtc").distribution == "vtp-core"
+    assert not [entry for entry in host.registry.entries() if entry.plugin == "faulty"]
+
+
+def test_a_plugin_for_another_core_is_not_imported(install):
+    install("future", "raise AssertionError('imported')", requires="vtp-core>=99")
+    assert status(Host().load(), "future") == (
+        "incompatible",
+        "it needs vtp-core>=99, this is 0.1.0. Update future or vtp-core",
+    )
+
+
+def test_an_unknown_name_tells_suggestions_and_broken_plugins(install):
+    install("faulty", "import nothing_of_that_name")
+    with pytest.raises(PluginError) as error:
+        Host().load().registry.get("objective", "vtcc")
+    assert "Did you mean 'vtc'" in str(error.value)
+    assert "faulty" in str(error.value) and "nothing_of_that_name" in str(error.value)
+
+
+def test_two_strangers_that_offer_one_component_make_it_unusable(install):
+    install("one", GOOD.format(package="one"))
+    install("two", GOOD.format(package="two"))
+    host = Host().load()
+    assert status(host, "one")[0] == status(host, "two")[0] == "loaded"
+    with pytest.raises(PluginError, match=r"offered twice, by plugin 'one' \(one\) and by plugin 'two' \(two\)"):
+        host.registry.get("objective", "mine")
+
+
+def test_two_strangers_with_one_plugin_name_are_both_refused(install, monkeypatch):
+    install("one", GOOD.format(package="one"), entry_name="same")
+    install("two", GOOD.format(package="two").replace('"mine"', '"other"'), entry_name="same")
+    host = Host().load()
+    assert [info.status for info in host.infos if info.point.name == "same"] == ["refused", "refused"]
+    monkeypatch.setenv("VTP_BLOCK_PLUGINS", "two")  # as the message says
+    assert Host().load().registry.get("objective", "mine").distribution == "one"
+
+
+def test_a_stranger_cannot_take_the_plugin_name_of_a_builtin(install):
+    install("one", GOOD.format(package="one"), entry_name="objectives")
+    infos = [info for info in Host().load().infos if info.point.name == "objectives"]
+    assert [(info.point.distribution, info.status) for info in infos] == [("vtp-core", "loaded"), ("one", "refused")]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "mine", "builtin"),
+    [
+        ("VTP_BLOCK_PLUGINS", "mine", "blocked", "loaded"),
+        ("VTP_BLOCK_PLUGINS", "My_Dist", "blocked", "loaded"),
+        ("VTP_BLOCK_PLUGINS", "objectives", "loaded", "blocked"),
+        ("VTP_LOAD_PLUGINS", "", "blocked", "loaded"),
+        ("VTP_LOAD_PLUGINS", "my-dist", "loaded", "loaded"),
+    ],
+)
+def test_plugins_can_be_switched_off(install, monkeypatch, variable, value, mine, builtin):
+    install("mine", GOOD.format(package="mine"), distribution="my-dist")
+    monkeypatch.setenv(variable, value)
+    host = Host().load()
+    assert (status(host, "mine")[0], status(host, "objectives")[0]) == (mine, builtin)
+
+
+def test_strict_makes_a_faulty_plugin_an_error(install, monkeypatch):
+    install("faulty", "1 / 0")
+    monkeypatch.setenv("VTP_STRICT_PLUGINS", "1")
+    with pytest.raises(PluginError, match="ZeroDivisionError"):
+        Host().load()
+
+
+def test_finding_options_imports_no_plugin(install):
+    install("mine", "raise AssertionError('imported')", files={"conf/objective/mine.yaml": "# mine\n"})
+    point = next(p for p in discover() if p.name == "mine")
+    assert config_dir(point).name == "conf"
+    assert option_providers([point])[("objective", "mine")] == ["mine"]
+    assert "mine.plugin" not in sys.modules
+
+
+def test_every_registered_component_can_be_imported():
+    for entry in Host().load().registry.entries():
+        assert callable(entry.load()), entry
+
+
+def test_help_is_light():
+    """`vtp --help` must not pay for hydra, torch or pluggy."""
+    command = [sys.executable, "-X", "importtime", "-m", "vtp", "--help"]
+    result = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | {"COLUMNS": "200"})
+    imported = {line.rsplit("|", 1)[-1].strip().partition(".")[0] for line in result.stderr.splitlines()}
+    assert not imported & {"hydra", "omegaconf", "torch", "pluggy", "numpy", "transformers", "rich"}
+    assert "vtp run" in result.stdout
+
+
+def test_plugin_modules_are_light():
+    """Listing what is installed imports no library that computes."""
+    code = (
+        "import sys, vtp.plugins; vtp.plugins.host();"
+        "print([m for m in ('torch', 'transformers', 'timm', 'av', 'hydra', 'numpy') if m in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_the_core_imports_no_plugin():
+    """Direction of dependency: plugins -> core, never back."""
+    import re
+    from pathlib import Path
+
+    import vtp
+
+    plugins = {p.package for p in discover() if p.builtin} | {"vtp_simvtp", "vtp_univl", "vtp_snps3", "vtp_crossformer"}
+    pattern = re.compile(rf"^\s*(?:from|import)\s+({'|'.join(plugins)})\b", re.M)
+    for file in Path(vtp.__file__).parent.rglob("*.py"):
+        assert not pattern.search(file.read_text()), file
