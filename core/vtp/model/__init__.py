@@ -1,0 +1,1 @@
+"""The composed model: slots, forward context, objectives, weights."""

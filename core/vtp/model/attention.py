@@ -1,0 +1,119 @@
+"""The one place where vtp computes attention: every block of ours calls :func:`attention`, and a kernel plugs in here.
+
+q   (B, H, Lq, D)     queries; any strides
+k v (B, H, Lk, D)     keys and values
+key_mask (B, Lk)      bool, True = may be attended to
+o   (B, H, Lq, D)     softmax(q k^T * scale) v over the allowed keys; exactly 0 with zero gradient where a batch row
+allows none
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from vtp.errors import ConfigError
+
+__all__ = ["Backend", "attention", "attention_torch", "backends", "register_backend", "set_kernels"]
+
+KERNELS = ("auto", "triton", "torch")
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """One way to compute attention.
+
+    Attributes:
+        run: ``(q, k, v, key_mask, scale) -> o`` with the shapes and the rule for empty rows of this module.
+        supports: whether it takes these tensors (device, dtype, head width). Asked at every call under
+            ``kernels=auto``, so it must be cheap and must not look at values, which would wait for the device.
+    """
+
+    run: Callable[[Tensor, Tensor, Tensor, Tensor | None, float | None], Tensor]
+    supports: Callable[[Tensor, Tensor, Tensor, Tensor | None], bool]
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, *, key_mask: Tensor | None = None, scale: float | None = None) -> Tensor:
+    """Multi-head attention with an optional key-padding mask, by the backend that ``kernels=`` chose.
+
+    Args:
+        q: (B, H, Lq, D).
+        k: (B, H, Lk, D).
+        v: (B, H, Lk, D).
+        key_mask: bool (B, Lk), True = real key; None = all of them.
+        scale: factor on the logits; None is 1 / sqrt(D).
+
+    Returns:
+        (B, H, Lq, D). Batch rows without an allowed key are exactly 0 and send no gradient, never NaN.
+    """
+    if _selected == "torch":
+        return attention_torch(q, k, v, key_mask, scale)
+    if _selected != "auto":
+        return _backends[_selected].run(q, k, v, key_mask, scale)
+    for backend in _backends.values():
+        if backend.supports(q, k, v, key_mask):
+            return backend.run(q, k, v, key_mask, scale)
+    return attention_torch(q, k, v, key_mask, scale)
+
+
+def attention_torch(q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None, scale: float | None) -> Tensor:
+    """The reference: PyTorch's own attention, any device and dtype."""
+    if key_mask is None:
+        return scaled_dot_product_attention(q, k, v, scale=scale)
+    # Softmax over no key is 0/0, and what SDPA makes of it differs between its kernels: open such rows, then cut them
+    # off.
+    empty = ~key_mask.any(dim=1)
+    mask = (key_mask | empty[:, None])[:, None, None, :]
+    out: Tensor = scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
+    return out.masked_fill(empty[:, None, None, None], 0.0)
+
+
+def register_backend(name: str, backend: Backend) -> None:
+    """Offer a kernel under ``kernels=<name>``; ``auto`` then takes it where it says that it supports the tensors."""
+    if name in ("auto", "torch"):
+        raise ConfigError(
+            f"attention backend {name!r}: this name is taken by vtp itself. Choose another one, for example 'triton'."
+        )
+    _backends[name] = backend
+
+
+def backends() -> list[str]:
+    """Names that :func:`set_kernels` accepts at the moment."""
+    return ["auto", "torch", *_backends]
+
+
+def set_kernels(name: str) -> None:
+    """Choose how attention is computed in this process: ``auto``, ``torch``, or a registered backend such as
+    ``triton``.
+
+    Raises:
+        ConfigError: for a name that nobody offers.
+    """
+    global _selected
+    if name not in backends():
+        known = ", ".join(backends())
+        hint = (
+            " Install vtp-kernels (Linux, a GPU), or use kernels=auto."
+            if name in KERNELS
+            else f" Choose one of: {known}."
+        )
+        raise ConfigError(f"kernels={name}: there is no such attention backend here (available: {known}).{hint}")
+    _selected = name
+
+
+_backends: dict[str, Backend] = {}
+_selected = "auto"
+
+
+def _softmax_attention(q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None, scale: float | None) -> Tensor:
+    """Attention from its formula in float64, what every backend is tested against."""
+    q, k, v = q.double(), k.double(), v.double()
+    logits = q @ k.transpose(-1, -2) * (scale if scale is not None else q.shape[-1] ** -0.5)
+    if key_mask is not None:
+        logits = logits.masked_fill(~key_mask[:, None, None, :], -torch.inf)
+    weights = torch.nan_to_num(logits.softmax(dim=-1))
+    return weights @ v

@@ -1,0 +1,315 @@
+"""One forward pass over one micro-batch: what objectives and evaluation read, computed lazily and once.
+
+    ctx.inputs("text")                          the tensors of a modality, video already normalised
+    ctx.view("text", "mlm", make)               a second version of them (masked words, hidden patches), made once
+    ctx.tokens("video", "tube90")               encoder output, Tokens (B, N, D)
+    ctx.pooled("text")                          one vector per row, (B, D)
+    ctx.fused({"video": "tube90", "text": "mlm"})   fusion output over these views
+    ctx.uniform("mlm", columns)                 random numbers that depend on neither processes nor micro-batches
+
+Two objectives that ask for the same pass share it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from vtp.model.blocks import connected_zero
+from vtp.types import MODALITIES, AudioSpec, Batch, Fused, Modality, TextSpec, Tokens, VideoSpec
+
+if TYPE_CHECKING:
+    from vtp.model.model import VTPModel
+
+__all__ = ["ForwardContext"]
+
+
+class ForwardContext:
+    """Lazy passes of one model over one batch.
+
+    Args:
+        model: the composed model.
+        batch: already on the model's device.
+
+    Attributes:
+        model, batch: as given.
+        device: where the batch lies.
+    """
+
+    def __init__(self, model: VTPModel, batch: Batch) -> None:
+        self.model = model
+        self.batch = batch
+        self.device = _device_of(batch)
+        self._views: dict[tuple[str, str], dict[str, Tensor]] = {}
+        self._tokens: dict[tuple[str, str, str], Tokens] = {}
+        self._fused: dict[object, tuple[Fused, object]] = {}
+        self._present: dict[str, Tensor] = {}
+        self._used: set[str] = set()  # "encoders.text", "objectives.vtc": modules that took part, see connected_zero
+
+    # -- inputs ------------------------------------------------------------------------------------------------------
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        """Modalities with an encoder in the model, in the order video, audio, text. A batch may lack some of them."""
+        return tuple(m for m in MODALITIES if m in self.model.encoders)
+
+    def present(self, modality: str) -> Tensor:
+        """bool (B,), False where the row lacks the modality; all False where batch or model does not know it."""
+        if modality not in self._present:
+            rows = torch.zeros(len(self.batch), dtype=torch.bool, device=self.device)
+            if modality in self.model.encoders and self._holds(modality):
+                rows = self.batch.present.get(modality, ~rows)
+            self._present[modality] = rows
+        return self._present[modality]
+
+    def _holds(self, modality: str) -> bool:
+        tensors = self.batch.inputs.get(modality)
+        return bool(tensors) and all(tensor.numel() for tensor in (tensors or {}).values())
+
+    def inputs(self, modality: str, view: str = "") -> dict[str, Tensor]:
+        """The tensors that the encoder of ``modality`` takes, by name.
+
+        ``video``: ``{"video": float (B, T, C, H, W)}``, normalised with the encoder's mean and std, or uint8
+        (B, T, H, W, C) where its spec says ``layout="uint8"``. ``audio``: ``waveform`` and ``lengths``. ``text``:
+        ``token_ids`` and ``attention_mask``. Do not write into them. A modality that no row of the batch has gives
+        empty inputs (black frames, silence, one padding token) with :meth:`present` all False.
+
+        Raises:
+            ValueError: if the model has no such modality, or if ``view`` was not made with :meth:`view`.
+        """
+        key = (modality, view)
+        if key in self._views:
+            return self._views[key]
+        if view:
+            made = ", ".join(repr(v) for m, v in self._views if m == modality and v) or "none"
+            raise ValueError(f"no view {view!r} of {modality} has been made with ctx.view(...) (made: {made})")
+        if modality not in self.model.encoders:
+            known = ", ".join(self.modalities)
+            raise ValueError(f"the model has no encoder for {modality} (it has: {known}); ask ctx.modalities first")
+        if self._holds(modality):
+            tensors = dict(self.batch.inputs[modality])
+        else:  # nobody in this batch has it: the pass still runs, so that every parameter is part of the graph
+            tensors = _empty_inputs(self.model.specs()[modality], len(self.batch), self.device)  # type: ignore[index]
+        if modality == "video" and "frames" in tensors:
+            tensors["video"] = self.model.normalize_video(tensors.pop("frames"))
+        self._views[key] = tensors
+        return tensors
+
+    def view(
+        self, modality: str, name: str, make: Callable[[dict[str, Tensor]], dict[str, Tensor]]
+    ) -> dict[str, Tensor]:
+        """A named second version of the inputs of a modality, made once per batch.
+
+        Args:
+            modality: whose inputs.
+            name: not empty. A second call with the same name returns the first result: objectives that share a view
+                must agree on what it is, so put what distinguishes it into the name.
+            make: gets the clean inputs and returns those of the view: the same keys with other tensors, optionally
+                ``mask`` (bool (B, N), True = hidden; the encoder then returns visible tokens only) and any further
+                tensors, such as ``labels``, which the encoder does not get.
+
+        Raises:
+            ValueError: if ``make`` wrote into the clean tensors; other objectives would silently read the masked ones.
+        """
+        if not name:
+            raise ValueError("a view needs a name; the clean inputs are the view ''")
+        key = (modality, name)
+        if key not in self._views:
+            clean = self.inputs(modality)
+            before = {k: _version(v) for k, v in clean.items()}
+            made = make(dict(clean))
+            changed = [k for k, v in clean.items() if _version(v) != before[k]]
+            if changed:
+                raise ValueError(
+                    f"the maker of view {name!r} of {modality} wrote into {', '.join(changed)} in place; "
+                    "change a clone()"
+                )
+            self._views[key] = made
+        return self._views[key]
+
+    def uniform(self, name: str, columns: int) -> Tensor:
+        """Uniform numbers in [0, 1), float32 (B, ``columns``), the same however the global batch is cut into processes
+        and micro-batches.
+
+        They are drawn on the CPU for all ``batch.global_rows`` rows from a generator keyed by the model's seed, the
+        optimiser step and ``name``; this batch gets its rows. So ask for a fixed number of columns (the longest text,
+        the full token grid) and slice, or padding changes the draw.
+        """
+        key = repr((self.model.seed, self.batch.step, name)).encode()
+        generator = torch.Generator().manual_seed(
+            int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little") >> 1
+        )
+        drawn = torch.rand(self.batch.global_rows, columns, generator=generator)
+        start = self.batch.row_offset
+        return drawn[start : start + len(self.batch)].to(self.device, non_blocking=True)
+
+    def identity(self, modality: str) -> Tensor:
+        """int64 (B,): equal for rows with equal content, so that a duplicate is not taken for a negative.
+
+        Text: a hash of its token ids (equal captions are equal whatever their padding). Video and audio: a hash of
+        ``batch.extra["video_id"]``, or of the sample id where the data set gives none.
+        """
+        if modality == "text":
+            text = self.inputs("text")
+            ids, mask = text["token_ids"], text["attention_mask"]
+            powers = torch.tensor([_signed(pow(_PRIME, i, 1 << 64)) for i in range(ids.shape[1])], device=ids.device)
+            return ((ids + 1) * powers * mask).sum(dim=1)  # int64 wraps around: a polynomial modulo 2**64
+        names = self.batch.extra.get("video_id", self.batch.ids)
+        hashes = [hashlib.blake2b(str(name).encode(), digest_size=8).digest() for name in names]
+        return torch.tensor(
+            [_signed(int.from_bytes(h, "little")) for h in hashes], dtype=torch.int64, device=self.device
+        )
+
+    # -- passes ------------------------------------------------------------------------------------------------------
+
+    def tokens(self, modality: str, view: str = "", stage: str = "encoded") -> Tokens:
+        """What the encoder of ``modality`` gives for a view.
+
+        Args:
+            stage: ``"encoded"`` is the encoder's output, ``"embedded"`` that of its embedding layer alone
+                (``encoder.embed``; UniVL fuses those).
+
+        Returns:
+            Tokens with ``attention_mask`` all False in the rows that lack the modality. Several views per video
+            (frames (B, V, T, H, W, 3)) are encoded one by one and give V * N tokens, the first view's first.
+        """
+        key = (modality, view, stage)
+        if key not in self._tokens:
+            clean, inputs = self.inputs(modality), self.inputs(modality, view)
+            arguments = {k: v for k, v in inputs.items() if k in clean or k == "mask"}  # not the labels of a view
+            encoder: Any = self.model.encoders[modality]
+            encode = encoder if stage == "encoded" else encoder.embed
+            out = _encode_views(encode, arguments) if modality == "video" else encode(**arguments)
+            self._used.add(f"encoders.{modality}")
+            self._tokens[key] = replace(out, attention_mask=out.attention_mask & self.present(modality)[:, None])
+        return self._tokens[key]
+
+    def pooled(self, modality: str, view: str = "") -> Tensor:
+        """One vector per row, (B, D) with D = ``model.pooled_width(modality)``.
+
+        The encoder's own ``pool(tokens)`` where it has one, else the mean over real tokens. With a fusion encoder that
+        is ``unimodal`` (SimVTP) the modality passes through the fusion encoder alone first, and pooling is the fusion
+        encoder's. Rows without the modality: finite, no meaning.
+        """
+        if self.model.unimodal_fusion:
+            tokens = self.fused({modality: view}).tokens[modality]
+            pool = getattr(self.model.encoders["fusion"], "pool", None)
+        else:
+            tokens = self.tokens(modality, view)
+            pool = getattr(self.model.encoders[modality], "pool", None)
+        return pool(tokens) if pool is not None else tokens.pooled()
+
+    def fused(self, views: Mapping[str, str | Tokens], rows: Mapping[str, Tensor] | None = None) -> Fused:
+        """Fusion of one view per modality.
+
+        Args:
+            views: modality -> name of its view ("" = clean), for example ``{"video": "", "text": "mlm"}``. Tokens may
+                stand in place of a name, for example those gathered from other processes; such a pass is not shared.
+            rows: modality -> int64 (R,) rows of the batch to take, to pair a text with another video. R may differ from
+                B (all B^2 pairs); modalities that are not named keep their B rows, so R must then be B. Shared only
+                when the same tensors are passed again.
+
+        Returns:
+            Fused with tokens per modality and ``pooled`` (R, D).
+        """
+        rows = dict(rows or {})
+        shared = all(isinstance(view, str) for view in views.values())
+        key = (
+            (tuple(sorted(views.items(), key=lambda item: item[0])), tuple(sorted((m, id(r)) for m, r in rows.items())))
+            if shared
+            else None
+        )
+        if key is not None and key in self._fused:
+            return self._fused[key][0]
+        unknown = sorted(set(rows) - set(views))
+        if unknown:
+            raise ValueError(
+                f"rows are given for {', '.join(unknown)}, which is not among the fused views ({', '.join(views)})"
+            )
+        fusion = self.model.encoders["fusion"]
+        consumes: Mapping[str, str] = getattr(fusion, "consumes", {})
+        tokens: dict[str, Tokens] = {}
+        for modality in MODALITIES:
+            if modality in views:
+                view = views[modality]
+                taken = (
+                    view if isinstance(view, Tokens) else self.tokens(modality, view, consumes.get(modality, "encoded"))
+                )
+                tokens[modality] = taken.take(rows[modality]) if modality in rows else taken
+        counts = {m: len(t.x) for m, t in tokens.items()}
+        if len(set(counts.values())) > 1:
+            raise ValueError(
+                f"fused: the modalities have different numbers of rows {counts}; give rows= for each of them"
+            )
+        out: Fused = fusion(tokens)
+        self._used.add("encoders.fusion")
+        if key is not None:
+            self._fused[key] = (out, rows)  # keeps the index tensors alive: their id() is part of the key
+        return out
+
+    def connected_zero(self) -> Tensor:
+        """A zero, scalar, that depends on every parameter of the encoders and objectives that have not been used so
+        far.
+
+        Added to a loss it gives those parameters a gradient of zeros instead of none, so that all processes reduce the
+        same set of gradients. Sharded parameters (FSDP) are left out: they need no gradient there.
+        """
+        unused = [p for name, module in self.model.parts() if name not in self._used for p in module.parameters()]
+        whole = [p for p in unused if type(p) is torch.nn.Parameter]  # a sharded one is a DTensor
+        return connected_zero(whole, torch.zeros((), device=self.device))
+
+    def mark_used(self, name: str) -> None:
+        """Tell that the module ``name`` (``"objectives.vtc"``) took part; called by the model."""
+        self._used.add(name)
+
+
+_PRIME = 0x9E3779B97F4A7C15  # odd, 64 bits: powers of it spread small ids over all of int64
+
+
+def _signed(number: int) -> int:
+    """The int64 with the same bits as an unsigned 64-bit number."""
+    return number - (1 << 64) if number >> 63 else number
+
+
+def _version(tensor: Tensor) -> int:
+    """Counts in-place writes; inference tensors do not count."""
+    return 0 if tensor.is_inference() else tensor._version
+
+
+def _device_of(batch: Batch) -> torch.device:
+    for tensors in batch.inputs.values():
+        for tensor in tensors.values():
+            return tensor.device
+    for tensor in (*batch.present.values(), *batch.labels.values()):
+        return tensor.device
+    return torch.device("cpu")
+
+
+def _encode_views(encode: Callable[..., Tokens], inputs: dict[str, Tensor]) -> Tokens:
+    """Encode videos of one view (B, T, ...) or of several (B, V, T, ...), whose tokens are joined along N."""
+    if inputs["video"].dim() == 5:
+        return encode(**inputs)
+    batch, views = inputs["video"].shape[:2]
+    out = encode(**{name: tensor.flatten(0, 1) for name, tensor in inputs.items()})
+    joined = replace(
+        out, x=out.x.reshape(batch, -1, out.x.shape[-1]), attention_mask=out.attention_mask.reshape(batch, -1)
+    )
+    joined.grid = None if out.grid is None else (views * out.grid[0], *out.grid[1:])  # time is the slowest axis
+    joined.index = None
+    return joined
+
+
+def _empty_inputs(spec: VideoSpec | AudioSpec | TextSpec, rows: int, device: torch.device) -> dict[str, Tensor]:
+    """What a loader gives for a modality that no row has."""
+    if isinstance(spec, VideoSpec):
+        return {"frames": torch.zeros(rows, spec.frames, spec.size, spec.size, 3, dtype=torch.uint8, device=device)}
+    if isinstance(spec, AudioSpec):
+        lengths = torch.zeros(rows, dtype=torch.int64, device=device)
+        return {"waveform": torch.zeros(rows, spec.samples, device=device), "lengths": lengths}
+    ids = torch.full((rows, 1), spec.pad_id, dtype=torch.int64, device=device)
+    return {"token_ids": ids, "attention_mask": torch.zeros_like(ids, dtype=torch.bool)}

@@ -1,0 +1,165 @@
+"""The composed model: four encoder slots and any number of objectives behind one ``forward``.
+
+    encoders.video  encoders.audio  encoders.text     inputs of a modality -> Tokens (B, N, D)
+    encoders.fusion                                   dict of Tokens -> Fused
+    objectives.<name>                                 ForwardContext -> LossOutput
+
+Everything runs under one ``forward``, because DDP and FSDP see nothing else: a method called beside it would silently
+skip the exchange of gradients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vtp.errors import ConfigError
+from vtp.model.context import ForwardContext
+from vtp.model.objective import ContrastiveObjective, Objective
+from vtp.types import MODALITIES, AudioSpec, Batch, LossOutput, Modality, TextSpec, VideoSpec
+
+__all__ = ["SLOTS", "VTPModel"]
+
+SLOTS = (*MODALITIES, "fusion")
+
+
+class VTPModel(nn.Module):
+    """Encoders and objectives under one forward.
+
+    Args:
+        encoders: per filled slot (video, audio, text, fusion) the module.
+        objectives: by name.
+        weights: factor of each objective in the total loss; 1 where not named.
+        spec: the JSON-able dict that :func:`vtp.model.build.build_model` built this from; stored with the weights.
+        seed: key of the random masks.
+
+    Attributes:
+        encoders, objectives, weights, spec, seed: as given.
+    """
+
+    def __init__(
+        self,
+        encoders: Mapping[str, nn.Module],
+        objectives: Mapping[str, Objective] | None = None,
+        weights: Mapping[str, float] | None = None,
+        spec: dict[str, Any] | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        unknown = sorted(set(encoders) - set(SLOTS))
+        if unknown:
+            raise ConfigError(f"encoder: no slot named {', '.join(unknown)}; the slots are {', '.join(SLOTS)}")
+        self.encoders = nn.ModuleDict({slot: encoders[slot] for slot in SLOTS if slot in encoders})
+        self.objectives = nn.ModuleDict(dict(objectives or {}))
+        self.weights = {name: float((weights or {}).get(name, 1.0)) for name in self.objectives}
+        self.spec = spec or {}
+        self.seed = seed
+        video = self.specs().get("video")
+        if isinstance(video, VideoSpec):
+            # In bytes, so that normalising is one subtraction and one product; not part of a checkpoint: the encoder's
+            # spec owns them.
+            self.register_buffer("_video_mean", torch.tensor(video.mean).mul(255).view(3, 1, 1), persistent=False)
+            self.register_buffer(
+                "_video_scale", torch.tensor(video.std).mul(255).reciprocal().view(3, 1, 1), persistent=False
+            )
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """The answer list that a classification head of this model was built for; () without one."""
+        return tuple(self.spec.get("answers", ()))
+
+    @property
+    def unimodal_fusion(self) -> bool:
+        """Whether features of a single modality are also taken through the fusion encoder (SimVTP's shared one)."""
+        return bool("fusion" in self.encoders and getattr(self.encoders["fusion"], "unimodal", False))
+
+    def specs(self) -> dict[Modality, VideoSpec | AudioSpec | TextSpec]:
+        """What each encoder wants as input; the loader follows it."""
+        return {m: self.encoders[m].spec for m in MODALITIES if m in self.encoders}  # type: ignore[misc]
+
+    def parts(self) -> Iterator[tuple[str, nn.Module]]:
+        """Encoders and objectives with their names, ``encoders.text``, ``objectives.vtc``."""
+        for slot, module in self.encoders.items():
+            yield f"encoders.{slot}", module
+        for name, module in self.objectives.items():
+            yield f"objectives.{name}", module
+
+    def normalize_video(self, frames: Tensor) -> Tensor:
+        """uint8 (B, T, H, W, 3) as decoded -> what the video encoder's spec asks for: float (B, T, 3, H, W) normalised,
+        or the bytes themselves.
+        """
+        spec = self.specs().get("video")
+        if isinstance(spec, VideoSpec) and spec.layout == "uint8":
+            return frames
+        video = frames.movedim(-1, -3).float()
+        return (video - self._video_mean) * self._video_scale  # type: ignore[operator]
+
+    def gradient_checkpointing_enable(self) -> list[str]:
+        """Recompute activations in the backward pass; returns the slots whose encoder cannot."""
+        unable = []
+        for slot, encoder in self.encoders.items():
+            enable = getattr(encoder, "gradient_checkpointing_enable", None)
+            if enable is None:
+                unable.append(slot)
+            else:
+                enable()
+        return unable
+
+    def forward(
+        self, batch: Batch, run: str | Callable[[ForwardContext], Any] = "loss", names: Sequence[str] | None = None
+    ) -> dict[str, Any]:
+        """Run the model over a micro-batch.
+
+        Args:
+            batch: on the model's device.
+            run: ``"loss"`` gives a :class:`~vtp.types.LossOutput` per objective, not yet multiplied by its weight;
+                ``"features"`` gives the features of the contrastive objectives, for GradCache; a function ``f(ctx)``
+                gives whatever it returns (evaluation, or a mixture of the two).
+            names: objectives to run; None = all of them (with ``"features"``: all contrastive ones).
+
+        Returns:
+            Objective name -> LossOutput, or -> dict of features; the function's own result for a callable.
+
+        Raises:
+            ConfigError: for an unknown ``run`` or an unknown objective.
+        """
+        ctx = ForwardContext(self, batch)
+        if callable(run):
+            result: dict[str, Any] = run(ctx)
+            return result
+        if run not in ("loss", "features"):
+            raise ConfigError(f"model: run={run!r} is neither 'loss' nor 'features' nor a function")
+        out = self.features(ctx, names) if run == "features" else self.losses(ctx, names)
+        return out
+
+    def losses(self, ctx: ForwardContext, names: Sequence[str] | None = None) -> dict[str, LossOutput]:
+        """Loss per objective. For use inside a function given to :meth:`forward`."""
+        out: dict[str, LossOutput] = {}
+        for name, objective in self._chosen(names):
+            out[name] = objective(ctx)
+            ctx.mark_used(f"objectives.{name}")
+        if out and torch.is_grad_enabled():
+            first = next(iter(out.values()))
+            first.loss = first.loss + ctx.connected_zero()
+        return out
+
+    def features(self, ctx: ForwardContext, names: Sequence[str] | None = None) -> dict[str, dict[str, Tensor]]:
+        """Features per contrastive objective. For use inside a function given to :meth:`forward`."""
+        out: dict[str, dict[str, Tensor]] = {}
+        for name, objective in self._chosen(names):
+            if isinstance(objective, ContrastiveObjective):
+                out[name] = objective.features(ctx)
+                ctx.mark_used(f"objectives.{name}")
+        return out
+
+    def _chosen(self, names: Sequence[str] | None) -> list[tuple[str, Objective]]:
+        chosen = list(self.objectives) if names is None else list(names)
+        unknown = [name for name in chosen if name not in self.objectives]
+        if unknown:
+            raise ConfigError(
+                f"model: no objective named {', '.join(unknown)}; it has {', '.join(self.objectives) or 'none'}"
+            )
+        return [(name, self.objectives[name]) for name in chosen]  # type: ignore[misc]

@@ -1,0 +1,117 @@
+"""What a training objective is. A loss is one ``nn.Module`` with its own head that reads a
+:class:`~vtp.model.context.ForwardContext`.
+
+An objective sees one micro-batch. So that the sum over micro-batches and processes equals the loss of the whole batch,
+
+* an ordinary objective tells beforehand with :meth:`Objective.count` how many items will take part (the engine divides
+  by the count of the whole step), and
+* an objective that compares rows with each other is a :class:`ContrastiveObjective`: it splits into features per row,
+  which the engine collects over micro-batches (GradCache) and processes, and a loss over all of them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from vtp.types import LossOutput, Modality
+
+if TYPE_CHECKING:
+    from vtp.model.context import ForwardContext
+
+__all__ = ["ContrastiveObjective", "Objective", "masked_mean"]
+
+
+class Objective(nn.Module):
+    """Base of all objectives. Subclass it, or :class:`ContrastiveObjective` when rows are compared with each other.
+
+    Attributes:
+        needs: modalities without which a row cannot take part. A model whose encoder slots do not offer them is refused
+            when it is built; rows of a batch that lack one take no part (``present``), they are never an error.
+        needs_fusion: whether the model must have a fusion encoder.
+        contrastive: True for :class:`ContrastiveObjective`.
+
+    Example::
+
+        class VideoNorm(Objective):
+            '''Keeps pooled video features at unit length.'''
+
+            needs = frozenset({"video"})
+
+            def count(self, ctx):
+                return self.rows(ctx).sum()
+
+            def forward(self, ctx):
+                error = (ctx.pooled("video").float().norm(dim=1) - 1).square()
+                rows = self.rows(ctx)
+                return LossOutput(masked_mean(error, rows), weight=rows.sum())
+    """
+
+    needs: frozenset[Modality] = frozenset()
+    needs_fusion: bool = False
+    contrastive: ClassVar[bool] = False
+
+    def rows(self, ctx: ForwardContext) -> Tensor:
+        """bool (B,): rows that have every modality of ``needs``."""
+        rows = torch.ones(len(ctx.batch), dtype=torch.bool, device=ctx.device)
+        for modality in sorted(self.needs):
+            rows = rows & ctx.present(modality)
+        return rows
+
+    def count(self, ctx: ForwardContext) -> Tensor:
+        """Number of items of this micro-batch that will take part, a scalar tensor; equals ``forward(ctx).weight``.
+
+        Called before the forward pass, so it must not run an encoder. Views may be made (they are cheap).
+        """
+        return self.rows(ctx).sum()
+
+    def forward(self, ctx: ForwardContext) -> LossOutput:
+        """The loss of this micro-batch: the mean over the items that take part; with none, a zero that is connected to
+        the graph.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define forward(ctx) -> LossOutput")
+
+
+class ContrastiveObjective(Objective):
+    """An objective whose loss compares the rows of the whole step with each other, over micro-batches and processes.
+
+    :meth:`forward` is for one micro-batch per step: it gathers over processes with gradients. With accumulation the
+    engine calls :meth:`features` per micro-batch and :meth:`loss_from_features` once.
+    """
+
+    contrastive = True
+
+    def features(self, ctx: ForwardContext) -> dict[str, Tensor]:
+        """Per-row tensors, one row per batch row (so that rows can be concatenated). A gradient flows back through
+        those of floating dtype.
+
+        A scalar parameter (``logit_scale``) travels as ``parameter * 1.0`` of shape (1,), once per micro-batch, so that
+        its gradient flows through the wrapped forward; :meth:`loss_from_features` takes the mean of the copies.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define features(ctx) -> dict of tensors")
+
+    def loss_from_features(self, features: dict[str, Tensor]) -> LossOutput:
+        """The loss over all rows. ``features`` are concatenated over micro-batches and processes; the result is the
+        same on every process.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define loss_from_features(features) -> LossOutput")
+
+    def forward(self, ctx: ForwardContext) -> LossOutput:
+        """Loss over the rows of all processes."""
+        from vtp.distributed import gather_with_grad
+
+        own = self.features(ctx)
+        return self.loss_from_features(
+            {name: gather_with_grad(own[name]) for name in sorted(own)}
+        )  # every rank in the same order
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean of ``values`` where ``mask`` (bool, same shape) is True; a zero that is connected to the graph where it
+    never is.
+    """
+    kept = values.masked_fill(~mask, 0.0)  # not a product: 0 * inf is NaN
+    mean: Tensor = kept.sum() / mask.sum().clamp(min=1)
+    return mean

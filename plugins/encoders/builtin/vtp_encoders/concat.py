@@ -1,0 +1,95 @@
+"""``concat``: one transformer over the projected tokens of all modalities and a joint cls token.
+
+    [fuse_cls ; video ; audio ; text]   (B, 1 + N_v + N_a + N_t, D), this order, whatever was given
+    pooled                              (B, D) the fused fuse_cls
+
+Every modality has its own projection and a learned modality embedding. Padding and missing modalities are masked keys;
+a softmax over nothing cannot happen, because fuse_cls is always there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from vtp.errors import ConfigError
+from vtp.model.blocks import Transformer, connected_zero, layer_of_blocks
+from vtp.model.build import BuildContext
+from vtp.types import MODALITIES, Fused, Tokens
+
+__all__ = ["PRESETS", "Concat"]
+
+PRESETS = {"tiny": (2, 128, 4), "small": (4, 384, 6), "base": (4, 768, 12)}  # depth, width, heads
+
+
+class Concat(nn.Module):
+    """Fusion by self-attention over the concatenation; works for any non-empty subset of the modalities.
+
+    Args:
+        preset: ``tiny`` (depth 2, width 128, 4 heads), ``small`` (4, 384, 6) or ``base`` (4, 768, 12).
+        width, depth, heads: override the preset's numbers.
+        mlp_ratio: hidden width of the feed-forward part over D.
+        dropout: after attention and feed-forward.
+        context: tells the widths of the encoders.
+
+    A modality that is in the model but not in a pass keeps its parameters in the graph, with zero gradients.
+    """
+
+    def __init__(
+        self,
+        *,
+        context: BuildContext,
+        preset: str = "tiny",
+        width: int | None = None,
+        depth: int | None = None,
+        heads: int | None = None,
+        mlp_ratio: float = 4.0,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if preset not in PRESETS:
+            raise ConfigError(f"encoder concat: no preset {preset!r}. Choose one of: {', '.join(PRESETS)}.")
+        modalities = [m for m in MODALITIES if m in context.encoders]
+        if not modalities:
+            raise ConfigError(
+                "encoder concat: there is nothing to fuse; fill at least one of encoder/text, video, audio"
+            )
+        chosen = zip((depth, width, heads), PRESETS[preset], strict=True)
+        self.depth, self.width, n_heads = (given if given is not None else default for given, default in chosen)
+        self.cls = nn.Parameter(torch.randn(1, 1, self.width) * 0.02)
+        self.proj = nn.ModuleDict(
+            {m: nn.Sequential(nn.Linear(_width(context, m), self.width), nn.LayerNorm(self.width)) for m in modalities}
+        )
+        self.modality = nn.ParameterDict({m: nn.Parameter(torch.randn(self.width) * 0.02) for m in modalities})
+        self.transformer = Transformer(self.width, self.depth, n_heads, mlp_ratio, dropout)
+
+    def forward(self, tokens: Mapping[str, Tokens]) -> Fused:
+        """Tokens per modality (R rows each) -> the same after fusion, and ``pooled`` (R, D)."""
+        names = [m for m in MODALITIES if m in tokens]
+        rows = len(tokens[names[0]].x)
+        absent = [p for m in self.proj if m not in tokens for p in (*self.proj[m].parameters(), self.modality[m])]
+        cls = self.cls + connected_zero(absent, self.cls) if absent and torch.is_grad_enabled() else self.cls
+        parts = [cls.expand(rows, -1, -1)] + [self.proj[m](tokens[m].x) + self.modality[m] for m in names]
+        first = torch.ones(rows, 1, dtype=torch.bool, device=self.cls.device)
+        mask = torch.cat([first] + [tokens[m].attention_mask for m in names], dim=1)
+        x = self.transformer(torch.cat([part.to(parts[-1].dtype) for part in parts], dim=1), mask)
+        pieces = x[:, 1:].split([tokens[m].x.shape[1] for m in names], dim=1)
+        fused = {
+            m: Tokens(piece, tokens[m].attention_mask, tokens[m].grid, tokens[m].index)
+            for m, piece in zip(names, pieces, strict=True)
+        }
+        return Fused(fused, x[:, 0])
+
+    def layer_of(self, name: str) -> int:
+        """Layer of a parameter for learning-rate decay: 0 projections, 1..depth blocks, depth + 1 the final norm."""
+        return layer_of_blocks(name, self.depth)
+
+    def gradient_checkpointing_enable(self) -> None:
+        """Recompute the blocks in the backward pass."""
+        self.transformer.checkpointing = True
+
+
+def _width(context: BuildContext, modality: str) -> int:
+    return int(context.encoders[modality].width)

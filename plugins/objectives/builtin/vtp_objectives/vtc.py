@@ -1,0 +1,129 @@
+"""``vtc``: symmetric contrastive loss between two modalities over the whole batch of all processes (InfoNCE,
+arXiv:1807.03748; with a learnable temperature as in CLIP, arXiv:2103.00020).
+
+    video, text features (B, D) -> projections, unit length -> embeddings (N, E), N = rows of all micro-batches and
+    processes
+    sim_t2v = exp(logit_scale) * text @ video^T (N, N);  loss = (CE over rows + CE over columns) / 2, the diagonal being
+    the positives
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from vtp.errors import ConfigError
+from vtp.model.build import BuildContext
+from vtp.model.context import ForwardContext
+from vtp.model.objective import ContrastiveObjective, masked_mean
+from vtp.types import MODALITIES, LossOutput
+
+__all__ = ["VTC"]
+
+MAX_LOGIT_SCALE = math.log(100.0)
+
+
+class VTC(ContrastiveObjective):
+    """Contrastive loss between a pair of modalities.
+
+    Args:
+        modalities: the pair: ``[video, text]``, ``[video, audio]`` or ``[audio, text]``.
+        width: E, width of the common space.
+        temperature: start of the learnable temperature; logit_scale = log(1 / temperature).
+        learn_temperature: False keeps it fixed.
+        mask_duplicates: leave out negatives that are no negatives: equal captions, or clips of the same video.
+        context: tells the widths of the encoders.
+    """
+
+    def __init__(
+        self,
+        *,
+        context: BuildContext,
+        modalities: list[str] | tuple[str, ...] = ("video", "text"),
+        width: int = 128,
+        temperature: float = 0.07,
+        learn_temperature: bool = True,
+        mask_duplicates: bool = True,
+    ) -> None:
+        super().__init__()
+        pair = [m for m in MODALITIES if m in modalities]
+        if len(modalities) != 2 or len(pair) != 2:
+            raise ConfigError(
+                f"objective vtc: modalities={list(modalities)} must be two different ones of {', '.join(MODALITIES)}, "
+                "for example modalities=[video,text]"
+            )
+        if temperature < 0.01:
+            raise ConfigError(f"objective vtc: temperature={temperature} must be at least 0.01, where logit_scale ends")
+        lacking = [m for m in pair if m not in context.encoders]
+        if lacking:
+            raise ConfigError(
+                f"objective vtc: needs an encoder for {' and '.join(lacking)}, and that slot is empty. "
+                f"Fill it (encoder/{lacking[0]}=...), or change objectives.vtc.modalities."
+            )
+        self.first, self.second = modalities = (pair[0], pair[1])
+        self.needs = frozenset(modalities)
+        self.mask_duplicates = mask_duplicates
+        self.proj = nn.ModuleDict({m: nn.Linear(context.pooled_width(m), width, bias=False) for m in modalities})
+        # shape (1,): sharding (FSDP2) refuses parameters without a dimension
+        self.logit_scale = nn.Parameter(torch.full((1,), -math.log(temperature)), requires_grad=learn_temperature)
+
+    def embed(self, ctx: ForwardContext, modality: str, view: str = "") -> Tensor:
+        """Projected feature of unit length, float32 (B, E). Rows without the modality: finite, no meaning."""
+        return normalize(self.proj[modality](ctx.pooled(modality, view)).float(), dim=1)
+
+    def embeddings(self, ctx: ForwardContext) -> dict[str, Tensor]:
+        """``{"video_embedding": (B, E), "text_embedding": (B, E)}`` for the pair of this objective."""
+        return {f"{m}_embedding": self.embed(ctx, m) for m in (self.first, self.second)}
+
+    def features(self, ctx: ForwardContext) -> dict[str, Tensor]:
+        """Embeddings, which rows have both, what counts as equal, and the temperature."""
+        features = self.embeddings(ctx)
+        features["rows"] = self.rows(ctx)
+        features["logit_scale"] = _ClampAbove.apply(self.logit_scale, MAX_LOGIT_SCALE) * 1.0
+        if self.mask_duplicates:
+            features |= {f"{m}_identity": ctx.identity(m) for m in (self.first, self.second)}
+        return features
+
+    def loss_from_features(self, features: dict[str, Tensor]) -> LossOutput:
+        """The symmetric loss over all N rows; ``t2v_r1`` is the share of texts whose own video is the nearest."""
+        rows = features["rows"]
+        scale = features["logit_scale"].mean().exp()
+        one, two = features[f"{self.first}_embedding"], features[f"{self.second}_embedding"]
+        sim = scale * two @ one.T  # for the usual pair sim_t2v: rows are texts, columns are videos
+        own = torch.eye(len(sim), dtype=torch.bool, device=sim.device)
+        excluded = ~rows[None, :] | ~rows[:, None]
+        for modality in (self.first, self.second) if self.mask_duplicates else ():
+            identity = features[f"{modality}_identity"]
+            excluded = excluded | (identity[None, :] == identity[:, None])
+        sim = sim.masked_fill(excluded & ~own, -torch.inf)  # the diagonal stays: a row of -inf alone would be NaN
+        by_two = sim.logsumexp(dim=1) - sim.diagonal()
+        by_one = sim.logsumexp(dim=0) - sim.diagonal()
+        loss = (masked_mean(by_two, rows) + masked_mean(by_one, rows)) / 2
+        a, b = self.first[0], self.second[0]
+        index = torch.arange(len(sim), device=sim.device)
+        metrics = {
+            f"{b}2{a}_r1": masked_mean((sim.detach().argmax(dim=1) == index).float(), rows),
+            f"{a}2{b}_r1": masked_mean((sim.detach().argmax(dim=0) == index).float(), rows),
+            "logit_scale": scale.detach().log(),
+        }
+        return LossOutput(loss, rows.sum(), metrics)
+
+
+class _ClampAbove(torch.autograd.Function):
+    """min(x, bound), whose gradient still lets an x above the bound come down: plain clamp would keep it there for
+    ever.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, bound: float) -> Tensor:
+        ctx.save_for_backward(x > bound)
+        return x.clamp(max=bound)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (above,) = ctx.saved_tensors
+        return grad.masked_fill(above & (grad < 0), 0.0), None  # a negative gradient would push it further up
