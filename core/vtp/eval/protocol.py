@@ -1,0 +1,225 @@
+"""Protocols as data: what exactly a benchmark evaluates, in a YAML file with counts and hashes, so that a name on a
+number means one thing.
+
+A protocol does not carry the annotations, it recognises them. Hashes are sha256 over a canonical text, one line per
+item, lines sorted, each ended by LF, in UTF-8, so that file order, file format (csv or json) and question marks do not
+matter while every clip, word and answer does:
+
+    videos      unique clip ids                    ``video7010``
+    queries     clip id TAB caption                ``video9770<TAB>a person is connecting something to system``
+    questions   clip id TAB question TAB answer    ``video7010<TAB>what is the video doing<TAB>regard``
+
+Texts are lower-cased, runs of white space become one space, and a final question mark is dropped. Repeated lines stay.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vtp.errors import ConfigError
+from vtp.eval.task import media_id
+from vtp.types import Sample
+
+__all__ = ["Match", "Protocol", "canonical_lines", "canonical_text", "sha256_lines"]
+
+
+def canonical_text(text: str) -> str:
+    """``"What is  he doing ?"`` -> ``"what is he doing"``."""
+    return " ".join(text.lower().split()).rstrip("?").rstrip()
+
+
+def sha256_lines(lines: Iterable[str]) -> str:
+    """sha256 of the sorted lines, each ended by LF."""
+    digest = hashlib.sha256()
+    for line in sorted(lines):
+        digest.update(line.encode() + b"\n")
+    return digest.hexdigest()
+
+
+def canonical_lines(samples: Sequence[Sample], what: str) -> list[str]:
+    """The lines that are hashed: ``videos``, ``queries`` (every text of a sample is one) or ``questions`` (with
+    ``labels["answer"]``)."""
+    if what == "videos":
+        return sorted({media_id(sample) for sample in samples})
+    if what == "queries":
+        return [f"{media_id(sample)}\t{canonical_text(text)}" for sample in samples for text in sample.texts]
+    if what == "questions":
+        return [
+            f"{media_id(s)}\t{canonical_text(s.texts[0])}\t{canonical_text(str(s.labels.get('answer', '')))}"
+            for s in samples
+        ]
+    raise ValueError(f"no canonical form {what!r}: use videos, queries or questions")
+
+
+@dataclass(frozen=True, slots=True)
+class Protocol:
+    """A benchmark's definition, as read from YAML.
+
+    Attributes:
+        name: for example ``msrvtt_1ka``.
+        title: one line for people.
+        dataset: name of the data set whose annotations are the official ones.
+        kind: which table of the data set: ``retrieval`` or ``qa``.
+        split: the split that is official.
+        counts: expected number of ``videos``, ``queries``, ``questions``; what is not known is left out.
+        sha256: hash of the canonical lines of each of them; what could not be computed is left out.
+        metrics: what is reported, headline first.
+        ties: tie rule of the official numbers in vtp.
+        frames: policy for frames at test time, in words.
+        train_lists: name -> {videos, sha256} of the known training lists.
+        notes: what one must know before comparing.
+        source: which files the hashes were computed from.
+    """
+
+    name: str
+    title: str
+    dataset: str
+    kind: str
+    split: str
+    counts: Mapping[str, int]
+    sha256: Mapping[str, str] = field(default_factory=dict)
+    metrics: Sequence[str] = ()
+    ties: str = "expected"
+    frames: str = ""
+    train_lists: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+    source: str = ""
+
+    @classmethod
+    def load(cls, path: Path | str) -> Protocol:
+        """Read a protocol file.
+
+        Raises:
+            ConfigError: no such file, not YAML, or a key that is missing or unknown.
+        """
+        path = Path(path)
+        try:
+            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, yaml.YAMLError) as error:
+            raise ConfigError(f"protocol {path}: cannot be read: {error}") from error
+        known = {f.name for f in fields(cls)}
+        required = ("name", "title", "dataset", "kind", "split", "counts")
+        if not isinstance(content, dict) or (
+            bad := [*(set(content) - known), *(k for k in required if k not in content)]
+        ):
+            faults = ", ".join(sorted(bad)) if isinstance(content, dict) else "not a mapping"
+            raise ConfigError(
+                f"protocol {path}: keys missing or unknown: {faults}. Needed: {', '.join(required)}; known: "
+                f"{', '.join(sorted(known))}."
+            )
+        return cls(**content)
+
+    @classmethod
+    def find(cls, name: str, folder: Path) -> Protocol:
+        """The protocol ``name`` of ``folder``; a name that ends in ``.yaml`` is a path of the user's own.
+
+        Raises:
+            ConfigError: there is none; lists what there is.
+        """
+        if name.endswith((".yaml", ".yml")):
+            return cls.load(name)
+        if not (folder / f"{name}.yaml").is_file():
+            names = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
+            raise ConfigError(
+                f"task.protocol={name}: there is no such protocol. Known: {names}; or give the path of a YAML file."
+            )
+        return cls.load(folder / f"{name}.yaml")
+
+    def match(self, samples: Sequence[Sample], dataset: str, split: str) -> Match:
+        """Compare an evaluated table with the official one.
+
+        Args:
+            samples: every item that the result counts, missing media included.
+            dataset: name of the data set the table comes from.
+            split: which split it is.
+        """
+        forms = ("videos", "questions" if self.kind == "qa" else "queries")
+        lines = {what: canonical_lines(samples, what) for what in forms}
+        counts = {what: len(found) for what, found in lines.items()}
+        hashes = {what: sha256_lines(found) for what, found in lines.items()}
+        differences = []
+        if dataset != self.dataset:
+            differences.append(f"the data set is {dataset}, not {self.dataset}")
+        if split != self.split:
+            differences.append(f"the split is {split}, not {self.split}")
+        for what in forms:
+            if what in self.counts and counts[what] != self.counts[what]:
+                differences.append(f"{counts[what]:,} {what} instead of {self.counts[what]:,}")
+            elif what in self.sha256 and hashes[what] != self.sha256[what]:
+                differences.append(
+                    f"the {what} are not the official ones (sha256 {hashes[what][:12]}, official "
+                    f"{self.sha256[what][:12]})"
+                )
+        return Match(self, dataset, split, counts, hashes, tuple(differences))
+
+    def train_list(self, media: Iterable[str]) -> str | None:
+        """Name of the known training list that consists of exactly these clips, or None."""
+        found = sha256_lines(set(media))
+        return next((name for name, facts in self.train_lists.items() if facts.get("sha256") == found), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """Whether what was evaluated is the protocol.
+
+    Attributes:
+        protocol: the official definition.
+        dataset, split: where the table comes from.
+        counts, sha256: of the evaluated table, by canonical form.
+        differences: in words; empty = official.
+    """
+
+    protocol: Protocol
+    dataset: str
+    split: str
+    counts: Mapping[str, int]
+    sha256: Mapping[str, str]
+    differences: tuple[str, ...]
+
+    @property
+    def official(self) -> bool:
+        return not self.differences
+
+    @property
+    def name(self) -> str:
+        """The protocol's name if it is the official one, else ``name@dataset`` with the split where it is not the
+        official one."""
+        if self.official:
+            return self.protocol.name
+        return f"{self.protocol.name}@{self.dataset}" + ("" if self.split == self.protocol.split else f":{self.split}")
+
+    def unverified(self) -> list[str]:
+        """Parts of the official table that the protocol file cannot recognise by a hash."""
+        return [what for what in self.counts if what not in self.protocol.sha256]
+
+    def line(self) -> str:
+        """One line for tables: the name, and if it is not the official protocol, why."""
+        if self.official:
+            return f"protocol {self.name}: the official {self.split} set"
+        return f"protocol {self.name}: NOT the official {self.protocol.name} ({'; '.join(self.differences)})"
+
+    def record(self) -> dict[str, Any]:
+        """What report.json stores."""
+        return {
+            "name": self.name,
+            "official": self.official,
+            "official_name": self.protocol.name,
+            "title": self.protocol.title,
+            "split": self.split,
+            "differences": list(self.differences),
+            "unverified": self.unverified(),
+            "counts": dict(self.counts),
+            "official_counts": dict(self.protocol.counts),
+            "sha256": dict(self.sha256),
+            "official_sha256": dict(self.protocol.sha256),
+            "metrics": list(self.protocol.metrics),
+            "ties": self.protocol.ties,
+            "frames": self.protocol.frames,
+            "notes": list(self.protocol.notes),
+        }

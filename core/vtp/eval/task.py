@@ -1,0 +1,192 @@
+"""What a task is and what an evaluation gives back. A task names its training samples, turns scores into predictions
+and says how they are measured.
+
+``vtp run`` asks a task for its samples, its answer list and its labels, trains, and calls :meth:`Task.evaluate`. The
+task decides nothing about devices, ranks, batches or files: it hands a function of the forward pass to the
+:class:`~vtp.eval.evaluator.Evaluator`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from vtp.errors import ConfigError
+from vtp.eval.ledger import Ledger
+from vtp.types import Sample
+
+if TYPE_CHECKING:
+    from vtp.eval.evaluator import Evaluator
+    from vtp.eval.figures import Strip
+
+__all__ = ["SELECTION_RULES", "Table", "Task", "TaskResult", "carve_validation", "media_id", "resolve_selection"]
+
+SELECTION_RULES = ("last", "val", "test(!)")
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table of a report as plain data; :func:`vtp.eval.report.render` draws it.
+
+    Attributes:
+        title, columns: headings.
+        rows: cells; numbers are shown with two decimals, None as a dash.
+        notes: lines below the table, the coverage line first.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str | float | int | None, ...], ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class TaskResult:
+    """What an evaluation found. Everything in it can be written as JSON, see :mod:`vtp.eval.report`.
+
+    Attributes:
+        task: name of the task class or of the benchmark.
+        split: ``train``, ``val`` or ``test``.
+        metrics: the headline: flat names, over ALL expected items. Percent for accuracies and R@K.
+        ledger: of the items that metrics count (questions, queries).
+        predictions: one JSON-able dict per query, with ``id``.
+        protocol: the record of :class:`vtp.eval.protocol.Match`.
+        tables: to print.
+        intervals: metric -> 95 % bootstrap interval over queries.
+        rows: further score rows that must not be mixed with the headline, by label: re-ranked, DSL, evaluated items
+            only, baselines.
+        ledgers: further ledgers by name, such as the gallery's.
+        facts: tie rule, dtype, seed, limits, sampling and whatever else section 11 of the report wants to know.
+        warnings: what a reader must know before using a number.
+        chart: for the figure: row label -> question type -> accuracy in percent.
+    """
+
+    task: str
+    split: str
+    metrics: dict[str, float]
+    ledger: Ledger
+    predictions: list[dict[str, Any]] = field(default_factory=list)
+    protocol: dict[str, Any] = field(default_factory=dict)
+    tables: list[Table] = field(default_factory=list)
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    rows: dict[str, dict[str, float]] = field(default_factory=dict)
+    ledgers: dict[str, Ledger] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    chart: dict[str, dict[str, float]] = field(default_factory=dict)
+
+
+class Task(Protocol):
+    """What ``vtp run`` needs of a task. Constructors take ``dataset`` (a built data set) and the keys under ``task:``
+    as keyword arguments.
+
+    Attributes:
+        name: of the benchmark, for messages and the report.
+        kind: which table of the data set it reads: ``caption``, ``retrieval`` or ``qa``.
+        monitor: metric to select and stop by, and its direction.
+        selection: one of :data:`SELECTION_RULES`; recorded in the report.
+    """
+
+    name: str
+    kind: str
+    monitor: tuple[str, Literal["max", "min"]]
+    selection: str
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """Answer list of a classifier, most frequent training answer first; empty for other tasks. A checkpoint's list
+        is set with ``use_answers``."""
+        ...
+
+    def use_answers(self, answers: Sequence[str]) -> None:
+        """Take the answer list of a checkpoint instead of counting the training answers."""
+        ...
+
+    def train_samples(self) -> Sequence[Sample]:
+        """What is trained on, less what cannot be learnt (answers outside the list), which is counted and reported."""
+        ...
+
+    def samples(self, split: str) -> Sequence[Sample]:
+        """What is evaluated on in ``val`` or ``test``; empty when there is no such split."""
+        ...
+
+    def texts(self) -> Iterable[str]:
+        """All training texts, for a tokenizer built from scratch."""
+        ...
+
+    def labels(self, sample: Sample) -> dict[str, int | float]:
+        """Labels that the loader puts into ``batch.labels``; -100 = none."""
+        ...
+
+    def evaluate(self, evaluator: Evaluator, split: str = "test", *, detail: bool = True) -> TaskResult:
+        """Score the split. ``detail=False`` is for evaluation during training: the headline metrics without baselines,
+        ablations and intervals."""
+        ...
+
+    def predict(self, evaluator: Evaluator, split: str = "test") -> TaskResult:
+        """Predictions without labels; ``metrics`` is empty."""
+        ...
+
+    def examples(self, evaluator: Evaluator, result: TaskResult, count: int = 4) -> list[Strip]:
+        """Frames of a few test items with what was asked and answered, for the figure."""
+        ...
+
+
+def media_id(sample: Sample) -> str:
+    """Which clip a sample is about: ``extra["video_id"]``, else the file name, else its own id. Splits and leaks are
+    compared by this."""
+    if "video_id" in sample.extra:
+        return str(sample.extra["video_id"])
+    media = sample.video or sample.audio
+    if media is None or isinstance(media.path, bytes):
+        return sample.id
+    span = (
+        ""
+        if media.start is None and media.end is None
+        else f"[{media.start or 0:g}-{'' if media.end is None else format(media.end, 'g')}]"
+    )
+    return media.path.replace("\\", "/").rsplit("/", 1)[-1] + span
+
+
+def resolve_selection(selection: str | None, has_validation: bool) -> str:
+    """The rule by which a checkpoint is chosen: as asked for; by default ``val`` if there is a validation split, else
+    ``last``.
+
+    Raises:
+        ConfigError: an unknown rule, or ``val`` without a validation split.
+    """
+    if selection is None:
+        return "val" if has_validation else "last"
+    if selection == "test":
+        raise ConfigError(
+            "task.selection=test chooses the checkpoint by the test set. If you want that, write "
+            "task.selection='test(!)'; reports say so."
+        )
+    if selection not in SELECTION_RULES:
+        raise ConfigError(f"task.selection={selection!r} must be one of {', '.join(SELECTION_RULES)}, or null.")
+    if selection == "val" and not has_validation:
+        raise ConfigError(
+            "task.selection=val: the data set has no validation split. Use task.selection=last, or carve one with "
+            "data.val_share."
+        )
+    return selection
+
+
+def carve_validation(samples: Sequence[Sample], share: float, seed: int) -> tuple[list[Sample], list[Sample]]:
+    """Split training samples into training and validation so that no clip is in both.
+
+    A clip goes to validation when a hash of (seed, clip) falls below ``share``: the choice depends on nothing else, so
+    it survives a reordered or longer file.
+
+    Returns:
+        what is left for training, and the validation samples.
+    """
+    train: list[Sample] = []
+    held_out: list[Sample] = []
+    threshold = int(share * 2**64)
+    for sample in samples:
+        key = blake2b(f"{seed}\0{media_id(sample)}".encode(), digest_size=8).digest()
+        (held_out if int.from_bytes(key, "big") < threshold else train).append(sample)
+    return train, held_out
