@@ -1,3 +1,11 @@
 """What the built-in tasks package offers."""
 
-from vtp import hookimpl
+from __future__ import annotations
+
+from vtp.hookspecs import Register, hookimpl
+
+
+@hookimpl
+def vtp_register_tasks(register: Register) -> None:
+    register("qa", "vtp_tasks.qa:QuestionAnswering")
+    register("retrieval", "vtp_tasks.retrieval:Retrieval")

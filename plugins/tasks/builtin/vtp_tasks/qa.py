@@ -1,0 +1,409 @@
+"""Open-ended question answering as classification over a list of answers.
+
+The list comes from the training answers alone, most frequent first. Training questions with another answer are dropped
+and counted; test questions with another answer are scored and wrong. What a question is about is its first word; a
+data set may add a finer ``extra["question_type"]``.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from vtp.errors import ConfigError, DataError
+from vtp.eval.evaluator import Collected, Evaluator
+from vtp.eval.figures import Strip
+from vtp.eval.ledger import EVALUATED_ONLY
+from vtp.eval.metrics import TIE_RULES, Ranks, TieRule, accuracy_by_type
+from vtp.eval.protocol import Protocol
+from vtp.eval.significance import bootstrap_interval
+from vtp.eval.task import Table, TaskResult, resolve_selection
+from vtp.types import Modality, Sample
+
+__all__ = ["AnswerPrior", "QuestionAnswering", "answer_list", "question_type"]
+
+PROTOCOLS = Path(__file__).parent / "protocols"
+ABLATE_UP_TO = 5000  # test questions: above, scoring them again per modality is a decision of the user
+NOT_IN_LIST = -100
+
+
+def answer_list(answers: Iterable[str], size: int | None = None) -> tuple[str, ...]:
+    """The ``size`` most frequent answers (None = all), most frequent first, ties in order of first appearance."""
+    return tuple(
+        answer for answer, _ in Counter(answers).most_common(size)
+    )  # Counter keeps the order of insertion among equals
+
+
+def question_type(question: str) -> str:
+    """The first word in lower case (what, who, how, when, where); ``other`` without a word."""
+    words = question.lower().split()
+    return words[0].rstrip("?,.!") or "other" if words else "other"
+
+
+class AnswerPrior:
+    """What can be answered without looking: counted over the training questions.
+
+    ``majority`` is the most frequent answer; calling it with a question gives the most frequent answer to exactly that
+    question, or ``majority`` when it was never asked.
+    """
+
+    def __init__(self, samples: Iterable[Sample]) -> None:
+        by_question: dict[str, Counter[str]] = {}
+        total: Counter[str] = Counter()
+        for sample in samples:
+            answer = str(sample.labels["answer"])
+            by_question.setdefault(_key(sample.texts[0]), Counter())[answer] += 1
+            total[answer] += 1
+        if not total:
+            raise DataError("there are no training questions to count answers of")
+        self.majority = total.most_common(1)[0][0]
+        self._answers = {question: counts.most_common(1)[0][0] for question, counts in by_question.items()}
+
+    def __call__(self, question: str) -> str:
+        return self._answers.get(_key(question), self.majority)
+
+
+def _key(question: str) -> str:
+    return " ".join(question.lower().rstrip("? ").split())
+
+
+class QuestionAnswering:
+    """The task ``qa``.
+
+    Args:
+        dataset: offers ``samples("qa", split)``: one question in ``texts``, its answer in ``labels["answer"]``.
+        protocol: name of a protocol file of this package, or the path of one.
+        answers: size of the answer list; None = every training answer.
+        objective: the objective whose ``logits(ctx)`` (B, answers) are scored.
+        selection: rule by which the checkpoint is chosen; None = ``val`` if there is a validation split, else ``last``.
+        ties: tie rule. Under ``expected`` a right answer that shares the best score with t others earns 1 / (t + 1).
+        top: answers per question in the predictions.
+        ablate: also score with each modality withheld; None = with at most 5,000 questions.
+        seed: of the bootstrap.
+    """
+
+    kind = "qa"
+    monitor: tuple[str, Literal["max", "min"]] = ("accuracy", "max")
+
+    def __init__(
+        self,
+        *,
+        dataset: Any,
+        protocol: str = "msrvtt_qa",
+        answers: int | None = 1500,
+        objective: str = "qa",
+        selection: str | None = None,
+        ties: TieRule = "expected",
+        top: int = 5,
+        ablate: bool | None = None,
+        seed: int = 0,
+    ) -> None:
+        if ties not in TIE_RULES:
+            raise ConfigError(f"task.ties={ties!r} must be one of {', '.join(TIE_RULES)}.")
+        if answers is not None and answers < 1:
+            raise ConfigError(f"task.answers={answers} must be at least 1, or null for every training answer.")
+        self.dataset = dataset
+        self.protocol = Protocol.find(protocol, PROTOCOLS)
+        self.name = self.protocol.name
+        self.size = answers
+        self.objective = objective
+        self.ties: TieRule = ties
+        self.top = top
+        self.ablate = ablate
+        self.seed = seed
+        self._selection = selection
+        self._given_answers: tuple[str, ...] | None = None
+
+    # --- training -------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _train(self) -> Sequence[Sample]:
+        return self.dataset.samples("qa", "train")
+
+    @cached_property
+    def _counted_answers(self) -> tuple[str, ...]:
+        return answer_list((str(sample.labels["answer"]) for sample in self._train), self.size)
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        return self._counted_answers if self._given_answers is None else self._given_answers
+
+    def use_answers(self, answers: Sequence[str]) -> None:
+        self._given_answers = tuple(answers)
+        self.__dict__.pop("_index", None)
+
+    @cached_property
+    def _index(self) -> dict[str, int]:
+        return {answer: i for i, answer in enumerate(self.answers)}
+
+    def train_samples(self) -> Sequence[Sample]:
+        return [sample for sample in self._train if str(sample.labels["answer"]) in self._index]
+
+    @property
+    def dropped(self) -> int:
+        """Training questions whose answer is not in the list."""
+        return sum(str(sample.labels["answer"]) not in self._index for sample in self._train)
+
+    def texts(self) -> Iterable[str]:
+        return (text for sample in self._train for text in sample.texts)
+
+    def labels(self, sample: Sample) -> dict[str, int | float]:
+        return {
+            "answer": self._index.get(str(sample.labels["answer"]), NOT_IN_LIST)
+            if "answer" in sample.labels
+            else NOT_IN_LIST
+        }
+
+    @cached_property
+    def selection(self) -> str:
+        return resolve_selection(self._selection, bool(self.samples("val")))
+
+    # --- evaluation -----------------------------------------------------------------------------------------------
+
+    def samples(self, split: str) -> Sequence[Sample]:
+        found: Sequence[Sample] = self.dataset.samples("qa", split)
+        return found
+
+    def evaluate(self, evaluator: Evaluator, split: str = "test", *, detail: bool = True) -> TaskResult:
+        table = self.samples(split)
+        samples = evaluator.limited(table)
+        if not samples:
+            raise DataError(f"{self.dataset.name}: there is no question in the {split} split to evaluate.")
+        scored = self._score(evaluator, samples)
+        result = TaskResult(self.name, split, scored.metrics(), scored.collected.ledger)
+        result.facts = {
+            "score_row": "raw",
+            "dtype": f"float32 scores from a {evaluator.precision} forward pass",
+            "tie_rule": self.ties,
+            "answers": len(self.answers),
+            "limit": evaluator.limit,
+            "limited": len(samples) < len(table),
+            **evaluator.input_facts(),
+        }
+        if not detail:
+            return result
+        match = self.protocol.match(samples, self.dataset.name, split)
+        result.protocol = match.record()
+        result.facts["train_questions_dropped"] = self.dropped if self._has_train() else None
+        result.predictions = scored.predictions(self.top)
+        result.intervals = {"accuracy": _percent_interval(bootstrap_interval(scored.credit, seed=self.seed))}
+        self._compare(evaluator, scored, result)
+        if not match.official:
+            result.warnings.append(match.line())
+        result.tables = [self._table(result, scored, match.line())]
+        return result
+
+    def predict(self, evaluator: Evaluator, split: str = "test") -> TaskResult:
+        samples = evaluator.limited(self.samples(split))
+        scored = self._score(evaluator, samples)
+        return TaskResult(
+            self.name, split, {}, scored.collected.ledger, predictions=scored.predictions(self.top, judged=False)
+        )
+
+    def examples(self, evaluator: Evaluator, result: TaskResult, count: int = 4) -> list[Strip]:
+        """Evenly spaced evaluated questions with the frames the model saw."""
+        by_id = {sample.id: sample for sample in self.samples(result.split)}
+        seen = [line for line in result.predictions if "missing" not in line]
+        chosen = [seen[i * len(seen) // count] for i in range(min(count, len(seen)))]
+        collected = evaluator.run(
+            [by_id[line["id"]] for line in chosen], _frames, what="questions", label="example clips"
+        )
+        frames = dict(zip(collected.ids, collected.arrays.get("frames", ()), strict=True))
+        return [
+            Strip(
+                frames[line["id"]],
+                line["question"],
+                line.get("answer"),
+                line["prediction"],
+                bool(line.get("credit", 0) > 0.5),
+            )
+            for line in chosen
+            if line["id"] in frames
+        ]
+
+    def _has_train(self) -> bool:
+        try:
+            return bool(self._train)
+        except DataError:  # evaluating a checkpoint needs no training annotations
+            return False
+
+    def _score(self, evaluator: Evaluator, samples: Sequence[Sample], drop: Sequence[Modality] = ()) -> _Scored:
+        label = "questions" if not drop else f"without {', '.join(drop)}"
+        collected = evaluator.run(samples, self._forward, drop=drop, what="questions", label=label)
+        return _Scored(self, samples, _scores_that_are_not_numbers_are_missing(collected))
+
+    def _forward(self, ctx: Any) -> dict[str, torch.Tensor]:
+        """Per question: the best answers with their probabilities, and where the right one stands."""
+        if self.objective not in ctx.model.objectives:
+            raise ConfigError(
+                f"task {self.name}: the model has no objective {self.objective!r} to score with (it has: "
+                f"{', '.join(ctx.model.objectives) or 'none'}). Add it with objective=[{self.objective}], or set "
+                "task.objective."
+            )
+        logits = ctx.model.objectives[self.objective].logits(ctx).float()  # (B, A)
+        finite = logits.isfinite().all(1)
+        logits = torch.where(finite[:, None], logits, torch.zeros_like(logits))
+        width = min(max(self.top, 1), logits.shape[1])
+        top = logits.sort(dim=1, descending=True, stable=True).indices[
+            :, :width
+        ]  # stable: ties keep the order of the list
+        gold = ctx.batch.labels.get("answer", torch.full((len(logits),), NOT_IN_LIST, device=logits.device))
+        right = logits.gather(1, gold.clamp(min=0)[:, None])  # (B, 1)
+        return {
+            "finite": finite,
+            "top": top,
+            "probability": logits.softmax(1).gather(1, top),
+            "higher": (logits > right).sum(1),
+            "tied": (logits == right).sum(1) - 1,
+        }
+
+    def _compare(self, evaluator: Evaluator, scored: _Scored, result: TaskResult) -> None:
+        """Baselines and ablations: what the number has to be compared with."""
+        groups = scored.groups()
+        result.chart["model"] = _by_group(scored.credit, groups)
+        for kind, accuracy in scored.by_type("types").items():
+            result.metrics[f"accuracy/{kind}"] = accuracy
+        if not scored.collected.ledger.complete:
+            seen = scored.collected.ledger.mask()
+            result.rows[EVALUATED_ONLY] = {"accuracy": _mean_percent(scored.credit[seen])}
+        if self._has_train():
+            prior = AnswerPrior(self._train)
+            for label, guess in (("question-only prior", prior), ("majority answer", lambda question: prior.majority)):
+                credit = np.array([float(guess(s.texts[0]) == str(s.labels["answer"])) for s in scored.samples])
+                result.rows[label] = {"accuracy": _mean_percent(credit)}
+                result.chart[label] = _by_group(credit, groups)
+        modalities = evaluator.modalities
+        wanted = len(scored.samples) <= ABLATE_UP_TO if self.ablate is None else self.ablate
+        if wanted and len(modalities) > 1:
+            for modality in modalities:
+                credit = self._score(evaluator, scored.samples, drop=(modality,)).credit
+                label = f"without {'question' if modality == 'text' else modality}"
+                result.rows[label] = {"accuracy": _mean_percent(credit)}
+                result.chart[label] = _by_group(credit, groups)
+
+    def _table(self, result: TaskResult, scored: _Scored, protocol_line: str) -> Table:
+        labels = list(result.chart)
+        counts = Counter(scored.groups())
+        overall = {"model": result.metrics["accuracy"]} | {label: row["accuracy"] for label, row in result.rows.items()}
+        rows: list[tuple[str | float | int | None, ...]] = [
+            (group, counts[group], *(result.chart[label].get(group) for label in labels))
+            for group in result.chart["model"]
+        ]
+        rows.append(("all", len(scored.samples), *(overall[label] for label in labels)))
+        low, high = result.intervals["accuracy"]
+        notes = [
+            result.ledger.line(),
+            protocol_line,
+            f"accuracy {result.metrics['accuracy']:.2f} % (95 % interval {low:.2f} to {high:.2f}), top-10 "
+            f"{result.metrics['top10']:.2f} %, "
+            f"answer list {len(self.answers):,} long and holding {result.metrics['in_vocabulary']:.2f} % of the "
+            f"right answers; ties: {self.ties}",
+        ]
+        if EVALUATED_ONLY in result.rows:
+            notes.append(f"{EVALUATED_ONLY}: {result.rows[EVALUATED_ONLY]['accuracy']:.2f} %")
+        return Table(
+            f"{self.name}: accuracy in % by question type ({result.split})",
+            ("type", "questions", *labels),
+            tuple(rows),
+            tuple(notes),
+        )
+
+
+class _Scored:
+    """Answers of one pass over the questions, judged."""
+
+    def __init__(self, task: QuestionAnswering, samples: Sequence[Sample], collected: Collected) -> None:
+        self.task = task
+        self.samples = samples
+        self.collected = collected
+        known = np.array([task.labels(sample)["answer"] != NOT_IN_LIST for sample in samples])
+        self.in_vocabulary = known
+        evaluated = collected.ledger.mask()
+        self.ranks = Ranks(
+            higher=collected.full("higher", 0).astype(np.int64),
+            tied=collected.full("tied", 0).astype(np.int64),
+            positives=np.ones(len(samples), np.int64),
+            miss=~(known & evaluated),
+            gallery=len(task.answers),
+        )
+        self.credit = self.ranks.hits(1, task.ties)
+
+    def metrics(self) -> dict[str, float]:
+        return {
+            "accuracy": _mean_percent(self.credit),
+            "top10": _mean_percent(self.ranks.hits(10, self.task.ties)),
+            "in_vocabulary": _mean_percent(self.in_vocabulary),
+        }
+
+    def groups(self) -> list[str]:
+        """What the table is broken down by: the data set's own question types where every question has one, else first
+        words."""
+        if all("question_type" in sample.extra for sample in self.samples):
+            return [str(sample.extra["question_type"]) for sample in self.samples]
+        return self.types
+
+    @property
+    def types(self) -> list[str]:
+        return [question_type(sample.texts[0]) for sample in self.samples]
+
+    def by_type(self, what: Literal["types", "groups"]) -> dict[str, float]:
+        return _by_group(self.credit, self.types if what == "types" else self.groups())
+
+    def predictions(self, top: int, judged: bool = True) -> list[dict[str, Any]]:
+        """One line per question, missing ones included."""
+        where = {name: row for row, name in enumerate(self.collected.ids)}
+        ranks = self.ranks.values(self.task.ties)
+        lines = []
+        for i, sample in enumerate(self.samples):
+            line: dict[str, Any] = {
+                "id": sample.id,
+                "video": sample.extra.get("video_id"),
+                "question": sample.texts[0] if sample.texts else None,
+            }
+            line["type"] = question_type(sample.texts[0]) if sample.texts else None
+            if "question_type" in sample.extra:
+                line["question_type"] = sample.extra["question_type"]
+            if judged:
+                line |= {"answer": str(sample.labels["answer"]), "in_vocabulary": bool(self.in_vocabulary[i])}
+                line |= {"credit": float(self.credit[i]), "rank": float(ranks[i])}
+            if sample.id in where:
+                row = where[sample.id]
+                best, chance = self.collected.arrays["top"][row][:top], self.collected.arrays["probability"][row][:top]
+                line["prediction"] = self.task.answers[int(best[0])]
+                line["top"] = [
+                    [self.task.answers[int(a)], round(float(p), 6)] for a, p in zip(best, chance, strict=True)
+                ]
+            else:
+                line |= {"prediction": None, "missing": self.collected.misses[sample.id]}
+            lines.append(line)
+        return lines
+
+
+def _scores_that_are_not_numbers_are_missing(collected: Collected) -> Collected:
+    finite = collected.arrays.get("finite")
+    if finite is None or finite.all():
+        return collected
+    return collected.without(~finite, "scores are not finite numbers")
+
+
+def _frames(ctx: Any) -> dict[str, torch.Tensor]:
+    frames = ctx.batch.inputs["video"]["frames"]  # (B, T, H, W, 3), or (B, V, T, H, W, 3) with several views
+    return {"frames": frames if frames.ndim == 5 else frames[:, 0]}
+
+
+def _mean_percent(values: Any) -> float:
+    return 100.0 * float(np.mean(values)) if len(values) else float("nan")
+
+
+def _percent_interval(interval: tuple[float, float]) -> tuple[float, float]:
+    return 100.0 * interval[0], 100.0 * interval[1]
+
+
+def _by_group(credit: Any, groups: Sequence[str]) -> dict[str, float]:
+    return {group: accuracy for group, (accuracy, _) in accuracy_by_type(credit, groups).items()}
