@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import random
+import sys
 from pathlib import Path
 
-# Before torch, OpenMP or tokenizers are imported: sums come out the same on every machine, and forked workers do not warn.
+import pytest
+
+# Before torch, OpenMP or tokenizers are imported: sums come out the same everywhere, and forked workers do not warn.
 for _name, _value in {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
@@ -15,8 +19,6 @@ for _name, _value in {
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
 }.items():
     os.environ.setdefault(_name, _value)
-
-import pytest
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -29,22 +31,19 @@ def _folder(path: Path, what: str) -> Path:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Sample clips, annotations and vocabularies (``../shared/data`` beside the repository); skips where they are absent."""
+    """Sample clips, annotations and vocabularies in ``../shared/data``; skips where they are absent."""
     return _folder(SHARED / "data", "the sample data")
 
 
 @pytest.fixture(scope="session")
 def golden() -> Path:
-    """Recorded outputs of the original implementations (``../shared/golden``); skips where they are absent."""
+    """Recorded outputs of the original implementations in ``../shared/golden``; skips where they are absent."""
     return _folder(SHARED / "golden", "the golden files")
 
 
 @pytest.fixture(autouse=True)
-def _seeded(request: pytest.FixtureRequest) -> None:
-    """Seed the global generators of whatever is imported already, so that a test does not depend on the ones before it."""
-    import random
-    import sys
-
+def _seeded() -> None:
+    """Seed the global generators of what is imported already: a test must not depend on the ones before it."""
     random.seed(0)
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed(0)

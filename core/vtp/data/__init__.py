@@ -1,0 +1,47 @@
+"""From tables of samples to batches: pipelines, collation, loaders and the ledger of bad media."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vtp.data.bad import BadSampleLedger as BadSampleLedger
+    from vtp.data.collate import IGNORE as IGNORE
+    from vtp.data.collate import Example as Example
+    from vtp.data.collate import collate as collate
+    from vtp.data.eval_loader import EvalLoader as EvalLoader
+    from vtp.data.keys import keyed_generator as keyed_generator
+    from vtp.data.pipeline import Pipeline as Pipeline
+    from vtp.data.pipeline import Reader as Reader
+    from vtp.data.train_loader import TrainLoader as TrainLoader
+
+_LAZY = {
+    "BadSampleLedger": "vtp.data.bad",
+    "EvalLoader": "vtp.data.eval_loader",
+    "Example": "vtp.data.collate",
+    "IGNORE": "vtp.data.collate",
+    "Pipeline": "vtp.data.pipeline",
+    "Reader": "vtp.data.pipeline",
+    "TrainLoader": "vtp.data.train_loader",
+    "collate": "vtp.data.collate",
+    "keyed_generator": "vtp.data.keys",
+}
+
+__all__ = [
+    "IGNORE",
+    "BadSampleLedger",
+    "EvalLoader",
+    "Example",
+    "Pipeline",
+    "Reader",
+    "TrainLoader",
+    "collate",
+    "keyed_generator",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'vtp.data' has no attribute {name!r}")

@@ -1,0 +1,107 @@
+"""From decoded examples to one batch: padding, and which rows have which modality."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from vtp.types import AudioSpec, Batch, Modality, TextSpec, VideoSpec
+
+__all__ = ["IGNORE", "Example", "collate"]
+
+IGNORE = -100  # integer label of a row that has none, as in torch's cross_entropy
+
+
+@dataclass(slots=True)
+class Example:
+    """One sample after decoding, sampling, augmentation and tokenising; what a worker hands to :func:`collate`.
+
+    Attributes:
+        id: of the sample.
+        frames: uint8 (T, H, W, 3), or (V, T, H, W, 3) with V views; None where the sample has no picture.
+        waveform: float32 (S,), at most ``AudioSpec.samples`` long; None where it has no sound.
+        token_ids: of the chosen text, without padding; None where it has no text.
+        labels: name -> number, or list of numbers.
+        extra: anything to carry along for evaluation.
+        missing: modality -> reason, for what the sample names but the file does not have.
+    """
+
+    id: str
+    frames: npt.NDArray[np.uint8] | None = None
+    waveform: npt.NDArray[np.float32] | None = None
+    token_ids: Sequence[int] | None = None
+    labels: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    missing: Mapping[str, str] = field(default_factory=dict)
+
+
+def collate(examples: Sequence[Example], specs: Mapping[Modality, VideoSpec | AudioSpec | TextSpec]) -> Batch:
+    """Stack examples. Every modality of ``specs`` is in the batch, also when no row has it, so that shapes do not
+    depend on luck.
+
+    Texts are padded to the longest of the batch, sound to ``AudioSpec.samples``. Rows that lack a modality hold zeros
+    (``pad_id`` for text) and have ``present`` False; encoders turn that into all-False token masks.
+    """
+    batch = Batch(ids=[example.id for example in examples], inputs={}, present={})
+    for modality, spec in specs.items():
+        if isinstance(spec, VideoSpec):
+            batch.inputs[modality], present = _video(examples, spec)
+        elif isinstance(spec, AudioSpec):
+            batch.inputs[modality], present = _audio(examples, spec)
+        else:
+            batch.inputs[modality], present = _text(examples, spec)
+        batch.present[modality] = torch.tensor(present, dtype=torch.bool)
+    for name in sorted({name for example in examples for name in example.labels}):
+        batch.labels[name] = _labels([example.labels.get(name) for example in examples])
+    for name in sorted({name for example in examples for name in example.extra}):
+        batch.extra[name] = [example.extra.get(name) for example in examples]
+    if any(example.missing for example in examples):
+        batch.extra["missing"] = [dict(example.missing) for example in examples]
+    return batch
+
+
+def _video(examples: Sequence[Example], spec: VideoSpec) -> tuple[dict[str, Tensor], list[bool]]:
+    shape = next((e.frames.shape for e in examples if e.frames is not None), (spec.frames, spec.size, spec.size, 3))
+    frames = torch.zeros((len(examples), *shape), dtype=torch.uint8)
+    for row, example in enumerate(examples):
+        if example.frames is not None:
+            frames[row] = torch.from_numpy(np.ascontiguousarray(example.frames))
+    return {"frames": frames}, [example.frames is not None for example in examples]
+
+
+def _audio(examples: Sequence[Example], spec: AudioSpec) -> tuple[dict[str, Tensor], list[bool]]:
+    waveform = torch.zeros(len(examples), spec.samples)
+    lengths = torch.zeros(len(examples), dtype=torch.int64)
+    for row, example in enumerate(examples):
+        if example.waveform is not None:
+            sound = torch.from_numpy(np.ascontiguousarray(example.waveform[: spec.samples]))
+            waveform[row, : len(sound)] = sound
+            lengths[row] = len(sound)
+    return {"waveform": waveform, "lengths": lengths}, [example.waveform is not None for example in examples]
+
+
+def _text(examples: Sequence[Example], spec: TextSpec) -> tuple[dict[str, Tensor], list[bool]]:
+    longest = max((len(e.token_ids) for e in examples if e.token_ids is not None), default=1)
+    token_ids = torch.full((len(examples), max(longest, 1)), spec.pad_id, dtype=torch.int64)
+    attention_mask = torch.zeros(token_ids.shape, dtype=torch.bool)
+    for row, example in enumerate(examples):
+        if example.token_ids is not None:
+            token_ids[row, : len(example.token_ids)] = torch.tensor(example.token_ids, dtype=torch.int64)
+            attention_mask[row, : len(example.token_ids)] = True
+    return {"token_ids": token_ids, "attention_mask": attention_mask}, [e.token_ids is not None for e in examples]
+
+
+def _labels(values: list[Any]) -> Tensor:
+    """B rows of one label; rows without it are -100 (integers) or NaN (floats)."""
+    known = [value for value in values if value is not None]
+    shape = np.shape(known[0])
+    whole = all(np.issubdtype(np.asarray(value).dtype, np.integer) or isinstance(value, bool) for value in known)
+    filler = np.full(shape, IGNORE if whole else np.nan)
+    rows = np.stack([filler if value is None else np.asarray(value) for value in values])
+    return torch.from_numpy(rows.astype(np.int64 if whole else np.float32))

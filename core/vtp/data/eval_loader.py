@@ -1,0 +1,77 @@
+"""Evaluation batches: every item once, in order, nothing padded, nothing swapped, and a reason for each item that is
+missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from vtp.data.bad import BadSampleLedger
+from vtp.data.collate import Example, collate
+from vtp.data.pipeline import Pipeline
+from vtp.data.workers import Delivery, deliver
+from vtp.media.info import VideoError
+from vtp.types import Batch, Sample
+
+__all__ = ["EvalLoader"]
+
+
+class EvalLoader:
+    """Iterating yields the batches of this rank's shard: rows [rank * N / world_size, (rank + 1) * N / world_size) of
+    the table, in order.
+
+    Shards may differ by one row and the last batch may be short; a batch shrinks by the items that cannot be decoded,
+    and is left out when none is left. After an iteration ``misses`` holds the rest: ids yielded + misses = ids of the
+    shard.
+
+    Args:
+        table: samples; anything with a length and integer indices.
+        pipeline: built with ``train=False``.
+        batch_size: rows per batch on this rank.
+        rank, world_size: which shard is ours.
+        workers: processes that decode; 0 decodes in this one.
+        bad: where unusable files are listed; None keeps the list in memory.
+    """
+
+    def __init__(
+        self,
+        table: Sequence[Sample],
+        pipeline: Pipeline,
+        *,
+        batch_size: int,
+        rank: int = 0,
+        world_size: int = 1,
+        workers: int = 0,
+        bad: BadSampleLedger | None = None,
+    ) -> None:
+        if pipeline.train:
+            raise ValueError("EvalLoader needs a Pipeline(train=False): evaluation must not augment")
+        self.table = table
+        self.pipeline = pipeline.with_ledger(BadSampleLedger() if bad is None else bad)
+        self.batch_size = batch_size
+        self.workers = workers
+        self.rows = range(rank * len(table) // world_size, (rank + 1) * len(table) // world_size)
+        self.misses: dict[str, str] = {}
+
+    def __len__(self) -> int:
+        """Batches at most; fewer when all items of one are missing."""
+        return -(-len(self.rows) // self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        self.misses = {}
+        places = [self.rows[i : i + self.batch_size] for i in range(0, len(self.rows), self.batch_size)]
+        for delivery in deliver(places, self._load, workers=min(self.workers, len(places))):
+            self.misses.update(delivery.misses)
+            if delivery.batch is not None:
+                yield delivery.batch
+
+    def _load(self, rows: range) -> Delivery:
+        examples: list[Example] = []
+        misses: dict[str, str] = {}
+        for row in rows:
+            sample = self.table[row]
+            try:
+                examples.append(self.pipeline(sample, 0, row))
+            except VideoError as error:
+                misses[sample.id] = error.reason
+        batch = collate(examples, self.pipeline.specs) if examples else None
+        return Delivery(batch, draws=len(rows), failed=len(misses), misses=misses)

@@ -1,0 +1,213 @@
+"""From a sample to an example: decode, choose frames and a text, augment, tokenise. Runs in the loader's workers."""
+
+from __future__ import annotations
+
+import copy
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Literal, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from vtp.data.bad import BadSampleLedger
+from vtp.data.collate import Example
+from vtp.data.keys import keyed_generator
+from vtp.media.info import VideoError, VideoInfo
+from vtp.media.sampling import FrameSampler, dense, random_segment, uniform
+from vtp.media.transforms import ClipTransform, EvalTransform, TrainTransform
+from vtp.types import AudioSpec, Clip, MediaRef, Modality, Sample, TextSpec, VideoSpec
+
+__all__ = ["Pipeline", "Reader"]
+
+S = TypeVar("S")
+Times = Callable[[VideoInfo], npt.NDArray[Any]]
+
+
+class Reader(Protocol):
+    """What the pipeline decodes with; :class:`vtp.media.MediaReader` by default."""
+
+    def read(
+        self,
+        ref: MediaRef,
+        *,
+        times: Times | None = None,
+        size: int | tuple[int, int] | None = None,
+        audio: int | None = None,
+        video: bool = True,
+    ) -> Clip: ...
+
+
+class Pipeline:
+    """Callable ``(sample, epoch, index) -> Example``, a function of its arguments and ``seed`` alone.
+
+    Every random choice (frames, crop, text, cut of the sound) is drawn from a generator keyed by (seed, epoch, index):
+    the same item in the same epoch gives the same example in any worker, on any rank, and after a resume. In evaluation
+    nothing is random.
+
+    Args:
+        specs: what the encoders want, by modality, as ``VTPModel.specs()`` gives it. Modalities that are not in it are
+            not read.
+        train: random frames, crops and texts; otherwise the middle ones.
+        seed: first part of every key.
+        labels: from a sample to its labels, for example ``{"answer": 17}``.
+        reader: decodes; None builds a :class:`vtp.media.MediaReader` with its defaults.
+        text_choice: which of several texts a row gets: a (keyed) random one, or the first. None is random in training,
+            first otherwise.
+        drop: modalities that are left out although the samples have them: they come as missing.
+        sampler: which frames; None is random segments (TSN) in training and uniform middles in evaluation, or dense
+            windows if the video spec has a stride.
+        transform: augmentation of the clip; None is :class:`TrainTransform` with its defaults in training,
+            :class:`EvalTransform` otherwise.
+        memo: in evaluation, how many decoded files each worker remembers, since consecutive questions are often about
+            one video.
+
+    Raises (when called): VideoError if the sample cannot be used; the loaders turn that into a replacement or a
+    recorded miss.
+    """
+
+    def __init__(
+        self,
+        specs: Mapping[Modality, VideoSpec | AudioSpec | TextSpec],
+        *,
+        train: bool,
+        seed: int = 0,
+        labels: Callable[[Sample], Mapping[str, Any]] | None = None,
+        reader: Reader | None = None,
+        text_choice: Literal["random", "first"] | None = None,
+        drop: Collection[str] = (),
+        sampler: FrameSampler | None = None,
+        transform: ClipTransform | None = None,
+        memo: int = 8,
+    ) -> None:
+        if reader is None:
+            from vtp.media.isolation import MediaReader
+
+            reader = MediaReader()
+        self.specs = dict(specs)
+        self.train = train
+        self.seed = seed
+        self.labels = labels
+        self.reader = reader
+        self.text_choice = text_choice or ("random" if train else "first")
+        self.drop = frozenset(drop)
+        self.video_spec = _spec(specs.get("video"), VideoSpec)
+        self.audio_spec = _spec(specs.get("audio"), AudioSpec)
+        self.text_spec = _spec(specs.get("text"), TextSpec)
+        if self.video_spec is not None:
+            strided = self.video_spec.stride is not None
+            sampler = sampler or (dense if strided else random_segment if train else uniform)
+            transform = transform or (TrainTransform if train else EvalTransform)(self.video_spec.size)
+        self.sampler = sampler
+        self.transform = transform
+        self.ledger: BadSampleLedger | None = None
+        self._memo: OrderedDict[Any, Clip] = OrderedDict()
+        self._memo_size = 0 if train else memo
+
+    def __call__(self, sample: Sample, epoch: int, index: int) -> Example:
+        """Decode and prepare one sample. ``index`` is its place in the table, which may differ from its id."""
+        missing: dict[str, str] = {}
+        clip = self._decode(sample, epoch, index, missing)
+        example = Example(id=sample.id, labels={} if self.labels is None else self.labels(sample), missing=missing)
+        if clip.frames is not None and self.transform is not None:
+            seed = int(self._generator("augment", epoch, index).integers(2**62)) if self.train else None
+            example.frames = self.transform(clip.frames, seed)
+        if clip.waveform is not None:
+            example.waveform = self._cut_sound(clip.waveform.mean(0, dtype=np.float32), epoch, index)
+        if self.text_spec is not None and sample.texts and "text" not in self.drop:
+            text = sample.texts[0]
+            if self.text_choice == "random" and len(sample.texts) > 1:
+                text = sample.texts[int(self._generator("text", epoch, index).integers(len(sample.texts)))]
+            example.token_ids = self.text_spec.tokenize([text])[0]
+            example.extra = {"text": text}
+        if example.frames is None and example.waveform is None and example.token_ids is None:
+            raise VideoError("; ".join(missing.values()) or "the sample has none of the wanted modalities", "empty")
+        return example
+
+    def with_ledger(self, ledger: BadSampleLedger | None) -> Pipeline:
+        """A copy that records every unusable file in ``ledger`` and does not open files that are in it."""
+        twin = copy.copy(self)
+        twin.ledger = ledger
+        twin._memo = OrderedDict()
+        return twin
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_memo": OrderedDict()}
+
+    def _generator(self, what: str, epoch: int, index: int) -> np.random.Generator:
+        return keyed_generator(self.seed, what, epoch, index)
+
+    def _wanted(self, modality: Modality, ref: MediaRef | None) -> MediaRef | None:
+        return ref if modality in self.specs and modality not in self.drop else None
+
+    def _decode(self, sample: Sample, epoch: int, index: int, missing: dict[str, str]) -> Clip:
+        """Frames and sound of a sample, in one open when they come from the same file and span."""
+        video, audio = self._wanted("video", sample.video), self._wanted("audio", sample.audio)
+        if video is None or audio is None or video == audio:
+            ref = video or audio
+            if ref is None:
+                return Clip()
+            clip = self._read(sample, ref, epoch, index, frames=video is not None, sound=audio is not None)
+        else:
+            clip = self._read(sample, video, epoch, index, frames=True, sound=False)
+            try:
+                sound = self._read(sample, audio, epoch, index, frames=False, sound=True)
+            except VideoError as error:  # the picture is fine, so the sample is: the sound is a missing modality
+                clip = Clip(clip.frames, clip.timestamps, missing={"audio": error.reason})
+            else:
+                clip = Clip(clip.frames, clip.timestamps, sound.waveform, sound.sample_rate, sound.missing)
+        missing.update(clip.missing)
+        return clip
+
+    def _read(self, sample: Sample, ref: MediaRef, epoch: int, index: int, *, frames: bool, sound: bool) -> Clip:
+        """One file, from the memo, the ledger or the disk."""
+        key = (ref, frames, sound)
+        if key in self._memo:
+            self._memo.move_to_end(key)
+            return self._memo[key]
+        known = None if self.ledger is None else self.ledger.find(ref)
+        if known is not None:
+            raise known
+        try:
+            clip = self._open(ref, epoch, index, frames=frames, sound=sound)
+        except VideoError as error:
+            if self.ledger is not None:
+                self.ledger.add(sample, ref, error)
+            raise
+        if self._memo_size:
+            self._memo[key] = clip
+            while len(self._memo) > self._memo_size:
+                self._memo.popitem(last=False)
+        return clip
+
+    def _open(self, ref: MediaRef, epoch: int, index: int, *, frames: bool, sound: bool) -> Clip:
+        def times(info: VideoInfo) -> npt.NDArray[Any]:
+            assert self.video_spec is not None and self.sampler is not None
+            generator = self._generator("frames", epoch, index) if self.train else None
+            return self.sampler(info, frames=self.video_spec.frames, stride=self.video_spec.stride, generator=generator)
+
+        clip = self.reader.read(
+            ref,
+            times=times if frames else None,
+            size=self.transform.decode_size if frames and self.transform is not None else None,
+            audio=self.audio_spec.sample_rate if sound and self.audio_spec is not None else None,
+            video=frames,
+        )
+        if frames and clip.frames is None:
+            raise VideoError(clip.missing.get("video", "no video stream"), "no_video")
+        return clip
+
+    def _cut_sound(self, waveform: npt.NDArray[np.float32], epoch: int, index: int) -> npt.NDArray[np.float32]:
+        """At most ``seconds`` of sound: a random stretch in training, the middle one in evaluation."""
+        assert self.audio_spec is not None
+        spare = len(waveform) - self.audio_spec.samples
+        if spare <= 0:
+            return waveform
+        start = int(self._generator("sound", epoch, index).integers(spare + 1)) if self.train else spare // 2
+        return waveform[start : start + self.audio_spec.samples]
+
+
+def _spec(spec: object, kind: type[S]) -> S | None:
+    if spec is not None and not isinstance(spec, kind):
+        raise TypeError(f"an encoder declared {spec!r}, expected a {kind.__name__}")
+    return spec

@@ -1,0 +1,170 @@
+"""Training batches for ever, the same ones for any number of workers and ranks, and after a resume."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+from vtp.data.bad import BadSampleLedger
+from vtp.data.collate import Example, collate
+from vtp.data.keys import keyed_generator
+from vtp.data.pipeline import Pipeline
+from vtp.data.workers import Delivery, deliver
+from vtp.errors import ConfigError, DataError, RunError
+from vtp.media.info import VideoError
+from vtp.types import Batch, Sample
+
+__all__ = ["TrainLoader"]
+
+_ATTEMPTS = 100  # draws for one row; with 20 % bad files, 100 failures in a row do not happen
+_FRESH_FAILURES = 20  # files in a row that fail for the first time: a disk is away, and each may cost a timeout
+_FIRST_LOOK = 1000  # draws before a share of bad samples means anything
+
+
+class TrainLoader:
+    """Iterating yields this rank's :class:`Batch` of every step, epoch after epoch, without end.
+
+    Row ``s`` of the endless stream of rows belongs to epoch ``s // U`` with U the rows of an epoch: the table cut to
+    whole global batches. A table smaller than one global batch is not cut: a batch then runs over from one epoch into
+    the next, so all items are seen equally often. Each epoch has its own permutation, keyed by (seed, epoch). Rank r
+    gets rows [r * local, (r + 1) * local) of the global batch.
+
+    A sample that cannot be decoded is replaced by another *whole* sample (its own media and its own text), drawn with
+    the key (seed, epoch, index, attempt). The files that failed are in ``bad`` and are not tried again.
+
+    Args:
+        table: samples; anything with a length and integer indices.
+        pipeline: from a sample to an example.
+        global_batch: rows per optimiser step over all ranks and micro-batches; a multiple of ``world_size``.
+        rank, world_size: which part of each global batch is ours.
+        workers: processes that decode; 0 decodes in this one.
+        seed: of the order and the replacements.
+        bad: the list of unusable files; None keeps one in memory with its default limit.
+
+    Raises (while iterating): RunError with a table of reasons when a larger share than ``bad.max_bad_fraction`` cannot
+    be decoded.
+    """
+
+    def __init__(
+        self,
+        table: Sequence[Sample],
+        pipeline: Pipeline,
+        *,
+        global_batch: int,
+        rank: int = 0,
+        world_size: int = 1,
+        workers: int = 0,
+        seed: int = 0,
+        bad: BadSampleLedger | None = None,
+    ) -> None:
+        if len(table) == 0:
+            raise DataError(
+                "the training table is empty: no sample is left after the split and the limits. "
+                "Check dataset.root and the split."
+            )
+        if global_batch <= 0 or global_batch % world_size:
+            raise ConfigError(
+                f"global_batch={global_batch} must be a positive multiple of the number of processes, {world_size}. "
+                f"Nearest: {max(1, round(global_batch / world_size)) * world_size}."
+            )
+        self.bad = BadSampleLedger() if bad is None else bad
+        self.table = table
+        self.pipeline = pipeline.with_ledger(self.bad)
+        self.global_batch = global_batch
+        self.rank = rank
+        self.world_size = world_size
+        self.workers = workers
+        self.seed = seed
+        self.local_batch = global_batch // world_size
+        self.epoch_rows = max(len(table) // global_batch * global_batch, min(len(table), global_batch))
+        self._samples = 0  # global rows handed out
+        self._draws = self._failed = 0
+        self._order = lru_cache(maxsize=2)(self._permutation)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps that show every sample once (a remainder smaller than a global batch is left out until the
+        next shuffle)."""
+        return math.ceil(self.epoch_rows / self.global_batch)
+
+    @property
+    def epoch(self) -> int:
+        """Whole epochs handed out so far."""
+        return self._samples // self.epoch_rows
+
+    def state_dict(self) -> dict[str, int]:
+        """The position: global samples handed out. Counted in samples, so that the number of ranks may change on
+        resume."""
+        return {"samples": self._samples}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on after ``state["samples"]`` samples; takes effect at the next ``iter()``."""
+        self._samples = int(state["samples"])
+
+    def __iter__(self) -> Iterator[Batch]:
+        for delivery in deliver(self._steps(self._samples), self._load, workers=self.workers):
+            assert delivery.batch is not None
+            self._judge(delivery)
+            self._samples += self.global_batch
+            yield delivery.batch
+
+    def _steps(self, samples: int) -> Iterator[int]:
+        """First global row of every step from here on."""
+        while True:
+            yield samples
+            samples += self.global_batch
+
+    def _permutation(self, epoch: int) -> npt.NDArray[np.int64]:
+        return keyed_generator(self.seed, "order", epoch).permutation(len(self.table))
+
+    def _load(self, first_row: int) -> Delivery:
+        """This rank's rows of the global batch that starts at ``first_row`` of the stream. Runs in a worker."""
+        examples: list[Example] = []
+        failed = 0
+        row_offset = self.rank * self.local_batch
+        for row in range(first_row + row_offset, first_row + row_offset + self.local_batch):
+            epoch, position = divmod(row, self.epoch_rows)
+            example, failures = self._draw(epoch, int(self._order(epoch)[position]))
+            examples.append(example)
+            failed += failures
+        batch = collate(examples, self.pipeline.specs)
+        batch.row_offset, batch.global_rows, batch.step = row_offset, self.global_batch, first_row // self.global_batch
+        return Delivery(batch, draws=len(examples) + failed, failed=failed)
+
+    def _draw(self, epoch: int, index: int) -> tuple[Example, int]:
+        """The example of one row, and how many samples had to be given up for it. Depends on keys and files, not on who
+        failed first."""
+        fresh = 0
+        for attempt in range(_ATTEMPTS):
+            place = index
+            if attempt:
+                place = int(keyed_generator(self.seed, "replace", epoch, index, attempt).integers(len(self.table)))
+            try:
+                return self.pipeline(self.table[place], epoch, place), attempt
+            except VideoError as error:
+                fresh += not error.known
+                if fresh == _FRESH_FAILURES:
+                    break
+        raise RunError(
+            f"no usable sample in {attempt + 1} draws in a row: the media seem to be away or damaged.\n"
+            f"{self._reasons()}"
+        )
+
+    def _judge(self, delivery: Delivery) -> None:
+        self._draws += delivery.draws
+        self._failed += delivery.failed
+        limit = self.bad.max_bad_fraction
+        if self._failed > limit * max(self._draws, min(len(self.table), _FIRST_LOOK)):
+            raise RunError(
+                f"{self._failed} of {self._draws} samples drawn so far could not be decoded, "
+                f"more than data.max_bad_fraction={limit:g} allows.\n"
+                f"{self._reasons()}\nRepair the files, or raise data.max_bad_fraction to accept the loss."
+            )
+
+    def _reasons(self) -> str:
+        where = "" if self.bad.path is None else f" (all of them: {self.bad.path})"
+        return f"Reasons{where}:\n{self.bad.table()}"

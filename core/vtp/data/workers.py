@@ -1,0 +1,99 @@
+"""What both loaders share: how torch's DataLoader is started, and what its workers do about signals and errors."""
+
+from __future__ import annotations
+
+import signal
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from vtp.errors import VtpError
+from vtp.types import Batch
+
+__all__ = ["Delivery", "deliver"]
+
+Place = TypeVar("Place")
+
+
+@dataclass(slots=True)
+class Delivery:
+    """What a worker sends for one batch.
+
+    Attributes:
+        batch: None when no sample of it could be used.
+        draws: samples that were tried, the failed ones included.
+        failed: samples that could not be used.
+        misses: id -> reason, in evaluation.
+        error: what stops the run; raised in the main process, where it still has its own type and message.
+    """
+
+    batch: Batch | None = None
+    draws: int = 0
+    failed: int = 0
+    misses: dict[str, str] = field(default_factory=dict)
+    error: VtpError | None = None
+
+    def pin_memory(self) -> Delivery:
+        """Called by ``DataLoader(pin_memory=True)``."""
+        if self.batch is not None:
+            self.batch = self.batch.pin_memory()
+        return self
+
+
+class _Places(Dataset[Any], Generic[Place]):
+    """Gives a whole batch per item: ``load`` gets what the sampler yields."""
+
+    def __init__(self, load: Callable[[Place], Delivery]) -> None:
+        self.load = load
+
+    def __getitem__(self, place: Place) -> Delivery:
+        try:
+            return self.load(place)
+        except VtpError as error:
+            return Delivery(error=error)
+
+
+class _Order(Generic[Place]):
+    """The sampler: hands on an iterable of places, which need not have a length."""
+
+    def __init__(self, places: Iterable[Place]) -> None:
+        self.places = places
+
+    def __iter__(self) -> Iterator[Place]:
+        return iter(self.places)
+
+
+def deliver(
+    places: Iterable[Place], load: Callable[[Place], Delivery], *, workers: int, prefetch: int = 2
+) -> Iterator[Delivery]:
+    """Run ``load`` on every place, in order, in ``workers`` processes (0 = in this one), ``prefetch`` batches ahead per
+    worker."""
+    with warnings.catch_warnings():
+        # torch advises against more workers than cores; ours wait for a decoder process most of the time.
+        warnings.filterwarnings("ignore", message="This DataLoader will create", category=UserWarning)
+        loader: DataLoader[Any] = DataLoader(
+            _Places(load),
+            batch_size=None,
+            sampler=_Order(places),
+            num_workers=workers,
+            prefetch_factor=prefetch if workers else None,
+            multiprocessing_context="fork" if workers else None,
+            worker_init_fn=_start_worker,
+            pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator(),  # its own: starting a loader must not move the one that dropout draws from
+        )
+    for delivery in loader:
+        if delivery.error is not None:
+            raise delivery.error
+        yield delivery
+
+
+def _start_worker(worker: int) -> None:
+    """torchrun and Ctrl-C signal the whole process group: a worker that dies first takes the checkpoint with it."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)

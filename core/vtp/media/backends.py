@@ -1,0 +1,128 @@
+"""The decoders by name, and the two functions that read one file in this process.
+
+A decoder is a class without constructor arguments that keeps the protocol :class:`Decoder`. ``auto`` is ``pyav``, which
+is always there. Plugins add more with the hook ``vtp_register_decoders``; nothing is imported before it is chosen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any, Protocol
+
+import numpy.typing as npt
+
+from vtp.errors import ConfigError, PluginError
+from vtp.media.info import MediaInfo, VideoInfo
+from vtp.types import Clip, MediaRef
+
+__all__ = ["BACKENDS", "Decoder", "Times", "find_backend", "load_backend", "probe", "read_clip"]
+
+Times = Callable[[VideoInfo], npt.NDArray[Any]]
+
+BACKENDS = {
+    "pyav": "vtp.media.pyav:PyavDecoder",
+    "torchcodec": "vtp.media.torchcodec:TorchcodecDecoder",
+    "decord": "vtp.media.decord:DecordDecoder",
+}
+
+
+class Decoder(Protocol):
+    """What ``media.backend=<name>`` chooses. Both methods raise :class:`vtp.media.VideoError` and nothing else."""
+
+    name: str
+
+    def probe(self, ref: MediaRef) -> MediaInfo:
+        """What is in the file, without decoding more than a frame."""
+        ...
+
+    def read(
+        self,
+        ref: MediaRef,
+        *,
+        times: Times | None = None,
+        size: int | tuple[int, int] | None = None,
+        audio: int | None = None,
+        video: bool = True,
+    ) -> Clip:
+        """As :func:`read_clip`. ``times`` may be called more than once, if the first list of frames turns out to be
+        wrong."""
+        ...
+
+
+def find_backend(name: str) -> str:
+    """The ``"module:Class"`` of a decoder.
+
+    Raises: ConfigError for an unknown name.
+    """
+    if name == "auto":
+        name = "pyav"
+    if name in BACKENDS:
+        return BACKENDS[name]
+    from vtp.plugins import host  # only now: it reads the metadata of all installed packages
+
+    offers = {entry.name: entry.target for entry in host().registry.entries("decoder")}
+    if name not in offers:
+        raise ConfigError(
+            f"media.backend={name!r} is not a decoder. Known: {', '.join(['auto', *BACKENDS, *sorted(offers)])}."
+        )
+    return offers[name]
+
+
+def load_backend(target: str) -> Decoder:
+    """Import and build the decoder behind ``"module:Class"``.
+
+    Raises: PluginError if its library is missing or broken.
+    """
+    module, _, attribute = target.partition(":")
+    try:
+        decoder: Decoder = getattr(import_module(module), attribute)()
+    except Exception as error:  # a decoder's native library may fail to load in any way
+        cause = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise PluginError(
+            f"the decoder {target} cannot be used: {cause}. "
+            "Install its library, or leave media.backend=auto, which needs nothing more."
+        ) from error
+    return decoder
+
+
+def read_clip(
+    ref: MediaRef,
+    *,
+    times: Times | None = None,
+    size: int | tuple[int, int] | None = None,
+    audio: int | None = None,
+    video: bool = True,
+    backend: str = "auto",
+) -> Clip:
+    """Decode frames and sound of one file, in one open, in this process. For files that cannot be trusted use
+    :class:`vtp.media.MediaReader`.
+
+    Stills are videos of one frame, an animated gif is a short video. Rotation flags and edit lists are applied.
+
+    Args:
+        ref: the file (or its bytes) and the span of it in seconds.
+        times: chooses frames, given the times at which frames are shown: returns seconds (floats; the frame on screen
+            then) or positions in the span (integers). A pure function; :mod:`vtp.media.sampling` has them. None takes
+            all frames.
+        size: ``(height, width)``, or the short side in pixels with the long side to scale; None as stored. Of the
+            upright picture.
+        audio: sample rate in Hz of the wanted sound, mixed to one channel; None leaves the sound alone.
+        video: False reads no frames, for sound alone.
+        backend: a name for :func:`find_backend`.
+
+    Returns:
+        A Clip. What the file does not have is None and named in ``missing``; ``waveform`` starts with the first sound
+        in the span.
+
+    Raises: VideoError if nothing of what was asked for is there, or the file cannot be used.
+    """
+    return load_backend(find_backend(backend)).read(ref, times=times, size=size, audio=audio, video=video)
+
+
+def probe(ref: MediaRef, *, backend: str = "auto") -> MediaInfo:
+    """Streams, frame times and rotation of a file, in this process.
+
+    Raises: VideoError if there is neither picture nor sound in it.
+    """
+    return load_backend(find_backend(backend)).probe(ref)

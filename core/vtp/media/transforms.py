@@ -1,0 +1,143 @@
+"""Augmentation and cropping of whole clips: every frame of a clip gets the same geometry and the same colours.
+
+Clips stay uint8 (T, H, W, 3): that is what workers hand over (a quarter of the bytes), normalising happens on the
+device. The work is done by ``torchvision.transforms.v2`` on the clip as a (T, 3, H, W) tensor. Those transforms draw
+from torch's global generator, so it is forked and seeded per clip: the result depends on the clip and the seed alone.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torchvision.transforms import v2
+
+from vtp.media.sampling import crop_offsets
+
+__all__ = ["ClipTransform", "EvalTransform", "TrainTransform"]
+
+Frames = npt.NDArray[np.uint8]
+
+
+class ClipTransform(Protocol):
+    """From decoded frames (T, H, W, 3) to the square clip that an encoder wants; ``seed`` None means no randomness.
+
+    Attributes:
+        decode_size: short side in pixels at which frames should be decoded, None = as stored.
+    """
+
+    decode_size: int | None
+
+    def __call__(self, frames: Frames, seed: int | None) -> Frames: ...
+
+
+class EvalTransform:
+    """Short side to ``resize`` (by the decoder), then the centre ``size`` x ``size``; or ``crops`` windows along the
+    longer side.
+
+    Args:
+        size: side of the result.
+        resize: short side before the crop; None is ``size``. 256 for size 224 is the other common recipe.
+        crops: with more than one, the result is (crops, T, size, size, 3).
+    """
+
+    def __init__(self, size: int, *, resize: int | None = None, crops: int = 1) -> None:
+        self.size = size
+        self.decode_size: int | None = resize or size
+        self.crops = crops
+
+    def __call__(self, frames: Frames, seed: int | None = None) -> Frames:
+        assert self.decode_size is not None
+        height, width = frames.shape[1:3]
+        if min(height, width) != self.decode_size:  # the reader did not resize
+            frames = _resize_short(frames, self.decode_size)
+            height, width = frames.shape[1:3]
+        places = crop_offsets(height, width, self.size, self.crops)
+        views = [frames[:, top : top + self.size, left : left + self.size] for top, left in places]
+        return views[0] if self.crops == 1 else np.stack(views)
+
+
+class TrainTransform:
+    """Random resized crop, optional flip, RandAugment and random erasing, drawn once per clip.
+
+    Args:
+        size: side of the result.
+        scale: smallest and largest share of the picture's area that is kept. Captions name things: the default keeps at
+            least half.
+        ratio: smallest and largest width / height of the cropped part.
+        flip: probability of a mirror image. 0 by default, because captions and questions say left and right.
+        randaugment: (operations, magnitude of 31) of ``v2.RandAugment``, None = off.
+        erase: probability that a random box is overwritten with noise, the same box in all frames.
+        resize: short side at which frames are decoded before the crop; None is 8/7 of ``size`` (256 for 224). 0 keeps
+            the stored size, as in recipes that crop at full resolution.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        *,
+        scale: tuple[float, float] = (0.5, 1.0),
+        ratio: tuple[float, float] = (3 / 4, 4 / 3),
+        flip: float = 0.0,
+        randaugment: tuple[int, int] | None = None,
+        erase: float = 0.0,
+        resize: int | None = None,
+    ) -> None:
+        self.size = size
+        self.decode_size: int | None = round(size * 8 / 7) if resize is None else resize or None
+        steps: list[torch.nn.Module] = []
+        if randaugment is not None:
+            steps.append(v2.RandAugment(randaugment[0], randaugment[1], interpolation=v2.InterpolationMode.BILINEAR))
+        steps.append(v2.RandomResizedCrop(size, tuple(scale), tuple(ratio), antialias=True))
+        if flip:
+            steps.append(v2.RandomHorizontalFlip(flip))
+        if erase:
+            steps.append(_Erase(erase))
+        self.steps = v2.Compose(steps)
+
+    def __call__(self, frames: Frames, seed: int | None) -> Frames:
+        if seed is None:
+            raise ValueError("TrainTransform is random and needs a seed; use EvalTransform in evaluation")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return _to_frames(self.steps(_to_tensor(frames)))
+
+
+class _Erase(torch.nn.Module):
+    """Overwrite one box of the clip with noise: 2 % to a third of the area, the same box and the same noise in every
+    frame."""
+
+    def __init__(self, probability: float) -> None:
+        super().__init__()
+        self.probability = probability
+
+    def forward(self, clip: torch.Tensor) -> torch.Tensor:
+        if torch.rand(()) >= self.probability:
+            return clip
+        height, width = clip.shape[-2:]
+        for _ in range(10):
+            area = height * width * float(torch.empty(()).uniform_(0.02, 1 / 3))
+            aspect = float(torch.empty(()).uniform_(float(np.log(0.3)), float(np.log(1 / 0.3))).exp())
+            tall, wide = round((area * aspect) ** 0.5), round((area / aspect) ** 0.5)
+            if tall < height and wide < width:
+                top = int(torch.randint(height - tall + 1, ()))
+                left = int(torch.randint(width - wide + 1, ()))
+                noise = torch.randint(256, (3, tall, wide), dtype=torch.uint8)
+                return v2.functional.erase(clip, top, left, tall, wide, noise)
+        return clip
+
+
+def _to_tensor(frames: Frames) -> torch.Tensor:
+    """(T, H, W, 3) array -> (T, 3, H, W) tensor, channels last in memory."""
+    return torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)
+
+
+def _to_frames(clip: torch.Tensor) -> Frames:
+    frames: Frames = clip.permute(0, 2, 3, 1).contiguous().numpy()
+    return frames
+
+
+def _resize_short(frames: Frames, size: int) -> Frames:
+    return _to_frames(v2.functional.resize(_to_tensor(frames), [size], antialias=True))
