@@ -366,7 +366,7 @@ def _block_visits(
             _visits_kernel[(shape[1], batch)](
                 see, bit, cu_q, cu_k, len_q, len_k, out, max_q, max_k, shape[2] - 2,
                 ROWS=config.rows, COLS=config.cols, LOG_ROWS=config.rows.bit_length() - 1, LOG_COLS=config.cols.bit_length() - 1,
-                CHUNK=VISIT_CHUNK, KEYS_ARE_ROWS=keys_are_rows, num_warps=4,
+                CHUNK=VISIT_CHUNK, KEYS_ARE_ROWS=keys_are_rows, num_warps=8,
             )  # fmt: skip
     return out
 
