@@ -170,15 +170,19 @@ def clean_leftovers(folder: Path | str) -> None:
 
 def _write_manifest(folder: Path) -> None:
     """Flush every file below ``folder`` and write the manifest, itself flushed."""
+    manifest = folder / MANIFEST
+    manifest.touch()
+    mode = manifest.stat().st_mode & 0o666  # what the umask allows; safetensors gives its files to their owner alone
     files: dict[str, dict[str, Any]] = {}
-    for file in sorted(p for p in folder.rglob("*") if p.is_file()):
+    for file in sorted(p for p in folder.rglob("*") if p.is_file() and p != manifest):
+        file.chmod(mode)
         with open(file, "rb") as handle:
             os.fsync(handle.fileno())
         files[file.relative_to(folder).as_posix()] = {"bytes": file.stat().st_size, "sha256": _sha256(file)}
     for directory in folder.rglob("*"):
         if directory.is_dir():
             _sync_directory(directory)
-    with open(folder / MANIFEST, "w", encoding="utf-8") as handle:
+    with open(manifest, "w", encoding="utf-8") as handle:
         json.dump({"files": files}, handle, indent=2)
         handle.flush()
         os.fsync(handle.fileno())

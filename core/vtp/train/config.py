@@ -1,0 +1,244 @@
+"""The options of training, ``train.*`` on the command line. Imports no torch: it is the schema that hydra checks
+against.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+
+from vtp.errors import ConfigError
+
+__all__ = ["TrainConfig"]
+
+# Parts of a parameter name (between dots) that never decay, beside all parameters of at most one dimension and biases:
+# positions and learned tokens, as SimVTP, VideoMAE and BEiT leave them out.
+_NO_DECAY = (
+    "pos_embed",
+    "position_embeddings",
+    "positions",
+    "cls_token",
+    "mask_token",
+    "dist_token",
+    "relative_position_bias_table",
+)
+
+_CHOICES = {
+    "schedule": ("cosine", "linear", "constant", "step"),
+    "precision": ("fp32", "bf16", "fp16"),
+    "strategy": ("auto", "ddp", "fsdp2"),
+    "monitor_mode": ("max", "min"),
+}
+
+
+@dataclass
+class TrainConfig:
+    """How a model is trained. "Step" is always one update of the optimizer."""
+
+    steps: int | None = None
+    """Length in steps. Exactly one of steps and epochs is given."""
+    epochs: float | None = None
+    """Length in passes over the training table."""
+    global_batch: int = 32
+    """Samples per step, over all processes and micro-batches: micro_batch = global_batch / (processes *
+    accumulation).
+    """
+    accumulation: int = 1
+    """Micro-batches per step and process. The result is that of the whole batch, for contrastive objectives too
+    (GradCache).
+    """
+    seed: int = 0
+    """Of dropout and of everything else that torch draws while training; process r uses seed + r."""
+
+    lr: float = 1e-4
+    """Learning rate after warm-up, for parameters without a multiplier."""
+    min_lr: float = 0.0
+    """Learning rate that schedule=cosine and linear end at."""
+    warmup: float = 0.05
+    """Warm-up: below 1 a share of all steps, from 1 on a number of steps; 0 is none."""
+    warmup_lr: float | None = None
+    """Learning rate of the very first step. null starts at lr / warm-up steps, so that no step is wasted on lr 0."""
+    schedule: str = "cosine"
+    """After warm-up: cosine, linear, constant, or step (times lr_decay at each of lr_milestones)."""
+    lr_milestones: list[int] = field(default_factory=list)
+    """Steps at which schedule=step lowers the learning rate."""
+    lr_decay: float = 0.1
+    """Factor of schedule=step at each milestone."""
+    group_lr: dict[str, float] = field(default_factory=dict)
+    """Multipliers of the learning rate by prefix of the parameter name: {encoders.video: 0.1}. The longest prefix
+    wins; 0 freezes.
+    """
+    layer_decay: float = 1.0
+    """Multiplier per layer from the output of an encoder down to its input: 0.75 lowers the rate of early layers; 1
+    is off.
+    """
+
+    weight_decay: float = 0.05
+    """Of AdamW. Never for biases, norms and other one-dimensional parameters, nor for no_decay."""
+    no_decay: list[str] = field(default_factory=lambda: list(_NO_DECAY))
+    """Further parameters without weight decay: a part (between dots) of their name."""
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.98])
+    """Of AdamW."""
+    eps: float = 1e-8
+    """Of AdamW."""
+    clip_norm: float | None = 1.0
+    """Largest global norm of the gradient; null does not clip."""
+
+    precision: str = "fp32"
+    """fp32, bf16 or fp16 (autocast; weights and optimizer stay in fp32). fp16 needs a GPU."""
+    strategy: str = "auto"
+    """With several processes: ddp (auto) copies the model to each, fsdp2 shards it over them. One process: no
+    effect.
+    """
+    find_unused_parameters: bool = True
+    """ddp: allow steps in which some parameters get no gradient (a modality that no sample of a batch has). Costs a
+    walk over the graph.
+    """
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+    ema_decay: float | None = None
+    """Keep an exponential moving average of the weights, evaluate and save it (ema.safetensors). null is off."""
+
+    eval_every: int | None = None
+    """Evaluate every so many steps, and at the end. null: after every epoch. 0: only at the end."""
+    save_every: int | None = None
+    """Write a checkpoint every so many steps, at every evaluation and at the end. null: only at those. 0: never, not
+    even then.
+    """
+    keep: int | None = 2
+    """Checkpoints to keep beside the best one. null keeps all. With 2, one broken file never loses the run."""
+    monitor: str | None = None
+    """Metric that decides which checkpoint is best. null: the task's own."""
+    monitor_mode: str = "max"
+    """Whether the best value of monitor is the largest (max) or the smallest (min)."""
+    patience: int | None = None
+    """Stop early after so many evaluations without a better monitor. null: never."""
+    min_delta: float = 0.0
+    """By how much monitor must improve to count as better for patience."""
+
+    log_every: int = 10
+    """Write a line of metrics.jsonl every so many steps; in between, nothing waits for the device."""
+    progress_every_s: float = 10.0
+    """Seconds between two lines of progress when the output is not a terminal."""
+    tensorboard: bool = True
+    """Write TensorBoard files into the run folder."""
+
+    def validate(self, world_size: int = 1) -> None:
+        """Check everything at once.
+
+        Args:
+            world_size: number of processes that share ``global_batch``.
+
+        Raises:
+            ConfigError: names every wrong option, one per line.
+        """
+        wrong = [*self._length(), *self._ranges(), *self._choices(), *self._batch(world_size), *self._relations()]
+        if wrong:
+            raise ConfigError("\n".join(f"train.{line}" for line in wrong))
+
+    def _length(self) -> Iterable[str]:
+        if (self.steps is None) == (self.epochs is None):
+            yield f"steps={_show(self.steps)} and train.epochs={_show(self.epochs)}: give exactly one of them."
+        if self.steps is not None and self.steps < 1:
+            yield f"steps={self.steps}: expected at least 1."
+        if self.epochs is not None and not self.epochs > 0:
+            yield f"epochs={self.epochs}: expected more than 0."
+
+    def _ranges(self) -> Iterable[str]:
+        for name in ("global_batch", "accumulation", "log_every", "keep", "patience"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                yield f"{name}={value}: expected at least 1."
+        for name in ("eval_every", "save_every", "min_lr", "warmup", "warmup_lr", "weight_decay", "min_delta"):
+            value = getattr(self, name)
+            if value is not None and not (value >= 0 and math.isfinite(value)):
+                yield f"{name}={value}: expected 0 or more."
+        for name in ("lr", "eps", "clip_norm", "lr_decay", "progress_every_s"):
+            value = getattr(self, name)
+            if value is not None and not (value > 0 and math.isfinite(value)):
+                yield f"{name}={value}: expected more than 0" + (
+                    " (null switches it off)." if name == "clip_norm" else "."
+                )
+        if not 0 < self.layer_decay <= 1:
+            yield f"layer_decay={self.layer_decay}: expected more than 0 and at most 1 (1 is off)."
+        if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
+            yield f"ema_decay={self.ema_decay}: expected at least 0 and below 1, for example 0.999 (null is off)."
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            yield f"betas={list(self.betas)}: expected two numbers in [0, 1)."
+        for prefix, factor in self.group_lr.items():
+            if not (factor >= 0 and math.isfinite(factor)):
+                yield f"group_lr.{prefix}={factor}: expected 0 (frozen) or more."
+
+    def _choices(self) -> Iterable[str]:
+        for name, known in _CHOICES.items():
+            value = getattr(self, name)
+            if value not in known:
+                close = difflib.get_close_matches(str(value), known, n=1)
+                hint = f" Did you mean {close[0]}?" if close else ""
+                yield f"{name}={value}: expected one of {', '.join(known)}.{hint}"
+
+    def _batch(self, world_size: int) -> Iterable[str]:
+        parts = world_size * self.accumulation
+        if self.global_batch >= 1 and self.accumulation >= 1 and self.global_batch % parts:
+            nearest = max(1, round(self.global_batch / parts)) * parts
+            yield (
+                f"global_batch={self.global_batch} must be a multiple of {parts} = {world_size} process(es) * "
+                f"accumulation {self.accumulation}. Nearest valid: global_batch={nearest}."
+            )
+
+    def _relations(self) -> Iterable[str]:
+        if self.min_lr > self.lr:
+            yield f"min_lr={self.min_lr} is above train.lr={self.lr}: expected at most the learning rate."
+        if self.warmup >= 1 and not float(self.warmup).is_integer():
+            yield f"warmup={self.warmup}: from 1 on it is a number of steps, expected a whole one."
+        if self.steps is not None and self.warmup >= 1 and self.warmup > self.steps:
+            yield f"warmup={self.warmup:g} is longer than train.steps={self.steps}."
+        if self.schedule == "step" and not self.lr_milestones:
+            yield "schedule=step needs train.lr_milestones=[step, ...]."
+        if self.schedule != "step" and self.lr_milestones:
+            milestones = list(self.lr_milestones)
+            yield f"lr_milestones={milestones} has no effect with train.schedule={self.schedule}: use schedule=step."
+        if list(self.lr_milestones) != sorted(set(self.lr_milestones)) or any(step < 1 for step in self.lr_milestones):
+            yield f"lr_milestones={list(self.lr_milestones)}: expected steps in rising order."
+
+    def as_dict(self) -> dict[str, object]:
+        """All options as plain values, in the order of this file."""
+        return asdict(self)
+
+    def fingerprint(self) -> str:
+        """Hash of the options that decide the weights of a later step: equal fingerprints continue exactly."""
+        decisive = {k: v for k, v in self.as_dict().items() if k not in _NOT_DECISIVE}
+        return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
+
+    def differences(self, saved: dict[str, object]) -> dict[str, tuple[object, object]]:
+        """Decisive options that differ from ``saved`` (:meth:`as_dict` of another run): name -> (saved, now)."""
+        now = self.as_dict()
+        return {k: (saved.get(k), v) for k, v in now.items() if k not in _NOT_DECISIVE and saved.get(k) != v}
+
+
+# What may change between two parts of one run without changing any later weight.
+_NOT_DECISIVE = frozenset(
+    {
+        "strategy",
+        "find_unused_parameters",
+        "gradient_checkpointing",
+        "eval_every",
+        "save_every",
+        "keep",
+        "log_every",
+        "progress_every_s",
+        "tensorboard",
+        "monitor",
+        "monitor_mode",
+        "patience",
+        "min_delta",
+    }
+)
+
+
+def _show(value: object) -> str:
+    return "null" if value is None else str(value)

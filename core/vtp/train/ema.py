@@ -1,0 +1,60 @@
+"""Exponential moving average of the trainable weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+
+__all__ = ["Average"]
+
+
+class Average:
+    """average <- d * average + (1 - d) * weight after every update, d = min(decay, (1 + n) / (10 + n)) after n updates.
+
+    The ramp lets a short run forget its random start. Works on shards, so it needs no communication.
+
+    Args:
+        parameters: (name, parameter) of the trainable parameters.
+        decay: of the average, in [0, 1).
+    """
+
+    def __init__(self, parameters: list[tuple[str, torch.nn.Parameter]], decay: float) -> None:
+        self.decay = decay
+        self.updates = 0
+        self._weights = [parameter for _, parameter in parameters]
+        self.tensors: dict[str, Tensor] = {name: parameter.detach().clone() for name, parameter in parameters}
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take in the present weights."""
+        self.updates += 1
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        torch._foreach_lerp_([_local(t) for t in self.tensors.values()], [_local(w) for w in self._weights], 1 - decay)
+
+    @torch.no_grad()
+    def restart(self) -> None:
+        """Make the present weights the average."""
+        torch._foreach_copy_([_local(t) for t in self.tensors.values()], [_local(w) for w in self._weights])
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Put the average into the model; the weights come back afterwards."""
+        own = [_local(weight).clone() for weight in self._weights]
+        self._copy([_local(t) for t in self.tensors.values()])
+        try:
+            yield
+        finally:
+            self._copy(own)
+
+    @torch.no_grad()
+    def _copy(self, values: list[Tensor]) -> None:
+        torch._foreach_copy_([_local(weight) for weight in self._weights], values)
+
+
+def _local(tensor: Tensor) -> Tensor:
+    plain = tensor.detach()
+    return plain.to_local() if isinstance(plain, DTensor) else plain

@@ -1,0 +1,205 @@
+"""One model on one or many processes: plain, DDP or FSDP2, behind one small class.
+
+Whatever the strategy, :meth:`Parallel.full_state` gives the unsharded weights and :meth:`Parallel.load_full_state`
+takes them, so that a checkpoint written by 8 sharded processes loads into one process and the other way round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from vtp import distributed
+from vtp.errors import ConfigError
+from vtp.train.config import TrainConfig
+
+if TYPE_CHECKING:
+    from vtp.model.model import VTPModel
+
+__all__ = ["Parallel", "full_tensor", "shard_like"]
+
+
+class Parallel:
+    """The model, wrapped.
+
+    Attributes:
+        model: the unwrapped module; under fsdp2 its parameters are shards (DTensor).
+        forward: what training calls. One call per backward pass, everything inside it: DDP and FSDP2 only see what goes
+            through here.
+        parameters: (name, parameter) of the trainable parameters, in model order.
+    """
+
+    def __init__(self, model: VTPModel, config: TrainConfig, device: torch.device) -> None:
+        self.model = model.to(device)
+        self.forward: Callable[..., dict[Any, Tensor]] = self.model
+        self.name = "single"
+        self._blocks: list[FSDPModule] = []
+        if distributed.world_size() > 1:
+            _broadcast(self.model)
+            self.name = "fsdp2" if config.strategy == "fsdp2" else "ddp"
+            if self.name == "fsdp2":
+                self._shard(device)
+        self.parameters = [(n, p) for n, p in self.model.named_parameters() if p.requires_grad]
+        if self.name == "ddp":
+            self.forward = DistributedDataParallel(
+                self.model,
+                device_ids=[device.index] if device.type == "cuda" else None,
+                find_unused_parameters=config.find_unused_parameters,
+                gradient_as_bucket_view=True,
+                broadcast_buffers=False,  # it would overwrite buffers that an earlier micro-batch still needs
+            )
+
+    def _shard(self, device: torch.device) -> None:
+        scalars = [name for name, parameter in self.model.named_parameters() if parameter.ndim == 0]
+        if scalars:
+            raise ConfigError(
+                f"train.strategy=fsdp2 cannot shard parameters without a dimension: {', '.join(scalars)}. "
+                "Give them shape (1,), or use train.strategy=ddp."
+            )
+        mesh = init_device_mesh(device.type, (distributed.world_size(),))
+        for block in _blocks(self.model):
+            self._blocks.append(fully_shard(block, mesh=mesh))
+        fully_shard(self.model, mesh=mesh)
+
+    def accumulate(self, last: bool) -> AbstractContextManager[Any]:
+        """Context of one micro-batch: gradients are exchanged in the last one only.
+
+        FSDP2 exchanges in every one: keeping unsharded gradients would need the memory that sharding is to save.
+        """
+        if self.name == "ddp" and not last:
+            wrapped = self.forward
+            assert isinstance(wrapped, DistributedDataParallel)
+            return wrapped.no_sync()
+        return nullcontext()
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Let processes run different numbers of forward passes: whole weights on each, no communication inside."""
+        root = self.model
+        if not isinstance(root, FSDPModule):
+            yield
+            return
+        root.set_reshard_after_forward(False)
+        for module in (root, *self._blocks):
+            module.reshard()  # a copy that is still unsharded from training may be older than the shards
+            module.unshard()
+        try:
+            yield
+        finally:
+            for block in self._blocks:
+                block.set_reshard_after_forward(True, recurse=False)
+            self.reshard()
+
+    def reshard(self) -> None:
+        """Make the shards the truth again, after forward passes without a backward pass."""
+        if isinstance(self.model, FSDPModule):
+            for module in (self.model, *self._blocks):
+                module.reshard()
+
+    def full_state(self, replace: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """The whole state dict on the CPU of rank 0, {} on the others. All ranks must call it.
+
+        Args:
+            replace: parameter name -> tensor to take in place of the parameter, shaped and sharded like it (an
+                average).
+
+        Names that share one parameter share one tensor in the result.
+        """
+        self.reshard()
+        known = dict(replace or {})
+        owner = {id(parameter): name for name, parameter in self.parameters}
+        done: dict[int, Tensor] = {}
+        state: dict[str, Tensor] = {}
+        for name, tensor in self.model.state_dict(keep_vars=True).items():
+            key = id(tensor)
+            if key not in done:
+                source = known.get(owner.get(key, ""), tensor)
+                done[key] = full_tensor(source)
+            if distributed.is_main():
+                state[name] = done[key]
+        return state
+
+    def load_full_state(self, read: Callable[[str], Tensor | None]) -> list[str]:
+        """Fill every parameter and buffer from ``read(name)``, which gives the whole tensor or None if it is not there.
+
+        Returns:
+            names that were not there, under none of the names that share their tensor.
+
+        Raises:
+            ValueError: a tensor has another shape.
+        """
+        self.reshard()
+        names: dict[int, list[str]] = {}
+        targets: dict[int, Tensor] = {}
+        for name, tensor in self.model.state_dict(keep_vars=True).items():
+            names.setdefault(id(tensor), []).append(name)
+            targets[id(tensor)] = tensor
+        missing = []
+        for key, target in targets.items():
+            value = next((v for v in map(read, names[key]) if v is not None), None)
+            if value is None:
+                missing.append(names[key][0])
+                continue
+            if value.shape != target.shape:
+                raise ValueError(f"{names[key][0]} has shape {tuple(value.shape)} there and {tuple(target.shape)} here")
+            with torch.no_grad():
+                target.copy_(shard_like(value, target))
+        return missing
+
+
+def full_tensor(tensor: Tensor) -> Tensor:
+    """The whole of a possibly sharded tensor as a CPU copy. All ranks must call it."""
+    whole = tensor.detach()
+    if isinstance(whole, DTensor):
+        whole = whole.full_tensor()
+    return whole.to("cpu", copy=True) if distributed.is_main() else whole
+
+
+def shard_like(whole: Tensor, target: Tensor) -> Tensor:
+    """``whole`` moved and cut to this process's share of ``target``; every process holds ``whole`` itself."""
+    moved = whole.to(target.device, target.dtype)
+    if isinstance(target, DTensor):
+        return distribute_tensor(moved, target.device_mesh, target.placements, src_data_rank=None)
+    return moved
+
+
+def _broadcast(model: nn.Module) -> None:
+    """Start every process from the weights of rank 0."""
+    with torch.no_grad():
+        for tensor in (*model.parameters(), *model.buffers()):
+            value = tensor.detach().contiguous()
+            dist.broadcast(value, 0)
+            if value.data_ptr() != tensor.data_ptr():
+                tensor.copy_(value)
+
+
+def _blocks(model: nn.Module) -> Iterator[nn.Module]:
+    """What is sharded one by one: the members of the lists of layers, outermost first; the rest goes with the whole
+    model.
+
+    A layer that shares a parameter with a module outside stays with the whole model: FSDP2 needs both in one group.
+    """
+    uses: dict[int, int] = {}
+    for module in model.modules():
+        for parameter in module.parameters(recurse=False):
+            uses[id(parameter)] = uses.get(id(parameter), 0) + 1
+    taken: set[int] = set()
+    for module in model.modules():
+        if not isinstance(module, nn.ModuleList | nn.Sequential) or len(module) < 2:
+            continue
+        for block in module:
+            inner = [p for m in block.modules() for p in m.parameters(recurse=False)]
+            if not inner or any(id(m) in taken for m in block.modules()):
+                continue
+            if all(uses[id(p)] == sum(p is q for q in inner) for p in inner):
+                taken.update(id(m) for m in block.modules())
+                yield block

@@ -1,0 +1,200 @@
+"""Losses and gradients of one step, equal to those of the whole batch for any number of micro-batches and processes.
+
+An ordinary objective is a mean over its items (rows, masked words). Its micro-batch counts as much as it has items:
+loss_m * count_m / count, with the count of the whole step known before the first backward pass.
+
+A contrastive objective compares all rows of the step. With one micro-batch its features are gathered over the
+processes with gradients. With several, GradCache (arXiv:2101.06983): a pass without gradients collects all features,
+the loss gives the gradient of each feature, and a second pass repeats each micro-batch (same random numbers) and
+sends those gradients back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vtp import distributed
+from vtp.train.parallel import Parallel
+from vtp.train.precision import Precision
+from vtp.types import Batch
+
+__all__ = ["Observation", "Step"]
+
+Features = dict[str, dict[str, Tensor]]  # objective -> feature -> tensor
+
+
+class Observation:
+    """What one objective showed in one micro-batch, as detached device scalars: loss, number of items, metrics."""
+
+    __slots__ = ("loss", "metrics", "name", "weight")
+
+    def __init__(self, name: str, loss: Tensor, weight: Tensor, metrics: Mapping[str, Tensor]) -> None:
+        self.name = name
+        self.loss = loss.detach()
+        self.weight = weight.detach()
+        self.metrics = {k: v.detach() for k, v in metrics.items()}
+
+
+class Step:
+    """Runs the passes of a step and leaves the gradient in the parameters.
+
+    Args:
+        parallel: the wrapped model.
+        precision: autocast and loss scaling.
+        accumulation: number of micro-batches.
+
+    Attributes:
+        weights: factor of each objective in the total loss.
+    """
+
+    def __init__(self, parallel: Parallel, precision: Precision, accumulation: int) -> None:
+        self._parallel = parallel
+        self._precision = precision
+        self._accumulation = accumulation
+        self._objectives: dict[str, Any] = dict(parallel.model.objectives.items())
+        self.weights: dict[str, float] = parallel.model.weights
+        self._contrastive = [n for n, o in self._objectives.items() if getattr(o, "contrastive", False)]
+        self._ordinary = [n for n in self._objectives if n not in self._contrastive]
+
+    def __call__(self, batch: Batch) -> list[Observation]:
+        """Forward and backward passes of this process's share of the step."""
+        parts = self._split(batch)
+        if len(parts) == 1:
+            return self._whole(parts[0])
+        seen: list[Observation] = []
+        counts = self._counts(parts)
+        seeds = torch.randint(2**62, (len(parts),)).tolist() if self._contrastive else [None] * len(parts)
+        wanted = self._feature_gradients(parts, seeds, seen)
+        for index, part in enumerate(parts):
+            with self._parallel.accumulate(last=index == len(parts) - 1):
+                with _random(seeds[index], batch), self._precision.autocast():
+                    out = self._parallel.forward(part, run=self._pass)
+                loss = self._ordinary_loss(out, counts, seen)
+                for (objective, name), gradients in wanted.items():
+                    loss = loss + (out["feature", objective, name].float() * gradients[index]).sum()
+                self._precision.backward(loss)
+        return seen
+
+    def _whole(self, batch: Batch) -> list[Observation]:
+        """One micro-batch: losses straight from the forward pass."""
+        seen: list[Observation] = []
+        with self._precision.autocast():
+            out = self._parallel.forward(batch, run=self._pass)
+        counts = None
+        if distributed.world_size() > 1 and self._ordinary:
+            counts = distributed.sum_scalars(torch.stack([out["weight", n].float() for n in self._ordinary]))
+        loss = self._ordinary_loss(out, counts, seen)
+        for objective in self._contrastive:
+            own = {k[2]: v for k, v in out.items() if k[:2] == ("feature", objective)}
+            output = self._contrastive_loss(objective, own)
+            loss = loss + self.weights[objective] * output.loss
+            seen.append(self._shared(objective, output))
+        self._precision.backward(loss)
+        return seen
+
+    def _pass(self, context: Any) -> dict[tuple[str, ...], Tensor]:
+        """What runs inside the wrapped forward. Plain tensors in one dict: the wrappers look for them there.
+
+        Features come first, as in :meth:`_features_only`, so that both passes draw the same random numbers for them.
+        """
+        out: dict[tuple[str, ...], Tensor] = self._features_only(context)
+        for name in self._ordinary:
+            output = self._objectives[name](context)
+            out["loss", name] = output.loss
+            out["weight", name] = output.weight.detach()
+            for metric, value in output.metrics.items():
+                out["metric", name, metric] = value.detach()
+        return out
+
+    def _features_only(self, context: Any) -> dict[tuple[str, ...], Tensor]:
+        return {
+            ("feature", objective, name): value
+            for objective in self._contrastive
+            for name, value in self._objectives[objective].features(context).items()
+        }
+
+    def _ordinary_loss(self, out: Mapping[Any, Tensor], counts: Tensor | None, seen: list[Observation]) -> Tensor:
+        """Weighted sum of the ordinary objectives of one micro-batch, scaled so that micro-batches and ranks add up."""
+        total: Tensor | None = None
+        for index, name in enumerate(self._ordinary):
+            loss, weight = out["loss", name], out["weight", name]
+            term = self.weights[name] * loss.float()
+            if counts is not None:
+                # times world size, since DDP and FSDP2 average the gradients of the ranks
+                term = term * (weight.float() * distributed.world_size() / counts[index].clamp(min=1))
+            total = term if total is None else total + term
+            metrics = {k[2]: v for k, v in out.items() if k[0] == "metric" and k[1] == name}
+            seen.append(Observation(name, loss, weight, metrics))
+        if total is None:
+            total = torch.zeros((), device=next(iter(out.values())).device)
+        return total
+
+    def _counts(self, parts: list[Batch]) -> Tensor | None:
+        """Items per ordinary objective in the whole step, (objectives,)."""
+        from vtp.model.context import ForwardContext
+
+        if not self._ordinary:
+            return None
+        with torch.no_grad():
+            rows = []
+            for part in parts:
+                context = ForwardContext(self._parallel.model, part)
+                rows.append(torch.stack([self._objectives[n].count(context).float() for n in self._ordinary]))
+        return distributed.sum_scalars(torch.stack(rows).sum(0))
+
+    def _feature_gradients(
+        self, parts: list[Batch], seeds: list[Any], seen: list[Observation]
+    ) -> dict[tuple[str, str], list[Tensor]]:
+        """First pass of GradCache: (objective, feature) -> gradient per micro-batch."""
+        if not self._contrastive:
+            return {}
+        passes: list[dict[Any, Tensor]] = []
+        for part, seed in zip(parts, seeds, strict=True):
+            with torch.no_grad(), _random(seed, part), self._precision.autocast():
+                passes.append(self._parallel.forward(part, run=self._features_only))
+        gradients: dict[tuple[str, str], list[Tensor]] = {}
+        for objective in self._contrastive:
+            names = [k[2] for k in passes[0] if k[1] == objective]
+            chunks = {n: [out["feature", objective, n] for out in passes] for n in names}
+            own = {n: torch.cat(values) for n, values in chunks.items()}
+            leaves = {n: v.float().requires_grad_() for n, v in own.items() if v.is_floating_point()}
+            output = self._contrastive_loss(objective, {**own, **leaves})
+            (self.weights[objective] * output.loss).backward()
+            for name, leaf in leaves.items():
+                if leaf.grad is not None:
+                    gradients[objective, name] = list(torch.split(leaf.grad, [len(c) for c in chunks[name]]))
+            seen.append(self._shared(objective, output))
+        return gradients
+
+    @staticmethod
+    def _shared(objective: str, output: Any) -> Observation:
+        """A loss over the rows of all processes: each reports its share of the items."""
+        return Observation(objective, output.loss, output.weight / distributed.world_size(), output.metrics)
+
+    def _contrastive_loss(self, objective: str, own: dict[str, Tensor]) -> Any:
+        """Loss over the rows of all processes, in fp32. Sorted: every rank must gather in the same order."""
+        values = {n: v.float() if v.is_floating_point() else v for n, v in sorted(own.items())}
+        gathered = {n: distributed.gather_with_grad(v) for n, v in values.items()}
+        return self._objectives[objective].loss_from_features(gathered)
+
+    def _split(self, batch: Batch) -> list[Batch]:
+        parts = min(self._accumulation, len(batch))
+        edges = [len(batch) * i // parts for i in range(parts + 1)]
+        return [batch.rows(a, b) for a, b in zip(edges, edges[1:], strict=False)] if parts > 1 else [batch]
+
+
+@contextmanager
+def _random(seed: int | None, batch: Batch) -> Iterator[None]:
+    """Draw from ``seed`` inside, and leave the generators of the CPU and the GPU as they were."""
+    if seed is None:
+        yield
+        return
+    device = next((t.device for m in batch.inputs.values() for t in m.values()), torch.device("cpu"))
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
