@@ -129,7 +129,7 @@ def _explain(error: BaseException, arguments: list[str]) -> str:
         cause = cause.__cause__ or cause.__context__
     text = "\n".join(str(link) for link in chain)
     options = _options()
-    if match := re.search(r"Could not find '([^']+)/([^'/]+)'", text):
+    if match := re.search(r"Could not (?:find|load) '([^']+)/([^'/]+)'", text):
         group, option = match.groups()
         known = options.get(group, [])
         return f"no {option!r} in {group!r}.{did_you_mean(option, known)} Available: {', '.join(known) or 'none'}."
@@ -220,11 +220,21 @@ def _columns(rows: Iterable[tuple[str, str]]) -> Iterator[str]:
 
 
 def _fields(schema: type) -> Iterator[tuple[str, str]]:
-    """``(name=default, comment)`` of a dataclass, the comment being the one that follows the field in the source."""
+    """``(name=default, meaning)`` of a dataclass; the meaning is the docstring or comment that follows the field."""
+    import ast
     import inspect
 
-    for line in inspect.getsource(schema).splitlines():
-        if match := re.match(r"    (\w+): [^=]+? = (.*?)(?:  # (.*))?$", line):
-            name, default, comment = match.groups()
-            default = re.sub(r"field\(default_factory=(\w+)\)", lambda m: {"list": "[]", "dict": "{}"}[m[1]], default)
-            yield f"{name}={default.replace('None', 'null').strip(chr(34))}", comment or ""
+    source = inspect.getsource(schema)
+    lines = source.splitlines()
+    body = next(node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ClassDef)).body
+    for node, following in zip(body, [*body[1:], None], strict=True):
+        if not isinstance(node, ast.AnnAssign) or node.value is None:
+            continue
+        default = ast.unparse(node.value)
+        if default.startswith("field("):
+            default = {"list": "[]", "dict": "{}"}.get(default.removeprefix("field(default_factory=")[:-1], "[...]")
+        meaning = lines[node.lineno - 1].partition("  # ")[2]
+        if isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant):
+            meaning = " ".join(str(following.value.value).split())
+        shown = {"None": "null", "True": "true", "False": "false"}.get(default, default.strip("'"))
+        yield f"{ast.unparse(node.target)}={shown}", meaning
