@@ -86,7 +86,7 @@ def _bars(axes: Any, chart: Mapping[str, Mapping[str, float]], title: str, note:
         )
     axes.set_xticks(np.arange(len(groups)), groups)
     axes.set_ylim(0, 105)
-    axes.set_ylabel("accuracy (%)")
+    axes.set_ylabel("percent")
     axes.set_xlabel(note, fontsize=8)
     axes.set_title(title)
     axes.grid(axis="y", alpha=0.3)

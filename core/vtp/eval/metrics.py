@@ -112,7 +112,7 @@ def rank_queries(sim: Array, relevant: Array | Sequence[Sequence[int]], *, missi
     if sim.ndim != 2:
         raise ValueError(f"sim must have two axes, queries and candidates, but has shape {sim.shape}")
     queries, gallery = sim.shape
-    is_matrix = isinstance(relevant, np.ndarray) and relevant.ndim == 2
+    is_matrix = isinstance(relevant, np.ndarray) and relevant.dtype == bool
     if len(relevant) != queries or (is_matrix and np.shape(relevant) != sim.shape):
         raise ValueError(
             f"relevant must be bool {sim.shape} or {queries} lists of indices, but has {len(relevant)} rows"

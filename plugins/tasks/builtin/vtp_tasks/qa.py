@@ -23,8 +23,9 @@ from vtp.eval.ledger import EVALUATED_ONLY
 from vtp.eval.metrics import TIE_RULES, Ranks, TieRule, accuracy_by_type
 from vtp.eval.protocol import Protocol
 from vtp.eval.significance import bootstrap_interval
-from vtp.eval.task import Table, TaskResult, resolve_selection
+from vtp.eval.task import Table, TaskResult
 from vtp.types import Modality, Sample
+from vtp_tasks.splits import Splits
 
 __all__ = ["AnswerPrior", "QuestionAnswering", "answer_list", "question_type"]
 
@@ -84,8 +85,10 @@ class QuestionAnswering:
         selection: rule by which the checkpoint is chosen; None = ``val`` if there is a validation split, else ``last``.
         ties: tie rule. Under ``expected`` a right answer that shares the best score with t others earns 1 / (t + 1).
         top: answers per question in the predictions.
+        val_share: share of the training clips held out for validation when ``selection`` is ``val`` and the data set
+            has no validation split; None = refuse that.
         ablate: also score with each modality withheld; None = with at most 5,000 questions.
-        seed: of the bootstrap.
+        seed: of the bootstrap and of the held-out clips.
     """
 
     kind = "qa"
@@ -102,6 +105,7 @@ class QuestionAnswering:
         ties: TieRule = "expected",
         top: int = 5,
         ablate: bool | None = None,
+        val_share: float | None = None,
         seed: int = 0,
     ) -> None:
         if ties not in TIE_RULES:
@@ -117,18 +121,14 @@ class QuestionAnswering:
         self.top = top
         self.ablate = ablate
         self.seed = seed
-        self._selection = selection
+        self.splits = Splits(dataset, self.kind, selection, val_share, seed)
         self._given_answers: tuple[str, ...] | None = None
 
     # --- training -------------------------------------------------------------------------------------------------
 
     @cached_property
-    def _train(self) -> Sequence[Sample]:
-        return self.dataset.samples("qa", "train")
-
-    @cached_property
     def _counted_answers(self) -> tuple[str, ...]:
-        return answer_list((str(sample.labels["answer"]) for sample in self._train), self.size)
+        return answer_list((str(sample.labels["answer"]) for sample in self.splits["train"]), self.size)
 
     @property
     def answers(self) -> tuple[str, ...]:
@@ -143,15 +143,15 @@ class QuestionAnswering:
         return {answer: i for i, answer in enumerate(self.answers)}
 
     def train_samples(self) -> Sequence[Sample]:
-        return [sample for sample in self._train if str(sample.labels["answer"]) in self._index]
+        return [sample for sample in self.splits["train"] if str(sample.labels["answer"]) in self._index]
 
     @property
     def dropped(self) -> int:
         """Training questions whose answer is not in the list."""
-        return sum(str(sample.labels["answer"]) not in self._index for sample in self._train)
+        return sum(str(sample.labels["answer"]) not in self._index for sample in self.splits["train"])
 
     def texts(self) -> Iterable[str]:
-        return (text for sample in self._train for text in sample.texts)
+        return (text for sample in self.splits["train"] for text in sample.texts)
 
     def labels(self, sample: Sample) -> dict[str, int | float]:
         return {
@@ -160,15 +160,14 @@ class QuestionAnswering:
             else NOT_IN_LIST
         }
 
-    @cached_property
+    @property
     def selection(self) -> str:
-        return resolve_selection(self._selection, bool(self.samples("val")))
+        return self.splits.selection
 
     # --- evaluation -----------------------------------------------------------------------------------------------
 
     def samples(self, split: str) -> Sequence[Sample]:
-        found: Sequence[Sample] = self.dataset.samples("qa", split)
-        return found
+        return self.splits[split]
 
     def evaluate(self, evaluator: Evaluator, split: str = "test", *, detail: bool = True) -> TaskResult:
         table = self.samples(split)
@@ -190,7 +189,7 @@ class QuestionAnswering:
             return result
         match = self.protocol.match(samples, self.dataset.name, split)
         result.protocol = match.record()
-        result.facts["train_questions_dropped"] = self.dropped if self._has_train() else None
+        result.facts["train_questions_dropped"] = self.dropped if self.splits.has_train else None
         result.predictions = scored.predictions(self.top)
         result.intervals = {"accuracy": _percent_interval(bootstrap_interval(scored.credit, seed=self.seed))}
         self._compare(evaluator, scored, result)
@@ -226,12 +225,6 @@ class QuestionAnswering:
             for line in chosen
             if line["id"] in frames
         ]
-
-    def _has_train(self) -> bool:
-        try:
-            return bool(self._train)
-        except DataError:  # evaluating a checkpoint needs no training annotations
-            return False
 
     def _score(self, evaluator: Evaluator, samples: Sequence[Sample], drop: Sequence[Modality] = ()) -> _Scored:
         label = "questions" if not drop else f"without {', '.join(drop)}"
@@ -272,13 +265,15 @@ class QuestionAnswering:
         if not scored.collected.ledger.complete:
             seen = scored.collected.ledger.mask()
             result.rows[EVALUATED_ONLY] = {"accuracy": _mean_percent(scored.credit[seen])}
-        if self._has_train():
-            prior = AnswerPrior(self._train)
+        if self.splits.has_train:
+            prior = AnswerPrior(self.splits["train"])
             for label, guess in (("question-only prior", prior), ("majority answer", lambda question: prior.majority)):
                 credit = np.array([float(guess(s.texts[0]) == str(s.labels["answer"])) for s in scored.samples])
                 result.rows[label] = {"accuracy": _mean_percent(credit)}
                 result.chart[label] = _by_group(credit, groups)
-        modalities = evaluator.modalities
+        # taking away what no question has would only repeat the headline
+        present = scored.collected.present
+        modalities = [m for m in evaluator.modalities if m in present and present[m].any()]
         wanted = len(scored.samples) <= ABLATE_UP_TO if self.ablate is None else self.ablate
         if wanted and len(modalities) > 1:
             for modality in modalities:

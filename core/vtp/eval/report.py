@@ -1,0 +1,238 @@
+"""What a run leaves behind: ``report.json`` with everything a number needs to be believed, ``predictions.jsonl`` with
+one line per query, and tables.
+
+The keys of report.json: ``task``, ``split``, ``metrics``, ``intervals``, ``rows``, ``ledger``, ``ledgers``,
+``protocol``, ``train``, ``leaks``, ``selection``, ``facts``, ``checkpoint``, ``config``, ``environment``,
+``warnings``, ``files``. Numbers that are not finite are written as null.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import platform
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from vtp import __version__
+from vtp.eval.leaks import LeakReport
+from vtp.eval.task import Table, TaskResult
+from vtp.storage import MANIFEST, write_json_atomic, write_text_atomic
+
+__all__ = ["checkpoint_hash", "environment", "git_state", "print_result", "read_predictions", "render", "write_report"]
+
+SCHEMA = 1  # of report.json; raised when a key changes its meaning
+LIBRARIES = (
+    "torch",
+    "torchvision",
+    "torchaudio",
+    "transformers",
+    "timm",
+    "tokenizers",
+    "numpy",
+    "av",
+    "safetensors",
+    "hydra-core",
+)
+
+
+def write_report(
+    folder: Path | str,
+    result: TaskResult,
+    *,
+    selection: str,
+    seed: int,
+    train: Sequence[Mapping[str, Any]] = (),
+    leaks: LeakReport | None = None,
+    checkpoint: Path | str | None = None,
+    config: Mapping[str, Any] | None = None,
+    plugins: Sequence[Mapping[str, Any]] = (),
+    extra: Mapping[str, Any] | None = None,
+    name: str = "report",
+) -> dict[str, Any]:
+    """Write ``report.json`` and ``predictions.jsonl`` into ``folder``; call it on one process.
+
+    Args:
+        folder: the run folder, which exists.
+        result: of :meth:`vtp.eval.task.Task.evaluate`.
+        selection: rule by which the evaluated weights were chosen.
+        seed: of the run.
+        train: records of all training stages, see :func:`vtp.eval.leaks.train_record`; the clip lists themselves stay
+            in the checkpoint.
+        leaks: outcome of :func:`vtp.eval.leaks.check_leaks`.
+        checkpoint: folder of the evaluated weights.
+        config: the resolved configuration.
+        plugins: name, distribution and version of what was loaded.
+        extra: further keys, such as the data set's origin.
+        name: of the JSON file; ``report`` also names predictions.jsonl, another name its own file.
+
+    Returns:
+        the record that was written.
+    """
+    folder = Path(folder)
+    predictions = "predictions.jsonl" if name == "report" else f"{name}_predictions.jsonl"
+    stages = [{key: value for key, value in stage.items() if key != "media"} for stage in train]
+    warnings = [*result.warnings, *(note for note in _doubts(result, selection, leaks) if note not in result.warnings)]
+    record = _finite(
+        {
+            "schema": SCHEMA,
+            "task": result.task,
+            "split": result.split,
+            "metrics": result.metrics,
+            "intervals": result.intervals,
+            "rows": result.rows,
+            "ledger": result.ledger.record(),
+            "ledgers": {label: ledger.record() for label, ledger in result.ledgers.items()},
+            "modality_coverage": result.ledger.modality_coverage(),
+            "protocol": result.protocol,
+            "train": stages,
+            "leaks": leaks.record() if leaks is not None else None,
+            "selection": selection,
+            "seed": seed,
+            "facts": result.facts,
+            "checkpoint": None
+            if checkpoint is None
+            else {"path": str(checkpoint), "sha256": checkpoint_hash(checkpoint)},
+            "warnings": warnings,
+            "files": {"predictions": predictions},
+            "environment": environment(plugins),
+            "config": config,
+            **(extra or {}),
+        }
+    )
+    write_text_atomic(
+        folder / predictions,
+        "".join(json.dumps(_finite(line), ensure_ascii=False) + "\n" for line in result.predictions),
+    )
+    write_json_atomic(folder / f"{name}.json", record)  # last: where it is, everything it names is
+    return dict(record)
+
+
+def _doubts(result: TaskResult, selection: str, leaks: LeakReport | None) -> Iterable[str]:
+    """What the reader of a number must know first."""
+    if leaks is not None and leaks.found:
+        yield leaks.line()
+    if leaks is not None and leaks.unknown:
+        yield f"nothing is known about the training clips of: {', '.join(leaks.unknown)}"
+    if selection == "test(!)":
+        yield "the checkpoint was selected on the test set"
+    if not result.ledger.complete:
+        yield result.ledger.line()
+    if result.facts.get("limited"):
+        yield f"only a part of the split was evaluated (data.limit_eval={result.facts.get('limit')})"
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN: what is not finite becomes null, and keys become strings."""
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    return _finite(value.item()) if hasattr(value, "item") else str(value)  # numpy scalars; paths and the like
+
+
+def read_predictions(path: Path | str) -> list[dict[str, Any]]:
+    """The lines of a predictions.jsonl."""
+    with open(path, encoding="utf-8") as file:
+        return [json.loads(line) for line in file if line.strip()]
+
+
+def checkpoint_hash(folder: Path | str) -> str | None:
+    """sha256 of the saved weights (model.safetensors), taken from the manifest where there is one; None without weights."""
+    weights = Path(folder) / "model.safetensors"
+    manifest = Path(folder) / MANIFEST
+    if manifest.is_file():
+        files = json.loads(manifest.read_text(encoding="utf-8")).get("files", {})
+        if weights.name in files:
+            return str(files[weights.name]["sha256"])
+    if not weights.is_file():
+        return None
+    with open(weights, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def environment(plugins: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
+    """Versions of vtp, Python, the libraries that decide numbers, plugins, and the state of the source tree."""
+    versions: dict[str, str | None] = {}
+    for library in LIBRARIES:
+        try:
+            versions[library] = metadata.version(library)
+        except metadata.PackageNotFoundError:
+            versions[library] = None
+    return {
+        "vtp": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "libraries": versions,
+        "plugins": [dict(plugin) for plugin in plugins],
+        "git": git_state(Path(__file__).parent),
+    }
+
+
+def git_state(folder: Path) -> dict[str, Any] | None:
+    """Commit of the source tree that ``folder`` belongs to, and which tracked files differ from it; None outside a
+    repository or without git."""
+    try:
+        _git(folder, "ls-files", "--error-unmatch", ".")  # installed below somebody else's repository is not part of it
+        commit = _git(folder, "rev-parse", "HEAD").strip()
+        changed = [line[3:] for line in _git(folder, "status", "--porcelain", "--untracked-files=no").splitlines()]
+        difference = _git(folder, "diff", "HEAD")
+    except (OSError, subprocess.SubprocessError):
+        return None
+    digest = hashlib.sha256(difference.encode()).hexdigest() if changed else None
+    return {"commit": commit, "dirty": bool(changed), "changed": changed[:50], "diff_sha256": digest}
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    done = subprocess.run(command, capture_output=True, check=True, timeout=20, encoding="utf-8", errors="replace")
+    return done.stdout
+
+
+def render(table: Table) -> RichTable:
+    """A table for the terminal: first column left, numbers right with two decimals, the last row (the total) in
+    bold."""
+    drawn = RichTable(
+        title=Text(table.title), caption=Text("\n".join(table.notes)), caption_justify="left", title_justify="left"
+    )
+    for i, column in enumerate(table.columns):
+        drawn.add_column(Text(column), justify="left" if i == 0 else "right")
+    for i, row in enumerate(table.rows):
+        style = "bold" if i == len(table.rows) - 1 and len(table.rows) > 1 else None
+        drawn.add_row(*(Text(_cell(value)) for value in row), style=style)
+    return drawn
+
+
+def _cell(value: str | float | int | None) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.2f}"
+    return f"{value:,}" if isinstance(value, int) else value
+
+
+def print_result(result: TaskResult, record: Mapping[str, Any] | None = None, console: Console | None = None) -> None:
+    """Print the tables with their coverage, then every warning.
+
+    Args:
+        result: its tables.
+        record: what :func:`write_report` returned, for its warnings; None prints those of ``result``.
+        console: where to; None is standard output.
+    """
+    console = console or Console()
+    for table in result.tables:
+        console.print(render(table))
+    for warning in (record or {}).get("warnings", result.warnings):
+        console.print(Text(f"note: {warning}", style="bold red" if warning.startswith("LEAK") else "yellow"))

@@ -1,0 +1,407 @@
+"""Text-video retrieval, both directions, with an embedding of each clip and of each text.
+
+Every clip of the split is a candidate once, every text is a query once; equal texts are encoded once, so that they tie
+exactly. Only the clip that a text was written for is right. In the other direction a clip's best-ranked text counts.
+Clips that cannot be decoded are misses in both directions and stay in the gallery.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from vtp.errors import ConfigError, DataError
+from vtp.eval.evaluator import Collected, Evaluator
+from vtp.eval.figures import Strip
+from vtp.eval.ledger import EVALUATED_ONLY, Ledger
+from vtp.eval.metrics import TIE_RULES, Ranks, TieRule, dual_softmax, rank_queries, retrieval_metrics, sanity_warnings
+from vtp.eval.protocol import Protocol
+from vtp.eval.significance import bootstrap_interval
+from vtp.eval.task import Table, TaskResult, media_id
+from vtp.types import Modality, Sample
+from vtp_tasks.rerank import rerank, score_pairs
+from vtp_tasks.splits import Splits
+
+__all__ = ["Pairs", "Retrieval"]
+
+Array = npt.NDArray[Any]
+PROTOCOLS = Path(__file__).parent / "protocols"
+DIRECTIONS = ("t2v", "v2t")
+KS = (1, 5, 10)
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """A split as queries and gallery.
+
+    Attributes:
+        videos: the gallery, one sample per clip with its id as sample id and no text, in order of first appearance.
+        texts: distinct texts, as samples without media.
+        query_ids: one id per query.
+        queries: the query texts.
+        video_of: int64 (Q,), the clip that a query was written for.
+        text_of: int64 (Q,), its row in ``texts``.
+    """
+
+    videos: list[Sample]
+    texts: list[Sample]
+    query_ids: list[str]
+    queries: list[str]
+    video_of: Array
+    text_of: Array
+
+    @classmethod
+    def of(cls, samples: Sequence[Sample], videos: Sequence[Sample]) -> Pairs:
+        """Queries of ``samples`` about the clips in ``videos``."""
+        position = {video.id: i for i, video in enumerate(videos)}
+        texts: dict[str, int] = {}
+        found = []
+        for sample in samples:
+            for number, text in enumerate(sample.texts):
+                if media_id(sample) in position:
+                    query = sample.id if len(sample.texts) == 1 else f"{sample.id}#{number}"
+                    found.append((query, text, position[media_id(sample)], texts.setdefault(text, len(texts))))
+        return cls(
+            list(videos),
+            [Sample(f"text {i}", texts=(text,)) for text, i in texts.items()],
+            [query for query, *_ in found],
+            [text for _, text, *_ in found],
+            np.array([video for *_, video, _ in found], dtype=np.int64),
+            np.array([text for *_, text in found], dtype=np.int64),
+        )
+
+    def queries_of(self) -> list[Array]:
+        """Per clip the rows of its queries."""
+        order = np.argsort(self.video_of, kind="stable")
+        return np.split(order, np.searchsorted(self.video_of[order], np.arange(1, len(self.videos))))
+
+
+def gallery(samples: Sequence[Sample]) -> list[Sample]:
+    """One sample per clip, without texts."""
+    found: dict[str, Sample] = {}
+    for sample in samples:
+        name = media_id(sample)
+        if name not in found:
+            found[name] = Sample(name, sample.video, sample.audio, (), {}, sample.extra)
+    return list(found.values())
+
+
+class Retrieval:
+    """The task ``retrieval``.
+
+    Args:
+        dataset: offers ``samples("retrieval", split)``: captions to train on, (text, clip) pairs to evaluate.
+        protocol: name of a protocol file of this package, or the path of one.
+        objective: the objective with ``embed(ctx, modality)`` -> (B, E) of unit length.
+        selection: rule by which the checkpoint is chosen; None = ``val`` if there is a validation split, else ``last``.
+        ties: tie rule of all ranks.
+        top: candidates per query in the predictions.
+        rerank: add a row in which ``match_logits`` of ``rerank_objective`` re-orders the first so many candidates; 0 =
+            no.
+        rerank_objective: which objective that is.
+        dsl: add a row with dual softmax over all queries.
+        val_share: share of the training clips held out for validation when ``selection`` is ``val`` and the data set
+            has no validation split.
+        seed: of the bootstrap, of held-out clips, and of the choice among ties at the edge of the re-ranked candidates.
+    """
+
+    kind = "retrieval"
+    monitor: tuple[str, Literal["max", "min"]] = ("r_mean", "max")
+    answers: tuple[str, ...] = ()
+
+    def __init__(
+        self,
+        *,
+        dataset: Any,
+        protocol: str = "msrvtt_1ka",
+        objective: str = "vtc",
+        selection: str | None = None,
+        ties: TieRule = "expected",
+        top: int = 10,
+        rerank: int = 0,
+        rerank_objective: str = "vtm",
+        dsl: bool = False,
+        val_share: float | None = None,
+        seed: int = 0,
+    ) -> None:
+        if ties not in TIE_RULES:
+            raise ConfigError(f"task.ties={ties!r} must be one of {', '.join(TIE_RULES)}.")
+        if rerank < 0:
+            raise ConfigError(f"task.rerank={rerank} must be the number of candidates to re-order, or 0 for none.")
+        self.dataset = dataset
+        self.protocol = Protocol.find(protocol, PROTOCOLS)
+        self.name = self.protocol.name
+        self.objective = objective
+        self.ties: TieRule = ties
+        self.top = top
+        self.rerank = rerank
+        self.rerank_objective = rerank_objective
+        self.dsl = dsl
+        self.seed = seed
+        self.splits = Splits(dataset, self.kind, selection, val_share, seed)
+
+    # --- training -------------------------------------------------------------------------------------------------
+
+    def use_answers(self, answers: Sequence[str]) -> None:
+        """Retrieval has no answers."""
+
+    def train_samples(self) -> Sequence[Sample]:
+        return self.splits["train"]
+
+    def texts(self) -> Iterable[str]:
+        return (text for sample in self.splits["train"] for text in sample.texts)
+
+    def labels(self, sample: Sample) -> dict[str, int | float]:
+        return {}
+
+    @property
+    def selection(self) -> str:
+        return self.splits.selection
+
+    # --- evaluation -----------------------------------------------------------------------------------------------
+
+    def samples(self, split: str) -> Sequence[Sample]:
+        """Pairs of a split. Of held-out training clips the first caption is the query."""
+        found = self.splits[split]
+        if split == "val" and self.splits.held_out:
+            return [Sample(s.id, s.video, s.audio, s.texts[:1], s.labels, s.extra) for s in found]
+        return found
+
+    def evaluate(self, evaluator: Evaluator, split: str = "test", *, detail: bool = True) -> TaskResult:
+        scored = self._score(evaluator, split)
+        result = TaskResult(self.name, split, self._metrics(scored.ranks), scored.queries_ledger())
+        result.ledgers = {"videos": scored.videos.ledger}
+        result.facts = {
+            "score_row": "raw",
+            "dtype": f"float32 similarity of embeddings from a {evaluator.precision} forward pass",
+            "tie_rule": self.ties,
+            "gallery": len(scored.pairs.videos),
+            "limit": evaluator.limit,
+            "limited": scored.limited,
+            **evaluator.input_facts(),
+        }
+        if not detail:
+            return result
+        match = self.protocol.match(scored.samples, self.dataset.name, split)
+        result.protocol = match.record()
+        result.predictions = self._predictions(scored)
+        for direction, ranks in scored.ranks.items():
+            low, high = bootstrap_interval(ranks.hits(1, self.ties), seed=self.seed)
+            result.intervals[f"{direction}/r1"] = (100 * low, 100 * high)
+            result.warnings += [f"{direction}: {doubt}" for doubt in sanity_warnings(_part(result.metrics, direction))]
+        self._further_rows(evaluator, scored, result)
+        if not match.official:
+            result.warnings.append(match.line())
+        result.chart = {d: {f"R@{k}": result.metrics[f"{d}/r{k}"] for k in KS} for d in DIRECTIONS}
+        result.tables = [self._table(result, match.line())]
+        return result
+
+    def predict(self, evaluator: Evaluator, split: str = "test") -> TaskResult:
+        scored = self._score(evaluator, split)
+        lines = self._predictions(scored, judged=False)
+        return TaskResult(
+            self.name, split, {}, scored.queries_ledger(), lines, ledgers={"videos": scored.videos.ledger}
+        )
+
+    def examples(self, evaluator: Evaluator, result: TaskResult, count: int = 4) -> list[Strip]:
+        """The right clips of evenly spaced text queries, and which clip came first."""
+        clips = {video.id: video for video in gallery(self.samples(result.split))}
+        seen = [
+            line
+            for line in result.predictions
+            if line["direction"] == "t2v" and "missing" not in line and line.get("target")
+        ]
+        chosen = [seen[i * len(seen) // count] for i in range(min(count, len(seen)))]
+        wanted = {line["target"][0]: clips[line["target"][0]] for line in chosen}
+        collected = evaluator.run(
+            list(wanted.values()), _frames, drop=("audio", "text"), what="videos", label="example clips"
+        )
+        frames = dict(zip(collected.ids, collected.arrays.get("frames", ()), strict=True))
+        return [
+            Strip(
+                frames[line["target"][0]], line["query"], line["target"][0], line["top"][0][0], bool(line["hit"] > 0.5)
+            )
+            for line in chosen
+            if line["target"][0] in frames
+        ]
+
+    def _score(self, evaluator: Evaluator, split: str) -> _Scored:
+        table = self.samples(split)
+        clips = gallery(table)
+        if not clips:
+            raise DataError(f"{self.dataset.name}: there is no clip in the {split} split to evaluate.")
+        pairs = Pairs.of(table, evaluator.limited(clips))
+        chosen = {video.id for video in pairs.videos}
+        samples = [sample for sample in table if media_id(sample) in chosen]
+        media = tuple(m for m in evaluator.modalities if m != "text")
+        unused = tuple(m for m in media if m not in self._objective(evaluator).needs)
+        videos = evaluator.run(pairs.videos, self._embed("video"), drop=("text", *unused), what="videos")
+        texts = evaluator.run(pairs.texts, self._embed("text"), drop=media, what="texts")
+        return _Scored(pairs, samples, len(chosen) < len(clips), _finite(videos), _finite(texts))
+
+    def _objective(self, evaluator: Evaluator) -> Any:
+        objectives = evaluator.bare_model.objectives
+        if self.objective not in objectives or not hasattr(objectives[self.objective], "embed"):
+            raise ConfigError(
+                f"task {self.name}: the model has no objective {self.objective!r} that embeds clips and texts (it has: "
+                f"{', '.join(objectives) or 'none'}). Add it with objective=[{self.objective}], or set task.objective."
+            )
+        return objectives[self.objective]
+
+    def _embed(self, modality: Modality) -> Any:
+        return lambda ctx: {"embedding": ctx.model.objectives[self.objective].embed(ctx, modality)}
+
+    def _metrics(self, ranks: dict[str, Ranks]) -> dict[str, float]:
+        """Flat names ``t2v/r1`` ... and ``r_mean``, the mean of the six R@K, by which checkpoints are chosen."""
+        found = {
+            f"{d}/{name}": value
+            for d in DIRECTIONS
+            for name, value in retrieval_metrics(ranks[d], ties=self.ties, ks=KS).items()
+        }
+        return found | {"r_mean": float(np.mean([found[f"{d}/r{k}"] for d in DIRECTIONS for k in KS]))}
+
+    def _further_rows(self, evaluator: Evaluator, scored: _Scored, result: TaskResult) -> None:
+        """Rows that must never be mixed with the raw ones."""
+        if not scored.videos.ledger.complete or not scored.texts.ledger.complete:
+            result.rows[EVALUATED_ONLY] = self._metrics(scored.evaluated_only())
+        if self.rerank:
+            orders = {
+                direction: rerank(sim, self.rerank, self.seed)
+                for direction, sim in (("t2v", scored.sim), ("v2t", scored.sim.T))
+            }
+            pairs = orders["t2v"].pairs() | {(video, text) for text, video in orders["v2t"].pairs()}
+            matched = score_pairs(evaluator, scored.pairs, pairs, self.rerank_objective, self.name)
+            result.rows[f"re-rank({self.rerank}) by {self.rerank_objective}"] = self._metrics(
+                scored.rank(orders["t2v"].scores(matched), orders["v2t"].scores(matched.T))
+            )
+        if self.dsl:
+            label = "DSL (sees all queries at once)"
+            result.rows[label] = self._metrics(scored.rank(dual_softmax(scored.sim), dual_softmax(scored.sim.T)))
+
+    def _predictions(self, scored: _Scored, judged: bool = True) -> list[dict[str, Any]]:
+        """One line per query and direction: where the right candidate stands and what came first."""
+        pairs = scored.pairs
+        names = [video.id for video in pairs.videos]
+        queries_of = pairs.queries_of()
+        lines = []
+        for direction, sim in (("t2v", scored.sim), ("v2t", scored.sim.T)):
+            ranks, hits = scored.ranks[direction].values(self.ties), scored.ranks[direction].hits(1, self.ties)
+            forward = direction == "t2v"
+            misses = scored.query_misses() if forward else scored.videos.misses
+            for row, scores in enumerate(sim):
+                own = pairs.query_ids[row] if forward else names[row]
+                line: dict[str, Any] = {"id": f"{direction}:{own}", "direction": direction}
+                line["query"] = pairs.queries[row] if forward else own
+                if judged:
+                    target = [names[pairs.video_of[row]]] if forward else [pairs.query_ids[q] for q in queries_of[row]]
+                    line |= {"target": target, "rank": float(ranks[row]), "hit": float(hits[row])}
+                best = np.argsort(np.where(np.isfinite(scores), -scores, np.inf), kind="stable")[: self.top]
+                labels = names if forward else pairs.query_ids
+                line["top"] = [[labels[j], round(float(scores[j]), 6)] for j in best if np.isfinite(scores[j])]
+                if own in misses:
+                    line["missing"] = misses[own]
+                lines.append(line)
+        return lines
+
+    def _table(self, result: TaskResult, protocol_line: str) -> Table:
+        columns = [f"{d} {label}" for d in DIRECTIONS for label in ("R@1", "R@5", "R@10", "MdR", "MnR")]
+        keys = [f"{d}/{name}" for d in DIRECTIONS for name in ("r1", "r5", "r10", "mdr", "mnr")]
+        rows = [("raw", *(result.metrics[key] for key in keys))]
+        rows += [(label, *(row[key] for key in keys)) for label, row in result.rows.items()]
+        spans = [
+            f"{d} R@1 95 % interval {low:.2f} to {high:.2f}"
+            for d, (low, high) in zip(DIRECTIONS, result.intervals.values(), strict=True)
+        ]
+        notes = (
+            result.ledger.line(),
+            result.ledgers["videos"].line(),
+            protocol_line,
+            f"{'; '.join(spans)}; ties: {self.ties}; gallery {result.facts['gallery']:,} videos",
+        )
+        return Table(f"{self.name}: text-video retrieval ({result.split})", ("scores", *columns), tuple(rows), notes)
+
+
+class _Scored:
+    """Similarities of one split and the ranks in both directions."""
+
+    def __init__(
+        self, pairs: Pairs, samples: Sequence[Sample], limited: bool, videos: Collected, texts: Collected
+    ) -> None:
+        self.pairs = pairs
+        self.samples = samples
+        self.limited = limited
+        self.videos = videos
+        self.texts = texts
+        width = next((c.arrays["embedding"].shape[1] for c in (videos, texts) if "embedding" in c.arrays), 1)
+        video, text = videos.full("embedding", 0.0, (width,)), texts.full("embedding", 0.0, (width,))
+        self.no_video = ~videos.ledger.mask()
+        self.no_text = ~texts.ledger.mask()[pairs.text_of]
+        # distinct texts first and rows copied after: equal texts get equal scores to the last bit, whatever the matrix
+        # product does at its edges
+        sim = (text.astype(np.float32) @ video.astype(np.float32).T)[pairs.text_of]
+        sim[self.no_text] = np.nan
+        sim[:, self.no_video] = np.nan
+        self.sim = sim  # (Q, G), NaN where a side is missing
+        self.ranks = self.rank(sim, sim.T)
+
+    def rank(self, t2v: Array, v2t: Array) -> dict[str, Ranks]:
+        """Ranks in both directions from (Q, G) and (G, Q) scores."""
+        return {
+            "t2v": rank_queries(t2v, self.pairs.video_of[:, None], missing=self.no_video),
+            "v2t": rank_queries(v2t, self.pairs.queries_of(), missing=self.no_text),
+        }
+
+    def evaluated_only(self) -> dict[str, Ranks]:
+        """The same over what was evaluated: a smaller gallery and fewer queries."""
+        videos, queries = ~self.no_video, ~self.no_text & ~self.no_video[self.pairs.video_of]
+        place = np.cumsum(videos) - 1
+        sim = self.sim[queries][:, videos]
+        own = place[self.pairs.video_of[queries]]
+        return {
+            "t2v": rank_queries(sim, own[:, None]),
+            "v2t": rank_queries(sim.T, [np.flatnonzero(own == i) for i in range(int(videos.sum()))]),
+        }
+
+    def query_misses(self) -> dict[str, str]:
+        """Queries whose clip or whose text could not be evaluated."""
+        names = [video.id for video in self.pairs.videos]
+        found = {}
+        for query, video, text in zip(self.pairs.query_ids, self.pairs.video_of, self.pairs.text_of, strict=True):
+            reason = self.videos.misses.get(names[video]) or self.texts.misses.get(self.pairs.texts[text].id)
+            if reason is not None:
+                found[query] = reason
+        return found
+
+    def queries_ledger(self) -> Ledger:
+        misses = self.query_misses()
+        kept = np.array([query not in misses for query in self.pairs.query_ids], dtype=bool)
+        present = {"text": int(kept.sum())}
+        for modality, here in self.videos.present.items():
+            if modality != "text":
+                had = np.zeros(len(self.pairs.videos), bool)
+                had[self.videos.rows] = here
+                present[modality] = int(had[self.pairs.video_of[kept]].sum())
+        return Ledger(tuple(self.pairs.query_ids), misses, "queries", present)
+
+
+def _finite(collected: Collected) -> Collected:
+    """Embeddings that are no numbers are missing, with the reason."""
+    embedding = collected.arrays.get("embedding")
+    if embedding is None or np.isfinite(embedding).all():
+        return collected
+    return collected.without(~np.isfinite(embedding).all(1), "the embedding is not a finite number")
+
+
+def _part(metrics: dict[str, float], direction: str) -> dict[str, float]:
+    return {name.partition("/")[2]: value for name, value in metrics.items() if name.startswith(f"{direction}/")}
+
+
+def _frames(ctx: Any) -> dict[str, torch.Tensor]:
+    frames = ctx.batch.inputs["video"]["frames"]  # (B, T, H, W, 3), or (B, V, T, H, W, 3) with several views
+    return {"frames": frames if frames.ndim == 5 else frames[:, 0]}
