@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import Tensor, nn
+
 from vtp.errors import DataError
 from vtp.eval.evaluator import Evaluator
 from vtp.types import AudioSpec, Batch, Sample, TextSpec, VideoSpec

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+
 from vtp.errors import ConfigError, DataError
 from vtp.eval.ledger import EVALUATED_ONLY
 from vtp.types import MediaRef, Sample

@@ -168,6 +168,7 @@ class Evaluator:
         drop: Sequence[Modality] = (),
         what: str = "items",
         label: str = "",
+        strict: bool = True,
     ) -> Collected:
         """Compute ``f(ctx)`` for every sample.
 
@@ -177,6 +178,8 @@ class Evaluator:
             drop: modalities to withhold from the model.
             what: plural noun for messages.
             label: of the progress bar; default ``what``.
+            strict: apply ``max_missing``; False for an ablation, where items that a withheld modality leaves empty are a
+                finding and no fault of the files.
 
         Raises:
             RunError: ids repeat, get lost or turn up twice, or ``f`` returns tensors of another number of rows.
@@ -198,7 +201,7 @@ class Evaluator:
                     advance(len(batch))
         gathered = distributed.gather_objects((ids, _stack(parts), _stack(present), dict(loader.misses)))
         collected = _collect(table, gathered, what)
-        if not drop:  # what a withheld modality leaves unanswerable is a finding, not a fault of the files
+        if strict:
             collected.ledger.check(self.max_missing)
         return collected
 

@@ -150,7 +150,7 @@ def read_predictions(path: Path | str) -> list[dict[str, Any]]:
 
 
 def checkpoint_hash(folder: Path | str) -> str | None:
-    """sha256 of the saved weights (model.safetensors), taken from the manifest where there is one; None without weights."""
+    """sha256 of the saved weights, model.safetensors, from the manifest where there is one; None without weights."""
     weights = Path(folder) / "model.safetensors"
     manifest = Path(folder) / MANIFEST
     if manifest.is_file():

@@ -25,6 +25,7 @@ from vtp.eval.protocol import Protocol
 from vtp.eval.significance import bootstrap_interval
 from vtp.eval.task import Table, TaskResult
 from vtp.types import Modality, Sample
+from vtp_tasks.examples import evenly, frames_of
 from vtp_tasks.splits import Splits
 
 __all__ = ["AnswerPrior", "QuestionAnswering", "answer_list", "question_type"]
@@ -135,7 +136,7 @@ class QuestionAnswering:
         return self._counted_answers if self._given_answers is None else self._given_answers
 
     def use_answers(self, answers: Sequence[str]) -> None:
-        self._given_answers = tuple(answers)
+        self._given_answers = tuple(answers) or None
         self.__dict__.pop("_index", None)
 
     @cached_property
@@ -208,27 +209,18 @@ class QuestionAnswering:
     def examples(self, evaluator: Evaluator, result: TaskResult, count: int = 4) -> list[Strip]:
         """Evenly spaced evaluated questions with the frames the model saw."""
         by_id = {sample.id: sample for sample in self.samples(result.split)}
-        seen = [line for line in result.predictions if "missing" not in line]
-        chosen = [seen[i * len(seen) // count] for i in range(min(count, len(seen)))]
-        collected = evaluator.run(
-            [by_id[line["id"]] for line in chosen], _frames, what="questions", label="example clips"
-        )
-        frames = dict(zip(collected.ids, collected.arrays.get("frames", ()), strict=True))
+        chosen = {line["id"]: line for line in evenly([x for x in result.predictions if "missing" not in x], count)}
+        wanted = [by_id[name] for name in chosen]
+        collected = evaluator.run(wanted, frames_of, what="questions", label="example clips")
+        found = zip(collected.ids, collected.arrays.get("frames", ()), strict=True)
         return [
-            Strip(
-                frames[line["id"]],
-                line["question"],
-                line.get("answer"),
-                line["prediction"],
-                bool(line.get("credit", 0) > 0.5),
-            )
-            for line in chosen
-            if line["id"] in frames
+            Strip(frames, line["question"], line.get("answer"), line["prediction"], line.get("credit", 0.0) > 0.5)
+            for line, frames in ((chosen[name], frames) for name, frames in found)
         ]
 
     def _score(self, evaluator: Evaluator, samples: Sequence[Sample], drop: Sequence[Modality] = ()) -> _Scored:
         label = "questions" if not drop else f"without {', '.join(drop)}"
-        collected = evaluator.run(samples, self._forward, drop=drop, what="questions", label=label)
+        collected = evaluator.run(samples, self._forward, drop=drop, what="questions", label=label, strict=not drop)
         return _Scored(self, samples, _scores_that_are_not_numbers_are_missing(collected))
 
     def _forward(self, ctx: Any) -> dict[str, torch.Tensor]:
@@ -385,11 +377,6 @@ def _scores_that_are_not_numbers_are_missing(collected: Collected) -> Collected:
     if finite is None or finite.all():
         return collected
     return collected.without(~finite, "scores are not finite numbers")
-
-
-def _frames(ctx: Any) -> dict[str, torch.Tensor]:
-    frames = ctx.batch.inputs["video"]["frames"]  # (B, T, H, W, 3), or (B, V, T, H, W, 3) with several views
-    return {"frames": frames if frames.ndim == 5 else frames[:, 0]}
 
 
 def _mean_percent(values: Any) -> float:

@@ -103,10 +103,8 @@ def score_pairs(
         if not distinct:
             return {"match": out}
         token_ids = spec.tokenize([pairs.texts[text].texts[0] for text in distinct])
-        batch = collate(
-            [Example(str(text), token_ids=ids) for text, ids in zip(distinct, token_ids, strict=True)], {"text": spec}
-        )
-        together = _Together(ctx, batch.to(ctx.device))
+        examples = [Example(str(text), token_ids=ids) for text, ids in zip(distinct, token_ids, strict=True)]
+        together = _Together(ctx, collate(examples, {"text": spec}).to(ctx.device))
         place = {text: i for i, text in enumerate(distinct)}
         video_rows = [row for row, one in enumerate(lists) for _ in one]
         text_rows = [place[text] for one in lists for text in one]
@@ -116,11 +114,8 @@ def score_pairs(
         }
         logits = ctx.model.objectives[objective].match_logits(together, rows).float()  # (R, 2): no match, match
         columns = [column for one in lists for column in range(len(one))]
-        out[rows_of(video_rows, ctx), rows_of(columns, ctx)] = logits[:, 1] - logits[:, 0]
+        out[video_rows, columns] = logits[:, 1] - logits[:, 0]
         return {"match": out}
-
-    def rows_of(rows: list[int], ctx: ForwardContext) -> Tensor:
-        return torch.tensor(rows, dtype=torch.int64, device=ctx.device)
 
     collected = evaluator.run(pairs.videos, match, drop=("text",), what="videos", label=f"pairs for {objective}")
     found = collected.full("match", np.nan, (width,))

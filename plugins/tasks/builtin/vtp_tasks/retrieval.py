@@ -14,7 +14,6 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from vtp.errors import ConfigError, DataError
 from vtp.eval.evaluator import Collected, Evaluator
@@ -25,6 +24,7 @@ from vtp.eval.protocol import Protocol
 from vtp.eval.significance import bootstrap_interval
 from vtp.eval.task import Table, TaskResult, media_id
 from vtp.types import Modality, Sample
+from vtp_tasks.examples import evenly, frames_of
 from vtp_tasks.rerank import rerank, score_pairs
 from vtp_tasks.splits import Splits
 
@@ -212,23 +212,13 @@ class Retrieval:
     def examples(self, evaluator: Evaluator, result: TaskResult, count: int = 4) -> list[Strip]:
         """The right clips of evenly spaced text queries, and which clip came first."""
         clips = {video.id: video for video in gallery(self.samples(result.split))}
-        seen = [
-            line
-            for line in result.predictions
-            if line["direction"] == "t2v" and "missing" not in line and line.get("target")
-        ]
-        chosen = [seen[i * len(seen) // count] for i in range(min(count, len(seen)))]
-        wanted = {line["target"][0]: clips[line["target"][0]] for line in chosen}
-        collected = evaluator.run(
-            list(wanted.values()), _frames, drop=("audio", "text"), what="videos", label="example clips"
-        )
-        frames = dict(zip(collected.ids, collected.arrays.get("frames", ()), strict=True))
+        lines = [line for line in result.predictions if line["direction"] == "t2v" and "missing" not in line]
+        chosen = {line["target"][0]: line for line in evenly(lines, count)}
+        wanted = [clips[name] for name in chosen]
+        collected = evaluator.run(wanted, frames_of, drop=("audio", "text"), what="videos", label="example clips")
         return [
-            Strip(
-                frames[line["target"][0]], line["query"], line["target"][0], line["top"][0][0], bool(line["hit"] > 0.5)
-            )
-            for line in chosen
-            if line["target"][0] in frames
+            Strip(frames, chosen[name]["query"], name, chosen[name]["top"][0][0], chosen[name]["hit"] > 0.5)
+            for name, frames in zip(collected.ids, collected.arrays.get("frames", ()), strict=True)
         ]
 
     def _score(self, evaluator: Evaluator, split: str) -> _Scored:
@@ -259,11 +249,8 @@ class Retrieval:
 
     def _metrics(self, ranks: dict[str, Ranks]) -> dict[str, float]:
         """Flat names ``t2v/r1`` ... and ``r_mean``, the mean of the six R@K, by which checkpoints are chosen."""
-        found = {
-            f"{d}/{name}": value
-            for d in DIRECTIONS
-            for name, value in retrieval_metrics(ranks[d], ties=self.ties, ks=KS).items()
-        }
+        parts = {d: retrieval_metrics(ranks[d], ties=self.ties, ks=KS) for d in DIRECTIONS}
+        found = {f"{d}/{name}": value for d, part in parts.items() for name, value in part.items()}
         return found | {"r_mean": float(np.mean([found[f"{d}/r{k}"] for d in DIRECTIONS for k in KS]))}
 
     def _further_rows(self, evaluator: Evaluator, scored: _Scored, result: TaskResult) -> None:
@@ -314,10 +301,7 @@ class Retrieval:
         keys = [f"{d}/{name}" for d in DIRECTIONS for name in ("r1", "r5", "r10", "mdr", "mnr")]
         rows = [("raw", *(result.metrics[key] for key in keys))]
         rows += [(label, *(row[key] for key in keys)) for label, row in result.rows.items()]
-        spans = [
-            f"{d} R@1 95 % interval {low:.2f} to {high:.2f}"
-            for d, (low, high) in zip(DIRECTIONS, result.intervals.values(), strict=True)
-        ]
+        spans = [f"{name} 95 % interval {low:.2f} to {high:.2f}" for name, (low, high) in result.intervals.items()]
         notes = (
             result.ledger.line(),
             result.ledgers["videos"].line(),
@@ -400,8 +384,3 @@ def _finite(collected: Collected) -> Collected:
 
 def _part(metrics: dict[str, float], direction: str) -> dict[str, float]:
     return {name.partition("/")[2]: value for name, value in metrics.items() if name.startswith(f"{direction}/")}
-
-
-def _frames(ctx: Any) -> dict[str, torch.Tensor]:
-    frames = ctx.batch.inputs["video"]["frames"]  # (B, T, H, W, 3), or (B, V, T, H, W, 3) with several views
-    return {"frames": frames if frames.ndim == 5 else frames[:, 0]}
