@@ -32,7 +32,8 @@ TOP_LEVEL = {
     "restart": "true: with resume, take the weights only and start counting at 0",
     "init_from": "checkpoint whose weights to start from",
     "init_map": "renames of key prefixes for init_from, {old: new}",
-    "init_allow_missing": "patterns of keys that init_from may lack",
+    "init_allow_missing": "patterns of the model's parameters that init_from may lack",
+    "init_allow_unused": "patterns of what init_from holds and the model has no place for",
     "checkpoint": "what mode=eval and mode=predict use: a run folder or a checkpoint",
 }
 
@@ -60,7 +61,7 @@ class MediaConfig:
     backend: str = "auto"  # auto (= pyav), pyav, torchcodec, decord, or one that a plugin offers
     isolate: bool = True  # decode in a child process that can be killed: a hanging or crashing file cannot stop the run
     timeout_s: float = 20.0  # per file; needs isolate
-    memory_mb: int | None = 4096  # address space of the decoding process; null = no limit
+    memory_mb: int = 4096  # address space of the decoding process
 
 
 @dataclass

@@ -148,9 +148,9 @@ class Run:
         given = {"dataset": self.dataset, "seed": self.config["seed"], "val_share": self.data.val_share}
         task = self._component("task", self.config["task"], **given)
         if self.start is not None:
-            from vtp.model.weights import read_spec
+            from vtp.model.weights import read_config
 
-            if answers := read_spec(self.start).get("answers"):
+            if answers := read_config(self.start)["spec"].get("answers"):
                 task.use_answers(answers)
         return task
 
@@ -168,21 +168,27 @@ class Run:
     @cached_property
     def model(self) -> Any:
         from vtp.model.build import BuildContext, build_model, lookup_in
-        from vtp.model.weights import load_weights, read_spec
+        from vtp.model.weights import load_weights, read_config
 
         spec = {"encoders": self.config["encoder"], "objectives": self.config["objectives"]}
         context = BuildContext(texts=self.task.texts)
         if self.start is not None:
-            spec = read_spec(self.start)
+            spec = read_config(self.start)["spec"]
             context.assets = self.start / "assets"
         context.answers = tuple(self.task.answers)
         _seed_everything(self.config["seed"])
         model = build_model(spec, lookup_in(self.host.registry), context, seed=self.config["seed"])
         if self.start is not None:
-            load_weights(model, self.start)
+            averaged = self.start / "ema.safetensors"
+            load_weights(averaged if averaged.exists() else self.start, model)
         elif self.weights_only is not None:
-            renames, lacking = self.config["init_map"], self.config["init_allow_missing"]
-            log.info(load_weights(model, self.weights_only, init_map=renames, allow_missing=lacking).summary())
+            load_weights(
+                self.weights_only,
+                model,
+                init_map=self.config["init_map"],
+                allow_missing=self.config["init_allow_missing"],
+                allow_unused=self.config["init_allow_unused"],
+            )
         self.evaluated = self.start
         return model
 
