@@ -46,7 +46,7 @@ class ForwardContext:
         self.batch = batch
         self.device = _device_of(batch)
         self._views: dict[tuple[str, str], dict[str, Tensor]] = {}
-        self._tokens: dict[tuple[str, str, str], Tokens] = {}
+        self._tokens: dict[tuple[str, str, str, bool], Tokens] = {}
         self._fused: dict[object, tuple[Fused, object]] = {}
         self._present: dict[str, Tensor] = {}
         self._used: set[str] = set()  # "encoders.text", "objectives.vtc": modules that took part, see connected_zero
@@ -178,7 +178,12 @@ class ForwardContext:
             Tokens with ``attention_mask`` all False in the rows that lack the modality. Several views per video
             (frames (B, V, T, H, W, 3)) are encoded one by one and give V * N tokens, the first view's first.
         """
-        key = (modality, view, stage)
+        key = (
+            modality,
+            view,
+            stage,
+            torch.is_grad_enabled(),
+        )  # a pass without gradients must not be served as one with
         if key not in self._tokens:
             clean, inputs = self.inputs(modality), self.inputs(modality, view)
             arguments = {k: v for k, v in inputs.items() if k in clean or k == "mask"}  # not the labels of a view
@@ -218,14 +223,12 @@ class ForwardContext:
             Fused with tokens per modality and ``pooled`` (R, D).
         """
         rows = dict(rows or {})
-        shared = all(isinstance(view, str) for view in views.values())
-        key = (
-            (tuple(sorted(views.items(), key=lambda item: item[0])), tuple(sorted((m, id(r)) for m, r in rows.items())))
-            if shared
-            else None
-        )
-        if key is not None and key in self._fused:
-            return self._fused[key][0]
+        key: object = None
+        if all(isinstance(view, str) for view in views.values()):
+            taken_rows = sorted((modality, id(index)) for modality, index in rows.items())
+            key = (tuple(sorted(views.items())), tuple(taken_rows), torch.is_grad_enabled())
+            if key in self._fused:
+                return self._fused[key][0]
         unknown = sorted(set(rows) - set(views))
         if unknown:
             raise ValueError(

@@ -117,7 +117,8 @@ class VTPModel(nn.Module):
             batch: on the model's device.
             run: ``"loss"`` gives a :class:`~vtp.types.LossOutput` per objective, not yet multiplied by its weight;
                 ``"features"`` gives the features of the contrastive objectives, for GradCache; a function ``f(ctx)``
-                gives whatever it returns (evaluation, or a mixture of the two).
+                gives whatever it returns (evaluation, or a mixture of the two). While training, the first tensor of a
+                dict that it returns also carries zero gradients to the encoders that it did not use.
             names: objectives to run; None = all of them (with ``"features"``: all contrastive ones).
 
         Returns:
@@ -129,11 +130,21 @@ class VTPModel(nn.Module):
         ctx = ForwardContext(self, batch)
         if callable(run):
             result: dict[str, Any] = run(ctx)
-            return result
+            return self._connect(ctx, result)
         if run not in ("loss", "features"):
             raise ConfigError(f"model: run={run!r} is neither 'loss' nor 'features' nor a function")
         out = self.features(ctx, names) if run == "features" else self.losses(ctx, names)
         return out
+
+    def _connect(self, ctx: ForwardContext, result: dict[str, Any]) -> dict[str, Any]:
+        """In training, give encoders that a function did not use zero gradients through the first tensor it returns."""
+        if self.training and torch.is_grad_enabled() and isinstance(result, dict):
+            for name, value in result.items():
+                if isinstance(value, Tensor) and value.requires_grad:
+                    for objective in self.objectives:  # which of them it used is its own affair
+                        ctx.mark_used(f"objectives.{objective}")
+                    return {**result, name: value + ctx.connected_zero().to(value.dtype)}
+        return result
 
     def losses(self, ctx: ForwardContext, names: Sequence[str] | None = None) -> dict[str, LossOutput]:
         """Loss per objective. For use inside a function given to :meth:`forward`."""

@@ -79,6 +79,13 @@ class VTC(ContrastiveObjective):
         """``{"video_embedding": (B, E), "text_embedding": (B, E)}`` for the pair of this objective."""
         return {f"{m}_embedding": self.embed(ctx, m) for m in (self.first, self.second)}
 
+    def similarity(self, ctx: ForwardContext, rows: str, columns: str) -> Tensor:
+        """exp(logit_scale) * cosine within the batch, float32 (B, B), rows of one modality against columns of the
+        other.
+        """
+        scale = self.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp()
+        return scale * self.embed(ctx, rows) @ self.embed(ctx, columns).T
+
     def features(self, ctx: ForwardContext) -> dict[str, Tensor]:
         """Embeddings, which rows have both, what counts as equal, and the temperature."""
         features = self.embeddings(ctx)

@@ -1,0 +1,329 @@
+"""Weights on disk: a folder that can be copied, read without unpickling, and loaded without the data it was trained on.
+
+    model.safetensors   parameters and buffers, each tensor once; names that share a tensor are in the file's metadata
+    config.json         the specification that the model is built from again, vtp's version, the plugins it needs
+    provenance.json     whatever the run recorded about itself
+    assets/             what parts keep beside tensors, for example assets/encoders/text/tokenizer.json
+
+Loading is strict: everything that is missing, unknown or of another shape is listed, and nothing is skipped silently.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+import vtp
+from vtp.errors import DataError, UserError
+from vtp.model.build import BuildContext, Lookup, build_model
+from vtp.model.model import VTPModel
+
+__all__ = ["LoadReport", "load_model", "load_weights", "read_config", "save_weights"]
+
+log = logging.getLogger("vtp.model")
+
+WEIGHTS = "model.safetensors"
+CONFIG = "config.json"
+PROVENANCE = "provenance.json"
+ASSETS = "assets"
+_FORMAT = 1
+_PICKLES = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".tar", ".th")
+
+
+@dataclass(slots=True)
+class LoadReport:
+    """What :func:`load_weights` did.
+
+    Attributes:
+        loaded: names in the model that got a value.
+        missing: names in the model that kept theirs, because the file has none (or, where allowed, one of another
+            shape).
+        unused: names in the file, after renaming, that the model does not have.
+        reshaped: those of ``missing`` whose value in the file has another shape, with both shapes.
+    """
+
+    loaded: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    unused: list[str] = field(default_factory=list)
+    reshaped: dict[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        parts = [f"{len(self.loaded)} tensors loaded"]
+        parts += [f"{len(self.missing)} kept their own values: {_some(self.missing)}"] if self.missing else []
+        parts += [f"{len(self.unused)} in the file not used: {_some(self.unused)}"] if self.unused else []
+        return "; ".join(parts)
+
+
+def save_weights(
+    directory: Path | str,
+    model: VTPModel,
+    provenance: Mapping[str, Any] | None = None,
+    state_dict: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Write a model into a folder. Not atomic by itself: write inside a :class:`vtp.storage.DirectoryTransaction`.
+
+    Args:
+        directory: made if it is not there.
+        model: gives specification and assets, and the tensors unless ``state_dict`` is given.
+        provenance: JSON-able facts about the run.
+        state_dict: the whole tensors, where those of ``model`` are shards. Names that share a tensor are written once.
+    """
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    tensors, aliases = _unshare(model.state_dict() if state_dict is None else state_dict)
+    save_file(tensors, directory / WEIGHTS, metadata={"format": "pt", "aliases": json.dumps(aliases)})
+    config = {"format": _FORMAT, "vtp": vtp.__version__, "plugins": _plugins(model), "spec": model.spec}
+    _write(directory / CONFIG, config)
+    _write(directory / PROVENANCE, dict(provenance or {}))
+    for name, part in model.parts():
+        save_assets = getattr(part, "save_assets", None)
+        if save_assets is not None:
+            folder = directory / ASSETS / name.replace(".", "/", 1)
+            folder.mkdir(parents=True, exist_ok=True)
+            save_assets(folder)
+
+
+def read_config(directory: Path | str) -> dict[str, Any]:
+    """The content of ``config.json``.
+
+    Raises:
+        DataError: there is none, or it is not one of ours.
+    """
+    path = _folder(Path(directory)) / CONFIG
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{path.parent} holds no {CONFIG}, so it is not a vtp checkpoint. Give the folder that holds {WEIGHTS} and "
+            f"{CONFIG} (outputs/.../checkpoints/best); foreign checkpoints are converted with `vtp import`."
+        ) from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read ({error}). Copy the checkpoint again.") from error
+    if not isinstance(config, dict) or not isinstance(config.get("spec"), dict):
+        raise DataError(f"{path} has no model specification; it was not written by vtp.")
+    if config.get("format") != _FORMAT:
+        raise DataError(
+            f"{path} has format {config.get('format')!r}, this vtp {vtp.__version__} reads format {_FORMAT}. "
+            f"It was written by vtp {config.get('vtp')}: install that version."
+        )
+    return config
+
+
+def load_model(directory: Path | str, lookup: Lookup) -> VTPModel:
+    """Build the model of a checkpoint from its own files and fill it, strictly. Needs neither data nor network.
+
+    Raises:
+        DataError: the folder is damaged or incomplete, or a plugin that the model needs is not installed.
+    """
+    directory = _folder(Path(directory))
+    config = read_config(directory)
+    try:
+        model = build_model(config["spec"], lookup, BuildContext(assets=directory / ASSETS))
+    except UserError as error:
+        wanted = ", ".join(f"{p['distribution']} {p['version']}" for p in config.get("plugins", ()))
+        raise DataError(
+            f"checkpoint {directory} cannot be built here (it was written with {wanted}): {error}"
+        ) from error
+    load_weights(directory, model)
+    return model
+
+
+def load_weights(
+    directory: Path | str,
+    model: VTPModel,
+    *,
+    init_map: Mapping[str, str] | None = None,
+    allow_missing: Iterable[str] = (),
+    allow_unused: Iterable[str] = (),
+) -> LoadReport:
+    """Fill a model from a folder with ``model.safetensors``, or from such a file.
+
+    Args:
+        directory: the folder or file.
+        model: filled in place; left untouched when an error is raised.
+        init_map: prefix in the file -> prefix in the model, ``{"encoders.video": "encoders.image"}``; the longest that
+            fits is taken. Onto ``""`` drops the prefix. Names without a fitting prefix keep theirs.
+        allow_missing: patterns (``objectives.qa.*``) of names in the model that may keep their values, because the file
+            lacks them or has another shape.
+        allow_unused: patterns of names in the file that the model need not have; ``["*"]`` to take what fits from a
+            larger model.
+
+    Returns:
+        What was loaded, missing and unused; also logged.
+
+    Raises:
+        DataError: the file is damaged, or anything is missing, unknown or of another shape beyond what was allowed;
+            lists it.
+    """
+    file = _weights_file(Path(directory))
+    tensors = dict(_renamed(_read(file), init_map or {}, file))
+    groups: dict[int, list[str]] = {}  # names in the model that share a tensor
+    targets: dict[int, Tensor] = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        groups.setdefault(id(tensor), []).append(name)
+        targets[id(tensor)] = tensor
+    allow_missing, allow_unused = list(allow_missing), list(allow_unused)
+    report = LoadReport()
+    problems: list[str] = []
+    fill: list[tuple[Tensor, Tensor]] = []
+    for key, names in groups.items():
+        values = {name: tensors[name] for name in names if name in tensors}
+        value, target = next(iter(values.values()), None), targets[key]
+        excused = any(_matches(name, allow_missing) for name in names)
+        if value is not None and any(not torch.equal(value, other) for other in values.values()):
+            problems.append(f"{' and '.join(values)} are one tensor in the model but differ in the file")
+        elif value is not None and value.shape == target.shape:
+            fill.append((target, value))
+            report.loaded += names
+        elif value is not None:
+            report.reshaped[names[0]] = f"{tuple(value.shape)} in the file, {tuple(target.shape)} in the model"
+            report.missing += names
+            if not excused:
+                problems.append(f"{names[0]} has shape {report.reshaped[names[0]]}")
+        else:
+            report.missing += names
+    known = {name for names in groups.values() for name in names}
+    lacking = [n for n in report.missing if n not in tensors and not _shares_excuse(n, groups, allow_missing)]
+    report.unused = sorted(name for name in tensors if name not in known)
+    unknown = [name for name in report.unused if not _matches(name, allow_unused)]
+    problems += [f"{len(lacking)} tensors of the model are not in the file: {_some(lacking)}"] if lacking else []
+    problems += [f"{len(unknown)} tensors of the file are not in the model: {_some(unknown)}"] if unknown else []
+    if problems:
+        raise DataError(
+            f"{file} does not fit the model:\n  " + "\n  ".join(problems) + "\n"
+            "Load it into the model it was saved from; or, to start another model from it, rename with "
+            "init_map={old: new} and accept new parts with init_allow_missing=[pattern]."
+        )
+    with torch.no_grad():
+        for target, value in fill:
+            target.copy_(value)
+    log.info("%s: %s", file, report)
+    return report
+
+
+def _read(file: Path) -> dict[str, Tensor]:
+    """All tensors of a file on the CPU, under all their names."""
+    try:
+        with safe_open(file, framework="pt") as content:
+            tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118 (safe_open is not a dict)
+            aliases = json.loads((content.metadata() or {}).get("aliases", "{}"))
+    except (SafetensorError, OSError, ValueError) as error:
+        size = file.stat().st_size if file.exists() else 0
+        raise DataError(
+            f"{file} ({size} bytes) cannot be read: {error}. It is truncated or no safetensors file; "
+            "copy it again, or take an earlier checkpoint."
+        ) from error
+    tensors |= {alias: tensors[name] for alias, name in aliases.items() if name in tensors}
+    return tensors
+
+
+def _renamed(tensors: Mapping[str, Tensor], init_map: Mapping[str, str], file: Path) -> Iterator[tuple[str, Tensor]]:
+    prefixes = sorted(init_map, key=len, reverse=True)
+    used: set[str] = set()
+    taken: dict[str, str] = {}
+    for name, tensor in tensors.items():
+        new = name
+        for prefix in prefixes:
+            rest = name.removeprefix(prefix)
+            if prefix and rest != name and (rest == "" or rest[0] == "." or prefix.endswith(".")):
+                used.add(prefix)
+                new = (init_map[prefix] + rest).lstrip(".")
+                break
+        if new in taken:
+            raise DataError(f"init_map gives {taken[new]} and {name} of {file} the same name {new}")
+        taken[new] = name
+        yield new, tensor
+    idle = [prefix for prefix in prefixes if prefix not in used]
+    if idle:
+        heads = sorted({".".join(name.split(".")[:2]) for name in tensors})
+        raise DataError(
+            f"init_map: nothing in {file} starts with {', '.join(repr(p) for p in idle)}. "
+            f"Names there start with: {_some(heads)}"
+        )
+
+
+def _unshare(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """One name per tensor, and other name -> that name. Tensors that merely overlap in memory become copies."""
+    first: dict[tuple[Any, ...], str] = {}
+    tensors: dict[str, Tensor] = {}
+    aliases: dict[str, str] = {}
+    storages: set[int] = set()
+    for name, tensor in state.items():
+        key = (tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype, str(tensor.device))
+        if tensor.numel() and key in first:
+            aliases[name] = first[key]
+            continue
+        first[key] = name
+        storage = tensor.untyped_storage().data_ptr()
+        tensors[name] = tensor.detach().clone() if storage in storages else tensor.detach().contiguous()
+        storages.add(storage)
+    return tensors, aliases
+
+
+def _weights_file(path: Path) -> Path:
+    if path.suffix in _PICKLES:
+        raise DataError(
+            f"{path} is a pickle by its name, and vtp never unpickles. Convert it with `vtp import NAME {path} FOLDER` "
+            "(`vtp list importer` shows the formats)."
+        )
+    if path.suffix == ".safetensors":
+        if not path.is_file():
+            raise DataError(f"{path}: there is no such file.")
+        return path
+    file = _folder(path) / WEIGHTS
+    if not file.is_file():
+        found = ", ".join(sorted(p.name for p in path.iterdir())[:8]) or "nothing"
+        raise DataError(f"{path} holds no {WEIGHTS} (it holds: {found}). Give the folder of one checkpoint.")
+    return file
+
+
+def _folder(path: Path) -> Path:
+    if not path.is_dir():
+        raise DataError(f"{path}: there is no such folder. A checkpoint is a folder with {WEIGHTS} and {CONFIG}.")
+    return path
+
+
+def _matches(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _shares_excuse(name: str, groups: Mapping[int, list[str]], patterns: list[str]) -> bool:
+    """Whether the name, or another one of the same tensor, may be missing."""
+    return any(_matches(other, patterns) for names in groups.values() if name in names for other in names)
+
+
+def _some(names: list[str], most: int = 12) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _write(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _plugins(model: VTPModel) -> list[dict[str, str]]:
+    """Distributions that the parts of a model come from."""
+    packages = sorted({type(part).__module__.partition(".")[0] for _, part in model.parts()})
+    found = {name: _distribution(name) for name in packages}
+    return [{"package": name, "distribution": dist, "version": version} for name, (dist, version) in found.items()]
+
+
+@lru_cache
+def _distribution(package: str) -> tuple[str, str]:
+    names = metadata.packages_distributions().get(package, [])
+    if names:
+        return names[0], metadata.version(names[0])
+    if package.startswith("vtp_"):  # an editable install lists no files: built-in packages come with vtp itself
+        return "vtp-core", vtp.__version__
+    return package, "unknown"

@@ -1,0 +1,121 @@
+"""What the encoders over transformers share: loading by name or path with errors that say what to do, saved
+configurations, layer numbers.
+
+Only the encoder modules import this, and so transformers: it takes seconds and is never needed to list what is
+installed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from vtp.errors import ConfigError
+
+__all__ = ["checkpoint_blocks", "layer_of_huggingface", "load", "load_weights", "saved_folder"]
+
+T = TypeVar("T")
+
+
+def load(encoder: str, model: str, what: str, make: Callable[[], T]) -> T:
+    """Run ``make``, one of the ``from_pretrained`` of transformers, and say in plain words what to do when it cannot
+    find ``model``.
+
+    Args:
+        encoder: registered name of the encoder, for the message.
+        model: hub name or local folder.
+        what: ``"configuration"``, ``"tokenizer"`` or ``"weights"``.
+
+    Raises:
+        ConfigError: no such folder, no such hub model, or no network.
+    """
+    try:
+        return make()
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        ImportError,
+    ) as error:  # what transformers raises for missing, odd and unknown
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if os.path.isdir(model):
+            hint = f"The folder is read as one written by save_pretrained; check that it holds the {what}."
+        elif model.startswith((".", "/", "~")) or model.count("/") > 1:
+            hint = f"There is no folder {model}. Give the path of a model folder, or the name of a model on the hub."
+        else:
+            hint = (
+                f"It is no local folder, and the hub gave nothing. Without network: download it elsewhere "
+                f"(`hf download {model} --local-dir FOLDER`) and give model=FOLDER; or choose the encoder 'tiny', "
+                "which downloads nothing."
+            )
+        raise ConfigError(f"encoder {encoder}: cannot load the {what} of {model!r} ({reason}). {hint}") from error
+
+
+def load_weights(encoder: str, cls: Any, model: str, **options: Any) -> PreTrainedModel:
+    """``cls.from_pretrained(model)`` in float32 that refuses to leave a part of the encoder at random values.
+
+    from_pretrained renames the keys of old checkpoints itself; only its own report tells whether everything was found.
+    A pooler may be missing: it is not used. Sizes that do not fit are an error.
+
+    Raises:
+        ConfigError: weights are missing, or have other shapes than the configuration asks for.
+    """
+    options = {"dtype": torch.float32, "output_loading_info": True} | options
+    found, report = load(encoder, model, "weights", lambda: cls.from_pretrained(model, **options))
+    missing = sorted(key for key in report["missing_keys"] if "pooler" not in key)
+    wrong = sorted(str(key) for key in report.get("mismatched_keys", ()))
+    if missing or wrong:
+        some = ", ".join((missing + wrong)[:5])
+        raise ConfigError(
+            f"encoder {encoder}: the weights of {model!r} do not fill the model: {len(missing)} missing and "
+            f"{len(wrong)} of another shape ({some}, ...). Is it the right kind of model? "
+            "pretrained=false starts from random weights on purpose."
+        )
+    result: PreTrainedModel = found
+    return result
+
+
+def saved_folder(encoder: str, folder: Path | None) -> str | None:
+    """The folder of saved assets as transformers wants it, or None when nothing is being restored.
+
+    Raises:
+        ConfigError: if the checkpoint should hold it and does not.
+    """
+    if folder is None:
+        return None
+    if not folder.is_dir():
+        raise ConfigError(
+            f"encoder {encoder}: the checkpoint lacks the folder {folder}. Copy the checkpoint as a whole."
+        )
+    return str(folder)
+
+
+def checkpoint_blocks(model: PreTrainedModel) -> None:
+    """Recompute activations in the backward pass, without re-entrance (which loses gradients when the input needs
+    none).
+    """
+    enable = (
+        getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    )  # before 5.2x
+    enable({"use_reentrant": False})
+
+
+def layer_of_huggingface(name: str, depth: int) -> int:
+    """Layer of a parameter for learning-rate decay: 0 embeddings, 1..depth layers, depth + 1 behind them."""
+    numbered = re.search(r"(?:layer|layers|block|blocks|h)\.(\d+)\.", name)
+    if numbered:
+        return int(numbered.group(1)) + 1
+    return 0 if "embed" in name else depth + 1
+
+
+def drop_pooler(model: nn.Module) -> None:
+    """Remove the pooler of a BERT-like model: we pool ourselves, and a parameter without gradient stops DDP."""
+    if isinstance(getattr(model, "pooler", None), nn.Module):
+        model.pooler = None

@@ -1,0 +1,146 @@
+"""``timm``: any image model of timm, frame by frame.
+
+    video   (B, T, 3, H, W)   float, normalised as the image model was trained
+    tokens  (B, N, D)         N = T * H' * W' patches, T frames, or 1 clip
+
+Frames meet only in the fusion encoder, or in the temporal pooling.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, cast
+
+import timm
+import torch
+from timm.data import resolve_model_data_config
+from timm.models import group_parameters
+from torch import Tensor, nn
+
+from vtp.errors import ConfigError
+from vtp.model.build import BuildContext
+from vtp.registry import did_you_mean
+from vtp.types import Tokens, VideoSpec
+
+__all__ = ["TimmVideo"]
+
+
+class TimmVideo(nn.Module):
+    """An image model over frames.
+
+    Args:
+        model: name in timm (``timm.list_models()``): ResNet, ViT, Swin, PVTv2, ConvNeXt, ...
+        pretrained: True downloads timm's weights once; False starts from random ones. Restoring a checkpoint downloads
+            nothing.
+        frames: frames per clip, T.
+        size: side of the frames in pixels; null is what the model was trained at.
+        tokens: ``frame`` gives one token per frame, ``patch`` all positions of all frames, ``clip`` one token per clip.
+        pooling: with ``tokens=clip``, how frames become a clip: ``mean``, or ``attention`` with a learned query.
+        context: tells whether a checkpoint is being restored.
+    """
+
+    def __init__(
+        self,
+        *,
+        context: BuildContext,
+        model: str = "vit_small_patch16_224",
+        pretrained: bool = False,
+        frames: int = 8,
+        size: int | None = None,
+        tokens: Literal["frame", "patch", "clip"] = "frame",
+        pooling: Literal["mean", "attention"] = "mean",
+    ) -> None:
+        super().__init__()
+        if not timm.is_model(model):
+            known = timm.list_models()
+            raise ConfigError(
+                f"encoder timm: timm {timm.__version__} has no model {model!r}.{did_you_mean(model, known)} "
+                "List them with: python -c 'import timm; print(timm.list_models())'"
+            )
+        self.model: Any = _create(model, pretrained and context.assets is None, size)
+        data = resolve_model_data_config(self.model)
+        side = size if size is not None else int(data["input_size"][-1])
+        self.spec = VideoSpec(frames=frames, size=side, mean=_triple(data["mean"]), std=_triple(data["std"]))
+        self.tokens = tokens
+        if tokens == "patch":
+            _drop_head(self.model)
+        self.model.eval()
+        with torch.no_grad():  # asked, not read off: the head's pooling changes the width in some families
+            self.width = int(self._encode(torch.zeros(1, 3, side, side)).shape[-1])
+        self.model.train()
+        self.depth, self._layers = _layers(self.model)
+        self.query = None
+        if tokens == "clip" and pooling == "attention":
+            self.query = nn.Parameter(torch.zeros(self.width))  # starts as the mean
+
+    def forward(self, video: Tensor) -> Tokens:
+        """(B, T, 3, H, W) -> Tokens (B, N, D)."""
+        frames = video.shape[1]
+        x = self._encode(video.flatten(0, 1)).unflatten(0, (-1, frames)).flatten(1, 2)
+        if self.tokens == "clip":
+            logits = x.new_zeros(x.shape[:2]) if self.query is None else x @ self.query * self.width**-0.5
+            x = (x * logits.softmax(dim=1)[..., None]).sum(dim=1, keepdim=True)
+        real = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
+        return Tokens(x, real, (1,) if self.tokens == "clip" else (frames,) if self.tokens == "frame" else None)
+
+    def layer_of(self, name: str) -> int:
+        """Layer of a parameter for learning-rate decay, by timm's own grouping: 0 stem, 1..depth stages or blocks,
+        depth + 1 behind them.
+        """
+        return self._layers.get(name.removeprefix("model."), self.depth + 1)
+
+    def gradient_checkpointing_enable(self) -> None:
+        """Recompute the stages in the backward pass, where the model can."""
+        self.model.set_grad_checkpointing(True)
+
+    def _encode(self, images: Tensor) -> Tensor:
+        """(I, 3, H, W) -> (I, P, D): one pooled vector per image, or its positions without cls and register tokens."""
+        if self.tokens != "patch":
+            return cast("Tensor", self.model(images)).flatten(1).unsqueeze(1)
+        features = cast("Tensor", self.model.forward_features(images))
+        if features.dim() == 3:
+            return features[:, getattr(self.model, "num_prefix_tokens", 0) :]
+        if str(getattr(self.model, "output_fmt", "NCHW")).endswith("NHWC"):
+            return features.flatten(1, 2)
+        return features.flatten(2).transpose(1, 2)
+
+
+def _create(model: str, pretrained: bool, size: int | None) -> nn.Module:
+    options: dict[str, Any] = {"pretrained": pretrained, "num_classes": 0}
+    try:
+        if size is None:
+            return timm.create_model(model, **options)
+        try:
+            return timm.create_model(model, img_size=size, **options)
+        except TypeError:  # convolutional families take any size and no such argument
+            return timm.create_model(model, **options)
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        hint = (
+            "Without network: use pretrained=false, or fill the Hugging Face cache on this machine first."
+            if pretrained
+            else "Check the size: it must suit the patches and windows of this model."
+        )
+        raise ConfigError(f"encoder timm: cannot create {model!r} ({reason}). {hint}") from error
+
+
+def _drop_head(model: Any) -> None:
+    """Remove what only the pooled output passes: a parameter that never gets a gradient stops DDP."""
+    for name in ("head", "fc_norm", "attn_pool", "head_drop", "conv_head", "global_pool"):
+        part = getattr(model, name, None)
+        if isinstance(part, nn.Module) and any(True for _ in part.parameters()):
+            setattr(model, name, nn.Identity())
+
+
+def _layers(model: Any) -> tuple[int, dict[str, int]]:
+    """Depth, and parameter name -> layer, as timm groups them."""
+    matcher = getattr(model, "group_matcher", None)
+    names = [name for name, _ in model.named_parameters()]
+    if matcher is None:
+        return 0, dict.fromkeys(names, 0)
+    layers = {str(k): int(v) for k, v in group_parameters(model, matcher(coarse=False), reverse=True).items()}
+    return max(max(layers.values(), default=0) - 1, 0), layers
+
+
+def _triple(values: Any) -> tuple[float, float, float]:
+    r, g, b = (float(v) for v in values)
+    return r, g, b

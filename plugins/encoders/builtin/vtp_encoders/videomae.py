@@ -1,0 +1,122 @@
+"""``videomae``: plain ViT over tubelets with joint space-time attention (VideoMAE, arXiv:2203.12602), by transformers.
+
+video    (B, T, 3, H, W)   float, ImageNet-normalised
+tokens   (B, N, D)         N = T / tubelet * (H / patch) * (W / patch), time slowest
+visible  (B, N_vis, D)     only if a mask is given
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from transformers import VideoMAEConfig, VideoMAEModel
+
+from vtp.errors import ConfigError
+from vtp.model.blocks import visible_index
+from vtp.model.build import BuildContext
+from vtp.types import Tokens, VideoSpec
+from vtp_encoders.huggingface import checkpoint_blocks, layer_of_huggingface, load, load_weights, saved_folder
+
+__all__ = ["PRESETS", "VideoMAE"]
+
+NAME = "videomae"
+PRESETS = {
+    "tiny": (192, 4, 3),
+    "small": (384, 12, 6),
+    "base": (768, 12, 12),
+    "large": (1024, 24, 16),
+}  # width, depth, heads
+
+
+class VideoMAE(nn.Module):
+    """VideoMAE's encoder, from a checkpoint or from scratch.
+
+    Args:
+        model: hub name (``MCG-NJU/videomae-base``) or folder written by ``save_pretrained``; null builds ``preset``
+            from scratch.
+        pretrained: with ``model``: False takes the architecture only, with random weights.
+        preset: without ``model``: tiny (width 192, depth 4), small (384, 12), base (768, 12) or large (1024, 24).
+        frames, size, tubelet, patch: without ``model``: frames per clip, pixels per side, frames and pixels per token.
+        context: gives the saved configuration when a checkpoint is restored; then nothing is downloaded.
+    """
+
+    def __init__(
+        self,
+        *,
+        context: BuildContext,
+        model: str | None = None,
+        pretrained: bool = True,
+        preset: Literal["tiny", "small", "base", "large"] = "base",
+        frames: int = 16,
+        size: int = 224,
+        tubelet: int = 2,
+        patch: int = 16,
+    ) -> None:
+        super().__init__()
+        saved = saved_folder(NAME, context.assets_of("encoders/video"))
+        source = saved or (os.path.expanduser(model) if model else None)
+        if source is None:
+            config = _config(preset, frames, size, tubelet, patch)
+        else:
+            config = load(NAME, source, "configuration", lambda: VideoMAEConfig.from_pretrained(source))
+        if source is not None and saved is None and pretrained:
+            self.model: Any = load_weights(NAME, VideoMAEModel, source)
+        else:
+            self.model = VideoMAEModel(config)
+        self.spec = VideoSpec(frames=config.num_frames, size=_side(config.image_size))
+        self.width = int(config.hidden_size)
+        self.depth = int(config.num_hidden_layers)
+        side = self.spec.size // _side(config.patch_size)
+        self.grid = (config.num_frames // config.tubelet_size, side, side)
+
+    def forward(self, video: Tensor, mask: Tensor | None = None) -> Tokens:
+        """(B, T, 3, H, W) -> Tokens (B, N, D); with ``mask`` (bool (B, N), True = hidden; every row hides the same
+        number) hidden tokens are dropped right behind the patch embedding, and ``index`` tells which are left.
+        """
+        index = None if mask is None else visible_index(mask)
+        hidden = self.model(pixel_values=video, bool_masked_pos=mask).last_hidden_state
+        real = torch.ones(hidden.shape[:2], dtype=torch.bool, device=hidden.device)
+        return Tokens(hidden, real, self.grid, index)
+
+    def layer_of(self, name: str) -> int:
+        """Layer of a parameter for learning-rate decay: 0 patch embedding, 1..depth layers, depth + 1 the final
+        norm.
+        """
+        return layer_of_huggingface(name, self.depth)
+
+    def gradient_checkpointing_enable(self) -> None:
+        """Recompute the layers in the backward pass."""
+        checkpoint_blocks(self.model)
+
+    def save_assets(self, directory: Path) -> None:
+        """Write the configuration, so that a checkpoint can be loaded without the hub."""
+        self.model.config.save_pretrained(directory)
+
+
+def _config(preset: str, frames: int, size: int, tubelet: int, patch: int) -> VideoMAEConfig:
+    if frames % tubelet or size % patch:
+        raise ConfigError(
+            f"encoder {NAME}: frames={frames} must be a multiple of tubelet={tubelet} and size={size} of "
+            f"patch={patch}, because tokens are whole {tubelet}x{patch}x{patch} tubelets. Nearest valid: "
+            f"frames={max(frames // tubelet, 1) * tubelet}, size={max(size // patch, 1) * patch}."
+        )
+    width, depth, heads = PRESETS[preset]
+    return VideoMAEConfig(
+        image_size=size,
+        patch_size=patch,
+        num_frames=frames,
+        tubelet_size=tubelet,
+        hidden_size=width,
+        num_hidden_layers=depth,
+        num_attention_heads=heads,
+        intermediate_size=4 * width,
+        use_mean_pooling=False,
+    )
+
+
+def _side(size: Any) -> int:
+    return int(size[0] if isinstance(size, (list, tuple)) else size)
