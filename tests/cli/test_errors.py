@@ -1,0 +1,79 @@
+"""A mistake on the command line gets one helpful line and exit code 2, before anything is built; no folder is left."""
+
+import pytest
+
+from vtp.cli.main import main
+
+MISTAKES = {
+    "task": (["task=msrvtt_qaa"], ["'msrvtt_qaa'", "Did you mean 'msrvtt_qa'", "msrvtt_retrieval"]),
+    "dataset": (["task=msrvtt_qa", "dataset=shape"], ["'shape'", "Did you mean 'shapes'"]),
+    "dataset key": (["task=msrvtt_qa", "dataset=shapes", "dataset.seeed=3"], ["'dataset.seeed'", "'seed'"]),
+    "objective": (["task=msrvtt_qa", "objective=[vtcc]"], ["'vtcc'", "Did you mean 'vtc'"]),
+    "encoder": (["task=msrvtt_qa", "encoder/video=videomea"], ["'videomea'", "Did you mean 'videomae'"]),
+    "encoder key": (["task=msrvtt_qa", "encoder.video.widht=3"], ["'encoder.video.widht'", "'width'"]),
+    "group": (["taks=msrvtt_qa"], ["'taks'", "'task'"]),
+    "train key": (["task=msrvtt_qa", "train.stesp=3"], ["'train.stesp'", "'steps'"]),
+    "train value": (["task=msrvtt_qa", "train.lr=fast"], ["train.lr", "'fast'", "Float"]),
+    "grammar": (["task=msrvtt_qa", "train.betas=[0.9,"], ["train.betas=[0.9,"]),
+    "no task": ([], ["choose a task", "vtp list task"]),
+    "mode": (["task=msrvtt_qa", "mode=trian"], ["mode=trian", "train, eval, predict"]),
+    "checkpoint": (
+        ["task=msrvtt_qa", "dataset=shapes", "mode=eval", "checkpoint=nowhere/run"],
+        ["nowhere/run", "no such checkpoint"],
+    ),
+    "eval without checkpoint": (["task=msrvtt_qa", "dataset=shapes", "mode=eval"], ["checkpoint="]),
+    "root": (["task=msrvtt_qa", "dataset.root=nowhere"], ["nowhere", "dataset=shapes"]),
+    "restart": (["task=msrvtt_qa", "dataset=shapes", "restart=true"], ["restart=true", "resume=PATH"]),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_gets_one_helpful_line(mistake, tmp_path, monkeypatch, capsys):
+    arguments, words = MISTAKES[mistake]
+    monkeypatch.chdir(tmp_path)
+    assert main(["run", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("vtp run: ") and "Traceback" not in error
+    for word in words:
+        assert word in error
+    assert not list(tmp_path.rglob("run.json"))
+    assert not [p for p in tmp_path.rglob("*") if p.is_file()]
+
+
+def test_several_mistakes_are_told_at_once(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["data.workers=-1", "data.on_leak=ignore", "train.lr=-1", "train.steps=5", "mode=nothing"]
+    assert main(["run", "task=msrvtt_qa", "dataset=shapes", *arguments]) == 2
+    error = capsys.readouterr().err
+    for word in ("data.workers=-1", "data.on_leak='ignore'", "mode=nothing"):
+        assert word in error
+
+
+def test_unknown_command(capsys):
+    assert main(["rnu"]) == 2
+    assert "Did you mean 'run'" in capsys.readouterr().err
+
+
+def test_option_of_two_plugins_is_refused(install, tmp_path, monkeypatch, capsys):
+    """hydra would take the first file of that name without a word."""
+    install("mine", "", files={"conf/objective/qa.yaml": "# @package objectives.qa\nname: mlm\nweight: 1.0\n"})
+    monkeypatch.chdir(tmp_path)
+    assert main(["run", "task=msrvtt_qa", "dataset=shapes"]) == 2
+    error = capsys.readouterr().err
+    assert "objective=qa is offered by objectives and mine" in error and "VTP_BLOCK_PLUGINS=mine" in error
+
+
+def test_an_option_whose_plugin_is_broken_says_so(install, tmp_path, monkeypatch, capsys):
+    from vtp.plugins import host
+
+    options = "# @package objectives.mine\nname: mine\nweight: 1.0\n"
+    install("mine", "import nothing_of_that_name", files={"conf/objective/mine.yaml": options})
+    monkeypatch.chdir(tmp_path)
+    host.cache_clear()
+    try:
+        size = ["dataset=shapes", "dataset.size=tiny", f"dataset.root={tmp_path / 'shapes'}"]
+        assert main(["run", "task=msrvtt_qa", *size, "objective=[qa,mine]", "train.steps=1"]) == 2
+    finally:
+        host.cache_clear()
+    error = capsys.readouterr().err
+    assert "'mine'" in error and "nothing_of_that_name" in error and "broken" in error
