@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -66,6 +66,10 @@ class VideoInfo:
     def count(self) -> int:
         """Number of frames, D."""
         return len(self.timestamps)
+
+    def cut(self, first: int, last: int, end: float) -> VideoInfo:
+        """The same stream with only the frames [first, last), shown until ``end``."""
+        return replace(self, timestamps=self.timestamps[first:last], end=end)
 
     def positions(self, times: npt.NDArray[np.generic]) -> npt.NDArray[np.int64]:
         """Frames that ``times`` mean: integers are positions already, floats are seconds and mean the frame shown at

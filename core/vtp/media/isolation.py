@@ -60,6 +60,7 @@ class MediaReader:
         self.isolate = isolate
         self.memory_mb = memory_mb
         self._target = find_backend(backend)
+        self._child: _Child | None = None
         self._forget()
 
     def read(
@@ -110,7 +111,7 @@ class MediaReader:
         self._forget()
 
     def _forget(self) -> None:
-        self._child: _Child | None = None
+        self._child = None
         self._decoder: Decoder | None = None
         self._pid = os.getpid()
         self._lock = threading.Lock()
@@ -257,13 +258,12 @@ class _Child:
             clip.waveform = self._copy(np.float32, waveform, offset)
         return clip
 
-    def _copy(self, dtype: type, shape: Any, offset: int) -> npt.NDArray[Any]:
-        array = np.empty(shape, dtype)
-        if array.nbytes:
-            view = memoryview(array).cast("B")
-            done = 0
-            while done < len(view):
-                done += os.preadv(self.memory, [view[done:]], offset + done)
+    def _copy(self, dtype: type[np.generic], shape: Any, offset: int) -> npt.NDArray[Any]:
+        array: npt.NDArray[Any] = np.empty(shape, dtype)
+        data: Any = array.reshape(-1).view(np.uint8)
+        done = 0
+        while done < len(data):
+            done += os.preadv(self.memory, [data[done:]], offset + done)
         return array
 
     def post_mortem(self) -> tuple[str, str]:

@@ -75,7 +75,8 @@ def dense(
     first = 0
     if spare > 0:
         first = spare // 2 if generator is None else int(generator.integers(spare + 1))
-    return np.minimum(first + stride * np.arange(frames), info.count - 1)
+    window: Picks = np.minimum(first + stride * np.arange(frames), info.count - 1)
+    return window
 
 
 def every(
@@ -108,7 +109,8 @@ def simvtp_pretrain_legacy(
 def _simvtp_window(count: int, frames: int, stride: int, generator: np.random.Generator | None, last: int) -> Picks:
     spare = count - frames * stride
     if spare < 0:
-        return stride * np.minimum(np.arange(frames), last // stride)
+        window: Picks = np.minimum(stride * np.arange(frames), last // stride * stride)
+        return window
     offset = spare // 2 if generator is None else int(generator.integers(spare + 1))
     return offset + stride * np.arange(frames)
 
@@ -141,9 +143,12 @@ def simvtp_finetune_legacy(
     span, count = frames * stride, info.count
     if count > span:
         end = (span + count) // 2 if generator is None else int(generator.integers(span, count))
-        return np.minimum(np.linspace(end - span, end, frames).astype(np.int64), end - 1)
+        window: Picks = np.minimum(np.linspace(end - span, end, frames).astype(np.int64), end - 1)
+        return window
     points = np.linspace(0, count, min(count // stride, frames))
-    return np.minimum(np.concatenate([points, np.full(frames - len(points), count)]).astype(np.int64), count - 1)
+    points = np.concatenate([points, np.full(frames - len(points), count)]).astype(np.int64)
+    padded: Picks = np.minimum(points, count - 1)
+    return padded
 
 
 def multi_clip(info: VideoInfo, *, frames: int, stride: int | None = None, clips: int) -> npt.NDArray[np.int64]:

@@ -125,7 +125,8 @@ class _Erase(torch.nn.Module):
                 top = int(torch.randint(height - tall + 1, ()))
                 left = int(torch.randint(width - wide + 1, ()))
                 noise = torch.randint(256, (3, tall, wide), dtype=torch.uint8)
-                return v2.functional.erase(clip, top, left, tall, wide, noise)
+                erased: torch.Tensor = v2.functional.erase(clip, top, left, tall, wide, noise)
+                return erased
         return clip
 
 
