@@ -178,8 +178,8 @@ class Evaluator:
             drop: modalities to withhold from the model.
             what: plural noun for messages.
             label: of the progress bar; default ``what``.
-            strict: apply ``max_missing``; False for an ablation, where items that a withheld modality leaves empty are a
-                finding and no fault of the files.
+            strict: apply ``max_missing``. False for an ablation, where items that a withheld modality leaves empty are
+                a finding and no fault of the files.
 
         Raises:
             RunError: ids repeat, get lost or turn up twice, or ``f`` returns tensors of another number of rows.

@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import csv
+import hashlib
+from pathlib import Path
+
+import pytest
+
+import vtp_tasks
+from vtp.errors import ConfigError
+from vtp.eval.protocol import Protocol, canonical_lines, canonical_text, sha256_lines
+from vtp.types import MediaRef, Sample
+
+FOLDER = Path(vtp_tasks.__file__).parent / "protocols"
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with open(path, encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def retrieval_pairs(shared_data: Path) -> list[Sample]:
+    return [
+        Sample(r["key"], MediaRef(f"{r['video_id']}.mp4"), None, (r["sentence"],), {}, {"video_id": r["video_id"]})
+        for r in rows(shared_data / "annotations/msrvtt/MSRVTT_JSFUSION_test.csv")
+    ]
+
+
+def questions(shared_data: Path, split: str) -> list[Sample]:
+    return [
+        Sample(r["qid"], None, None, (r["question"],), {"answer": r["answer"]}, {"video_id": f"video{r['video']}"})
+        for r in rows(shared_data / f"annotations/msrvtt_qa/{split}.csv")
+    ]
+
+
+def test_the_canonical_form_is_what_the_documentation_says():
+    assert canonical_text("  What is\tHE doing ? ") == "what is he doing"
+    samples = [
+        Sample("2", texts=("Who?",), labels={"answer": "Man"}, extra={"video_id": "video9"}),
+        Sample("1", texts=("a", "B"), labels={"answer": "x"}, extra={"video_id": "video10"}),
+    ]
+    assert canonical_lines(samples, "videos") == ["video10", "video9"]
+    assert canonical_lines(samples, "queries") == ["video9\twho", "video10\ta", "video10\tb"]
+    assert canonical_lines(samples, "questions") == ["video9\twho\tman", "video10\ta\tx"]
+    assert sha256_lines(["b", "a"]) == hashlib.sha256(b"a\nb\n").hexdigest()
+
+
+@pytest.mark.data
+def test_the_real_1ka_annotation_is_recognised_in_any_order(shared_data):
+    protocol = Protocol.find("msrvtt_1ka", FOLDER)
+    pairs = retrieval_pairs(shared_data)
+    match = protocol.match(pairs[::-1], "msrvtt", "test")
+    assert match.official and match.name == "msrvtt_1ka" and not match.unverified()
+    assert match.counts == {"videos": 1000, "queries": 1000}
+
+
+@pytest.mark.data
+def test_one_changed_word_is_not_the_official_set(shared_data):
+    protocol = Protocol.find("msrvtt_1ka", FOLDER)
+    pairs = retrieval_pairs(shared_data)
+    first = pairs[0]
+    changed = [Sample(first.id, first.video, None, ("a person is connecting a thing",), {}, first.extra), *pairs[1:]]
+    match = protocol.match(changed, "msrvtt", "test")
+    assert not match.official and "the queries are not the official ones" in match.line()
+    assert "999 videos instead of 1,000" in protocol.match(pairs[1:], "msrvtt", "test").line()
+
+
+@pytest.mark.data
+def test_the_real_qa_test_set_is_recognised_with_and_without_question_marks(shared_data):
+    protocol = Protocol.find("msrvtt_qa", FOLDER)
+    test = questions(shared_data, "test")
+    assert protocol.match(test, "msrvtt", "test").official
+    json_like = [Sample(s.id, None, None, (f"{s.texts[0]}?",), s.labels, s.extra) for s in test]
+    assert protocol.match(json_like, "msrvtt", "test").official
+    validation = protocol.match(questions(shared_data, "val"), "msrvtt", "val")
+    assert not validation.official and validation.name == "msrvtt_qa@msrvtt:val"
+    assert "12,278 questions instead of 72,821" in validation.line()
+
+
+@pytest.mark.data
+def test_training_lists_are_named(shared_data):
+    protocol = Protocol.find("msrvtt_1ka", FOLDER)
+    for name, file in (("train.9k", "train.9k"), ("train.7k", "train.7k"), ("train.full", "train.full")):
+        media = [row["video_id"] for row in rows(shared_data / f"annotations/msrvtt/MSRVTT_{file}.csv")]
+        assert protocol.train_list(media) == name and len(media) == protocol.train_lists[name]["videos"]
+        assert protocol.train_list(media[1:]) is None
+
+
+@pytest.mark.data
+def test_the_full_test_set_names_what_could_not_be_verified(shared_data):
+    protocol = Protocol.find("msrvtt_full", FOLDER)
+    media = [row["video_id"] for row in rows(shared_data / "annotations/msrvtt/MSRVTT_test.full.csv")]
+    samples = [Sample(name, None, None, ("one", "two"), {}, {"video_id": name}) for name in media]
+    match = protocol.match(samples, "msrvtt", "test")
+    assert match.official and match.unverified() == ["queries"]
+
+
+def test_generated_data_is_never_the_official_set():
+    match = Protocol.find("msrvtt_qa", FOLDER).match([Sample("1", texts=("what?",))], "shapes-small-0", "test")
+    assert match.name == "msrvtt_qa@shapes-small-0" and "the data set is shapes-small-0, not msrvtt" in match.line()
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_protocol_is_complete(path):
+    protocol = Protocol.load(path)
+    assert protocol.name == path.stem and protocol.split == "test" and protocol.ties == "expected"
+    assert protocol.kind in ("qa", "retrieval") and protocol.metrics and protocol.frames and protocol.source
+    hashes = [*protocol.sha256.values(), *(facts["sha256"] for facts in protocol.train_lists.values())]
+    assert all(len(value) == 64 and int(value, 16) >= 0 for value in hashes)
+    assert set(protocol.sha256) <= set(protocol.counts)
+
+
+def test_an_unknown_protocol_lists_the_known_ones_and_a_path_is_taken(tmp_path):
+    with pytest.raises(ConfigError, match="Known: msrvtt_1ka, msrvtt_full, msrvtt_qa"):
+        Protocol.find("msrvtt1ka", FOLDER)
+    own = tmp_path / "mine.yaml"
+    own.write_text("{name: mine, title: t, dataset: d, kind: qa, split: test, counts: {questions: 1}}")
+    assert Protocol.find(str(own), FOLDER).name == "mine"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name: x", "keys missing or unknown: counts, dataset"),
+        ("[1]", "not a mapping"),
+        ("a: [", "cannot be read"),
+        ("{name: x, title: t, dataset: d, kind: qa, split: test, counts: {}, tie: x}", "keys missing or unknown: tie"),
+    ],
+)
+def test_a_broken_protocol_file_is_explained(tmp_path, text, message):
+    path = tmp_path / "broken.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        Protocol.load(path)
