@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from vtp.errors import ConfigError
+from vtp.model.model import VTPModel
+from vtp.model.objective import ContrastiveObjective, Objective, masked_mean
+from vtp.types import LossOutput
+
+
+class Length(Objective):
+    """Mean square of the pooled video feature."""
+
+    needs = frozenset({"video"})
+
+    def forward(self, ctx):
+        return LossOutput(masked_mean(ctx.pooled("video").square().mean(1), self.rows(ctx)), self.rows(ctx).sum())
+
+
+class Sounding(Length):
+    needs = frozenset({"audio"})
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(4, 1)
+
+    def forward(self, ctx):
+        return LossOutput(masked_mean(self.head(ctx.pooled("audio"))[:, 0], self.rows(ctx)), self.rows(ctx).sum())
+
+
+class Spread(ContrastiveObjective):
+    """Variance of text features over all rows."""
+
+    needs = frozenset({"text"})
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1))
+
+    def features(self, ctx):
+        return {"text": ctx.pooled("text"), "scale": self.scale * 1.0}
+
+    def loss_from_features(self, features):
+        text = features["text"]
+        return LossOutput(features["scale"].mean() * text.var(0).sum(), torch.tensor(len(text)))
+
+
+@pytest.fixture
+def trained(stubs):
+    torch.manual_seed(0)
+    encoders = {"text": stubs.Words(), "video": stubs.Frames(), "audio": stubs.Sound(), "fusion": stubs.Sum()}
+    objectives = {"length": Length(), "sounding": Sounding(), "spread": Spread()}
+    return VTPModel(encoders, objectives, {"spread": 0.5})
+
+
+def test_losses_by_name_not_yet_weighted(trained, make_batch):
+    out = trained(make_batch())
+    assert list(out) == ["length", "sounding", "spread"]
+    assert trained.weights == {"length": 1.0, "sounding": 1.0, "spread": 0.5}
+    torch.testing.assert_close(trained(make_batch(), names=["spread"])["spread"].loss, out["spread"].loss)
+    assert [int(o.weight) for o in out.values()] == [3, 2, 3]  # one row has no sound
+
+
+def test_features_of_the_contrastive_ones_give_the_same_loss(trained, make_batch):
+    batch = make_batch(4)
+    whole = trained(batch)["spread"].loss
+    halves = [trained(batch.rows(a, a + 2), run="features")["spread"] for a in (0, 2)]
+    joined = {name: torch.cat([half[name] for half in halves]) for name in halves[0]}
+    assert set(trained(batch, run="features")) == {"spread"}
+    torch.testing.assert_close(trained.objectives["spread"].loss_from_features(joined).loss, whole)
+
+
+def test_a_function_sees_the_context(trained, make_batch):
+    out = trained(make_batch(), run=lambda ctx: {"video": ctx.pooled("video"), "n": len(ctx.batch)})
+    assert out["video"].shape == (3, 4) and out["n"] == 3
+
+
+def test_weighted_counts_make_micro_batches_equal_to_the_whole(trained, make_batch):
+    batch = make_batch(6)
+    whole = trained(batch, names=["sounding"])["sounding"]
+    parts = [trained(batch.rows(a, b), names=["sounding"])["sounding"] for a, b in [(0, 1), (1, 2), (2, 6)]]
+    assert [int(part.weight) for part in parts] == [1, 0, 4]
+    total = sum(part.loss * part.weight for part in parts) / sum(part.weight for part in parts)
+    torch.testing.assert_close(total, whole.loss)
+
+
+@pytest.mark.parametrize("run", ["loss", "function"])
+def test_every_parameter_gets_a_gradient_whatever_is_used(trained, make_batch, run):
+    batch = make_batch(1)
+    batch.present["audio"][:] = False
+    if run == "loss":
+        loss = trained(batch, names=["sounding"])["sounding"].loss  # needs what is not there
+        others = list(trained.parameters())
+    else:
+        loss = trained(batch, run=lambda ctx: {"n": 3, "out": ctx.pooled("audio").sum() * 0})["out"]
+        others = list(trained.encoders.parameters())
+    assert loss.item() == 0.0
+    loss.backward()
+    for parameter in others:
+        assert parameter.grad is not None and (parameter.grad == 0).all()
+
+
+def test_unused_parts_do_not_change_the_loss(trained, make_batch):
+    alone = VTPModel({"video": trained.encoders["video"]}, {"length": trained.objectives["length"]})
+    torch.testing.assert_close(
+        trained(make_batch(), names=["length"])["length"].loss, alone(make_batch())["length"].loss, rtol=0, atol=0
+    )
+
+
+def test_evaluation_functions_get_their_result_untouched(trained, make_batch):
+    trained.eval()
+    out = trained(make_batch(), run=lambda ctx: {"x": ctx.pooled("video").detach()})
+    assert not out["x"].requires_grad
+
+
+def test_typos_are_refused(trained, make_batch, stubs):
+    with pytest.raises(ConfigError, match="run='features '"):
+        trained(make_batch(), run="features ")
+    with pytest.raises(ConfigError, match="no objective named lenght; it has length, sounding, spread"):
+        trained(make_batch(), names=["lenght"])
+    with pytest.raises(ConfigError, match="no slot named vidoe; the slots are video, audio, text, fusion"):
+        VTPModel({"vidoe": stubs.Frames()})
+
+
+def test_bytes_reach_an_encoder_that_wants_them(model, make_batch):
+    from dataclasses import replace
+
+    model.encoders["video"].spec = replace(model.encoders["video"].spec, layout="uint8")
+    frames = make_batch().inputs["video"]["frames"]
+    assert model.normalize_video(frames) is frames
+
+
+def test_checkpointing_names_the_encoders_that_cannot(model):
+    model.encoders["text"].gradient_checkpointing_enable = lambda: None
+    assert model.gradient_checkpointing_enable() == ["video", "audio", "fusion"]
+
+
+def test_masked_mean():
+    values = torch.tensor([1.0, float("inf"), 3.0], requires_grad=True)
+    assert masked_mean(values, torch.tensor([True, False, True])).item() == 2.0
+    nothing = masked_mean(values, torch.zeros(3, dtype=torch.bool))
+    nothing.backward()
+    assert nothing.item() == 0.0 and (values.grad == 0).all()
+
+
+def test_an_objective_must_say_what_it_does(model, make_batch):
+    from vtp.model.context import ForwardContext
+
+    ctx = ForwardContext(model, make_batch())
+    with pytest.raises(NotImplementedError, match=r"Objective must define forward\(ctx\)"):
+        Objective()(ctx)
+    with pytest.raises(NotImplementedError, match=r"must define features\(ctx\)"):
+        ContrastiveObjective()(ctx)

@@ -1,0 +1,127 @@
+"""A small trained-from-scratch model with every slot filled, and batches for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from vtp.model.build import BuildContext
+from vtp.model.context import ForwardContext
+from vtp.model.model import VTPModel
+from vtp.types import AudioSpec, Batch, Fused, TextSpec, Tokens, VideoSpec
+
+WIDTH, WORDS, LONGEST = 6, 30, 8
+
+
+class Text(nn.Module):
+    width = WIDTH
+    spec = TextSpec(lambda texts: [[2, 3] for _ in texts], 0, 4, 2, 3, (0, 1, 2, 3, 4), WORDS, LONGEST)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = nn.Embedding(WORDS, WIDTH)
+
+    def forward(self, token_ids: Tensor, attention_mask: Tensor) -> Tokens:
+        return Tokens(self.words(token_ids), attention_mask)
+
+
+class Video(nn.Module):
+    width = WIDTH
+    spec = VideoSpec(frames=2, size=4)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.proj = nn.Linear(3, WIDTH)
+
+    def forward(self, video: Tensor) -> Tokens:
+        x = self.proj(video.mean(dim=(-1, -2)))
+        return Tokens(x, torch.ones(x.shape[:2], dtype=torch.bool))
+
+
+class Audio(nn.Module):
+    width = WIDTH
+    spec = AudioSpec(8, 1.0)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.proj = nn.Linear(8, WIDTH)
+
+    def forward(self, waveform: Tensor, lengths: Tensor) -> Tokens:
+        x = self.proj(waveform)[:, None]
+        return Tokens(x, torch.ones(x.shape[:2], dtype=torch.bool))
+
+
+class Fusion(nn.Module):
+    """Every token sees the mean of all real tokens."""
+
+    width = WIDTH
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, tokens: dict[str, Tokens]) -> Fused:
+        x = torch.cat([t.x for t in tokens.values()], 1)
+        mask = torch.cat([t.attention_mask for t in tokens.values()], 1)
+        pooled = self.mix(Tokens(x, mask).pooled()).tanh()
+        return Fused({m: Tokens(t.x + pooled[:, None], t.attention_mask) for m, t in tokens.items()}, pooled)
+
+
+@pytest.fixture
+def context() -> BuildContext:
+    """What constructors of objectives get: all four encoders and an answer list."""
+    torch.manual_seed(0)
+    encoders = {"text": Text(), "video": Video(), "audio": Audio(), "fusion": Fusion()}
+    return BuildContext(encoders=encoders, answers=("red", "blue", "two"))
+
+
+@pytest.fixture
+def make_model(context) -> Callable[..., VTPModel]:
+    """``make_model(vtc=VTC(context=...), ...)``: a model with these objectives."""
+
+    def make(**objectives: nn.Module) -> VTPModel:
+        return VTPModel(context.encoders, objectives, seed=5)
+
+    return make
+
+
+@pytest.fixture
+def make_batch() -> Callable[..., Batch]:
+    """``make_batch(rows, missing={"text": [1]}, answer=[...])``; texts have 1 to 6 words between [CLS] and [SEP]."""
+
+    def make(rows: int = 6, missing: dict[str, list[int]] | None = None, seed: int = 1, **labels: list[int]) -> Batch:
+        generator = torch.Generator().manual_seed(seed)
+        ids = torch.randint(5, WORDS, (rows, LONGEST), generator=generator)
+        lengths = torch.tensor([3 + i % 6 for i in range(rows)])
+        place = torch.arange(LONGEST)
+        mask = place[None] < lengths[:, None]
+        ids[:, 0] = 2
+        ids[place[None] == lengths[:, None] - 1] = 3
+        present = {m: torch.ones(rows, dtype=torch.bool) for m in ("video", "audio", "text")}
+        for modality, absent in (missing or {}).items():
+            present[modality][absent] = False
+        mask &= present["text"][:, None]
+        frames = torch.randint(0, 256, (rows, 2, 4, 4, 3), generator=generator, dtype=torch.uint8)
+        sound = torch.randn(rows, 8, generator=generator)
+        return Batch(
+            ids=[f"clip{i}" for i in range(rows)],
+            inputs={
+                "video": {"frames": frames * present["video"][:, None, None, None, None]},
+                "audio": {"waveform": sound * present["audio"][:, None], "lengths": 8 * present["audio"].long()},
+                "text": {"token_ids": ids * mask, "attention_mask": mask},
+            },
+            present=present,
+            labels={name: torch.tensor(values) for name, values in labels.items()},
+            global_rows=rows,
+        )
+
+    return make
+
+
+@pytest.fixture
+def run() -> Callable[..., ForwardContext]:
+    """``run(model, batch)``: a fresh context."""
+    return ForwardContext

@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from vtp.errors import ConfigError
+from vtp_objectives.vtc import VTC
+from vtp_objectives.vtm import VTM, derange, draw_by_weight
+
+
+@pytest.fixture
+def matching(context):
+    return VTM(context=context)
+
+
+def test_uniform_logits_cost_ln_2(matching, make_model, make_batch):
+    with torch.no_grad():
+        matching.head[0].weight.zero_()
+        matching.head[0].bias.zero_()
+    out = make_model(vtm=matching)(make_batch(5))["vtm"]
+    assert out.loss.item() == pytest.approx(math.log(2), abs=1e-6)
+    assert int(out.weight) == 10
+
+
+def test_loss_is_over_positives_and_negatives(matching, make_model, make_batch, run):
+    model = make_model(vtm=matching)
+    batch = make_batch(6)
+    out = model(batch)["vtm"]
+    ctx = run(model, batch)
+    other = matching._negative_rows(ctx, matching._allowed(ctx))
+    swapped = run(model, make_batch(6))
+    for name, tensor in swapped.batch.inputs["text"].items():
+        swapped.batch.inputs["text"][name] = tensor[other]  # the same pairs, made by hand
+    logits = torch.cat([matching.match_logits(ctx), matching.match_logits(swapped)]).double()
+    labels = torch.tensor([1] * 6 + [0] * 6)
+    assert out.loss.item() == pytest.approx(cross_entropy(logits, labels).item(), rel=1e-6)
+    assert out.metrics["accuracy"].item() == pytest.approx((logits.argmax(1) == labels).double().mean().item())
+    assert sorted(other.tolist()) == list(range(6)) and (other != torch.arange(6)).all()
+
+
+@pytest.mark.parametrize("batch", [2, 3, 8, 33])
+def test_a_derangement_uses_every_row_once(batch):
+    allowed = ~torch.eye(batch, dtype=torch.bool)
+    seen = set()
+    for _ in range(50):
+        partner = derange(allowed, torch.rand(batch, 2))
+        assert sorted(partner.tolist()) == list(range(batch))
+        assert (partner != torch.arange(batch)).all()
+        seen.add(tuple(partner.tolist()))
+    assert len(seen) > 1 or batch == 2
+
+
+def test_partners_are_always_allowed():
+    for seed in range(200):
+        generator = torch.Generator().manual_seed(seed)
+        group = torch.randint(3, (7,), generator=generator)  # equal groups are no negatives
+        present = torch.rand(7, generator=generator) < 0.7
+        allowed = (group[:, None] != group[None]) & present[:, None] & present[None]
+        partner = derange(allowed, torch.rand(7, 2, generator=generator))
+        has_one = allowed.any(1)
+        assert allowed[torch.arange(7), partner][has_one].all()
+
+
+def test_draws_follow_the_weights():
+    weights = torch.tensor([[0.0, 1.0, 3.0, 0.0]]).repeat(40_000, 1)
+    drawn = draw_by_weight(weights, torch.rand(40_000))
+    counts = torch.bincount(drawn, minlength=4) / 40_000
+    assert counts[0] == counts[3] == 0
+    assert abs(counts[2] - 0.75) < 4 * math.sqrt(0.75 * 0.25 / 40_000)
+    assert draw_by_weight(weights[:1], torch.tensor([0.0])).item() == 1  # never a column of weight 0, also at the edges
+    assert draw_by_weight(weights[:1], torch.tensor([1 - 2**-24])).item() == 2
+
+
+def test_duplicates_and_missing_rows_are_no_negatives(matching, make_model, make_batch, run):
+    batch = make_batch(6, missing={"video": [5]})
+    batch.extra["video_id"] = ["a", "a", "b", "c", "d", "e"]
+    for tensor in batch.inputs["text"].values():
+        tensor[3] = tensor[2]
+    allowed = matching._allowed(run(make_model(vtm=matching), batch))
+    forbidden = {(0, 1), (1, 0), (2, 3), (3, 2)}
+    for i in range(6):
+        for j in range(6):
+            assert allowed[i, j].item() == (i != j and 5 not in (i, j) and (i, j) not in forbidden)
+
+
+@pytest.mark.parametrize("rows, same", [(1, False), (3, True)])
+def test_without_negatives_there_is_no_loss(matching, make_model, make_batch, run, rows, same):
+    model = make_model(vtm=matching)
+    batch = make_batch(rows)
+    if same:
+        batch.extra["video_id"] = ["a"] * rows
+    assert int(matching.count(run(model, batch))) == 0
+    out = model(batch)["vtm"]
+    assert out.loss.item() == 0.0 and int(out.weight) == 0
+    out.loss.backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None and (parameter.grad == 0).all(), name
+
+
+def test_positives_share_the_clean_pass(matching, make_model, make_batch):
+    model = make_model(vtm=matching)
+    passes = []
+    model.encoders["fusion"].register_forward_hook(lambda *a: passes.append(1))
+    model.encoders["video"].register_forward_hook(lambda *a: passes.append(2))
+    model(make_batch(4))
+    assert sorted(passes) == [1, 1, 2]
+
+
+def test_sound_may_go_with_the_text(context, make_model, make_batch, run):
+    objective = VTM(context=context, swap=["text", "audio"])
+    model = make_model(vtm=objective)
+    calls = []
+    fused = model.encoders["fusion"].forward
+    model.encoders["fusion"].forward = lambda tokens: calls.append({m: t.x for m, t in tokens.items()}) or fused(tokens)
+    model(make_batch(4))
+    positive, negative = calls
+    assert torch.equal(positive["video"], negative["video"])
+    assert not torch.equal(positive["audio"], negative["audio"])
+    where = [next(j for j in range(4) if torch.equal(positive["audio"][j], row)) for row in negative["audio"]]
+    assert torch.equal(positive["text"][where], negative["text"])  # from the same rows
+
+
+def test_hard_negatives_are_the_similar_ones(context, make_model, make_batch, run):
+    vtc = VTC(context=context, temperature=0.01)
+    objective = VTM(context=context, negatives="hard")
+    model = make_model(vtc=vtc, vtm=objective)
+    ctx = run(model, make_batch(6))
+    allowed = objective._allowed(ctx)
+    sim = vtc.similarity(ctx, "video", "text").detach().masked_fill(~allowed, -torch.inf)
+    expected = sim.softmax(1)
+    counts = torch.zeros(6, 6)
+    for step in range(300):
+        ctx.batch.step = step
+        counts[torch.arange(6), objective._negative_rows(ctx, allowed)] += 1
+    assert (counts[~allowed] == 0).all()
+    assert ((counts / 300 - expected).abs() < 4 * (expected * (1 - expected) / 300).sqrt() + 1e-3).all()
+
+
+def test_hard_negatives_need_vtc(context, make_model, make_batch):
+    model = make_model(vtm=VTM(context=context, negatives="hard"))
+    with pytest.raises(ConfigError, match=r"negatives=hard needs.*objective=\[vtc,vtm"):
+        model(make_batch(3))
+
+
+def test_mining_does_not_cut_gradients_of_shared_passes(context, make_model, make_batch):
+    model = make_model(vtm=VTM(context=context, negatives="hard"), vtc=VTC(context=context))
+    model(make_batch(4), names=["vtm", "vtc"])["vtm"].loss.backward()  # vtm asks first
+    assert (model.encoders["text"].words.weight.grad != 0).any()
+
+
+def test_draws_are_repeatable_and_change_with_the_step(matching, make_model, make_batch, run):
+    model = make_model(vtm=matching)
+    partners = []
+    for step in (0, 0, 1):
+        ctx = run(model, make_batch(9))
+        ctx.batch.step = step
+        partners.append(matching._negative_rows(ctx, matching._allowed(ctx)).tolist())
+    assert partners[0] == partners[1] != partners[2]
+
+
+@pytest.mark.parametrize("swap", [[], ["video", "text"], ["audio"], ["text", "txt"]])
+def test_swap_must_move_one_side(context, swap):
+    with pytest.raises(ConfigError, match="must hold exactly one of modalities"):
+        VTM(context=context, swap=swap)
+
+
+def test_two_modalities_are_needed(context):
+    with pytest.raises(ConfigError, match="must be two different ones"):
+        VTM(context=context, modalities=["video"])
