@@ -10,6 +10,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+
 from vtp.media import VideoError, VideoInfo, probe, read_clip
 from vtp.media.sampling import uniform
 from vtp.types import MediaRef
