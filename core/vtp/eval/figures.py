@@ -17,12 +17,13 @@ __all__ = ["Strip", "draw_figure"]
 
 # Okabe and Ito's palette: told apart by colour-blind readers as well
 _COLOURS = ("#0072B2", "#999999", "#D5D5D5", "#E69F00", "#CC79A7", "#009E73", "#F0E442", "#56B4E9")
-_FRAMES = 4  # of each clip in the strip
+_FRAMES = 6  # of each clip in its strip
+_COLUMNS = 2  # strips side by side
 
 
 @dataclass(frozen=True, slots=True)
 class Strip:
-    """One clip of the strip.
+    """One clip of the figure.
 
     Attributes:
         frames: uint8 (T, H, W, 3).
@@ -47,7 +48,7 @@ def draw_figure(
     title: str = "",
     note: str = "",
 ) -> None:
-    """Draw one PNG: bars on top, one row of frames per clip below.
+    """Draw one PNG: bars on top, strips of frames below.
 
     Args:
         path: where to write it; replaced in one step.
@@ -55,18 +56,19 @@ def draw_figure(
             missing leaves a gap.
         strips: clips to show.
         title: above the bars.
-        note: below the bars: coverage and protocol.
+        note: second line of the title: coverage and protocol.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow to import; Agg needs no display
     from matplotlib.figure import Figure
 
-    heights = [3.2, *[1.5] * len(strips)]
-    figure = Figure(figsize=(10, sum(heights) + 0.8), layout="constrained")
+    rows = -(-len(strips) // _COLUMNS)
+    heights = [3.2, *[1.35] * rows]
+    figure = Figure(figsize=(11, sum(heights) + 0.9), layout="constrained")
     FigureCanvasAgg(figure)
-    grid = figure.add_gridspec(len(heights), _FRAMES, height_ratios=heights)
+    grid = figure.add_gridspec(len(heights), _COLUMNS, height_ratios=heights)
     _bars(figure.add_subplot(grid[0, :]), chart, title, note)
-    for row, strip in enumerate(strips, start=1):
-        _strip([figure.add_subplot(grid[row, column]) for column in range(_FRAMES)], strip)
+    for i, strip in enumerate(strips):
+        _strip(figure.add_subplot(grid[1 + i // _COLUMNS, i % _COLUMNS]), strip)
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -87,24 +89,25 @@ def _bars(axes: Any, chart: Mapping[str, Mapping[str, float]], title: str, note:
     axes.set_xticks(np.arange(len(groups)), groups)
     axes.set_ylim(0, 105)
     axes.set_ylabel("percent")
-    axes.set_xlabel(note, fontsize=8)
-    axes.set_title(title)
+    axes.set_title(title if not note else f"{title}\n{note}", fontsize=10)
     axes.grid(axis="y", alpha=0.3)
     axes.set_axisbelow(True)
     if chart:
         axes.legend(
-            ncols=min(len(chart), 4), fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.22), frameon=False
+            ncols=min(len(chart), 6), fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.08), frameon=False
         )
 
 
-def _strip(axes: Sequence[Any], strip: Strip) -> None:
+def _strip(axes: Any, strip: Strip) -> None:
+    """Frames side by side with a thin white gap, question and answers above."""
     last = len(strip.frames) - 1
-    chosen = [round(last * i / (len(axes) - 1)) for i in range(len(axes))] if last >= 0 else []
-    for position, cell in enumerate(axes):
-        cell.axis("off")
-        if position < len(chosen):
-            cell.imshow(strip.frames[chosen[position]])
-    truth = "" if strip.answer is None else f"   answer: {strip.answer}"
-    text = f"{textwrap.shorten(strip.question, 90)}{truth}   model: {strip.prediction}"
+    chosen = sorted({round(last * i / (_FRAMES - 1)) for i in range(_FRAMES)}) if last >= 0 else []
+    axes.axis("off")
+    if chosen:
+        gap = np.full((strip.frames.shape[1], max(1, strip.frames.shape[2] // 24), 3), 255, np.uint8)
+        parts = [part for position in chosen for part in (strip.frames[position], gap)]
+        axes.imshow(np.concatenate(parts[:-1], axis=1), interpolation="nearest")
+    truth = "" if strip.answer is None else f"answer: {strip.answer}   "
+    text = f"{textwrap.shorten(strip.question, 78)}\n{truth}model: {strip.prediction}"
     # a dollar sign in a question would start mathematical notation
-    axes[0].set_title(text, loc="left", fontsize=9, color="#00704F" if strip.correct else "#B03000", parse_math=False)
+    axes.set_title(text, loc="left", fontsize=8.5, color="#00704F" if strip.correct else "#B03000", parse_math=False)

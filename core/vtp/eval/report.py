@@ -18,7 +18,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.table import Table as RichTable
 from rich.text import Text
 
@@ -201,18 +201,17 @@ def _git(folder: Path, *arguments: str) -> str:
     return done.stdout
 
 
-def render(table: Table) -> RichTable:
-    """A table for the terminal: first column left, numbers right with two decimals, the last row (the total) in
-    bold."""
-    drawn = RichTable(
-        title=Text(table.title), caption=Text("\n".join(table.notes)), caption_justify="left", title_justify="left"
-    )
+def render(table: Table) -> Group:
+    """A table for the terminal: first column left, numbers right with two decimals, the row ``all`` in bold.
+
+    Title and notes stand on lines of their own, so that a narrow table does not squeeze them.
+    """
+    drawn = RichTable()
     for i, column in enumerate(table.columns):
         drawn.add_column(Text(column), justify="left" if i == 0 else "right")
-    for i, row in enumerate(table.rows):
-        style = "bold" if i == len(table.rows) - 1 and len(table.rows) > 1 else None
-        drawn.add_row(*(Text(_cell(value)) for value in row), style=style)
-    return drawn
+    for row in table.rows:
+        drawn.add_row(*(Text(_cell(value)) for value in row), style="bold" if row[0] == "all" else None)
+    return Group(Text(table.title, style="bold"), drawn, *(Text(f"  {note}") for note in table.notes))
 
 
 def _cell(value: str | float | int | None) -> str:
