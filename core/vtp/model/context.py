@@ -111,7 +111,7 @@ class ForwardContext:
                 must agree on what it is, so put what distinguishes it into the name.
             make: gets the clean inputs and returns those of the view: the same keys with other tensors, optionally
                 ``mask`` (bool (B, N), True = hidden; the encoder then returns visible tokens only) and any further
-                tensors, such as ``labels``, which the encoder does not get.
+                tensors, such as ``labels``, which the encoder does not get unless its ``view_inputs`` names them.
 
         Raises:
             ValueError: if ``make`` wrote into the clean tensors; other objectives would silently read the masked ones.
@@ -186,8 +186,9 @@ class ForwardContext:
         )  # a pass without gradients must not be served as one with
         if key not in self._tokens:
             clean, inputs = self.inputs(modality), self.inputs(modality, view)
-            arguments = {k: v for k, v in inputs.items() if k in clean or k == "mask"}  # not the labels of a view
             encoder: Any = self.model.encoders[modality]
+            taken = {"mask", *getattr(encoder, "view_inputs", ())}  # not the labels of a view
+            arguments = {k: v for k, v in inputs.items() if k in clean or k in taken}
             encode = encoder if stage == "encoded" else encoder.embed
             out = _encode_views(encode, arguments) if modality == "video" else encode(**arguments)
             self._used.add(f"encoders.{modality}")

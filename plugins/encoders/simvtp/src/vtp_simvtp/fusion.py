@@ -1,0 +1,116 @@
+"""``simvtp`` fusion: one vision transformer over [video ; audio ; text], in which nothing tells the modalities apart. A
+single modality passes through the same transformer (``unimodal``), so its features are in the same space.
+
+tokens  dict modality -> Tokens (B, N_m, D_m)
+fused   dict modality -> Tokens (B, N_m, D), behind the final LayerNorm; pooled (B, D)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from math import prod
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from vtp.errors import ConfigError
+from vtp.model.build import BuildContext
+from vtp.types import MODALITIES, Fused, Tokens
+from vtp_simvtp.vit import Blocks, init_weights, shape_of
+
+__all__ = ["POOLINGS", "SharedViT", "pool"]
+
+POOLINGS = ("mean_valid", "mean_all")
+
+
+class SharedViT(nn.Module):
+    """The encoder of SimVTP (arXiv:2212.03490).
+
+    Args:
+        preset: tiny, small, base or large.
+        width, depth, heads: numbers in place of the preset's.
+        mlp_ratio: hidden width of the feed-forward part over D.
+        drop_path: see :class:`vtp_simvtp.vit.Blocks`.
+        init_values: start of LayerScale, 0 = none.
+        pooling: ``mean_valid`` averages real tokens, ``mean_all`` padding too; null is the first, or the second if
+        legacy. legacy: reproduce the numerics of the released code; the objectives of this package follow.
+        context: tells the widths of the encoders. One that differs from D gets a linear layer.
+
+    Attributes:
+        unimodal: True: features of one modality are taken through this encoder as well.
+    """
+
+    unimodal = True
+
+    def __init__(
+        self,
+        *,
+        context: BuildContext,
+        preset: str = "base",
+        width: int | None = None,
+        depth: int | None = None,
+        heads: int | None = None,
+        mlp_ratio: float = 4.0,
+        drop_path: float = 0.0,
+        init_values: float = 0.0,
+        pooling: Literal["mean_valid", "mean_all"] | None = None,
+        legacy: bool = False,
+    ) -> None:
+        super().__init__()
+        shape = shape_of(preset, width, depth, heads)
+        self.width, self.depth, self.legacy = shape.width, shape.depth, legacy
+        self.pooling = check_pooling(pooling, legacy)
+        self.blocks = Blocks(shape.width, shape.depth, shape.heads, mlp_ratio, drop_path, init_values)
+        self.norm = nn.LayerNorm(shape.width, eps=1e-6)
+        encoders: dict[str, Any] = {m: context.encoders[m] for m in MODALITIES if m in context.encoders}
+        self.proj = nn.ModuleDict(
+            {m: nn.Linear(e.width, shape.width) for m, e in encoders.items() if e.width != shape.width}
+        )
+        self._unpadded = {m for m, e in encoders.items() if not getattr(e, "padded", True)}
+        self._clip = prod(getattr(encoders.get("video"), "grid", (0,)))
+        init_weights(self)
+
+    def forward(self, tokens: Mapping[str, Tokens]) -> Fused:
+        """Tokens per modality (R rows each) -> the same behind the transformer, and ``pooled`` (R, D)."""
+        names = [m for m in MODALITIES if m in tokens]
+        parts = [self.proj[m](tokens[m].x) if m in self.proj else tokens[m].x for m in names]
+        mask = torch.cat([tokens[m].attention_mask for m in names], dim=1)
+        # A row without its only modality has no meaning, so unpadded tokens alone need no mask.
+        clips = self._clips(tokens["video"]) if names == ["video"] else 1
+        x = torch.cat([part.to(parts[-1].dtype) for part in parts], dim=1).unflatten(1, (clips, -1)).flatten(0, 1)
+        x = self.norm(self.blocks(x, None if set(names) <= self._unpadded else mask)).view(len(mask), -1, self.width)
+        pieces = x.split([part.shape[1] for part in parts], dim=1)
+        fused = {m: replace(tokens[m], x=piece) for m, piece in zip(names, pieces, strict=True)}
+        return Fused(fused, pool(Tokens(x, mask), self.pooling))
+
+    def pool(self, tokens: Tokens) -> Tensor:
+        """(B, N, D) -> (B, D), what ``ctx.pooled`` gives for one modality."""
+        return pool(tokens, self.pooling)
+
+    def layer_of(self, name: str) -> int:
+        """Layer of a parameter for learning-rate decay: 1..depth the blocks, depth + 1 the final norm."""
+        part = name.split(".")
+        return int(part[1]) + 1 if part[0] == "blocks" else 0 if part[0] == "proj" else self.depth + 1
+
+    def gradient_checkpointing_enable(self) -> None:
+        """Recompute the blocks in the backward pass."""
+        self.blocks.checkpointing = True
+
+    def _clips(self, tokens: Tokens) -> int:
+        """How many clips of one video the tokens hold: each is encoded alone, as in training, and pooling averages."""
+        whole = tokens.grid is not None and tokens.index is None and tokens.x.shape[1] == prod(tokens.grid)
+        return prod(tokens.grid) // self._clip if whole and self._clip and prod(tokens.grid) % self._clip == 0 else 1  # type: ignore[arg-type]
+
+
+def pool(tokens: Tokens, pooling: str) -> Tensor:
+    """Mean over real tokens (``mean_valid``) or over all of them, padding included (``mean_all``): (B, D)."""
+    return tokens.x.mean(dim=1) if pooling == "mean_all" else tokens.pooled()
+
+
+def check_pooling(pooling: str | None, legacy: bool) -> str:
+    """The pooling that was asked for, or the default of the preset."""
+    if pooling is not None and pooling not in POOLINGS:
+        raise ConfigError(f"simvtp: pooling={pooling}: expected one of {', '.join(POOLINGS)}.")
+    return pooling or ("mean_all" if legacy else "mean_valid")

@@ -1,0 +1,31 @@
+"""What vtp-plugin-simvtp offers."""
+
+from vtp import hookimpl
+
+
+@hookimpl
+def vtp_register_encoders(register):
+    register("simvtp", "vtp_simvtp.video:VideoTubelets", slot="video")
+    register("simvtp", "vtp_simvtp.text:TextEmbeddings", slot="text")
+    register("simvtp", "vtp_simvtp.fusion:SharedViT", slot="fusion")
+    register("simvtp_tower", "vtp_simvtp.towers:VideoTower", slot="video")
+    register("simvtp_tower", "vtp_simvtp.towers:TextTower", slot="text")
+
+
+@hookimpl
+def vtp_register_objectives(register):
+    register("mvm", "vtp_simvtp.mvm:MVM")
+    register("simvtp_mlm", "vtp_simvtp.mlm:SimVTPMLM")
+    register("simvtp_vtc", "vtp_simvtp.vtc:SimVTPVTC")
+    register("simvtp_vtm", "vtp_simvtp.vtm:SimVTPVTM")
+
+
+@hookimpl
+def vtp_register_importers(register):
+    register("simvtp", "vtp_simvtp.importer:import_simvtp")
+    register("simvtp_dual", "vtp_simvtp.importer:import_dual")
+
+
+@hookimpl
+def vtp_register_commands(register):
+    register("reconstruct", "vtp_simvtp.reconstruct:main", help="picture what a masked autoencoder fills in")

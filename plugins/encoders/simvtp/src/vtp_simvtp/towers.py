@@ -1,0 +1,232 @@
+"""``simvtp_tower``: two encoders of their own for video and text, the model that SimVTP fine-tunes for retrieval.
+
+    video   tubelets + positions -> blocks -> pooled -> (B, D)
+    text    BERT embeddings      -> blocks -> pooled -> (B, D)
+
+``ln_of_mean`` pools as the released code does: LayerNorm of the mean over all tokens, padding included. ``mean_of_ln``
+is the mean over real tokens of the LayerNorm of each, which is also what pre-training computes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import prod
+from pathlib import Path
+from typing import Literal
+
+from torch import Tensor, nn
+
+from vtp.errors import ConfigError
+from vtp.model.build import BuildContext
+from vtp.types import Tokens
+from vtp_simvtp.text import TextEmbeddings, WordEmbeddings
+from vtp_simvtp.video import PatchEmbed, VideoTubelets
+from vtp_simvtp.vit import Blocks, init_weights, shape_of
+
+__all__ = ["TextTower", "Tower", "VideoTower"]
+
+INIT_STD = 0.02
+
+
+class Tower(nn.Module):
+    """Blocks and pooling, the same for both.
+
+    Args:
+        width, depth, heads, drop_path, init_values: of the blocks.
+        pooling: mean_of_ln or ln_of_mean; None is the first, or the second if legacy.
+        legacy: the numerics of the released code.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        depth: int,
+        heads: int,
+        drop_path: float,
+        init_values: float,
+        pooling: str | None,
+        legacy: bool,
+    ) -> None:
+        super().__init__()
+        self.width, self.depth, self.legacy = width, depth, legacy
+        self.pooling = pooling or ("ln_of_mean" if legacy else "mean_of_ln")
+        if self.pooling not in ("ln_of_mean", "mean_of_ln"):
+            raise ConfigError(f"encoder simvtp_tower: pooling={pooling}: expected mean_of_ln or ln_of_mean.")
+        self.blocks = Blocks(width, depth, heads, drop_path=drop_path, init_values=init_values)
+        norm = nn.LayerNorm(width, eps=1e-6)
+        self.norm = norm if self.pooling == "mean_of_ln" else None
+        self.fc_norm = norm if self.pooling == "ln_of_mean" else None
+        init_weights(self, INIT_STD)
+
+    def forward(self, tokens: Tokens, key_mask: Tensor | None) -> Tokens:
+        """(B, N, D) -> (B, N, D), normalised where pooling is mean_of_ln."""
+        x = self.blocks(tokens.x, key_mask)
+        return replace(tokens, x=x if self.norm is None else self.norm(x))
+
+    def pool(self, tokens: Tokens) -> Tensor:
+        """(B, N, D) -> (B, D)."""
+        return tokens.pooled() if self.fc_norm is None else self.fc_norm(tokens.x.mean(dim=1))
+
+    def layer_of(self, name: str) -> int:
+        """Layer of a parameter ``tower.*`` for learning-rate decay: 1..depth blocks, depth + 1 the norm; 0 for
+        others."""
+        part = name.split(".")
+        if part[0] != "tower":
+            return 0
+        return int(part[2]) + 1 if part[1] == "blocks" else self.depth + 1
+
+
+class VideoTower(nn.Module):
+    """Clips to tokens and one feature, with blocks of its own.
+
+    Args:
+        preset: tiny, small, base or large.
+        width, depth, heads: numbers in place of the preset's.
+        frames, size, tubelet, patch, stride, layout: as in encoder/video=simvtp.
+        drop_path, init_values: see :class:`vtp_simvtp.vit.Blocks`.
+        pooling: ``mean_of_ln`` or ``ln_of_mean``; null is the first, or the second if legacy.
+        legacy: reproduce the numerics of the released code. It also allocates the word embeddings that the released
+        model
+            holds here and never uses, so that parameter count and checkpoint keys are the same; they are not trained.
+        unused_vocabulary, unused_positions: size of those.
+    """
+
+    view_inputs = ("visible",)
+    padded = False
+
+    def __init__(
+        self,
+        *,
+        preset: str = "base",
+        width: int | None = None,
+        depth: int | None = None,
+        heads: int | None = None,
+        frames: int = 16,
+        size: int = 224,
+        tubelet: int = 2,
+        patch: int = 16,
+        stride: int | None = None,
+        layout: Literal["uint8", "float"] = "uint8",
+        drop_path: float = 0.0,
+        init_values: float = 0.0,
+        pooling: Literal["mean_of_ln", "ln_of_mean"] | None = None,
+        legacy: bool = False,
+        unused_vocabulary: int = 30522,
+        unused_positions: int = 512,
+    ) -> None:
+        super().__init__()
+        shape = shape_of(preset, width, depth, heads)
+        self.width, self.depth, self.legacy = shape.width, shape.depth, legacy
+        self.embedding = VideoTubelets(
+            preset=preset, width=width, depth=depth, frames=frames, size=size, tubelet=tubelet, patch=patch,
+            stride=stride, layout=layout,
+        )  # fmt: skip
+        self.spec, self.grid = self.embedding.spec, self.embedding.grid
+        self.tower = Tower(shape.width, shape.depth, shape.heads, drop_path, init_values, pooling, legacy)
+        self.unused_text_embeddings = (
+            WordEmbeddings(unused_vocabulary, unused_positions, shape.width, 0.0).requires_grad_(False)
+            if legacy
+            else None
+        )
+
+    def forward(self, video: Tensor, mask: Tensor | None = None, visible: Tensor | None = None) -> Tokens:
+        """A clip to Tokens (B, N, D); arguments as in :class:`vtp_simvtp.video.VideoTubelets`."""
+        return self.tower(self.embedding(video, mask, visible), None)
+
+    def embed(self, video: Tensor, mask: Tensor | None = None, visible: Tensor | None = None) -> Tokens:
+        """The tubelet embedding alone."""
+        out: Tokens = self.embedding(video, mask, visible)
+        return out
+
+    def pool(self, tokens: Tokens) -> Tensor:
+        """(B, N, D) -> (B, D); with several clips of one video the mean of what each of them gives."""
+        whole = tokens.grid is not None and tokens.index is None and tokens.x.shape[1] == prod(tokens.grid)
+        clips = tokens.x.shape[1] // prod(self.grid) if whole and tokens.x.shape[1] % prod(self.grid) == 0 else 1
+        if clips == 1:
+            return self.tower.pool(tokens)
+        x = tokens.x.unflatten(1, (clips, -1)).flatten(0, 1)
+        real = tokens.attention_mask.unflatten(1, (clips, -1)).flatten(0, 1)
+        return self.tower.pool(Tokens(x, real)).unflatten(0, (-1, clips)).mean(dim=1)
+
+    def layer_of(self, name: str) -> int:
+        """Layer of a parameter for learning-rate decay: 0 embedding, 1..depth blocks, depth + 1 the norm."""
+        return self.tower.layer_of(name)
+
+    def gradient_checkpointing_enable(self) -> None:
+        """Recompute the blocks in the backward pass."""
+        self.tower.blocks.checkpointing = True
+
+
+class TextTower(nn.Module):
+    """Texts to tokens and one feature, with blocks of its own.
+
+    Args:
+        preset: tiny, small, base or large.
+        width, depth, heads: numbers in place of the preset's.
+        tokenizer, vocabulary, positions, max_length, dropout: as in encoder/text=simvtp.
+        drop_path, init_values: see :class:`vtp_simvtp.vit.Blocks`.
+        pooling: ``mean_of_ln`` or ``ln_of_mean``; null is the first, or the second if legacy.
+        legacy: reproduce the numerics of the released code. It also allocates the tubelet embedding that the released
+            model holds here and never uses; it is not trained.
+        unused_tubelet, unused_patch: size of that.
+        context: gives the training texts, or the saved tokenizer when a checkpoint is restored.
+    """
+
+    def __init__(
+        self,
+        *,
+        context: BuildContext,
+        preset: str = "base",
+        width: int | None = None,
+        depth: int | None = None,
+        heads: int | None = None,
+        tokenizer: str = "bert-base-uncased",
+        vocabulary: int | None = None,
+        positions: int = 512,
+        max_length: int = 512,
+        dropout: float = 0.1,
+        drop_path: float = 0.0,
+        init_values: float = 0.0,
+        pooling: Literal["mean_of_ln", "ln_of_mean"] | None = None,
+        legacy: bool = False,
+        unused_tubelet: int = 2,
+        unused_patch: int = 16,
+    ) -> None:
+        super().__init__()
+        shape = shape_of(preset, width, depth, heads)
+        self.width, self.depth, self.legacy = shape.width, shape.depth, legacy
+        self.embedding = TextEmbeddings(
+            context=context, preset=preset, width=width, depth=depth, tokenizer=tokenizer, vocabulary=vocabulary,
+            positions=positions, max_length=max_length, dropout=dropout,
+        )  # fmt: skip
+        self.spec = self.embedding.spec
+        self.tower = Tower(shape.width, shape.depth, shape.heads, drop_path, init_values, pooling, legacy)
+        self.unused_patch_embed = (
+            PatchEmbed(shape.width, unused_tubelet, unused_patch).requires_grad_(False) if legacy else None
+        )
+
+    def forward(self, token_ids: Tensor, attention_mask: Tensor) -> Tokens:
+        """(B, L) ids -> Tokens (B, L, D)."""
+        out: Tokens = self.tower(self.embedding(token_ids, attention_mask), attention_mask)
+        return out
+
+    def embed(self, token_ids: Tensor, attention_mask: Tensor) -> Tokens:
+        """The embedding layer alone."""
+        out: Tokens = self.embedding(token_ids, attention_mask)
+        return out
+
+    def pool(self, tokens: Tokens) -> Tensor:
+        """(B, L, D) -> (B, D)."""
+        return self.tower.pool(tokens)
+
+    def layer_of(self, name: str) -> int:
+        """Layer of a parameter for learning-rate decay: 0 embeddings, 1..depth blocks, depth + 1 the norm."""
+        return self.tower.layer_of(name)
+
+    def gradient_checkpointing_enable(self) -> None:
+        """Recompute the blocks in the backward pass."""
+        self.tower.blocks.checkpointing = True
+
+    def save_assets(self, directory: Path) -> None:
+        """Write the tokenizer, so that a checkpoint can be loaded without hub or training texts."""
+        self.embedding.save_assets(directory)

@@ -1,0 +1,145 @@
+"""Tubelets: the cubes of p0 frames x p x p pixels behind one video token. Everything here looks only at the ones it is
+asked for: nine tenths of a clip are hidden and need no embedding, one tenth is visible and is no target.
+
+video   float (B, T, C, H, W), normalised, or uint8 (B, T, H, W, C) as decoded
+index   int64 (B, K)   positions in the flattened grid (T', H', W'), T' slowest
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vtp.errors import ConfigError
+
+__all__ = ["Grid", "gather_tubelets", "masked_pixel_loss", "normalised_pixels", "pixels", "unpatch"]
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """How a clip is cut.
+
+    Attributes:
+        shape: tokens per axis (T', H', W').
+        tubelet: frames per token, p0.
+        patch: pixels per token and axis, (p, p).
+    """
+
+    shape: tuple[int, int, int]
+    tubelet: int
+    patch: tuple[int, int]
+
+    @property
+    def tokens(self) -> int:
+        """N = T' * H' * W'."""
+        t, h, w = self.shape
+        return t * h * w
+
+    @classmethod
+    def of(cls, video: Tensor, shape: Sequence[int]) -> Grid:
+        """The cut of ``video`` (..., T, C, H, W) or uint8 (..., T, H, W, C) into ``shape`` tokens.
+
+        Raises:
+            ConfigError: if the clip cannot be cut into equal cubes.
+        """
+        t, h, w = shape
+        frames, height, width = sizes(video)
+        if frames % t or height % h or width % w:
+            raise ConfigError(
+                f"simvtp: a clip of {frames} frames of {width}x{height} pixels cannot be cut into {t}x{h}x{w} tokens. "
+                f"Every axis must be a multiple."
+            )
+        return cls((t, h, w), frames // t, (height // h, width // w))
+
+
+def sizes(video: Tensor) -> tuple[int, int, int]:
+    """(T, H, W) of a clip of either layout."""
+    if video.dtype == torch.uint8:
+        return video.shape[-4], video.shape[-3], video.shape[-2]
+    return video.shape[-4], video.shape[-2], video.shape[-1]
+
+
+def gather_tubelets(video: Tensor, index: Tensor | None, grid: Grid, mean: Tensor, scale: Tensor) -> Tensor:
+    """Normalised pixels of some tubelets in the order of a Conv3d weight, (B, K, C * p0 * p * p).
+
+    Args:
+        video: float (B, T, C, H, W), taken as normalised already, or uint8 (B, T, H, W, C).
+        index: which ones; None = all N.
+        grid: how the clip is cut.
+        mean: (C,), in bytes; used for uint8.
+        scale: (C,), 1 / standard deviation in bytes; used for uint8.
+    """
+    if video.dtype == torch.uint8:
+        cubes = (_take(video, index, grid).to(mean.dtype) - mean) * scale
+    else:
+        cubes = _take(video, index, grid)
+    return cubes.permute(0, 1, 5, 2, 3, 4).flatten(2)
+
+
+def pixels(video: Tensor, index: Tensor | None, grid: Grid, mean: Tensor, std: Tensor) -> Tensor:
+    """Pixels in [0, 1] of some tubelets, float (B, K, P, C) with P = p0 * p * p positions; the target of MVM.
+
+    Args:
+        video: float (B, T, C, H, W), normalised with ``mean`` and ``std`` ((C,), of values in [0, 1]), or uint8
+            (B, T, H, W, C).
+        index: which ones; None = all N.
+        grid: how the clip is cut.
+    """
+    cubes = _take(video, index, grid).flatten(2, 4)
+    return cubes.to(mean.dtype) / 255 if video.dtype == torch.uint8 else cubes * std + mean
+
+
+def normalised_pixels(values: Tensor) -> Tensor:
+    """(u - mean) / (standard deviation + 1e-6) over the positions of each tubelet and channel: (..., P, C) -> the same.
+
+    The deviation is the unbiased one, and 1e-6 is added behind the root (section "Implementation" of VideoMAE,
+    arXiv:2203.12602, as its released code does it).
+    """
+    var, mean = torch.var_mean(values, dim=-2, keepdim=True, unbiased=True)
+    return (values - mean) / (var.sqrt() + 1e-6)
+
+
+def masked_pixel_loss(
+    pred: Tensor, video: Tensor, hidden: Tensor, grid: Grid, mean: Tensor, std: Tensor, normalise: bool
+) -> Tensor:
+    """Mean squared error per clip against the hidden tubelets, float32 (B,).
+
+    Args:
+        pred: (B, K, P * C), channel fastest.
+        video, grid, mean, std: as in :func:`pixels`.
+        hidden: int64 (B, K).
+        normalise: against pixels normalised per tubelet and channel, or against the pixels themselves.
+    """
+    with torch.no_grad():
+        target = pixels(video, hidden, grid, mean.float(), std.float())
+        if normalise:
+            target = normalised_pixels(target)
+    return (pred.float() - target.flatten(2)).square().mean(dim=(1, 2))
+
+
+def unpatch(values: Tensor, grid: Grid) -> Tensor:
+    """All tubelets of a clip, (B, N, P, C), back in place: (B, T, H, W, C)."""
+    t, h, w = grid.shape
+    p0, (p1, p2) = grid.tubelet, grid.patch
+    cubes = values.reshape(len(values), t, h, w, p0, p1, p2, values.shape[-1])
+    return cubes.permute(0, 1, 4, 2, 5, 3, 6, 7).reshape(len(values), t * p0, h * p1, w * p2, values.shape[-1])
+
+
+def _take(video: Tensor, index: Tensor | None, grid: Grid) -> Tensor:
+    """Tubelets (B, K, p0, p, p, C), channel last; copies only the ones that ``index`` names."""
+    t, h, w = grid.shape
+    p0, (p1, p2) = grid.tubelet, grid.patch
+    if video.dtype == torch.uint8:
+        cubes = video.unflatten(1, (t, p0)).unflatten(3, (h, p1)).unflatten(5, (w, p2))  # (B, t, p0, h, p, w, p, C)
+        cubes = cubes.permute(0, 1, 3, 5, 2, 4, 6, 7)
+    else:
+        cubes = video.unflatten(1, (t, p0)).unflatten(4, (h, p1)).unflatten(6, (w, p2))  # (B, t, p0, C, h, p, w, p)
+        cubes = cubes.permute(0, 1, 4, 6, 2, 5, 7, 3)
+    if index is None:
+        return cubes.flatten(1, 3)
+    rows = torch.arange(len(video), device=video.device)[:, None]
+    space = h * w
+    return cubes[rows, index // space, index % space // w, index % w]

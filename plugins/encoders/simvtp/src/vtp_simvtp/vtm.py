@@ -1,0 +1,141 @@
+"""``simvtp_vtm``: do clip and text belong together? Two classes on the pooled joint pass.
+
+    positives: clip i with text i;  negatives: clip idx(i) != i with text i;  loss = mean cross-entropy over both halves
+
+The mask of the other clip comes along with it (arXiv:2212.03490).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from vtp import distributed
+from vtp.errors import ConfigError
+from vtp.model.blocks import connected_zero
+from vtp.model.build import BuildContext
+from vtp.model.context import ForwardContext
+from vtp.model.objective import Objective, masked_mean
+from vtp.types import LossOutput, Tokens
+from vtp_simvtp.masking import VideoMask, WordMask
+from vtp_simvtp.views import is_legacy
+from vtp_simvtp.vit import init_weights
+
+__all__ = ["SimVTPVTM", "other_rows"]
+
+
+class SimVTPVTM(Objective):
+    """Matching of clip and text.
+
+    Args:
+        video: training looks at the ``masked`` clip (its visible tokens) or the ``clean`` one. :meth:`match_logits`:
+            always clean.
+        text: training looks at ``masked`` or ``clean`` words; null is clean, or masked if legacy.
+        negatives: the other clip is drawn from the ``gathered`` rows of all processes or from the ``local``
+        micro-batch;
+            null is gathered, or local if legacy.
+        reuse_joint: take the positives from the joint pass that mvm and mlm make of the same views, instead of making
+        one
+            more with another dropout of the words; null is true, or false if legacy. Equal without dropout.
+        mask_kind, mask_ratio: of the masked clip, as in mvm.
+        probability: of a masked word, as in simvtp_mlm.
+        context: tells the width, and whether the model is legacy.
+
+    A single row has no negative: it takes no part; in legacy models it is an error (the released code never returns).
+    """
+
+    needs = frozenset({"video", "text"})
+    needs_fusion = True
+
+    def __init__(
+        self,
+        *,
+        context: BuildContext,
+        video: Literal["masked", "clean"] = "masked",
+        text: Literal["masked", "clean"] | None = None,
+        negatives: Literal["gathered", "local"] | None = None,
+        reuse_joint: bool | None = None,
+        mask_kind: Literal["tube", "random", "frame"] = "tube",
+        mask_ratio: float = 0.9,
+        probability: float = 0.75,
+    ) -> None:
+        super().__init__()
+        self.legacy = is_legacy(context)
+        self.video = video
+        self.text = text or ("masked" if self.legacy else "clean")
+        self.negatives = negatives or ("local" if self.legacy else "gathered")
+        self.reuse_joint = (not self.legacy) if reuse_joint is None else reuse_joint
+        self.mask, self.words = VideoMask(mask_kind, mask_ratio), WordMask(probability)
+        self.vtm_head = nn.Linear(int(context.encoders["fusion"].width), 2)  # type: ignore[arg-type]
+        init_weights(self)
+
+    def count(self, ctx: ForwardContext) -> Tensor:
+        """Pairs that take part: twice the rows, or none where there is no other row."""
+        rows = self.rows(ctx).sum()
+        return 2 * rows * (self._candidates(rows) > 1)
+
+    def forward(self, ctx: ForwardContext) -> LossOutput:
+        """Cross-entropy over positives and negatives, and the share that is told right."""
+        rows = self.rows(ctx)
+        if self.legacy and len(ctx.batch) < 2:
+            raise ConfigError(
+                "simvtp_vtm: it needs a batch of at least 2 rows per process and micro-batch, because a negative is "
+                "another "
+                "row. Raise train.global_batch or lower train.accumulation; model=simvtp does without."
+            )
+        takes_part = rows & (self._candidates(rows.sum()) > 1)
+        logits = torch.cat([self.vtm_head(pooled) for pooled in self._pooled(ctx, rows)]).float()
+        labels = torch.ones(len(logits), dtype=torch.int64, device=logits.device)
+        labels[len(rows) :] = 0
+        both = takes_part.repeat(2)
+        loss = masked_mean(cross_entropy(logits, labels, reduction="none"), both)
+        right = (logits.detach().argmax(dim=1) == labels).float()
+        loss = loss + connected_zero(self.parameters(), loss)
+        return LossOutput(loss, both.sum(), {"accuracy": masked_mean(right, both)})
+
+    def match_logits(self, ctx: ForwardContext, rows: dict[str, Tensor] | None = None) -> Tensor:
+        """Scores (R, 2) of clean pairs, column 1 = they belong together; ``rows`` as in ``ctx.fused``."""
+        out: Tensor = self.vtm_head(ctx.fused({"video": "", "text": ""}, rows=rows).pooled)
+        return out
+
+    def _pooled(self, ctx: ForwardContext, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Joint features of the B positives and the B negatives."""
+        video = self.mask.view(ctx) if self.video == "masked" else ""
+        text = ""
+        if self.text == "masked":
+            text = self.words.view(ctx, again="" if self.reuse_joint else "vtm")
+        positives = ctx.fused({"video": video, "text": text}).pooled
+        draw = ctx.uniform("simvtp.vtm", 1)[:, 0]
+        if self.negatives == "local" or distributed.world_size() == 1:
+            return positives, ctx.fused({"video": video, "text": text}, rows={"video": other_rows(draw, rows)}).pooled
+        own = ctx.tokens("video", video)
+        everyone = Tokens(
+            distributed.gather_with_grad(own.x), distributed.gather_with_grad(own.attention_mask), own.grid
+        )
+        counts = distributed.gather_objects(len(rows))
+        start = sum(counts[: distributed.rank()])
+        index = other_rows(draw, distributed.gather_with_grad(rows), start)
+        return positives, ctx.fused({"video": everyone.take(index), "text": text}).pooled
+
+    def _candidates(self, rows: Tensor) -> Tensor:
+        """Rows among which negatives are drawn, a scalar."""
+        return rows if self.negatives == "local" else distributed.sum_scalars(rows)
+
+
+def other_rows(draw: Tensor, rows: Tensor, start: int = 0) -> Tensor:
+    """For each of B rows another one that takes part, uniformly: int64 (B,).
+
+    Args:
+        draw: uniform float (B,) in [0, 1).
+        rows: bool (M,), M >= B: those that take part. With fewer than two of them there is no other row, and the result
+            means nothing.
+        start: where the B rows lie among the M.
+    """
+    order = (~rows).int().argsort(stable=True)  # those that take part first
+    count = rows.sum()
+    place = rows.cumsum(0)[start : start + len(draw)] - 1  # of each row among them
+    step = 1 + (draw * (count - 1)).floor().long()
+    return order[(place + step) % count.clamp(min=1)]
