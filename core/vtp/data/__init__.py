@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vtp.data.bad import BadSampleLedger as BadSampleLedger
-    from vtp.data.collate import IGNORE as IGNORE
-    from vtp.data.collate import Example as Example
-    from vtp.data.collate import collate as collate
+    from vtp.data.batching import IGNORE as IGNORE
+    from vtp.data.batching import Example as Example
+    from vtp.data.batching import collate as collate
     from vtp.data.eval_loader import EvalLoader as EvalLoader
     from vtp.data.keys import keyed_generator as keyed_generator
     from vtp.data.pipeline import Pipeline as Pipeline
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 _LAZY = {
     "BadSampleLedger": "vtp.data.bad",
     "EvalLoader": "vtp.data.eval_loader",
-    "Example": "vtp.data.collate",
-    "IGNORE": "vtp.data.collate",
+    "Example": "vtp.data.batching",
+    "IGNORE": "vtp.data.batching",
     "Pipeline": "vtp.data.pipeline",
     "Reader": "vtp.data.pipeline",
     "TrainLoader": "vtp.data.train_loader",
-    "collate": "vtp.data.collate",
+    "collate": "vtp.data.batching",
     "keyed_generator": "vtp.data.keys",
 }
 

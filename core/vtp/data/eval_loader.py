@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from vtp.data.bad import BadSampleLedger
-from vtp.data.collate import Example, collate
+from vtp.data.batching import Example, collate
 from vtp.data.pipeline import Pipeline
 from vtp.data.workers import Delivery, deliver
 from vtp.media.info import VideoError

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vtp.data.bad import BadSampleLedger
-from vtp.data.collate import Example
+from vtp.data.batching import Example
 from vtp.data.keys import keyed_generator
 from vtp.media.info import VideoError, VideoInfo
 from vtp.media.sampling import FrameSampler, dense, random_segment, uniform

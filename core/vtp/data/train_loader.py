@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vtp.data.bad import BadSampleLedger
-from vtp.data.collate import Example, collate
+from vtp.data.batching import Example, collate
 from vtp.data.keys import keyed_generator
 from vtp.data.pipeline import Pipeline
 from vtp.data.workers import Delivery, deliver

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from vtp.data.collate import Example, collate
+from vtp.data import Example, collate
 from vtp.errors import ConfigError
 from vtp.eval.evaluator import Evaluator
 from vtp.model.context import ForwardContext

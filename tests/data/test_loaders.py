@@ -1,0 +1,396 @@
+"""Which rows a loader gives, in which order, on which rank, with which randomness, and what it does about broken
+files."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import signal
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from vtp.data import BadSampleLedger, EvalLoader, Pipeline, TrainLoader, keyed_generator
+from vtp.errors import ConfigError, DataError, RunError
+from vtp.media import VideoError, VideoInfo
+from vtp.types import AudioSpec, Batch, Clip, MediaRef, Sample, TextSpec, VideoSpec
+
+
+def tokenize(texts: list[str]) -> list[list[int]]:
+    return [[1, *(int(word) + 10 for word in text.split() if word.isdigit()), 2] for text in texts]
+
+
+TEXT = TextSpec(
+    tokenize, pad_id=0, mask_id=3, cls_id=1, sep_id=2, special_ids=(0, 1, 2, 3), vocab_size=999, max_length=8
+)
+SPECS: dict[Any, Any] = {"video": VideoSpec(frames=3, size=8), "audio": AudioSpec(100, 0.5), "text": TEXT}
+
+
+class NumberReader:
+    """A decoder without files: pixel value and sound are the number in the path. ``bad`` numbers cannot be read.
+
+    ``tries`` (a file) gets one line per open, so that opens in worker processes are seen too.
+    """
+
+    def __init__(self, bad: Sequence[int] = (), tries: Path | None = None, silent: Sequence[int] = ()) -> None:
+        self.bad = frozenset(bad)
+        self.tries = tries
+        self.silent = frozenset(silent)
+
+    def read(
+        self,
+        ref: MediaRef,
+        *,
+        times: Callable[[VideoInfo], Any] | None = None,
+        size: int | tuple[int, int] | None = None,
+        audio: int | None = None,
+        video: bool = True,
+    ) -> Clip:
+        assert isinstance(ref.path, str)
+        if self.tries is not None:
+            with open(self.tries, "a") as file:
+                file.write(ref.path + "\n")
+        number = int(ref.path.rsplit("/", 1)[-1])
+        if number in self.bad:
+            raise VideoError("moov atom not found", "invalid", "fake")
+        clip = Clip()
+        if video:
+            info = VideoInfo(0, "fake", 16, 16, 10.0, np.arange(100) / 10, 10.0)
+            assert times is not None and isinstance(size, int)
+            shown = info.positions(times(info))
+            rows = np.arange(size)[None, :, None, None]
+            clip.frames = np.broadcast_to(
+                (number + shown[:, None, None, None] + rows) % 256, (len(shown), size, size, 3)
+            )
+            clip.frames = clip.frames.astype(np.uint8)
+            clip.timestamps = info.timestamps[shown]
+        if audio is not None and number in self.silent:
+            clip.missing["audio"] = "no audio stream"
+        elif audio is not None:
+            clip.waveform = np.full((1, 80), number / 1000, np.float32) + np.arange(80, dtype=np.float32)
+            clip.sample_rate = audio
+        return clip
+
+
+def table(count: int, per_file: int = 1) -> list[Sample]:
+    """Sample k shows file k // per_file; its captions are "k 0" and "k 1"."""
+    return [
+        Sample(f"s{k}", (ref := MediaRef(f"/v/{k // per_file}")), ref, (f"{k} 0", f"{k} 1"), labels={"answer": k})
+        for k in range(count)
+    ]
+
+
+def pipeline(train: bool = True, reader: Any = None, **options: Any) -> Pipeline:
+    return Pipeline(
+        options.pop("specs", SPECS),
+        train=train,
+        labels=lambda s: {"answer": s.labels["answer"]},
+        reader=reader or NumberReader(),
+        **options,
+    )
+
+
+def loader(count: int = 20, global_batch: int = 4, reader: Any = None, **options: Any) -> TrainLoader:
+    return TrainLoader(table(count), pipeline(reader=reader), global_batch=global_batch, **options)
+
+
+def take(batches: TrainLoader, count: int) -> list[Batch]:
+    iterator = iter(batches)
+    taken = [next(iterator) for _ in range(count)]
+    iterator.close()  # type: ignore[attr-defined]  # a generator: ends the workers
+    return taken
+
+
+def fingerprint(batch: Batch) -> tuple[Any, ...]:
+    """Everything in a batch, comparable with ==."""
+    tensors = [(m, k, v.tolist()) for m, inputs in batch.inputs.items() for k, v in inputs.items()]
+    labels = {k: v.tolist() for k, v in batch.labels.items()}
+    return batch.ids, tensors, labels, batch.extra, batch.row_offset, batch.global_rows, batch.step
+
+
+def test_an_epoch_shows_every_sample_once_in_an_order_of_its_own() -> None:
+    train = loader(count=10, global_batch=3)
+    assert train.steps_per_epoch == 3
+    ids = [batch.ids for batch in take(train, 6)]
+    first, second = sum(ids[:3], []), sum(ids[3:], [])
+    assert len(set(first)) == len(set(second)) == 9 and first != second  # 10 is no multiple of 3: one is left out
+    assert train.epoch == 2 and train.state_dict() == {"samples": 18}
+
+
+def test_a_table_smaller_than_the_batch_runs_over_into_the_next_epoch() -> None:
+    train = loader(count=3, global_batch=8)
+    batches = take(train, 3)
+    rows = sum((batch.ids for batch in batches), [])
+    assert Counter(rows) == {"s0": 8, "s1": 8, "s2": 8}
+    assert all(len(set(rows[i : i + 3])) == 3 for i in range(0, 24, 3))
+    pixels = {
+        (r, tuple(b.inputs["video"]["frames"][k].flatten().tolist())) for b in batches for k, r in enumerate(b.ids)
+    }
+    assert len(pixels) > 12  # repeated rows are augmented anew
+    assert train.steps_per_epoch == 1
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_do_not_change_a_batch(workers: int) -> None:
+    expected = [
+        fingerprint(batch) for batch in take(loader(reader=NumberReader(bad=[3, 7]), bad=BadSampleLedger(None, 1.0)), 7)
+    ]
+    got = take(loader(reader=NumberReader(bad=[3, 7]), workers=workers, bad=BadSampleLedger(None, 1.0)), 7)
+    assert [fingerprint(batch) for batch in got] == expected
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_resumed_loader_goes_on_exactly(workers: int) -> None:
+    whole = [fingerprint(batch) for batch in take(loader(workers=workers), 9)]
+    first = loader(workers=workers)
+    take(first, 4)
+    second = loader(workers=workers)
+    second.load_state_dict(first.state_dict())
+    assert [fingerprint(batch) for batch in take(second, 5)] == whole[4:]
+    assert [fingerprint(batch) for batch in take(first, 5)] == whole[4:]  # the same object can be iterated again
+
+
+def test_ranks_share_a_global_batch() -> None:
+    whole = take(loader(global_batch=6), 4)
+    ranks = [take(loader(global_batch=6, rank=rank, world_size=3), 4) for rank in range(3)]
+    for step, batch in enumerate(whole):
+        assert sum((parts[step].ids for parts in ranks), []) == batch.ids
+        for rank, parts in enumerate(ranks):
+            part = parts[step]
+            assert (part.row_offset, part.global_rows, part.step) == (2 * rank, 6, step)
+            frames = batch.inputs["video"]["frames"][2 * rank : 2 * rank + 2]
+            torch.testing.assert_close(part.inputs["video"]["frames"], frames, rtol=0, atol=0)
+    with pytest.raises(
+        ConfigError, match=r"global_batch=7 must be a positive multiple of the number of processes, 3. Nearest: 6"
+    ):
+        loader(global_batch=7, world_size=3)
+
+
+def test_the_seed_changes_order_and_augmentation() -> None:
+    one, two = (take(TrainLoader(table(20), pipeline(seed=s), global_batch=4, seed=s), 1)[0] for s in (0, 1))
+    assert one.ids != two.ids
+    same = pipeline(seed=0)(table(20)[5], 0, 5), pipeline(seed=1)(table(20)[5], 0, 5)
+    assert not np.array_equal(same[0].frames, same[1].frames)
+
+
+def test_starting_a_loader_leaves_the_global_generator_alone() -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    take(loader(workers=0), 2)
+    take(loader(workers=1), 1)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def check_pairs(batches: Sequence[Batch], bad: set[int]) -> Counter[int]:
+    """Picture, sound, caption, id and label of every row are those of one and the same good sample."""
+    seen: Counter[int] = Counter()
+    for batch in batches:
+        for row, name in enumerate(batch.ids):
+            number = int(name[1:])
+            seen[number] += 1
+            assert number not in bad
+            assert batch.labels["answer"][row] == number
+            assert batch.inputs["text"]["token_ids"][row, 1] == number + 10
+            sound = batch.inputs["audio"]["waveform"][row]
+            assert float(sound[0]) % 1 == pytest.approx(number / 1000, abs=1e-4)
+    return seen
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_with_a_fifth_of_the_files_broken_every_pair_is_a_true_pair(tmp_path: Path, workers: int) -> None:
+    bad, tries = set(range(0, 50, 5)), tmp_path / "tries"
+    ledger = BadSampleLedger(tmp_path / "run/bad_samples.jsonl", max_bad_fraction=0.5)
+    reader = NumberReader(tuple(bad), tries)
+    train = TrainLoader(table(50), pipeline(reader=reader), global_batch=10, workers=workers, bad=ledger)
+    seen = check_pairs(take(train, 25), bad)
+    assert set(seen) == set(range(50)) - bad and sum(seen.values()) == 250
+    entries = [json.loads(line) for line in (tmp_path / "run/bad_samples.jsonl").read_text().splitlines()]
+    assert sorted(int(e["path"][3:]) for e in entries) == sorted(bad)  # once each
+    assert {(e["reason"], e["backend"], e["kind"]) for e in entries} == {("moov atom not found", "fake", "invalid")}
+    opens = Counter(tries.read_text().split())
+    assert all(opens[f"/v/{number}"] <= max(1, workers) for number in bad)  # two workers may meet it at the same moment
+
+
+def test_the_replacement_does_not_depend_on_who_failed_first(tmp_path: Path) -> None:
+    expected = take(loader(20, reader=NumberReader([1, 2, 3]), bad=BadSampleLedger(None, 1.0)), 10)
+    ledger = BadSampleLedger(tmp_path / "bad.jsonl", 1.0)
+    for number in (3, 1, 2):  # known beforehand, as after a resume
+        ledger.add(table(20)[number], MediaRef(f"/v/{number}"), VideoError("moov atom not found"))
+    got = take(loader(20, reader=NumberReader([1, 2, 3]), bad=ledger), 10)
+    assert [fingerprint(b) for b in got] == [fingerprint(b) for b in expected]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_too_many_bad_files_stop_the_run_with_the_reasons(tmp_path: Path, workers: int) -> None:
+    ledger = BadSampleLedger(tmp_path / "bad.jsonl", max_bad_fraction=0.05)
+    train = loader(40, 8, NumberReader(tuple(range(8))), workers=workers, bad=ledger)
+    with pytest.raises(
+        RunError, match=r"could not be decoded, more than data.max_bad_fraction=0.05(.|\n)*moov atom not found"
+    ) as caught:
+        take(train, 10)
+    assert str(tmp_path / "bad.jsonl") in str(caught.value) and "Traceback" not in str(caught.value)
+
+
+def test_a_few_bad_files_among_many_do_not(tmp_path: Path) -> None:
+    take(loader(2000, 8, NumberReader((1, 2, 3)), bad=BadSampleLedger(None, max_bad_fraction=0.01)), 60)
+
+
+def test_media_that_are_all_away_stop_the_run_at_once(tmp_path: Path) -> None:
+    reader = NumberReader(tuple(range(500)), tmp_path / "tries")
+    with pytest.raises(RunError, match="no usable sample in 20 draws in a row(.|\n)*20  moov atom not found"):
+        take(loader(500, 8, reader, bad=BadSampleLedger(None, 0.01)), 1)
+    assert len((tmp_path / "tries").read_text().split()) == 20
+
+
+def test_an_empty_table_is_told() -> None:
+    with pytest.raises(DataError, match="training table is empty"):
+        loader(count=0)
+
+
+@pytest.mark.parametrize("world_size, workers", [(1, 0), (1, 2), (3, 1), (5, 0)])
+def test_evaluation_scores_or_reports_every_item_once(world_size: int, workers: int) -> None:
+    samples, ids, misses = table(23), [], {}
+    for rank in range(world_size):
+        part = EvalLoader(
+            samples,
+            pipeline(False, NumberReader((4, 11, 22))),
+            batch_size=4,
+            rank=rank,
+            world_size=world_size,
+            workers=workers,
+        )
+        ids += [name for batch in part for name in batch.ids]
+        misses |= part.misses
+    assert ids == [s.id for s in samples if s.id not in ("s4", "s11", "s22")]
+    assert misses == dict.fromkeys(("s4", "s11", "s22"), "moov atom not found")
+
+
+def test_evaluation_is_the_same_twice_and_takes_middles() -> None:
+    results = [
+        [fingerprint(b) for b in EvalLoader(table(9), pipeline(False), batch_size=4, workers=w)] for w in (0, 2, 0)
+    ]
+    assert results[0] == results[1] == results[2]
+    batch = next(iter(EvalLoader(table(1), pipeline(False), batch_size=1)))
+    assert batch.inputs["video"]["frames"][0, :, 0, 0, 0].tolist() == [
+        16,
+        50,
+        83,
+    ]  # middles of three thirds of 100 frames
+    assert batch.extra["text"] == ["0 0"]
+
+
+def test_a_batch_without_any_usable_item_is_left_out() -> None:
+    part = EvalLoader(table(6), pipeline(False, NumberReader((2, 3))), batch_size=2)
+    assert [batch.ids for batch in part] == [["s0", "s1"], ["s4", "s5"]] and len(part) == 3
+    assert set(part.misses) == {"s2", "s3"}
+
+
+def test_questions_about_one_video_decode_it_once(tmp_path: Path) -> None:
+    reader = NumberReader(bad=[1], tries=tmp_path / "tries")
+    part = EvalLoader(table(12, per_file=4), pipeline(False, reader), batch_size=6)
+    assert sum(len(batch) for batch in part) == 8 and len(part.misses) == 4
+    assert Counter((tmp_path / "tries").read_text().split()) == {"/v/0": 1, "/v/1": 1, "/v/2": 1}
+
+
+def test_evaluation_refuses_a_pipeline_that_augments() -> None:
+    with pytest.raises(ValueError, match="must not augment"):
+        EvalLoader(table(2), pipeline(True), batch_size=1)
+
+
+def test_dropped_modalities_are_missing_not_read(tmp_path: Path) -> None:
+    reader = NumberReader(bad=[0], tries=tmp_path / "tries")
+    part = EvalLoader(table(2), pipeline(False, reader, drop=("video", "audio")), batch_size=2)
+    batch = next(iter(part))
+    assert {m: p.tolist() for m, p in batch.present.items()} == {
+        "video": [False] * 2,
+        "audio": [False] * 2,
+        "text": [True] * 2,
+    }
+    assert not (tmp_path / "tries").exists() and part.misses == {}
+    assert batch.inputs["video"]["frames"].shape == (2, 3, 8, 8, 3)
+
+
+def test_a_file_without_sound_is_a_missing_modality() -> None:
+    batch = next(iter(EvalLoader(table(3), pipeline(False, NumberReader(silent=[1])), batch_size=3)))
+    assert batch.present["audio"].tolist() == [True, False, True] and batch.present["video"].all()
+    assert batch.inputs["audio"]["lengths"].tolist() == [50, 0, 50]
+    assert not batch.inputs["audio"]["waveform"][1].any()
+    assert batch.extra["missing"] == [{}, {"audio": "no audio stream"}, {}]
+
+
+def test_sound_from_a_broken_second_file_is_a_missing_modality_too(tmp_path: Path) -> None:
+    samples = [Sample("a", MediaRef("/v/0"), MediaRef("/w/1"), ("0 0",), labels={"answer": 0})] * 3
+    reader = NumberReader(bad=[1], tries=tmp_path / "tries")
+    ledger = BadSampleLedger(tmp_path / "bad.jsonl", 0.0)
+    train = TrainLoader(samples, pipeline(reader=reader), global_batch=2, bad=ledger)
+    for batch in take(train, 3):
+        assert not batch.present["audio"].any() and batch.present["video"].all()
+    assert [entry["path"] for entry in ledger.entries()] == ["/w/1"]
+    assert Counter((tmp_path / "tries").read_text().split())["/w/1"] == 1
+
+
+def test_a_text_without_media_and_media_without_text() -> None:
+    samples = [Sample("t", texts=("5",)), Sample("v", MediaRef("/v/7"))]
+    batch = next(iter(EvalLoader(samples, Pipeline(SPECS, train=False, reader=NumberReader()), batch_size=2)))
+    assert {m: p.tolist() for m, p in batch.present.items()} == {
+        "video": [False, True],
+        "audio": [False, False],
+        "text": [True, False],
+    }
+    assert batch.inputs["text"]["token_ids"].tolist() == [[1, 15, 2], [0, 0, 0]]
+    assert batch.inputs["text"]["attention_mask"].tolist() == [[True] * 3, [False] * 3]
+
+
+def test_training_draws_texts_and_evaluation_takes_the_first() -> None:
+    random_texts = {pipeline()(table(1)[0], epoch, 0).extra["text"] for epoch in range(20)}
+    assert random_texts == {"0 0", "0 1"}
+    assert {pipeline(text_choice="first")(table(1)[0], epoch, 0).extra["text"] for epoch in range(20)} == {"0 0"}
+
+
+def test_a_mistake_in_a_plugin_keeps_its_own_type() -> None:
+    def broken(sample: Sample) -> dict[str, int]:
+        raise ConfigError("no such answer list")
+
+    for workers in (0, 1):
+        train = TrainLoader(
+            table(4), Pipeline(SPECS, train=True, labels=broken, reader=NumberReader()), global_batch=2, workers=workers
+        )
+        with pytest.raises(ConfigError, match="^no such answer list$"):
+            take(train, 1)
+
+
+def _children() -> Iterator[int]:
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # a thread that ended meanwhile
+            yield from map(int, (task / "children").read_text().split())
+
+
+def test_workers_survive_the_signals_of_a_process_group() -> None:
+    """torchrun sends SIGTERM to everyone; the checkpoint is written by a process that still needs its loader."""
+    before = set(_children())
+    iterator = iter(loader(count=400, workers=2))
+    next(iterator)
+    workers = set(_children()) - before
+    assert len(workers) == 2
+    for pid, number in itertools.product(workers, (signal.SIGTERM, signal.SIGINT)):
+        os.kill(pid, number)
+    assert len([next(iterator) for _ in range(30)]) == 30
+    iterator.close()  # type: ignore[attr-defined]
+    assert not workers & set(_children())
+
+
+def test_keys_make_streams() -> None:
+    draws = {key: keyed_generator(*key).random() for key in itertools.product((0, 1), ("a", "b"), (0, 1, 10))}
+    assert len(set(draws.values())) == 12
+    assert keyed_generator(0, "a", 1).random() == draws[0, "a", 1]
+    assert keyed_generator("1").random() != keyed_generator(1).random()
+    assert keyed_generator(1, 23).random() != keyed_generator(12, 3).random()
+    assert keyed_generator(np.int64(7)).random() == keyed_generator(7).random()
