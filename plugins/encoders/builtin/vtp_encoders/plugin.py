@@ -6,6 +6,10 @@ from vtp import hookimpl
 @hookimpl
 def vtp_register_encoders(register):
     register("tiny", "vtp_encoders.tiny_text:TinyText", slot="text")
+    register("transformers", "vtp_encoders.transformers_text:TransformersText", slot="text")
     register("tiny", "vtp_encoders.tiny_video:TinyVideo", slot="video")
+    register("timm", "vtp_encoders.timm_video:TimmVideo", slot="video")
+    register("videomae", "vtp_encoders.videomae:VideoMAE", slot="video")
     register("tiny", "vtp_encoders.tiny_audio:TinyAudio", slot="audio")
+    register("ast", "vtp_encoders.ast_audio:AST", slot="audio")
     register("concat", "vtp_encoders.concat:Concat", slot="fusion")

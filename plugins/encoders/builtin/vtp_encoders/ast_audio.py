@@ -1,0 +1,143 @@
+"""``ast``: Audio Spectrogram Transformer (arXiv:2104.01778), by transformers; the features are computed here, on the
+device.
+
+    waveform (B, S)         float32 mono in [-1, 1], lengths (B,) real samples
+    fbank    (B, F, 128)    Kaldi log-mel, 10 ms per step, F = max_length of the model;
+    padded with 0, then (x - mean) / (2 std)
+    tokens   (B, N, D)      N = F' * S', patches of 16 x 16 with stride 10; frequency slowest (the order of AST)
+    visible  (B, N_vis, D)  only if a mask is given
+
+AST attends to padded steps; here they are masked, so that what follows a sound has no influence on it.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from transformers import ASTConfig, ASTModel
+
+from vtp.errors import ConfigError
+from vtp.media.audio import kaldi_fbank
+from vtp.model.blocks import visible_index
+from vtp.model.build import BuildContext
+from vtp.types import AudioSpec, Tokens
+from vtp_encoders.huggingface import checkpoint_blocks, layer_of_huggingface, load, load_weights, saved_folder
+
+__all__ = ["AST", "PRESETS"]
+
+NAME = "ast"
+PRESETS = {"tiny": (192, 4, 3), "small": (384, 12, 6), "base": (768, 12, 12)}  # width, depth, heads
+SAMPLE_RATE = 16000
+MEAN, STD = -4.2677393, 4.5689974  # of AudioSet, as the released checkpoints were trained
+PREFIX = 2  # cls and distillation token
+
+
+class AST(nn.Module):
+    """AST's encoder, from a checkpoint or from scratch. Its cls and distillation tokens take part inside and are not
+    returned.
+
+    Args:
+        model: hub name (``MIT/ast-finetuned-audioset-10-10-0.4593``) or folder written by ``save_pretrained``; null
+            builds ``preset`` from scratch.
+        pretrained: with ``model``: False takes the architecture only, with random weights.
+        preset: without ``model``: tiny (width 192, depth 4), small (384, 12) or base (768, 12).
+        seconds: without ``model``: longest sound; with one it is the model's max_length of 10 ms steps.
+        mean, std: of the features; the defaults are those of AudioSet.
+        context: gives the saved configuration when a checkpoint is restored; then nothing is downloaded.
+    """
+
+    def __init__(
+        self,
+        *,
+        context: BuildContext,
+        model: str | None = None,
+        pretrained: bool = True,
+        preset: Literal["tiny", "small", "base"] = "base",
+        seconds: float = 10.24,
+        mean: float = MEAN,
+        std: float = STD,
+    ) -> None:
+        super().__init__()
+        saved = saved_folder(NAME, context.assets_of("encoders/audio"))
+        source = saved or (os.path.expanduser(model) if model else None)
+        if source is None:
+            config = _config(preset, seconds)
+        else:
+            config = load(NAME, source, "configuration", lambda: ASTConfig.from_pretrained(source))
+        if source is not None and saved is None and pretrained:
+            self.model: Any = load_weights(NAME, ASTModel, source)
+        else:
+            self.model = ASTModel(config)
+        self.steps = int(config.max_length)
+        self.spec = AudioSpec(sample_rate=SAMPLE_RATE, seconds=self.steps / 100)
+        self.bins = int(config.num_mel_bins)
+        self.width = int(config.hidden_size)
+        self.depth = int(config.num_hidden_layers)
+        self.mean = mean
+        self.std = std
+        self.grid = (
+            (self.bins - config.patch_size) // config.frequency_stride + 1,
+            (self.steps - config.patch_size) // config.time_stride + 1,
+        )
+        self.time_stride = int(config.time_stride)
+
+    def forward(self, waveform: Tensor, lengths: Tensor, mask: Tensor | None = None) -> Tokens:
+        """(B, S) -> Tokens (B, N, D), padding masked; with ``mask`` (bool (B, N), True = hidden; every row hides the
+        same number) hidden tokens are dropped before the first layer, and ``index`` tells which are left.
+        """
+        features, steps = self.features(waveform, lengths)
+        first_step = torch.arange(self.grid[1], device=features.device) * self.time_stride
+        real = (first_step < steps[:, None])[:, None].expand(-1, self.grid[0], -1).flatten(1)
+        hidden = self.model.embeddings(features)
+        index = None
+        if mask is not None:
+            index = visible_index(mask)
+            real = real.gather(1, index)
+            kept = hidden[:, PREFIX:].gather(1, index[..., None].expand(-1, -1, hidden.shape[-1]))
+            hidden = torch.cat([hidden[:, :PREFIX], kept], dim=1)
+        keys = torch.cat([real.new_ones(len(real), PREFIX), real], dim=1)
+        for layer in self.model.layers:
+            hidden = layer(hidden, keys[:, None, None, :])
+        return Tokens(self.model.layernorm(hidden)[:, PREFIX:], real, self.grid, index)
+
+    def features(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalised fbank (B, F, M) and int64 (B,) real steps per row."""
+        real = torch.arange(waveform.shape[1], device=waveform.device) < lengths[:, None]
+        fbank, steps = kaldi_fbank(waveform * real, lengths, sample_rate=SAMPLE_RATE, bins=self.bins)
+        fbank = nn.functional.pad(fbank, (0, 0, 0, max(self.steps - fbank.shape[1], 0)))[:, : self.steps]
+        steps = steps.clamp(max=self.steps)
+        padding = torch.arange(self.steps, device=fbank.device) >= steps[:, None]
+        return (fbank.masked_fill(padding[..., None], 0.0) - self.mean) / (2 * self.std), steps
+
+    def layer_of(self, name: str) -> int:
+        """Layer of a parameter for learning-rate decay: 0 patch embedding, 1..depth layers, depth + 1 the final
+        norm.
+        """
+        return layer_of_huggingface(name, self.depth)
+
+    def gradient_checkpointing_enable(self) -> None:
+        """Recompute the layers in the backward pass."""
+        checkpoint_blocks(self.model)
+
+    def save_assets(self, directory: Path) -> None:
+        """Write the configuration, so that a checkpoint can be loaded without the hub."""
+        self.model.config.save_pretrained(directory)
+
+
+def _config(preset: str, seconds: float) -> ASTConfig:
+    if seconds < 0.16:
+        raise ConfigError(
+            f"encoder {NAME}: seconds={seconds} is shorter than one patch of 0.16 s; AudioSet clips have 10.24"
+        )
+    width, depth, heads = PRESETS[preset]
+    return ASTConfig(
+        max_length=round(seconds * 100),
+        hidden_size=width,
+        num_hidden_layers=depth,
+        num_attention_heads=heads,
+        intermediate_size=4 * width,
+    )

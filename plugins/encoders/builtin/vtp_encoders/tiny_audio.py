@@ -1,0 +1,94 @@
+"""``tiny``: log-mel features, two convolutions over time and a small transformer, trained from scratch.
+
+waveform (B, S)      float32 mono in [-1, 1], lengths (B,) real samples
+tokens   (B, N, D)   one token per 160 ms
+visible  (B, N_vis, D)   only if a mask is given
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from vtp.errors import ConfigError
+from vtp.media.audio import log_mel
+from vtp.model.blocks import Transformer, layer_of_blocks, visible_index
+from vtp.types import AudioSpec, Tokens
+
+__all__ = ["TinyAudio"]
+
+HOP_MS = 20.0
+FRAMES_PER_TOKEN = 8  # strides 2 and 4
+
+
+class TinyAudio(nn.Module):
+    """Sound to tokens.
+
+    Args:
+        width: D.
+        depth: transformer blocks; 0 leaves mixing over time to the fusion encoder.
+        heads: attention heads.
+        seconds: longest sound; the rest is cut off, shorter ones are padded and masked.
+        sample_rate: Hz that sound is resampled to.
+        bins: mel bins.
+        dropout: after attention and feed-forward.
+    """
+
+    def __init__(
+        self,
+        *,
+        width: int = 128,
+        depth: int = 0,
+        heads: int = 4,
+        seconds: float = 2.0,
+        sample_rate: int = 16000,
+        bins: int = 40,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if seconds <= 0 or sample_rate < 4000 or bins < 8:
+            raise ConfigError(
+                f"encoder tiny: seconds={seconds} must be positive, sample_rate={sample_rate} at least 4000 Hz and "
+                f"bins={bins} at least 8. The defaults are 2.0, 16000 and 40."
+            )
+        self.spec = AudioSpec(sample_rate=sample_rate, seconds=seconds)
+        self.width = width
+        self.depth = depth
+        self.bins = bins
+        self.stem = nn.Sequential(
+            nn.Conv1d(bins, width, 5, stride=2, padding=2),
+            nn.GELU(),
+            nn.Conv1d(width, width, 5, stride=4, padding=2),
+            nn.GELU(),
+        )
+        frames = 1 + self.spec.samples // round(sample_rate * HOP_MS / 1000)
+        self.count = -(-frames // FRAMES_PER_TOKEN)
+        self.positions = nn.Parameter(torch.randn(self.count, width) * 0.02)
+        self.transformer = Transformer(width, depth, heads, dropout=dropout)
+
+    def forward(self, waveform: Tensor, lengths: Tensor, mask: Tensor | None = None) -> Tokens:
+        """(B, S) -> Tokens (B, N, D), padding masked; with ``mask`` (bool (B, N), True = hidden; every row hides the
+        same number) only visible tokens, with their ``index``.
+        """
+        real_samples = torch.arange(waveform.shape[1], device=waveform.device) < lengths[:, None]
+        features, frames = log_mel(
+            waveform * real_samples, lengths, sample_rate=self.spec.sample_rate, bins=self.bins, hop_ms=HOP_MS
+        )
+        features = (features + 5) / 5  # from about -11.5 .. 5 to about unit scale
+        x = self.stem(features.transpose(1, 2)).transpose(1, 2) + self.positions
+        first_frame = torch.arange(self.count, device=x.device) * FRAMES_PER_TOKEN
+        real = first_frame < frames[:, None]
+        index = None
+        if mask is not None:
+            index = visible_index(mask)
+            x = x.gather(1, index[..., None].expand(-1, -1, x.shape[-1]))
+            real = real.gather(1, index)
+        return Tokens(self.transformer(x, real), real, (self.count,), index)
+
+    def layer_of(self, name: str) -> int:
+        """Layer of a parameter for learning-rate decay: 0 stem and positions, 1..depth blocks, depth + 1 the norm."""
+        return layer_of_blocks(name, self.depth)
+
+    def gradient_checkpointing_enable(self) -> None:
+        """Recompute the blocks in the backward pass."""
+        self.transformer.checkpointing = True

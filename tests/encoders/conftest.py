@@ -1,0 +1,176 @@
+"""Every registered encoder at tiny size, from random weights, without network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from vtp.model.build import BuildContext
+from vtp.types import Tokens
+
+TEXTS = ["a red ball moves to the left", "two blue boxes stand still", "what moves?"]
+
+
+class Widths(nn.Module):
+    """Stands for an encoder of which only the width is asked."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+
+
+@pytest.fixture(scope="session")
+def bert(tmp_path_factory) -> Path:
+    """A folder as ``save_pretrained`` writes it: BERT with 2 layers and 5 special tokens, letters and a few words."""
+    from transformers import BertConfig, BertModel, BertTokenizer
+
+    folder = tmp_path_factory.mktemp("hub") / "bert"
+    folder.mkdir()
+    words = sorted({w.strip("?") for text in TEXTS for w in text.split()} | set("abcde012") | {"?"})
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]
+    (folder / "vocab.txt").write_text("\n".join(vocabulary))
+    BertTokenizer(vocab=str(folder / "vocab.txt")).save_pretrained(folder)
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=16,
+        initializer_range=0.2,
+    )
+    BertModel(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def videomae(tmp_path_factory) -> Path:
+    """A saved VideoMAEModel: 4 frames of 16 pixels, tubelets of 2 x 8 x 8, so 8 tokens."""
+    from transformers import VideoMAEConfig, VideoMAEModel
+
+    folder = tmp_path_factory.mktemp("hub") / "videomae"
+    torch.manual_seed(0)
+    config = VideoMAEConfig(
+        image_size=16,
+        patch_size=8,
+        num_frames=4,
+        tubelet_size=2,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        initializer_range=0.2,
+        use_mean_pooling=False,
+    )
+    VideoMAEModel(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def ast(tmp_path_factory) -> Path:
+    """A saved ASTModel: 0.5 s in 50 steps of 32 bins, 2 x 4 patches."""
+    from transformers import ASTConfig, ASTModel
+
+    folder = tmp_path_factory.mktemp("hub") / "ast"
+    torch.manual_seed(0)
+    config = ASTConfig(
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_length=50,
+        num_mel_bins=32,
+        initializer_range=0.2,
+    )
+    ASTModel(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def builders(bert, videomae, ast) -> dict[tuple[str, str], Callable[..., nn.Module]]:
+    """(slot, name) -> ``build(context)``, at tiny size. A new encoder adds a line here; a test counts them."""
+    from vtp_encoders.ast_audio import AST
+    from vtp_encoders.concat import Concat
+    from vtp_encoders.timm_video import TimmVideo
+    from vtp_encoders.tiny_audio import TinyAudio
+    from vtp_encoders.tiny_text import TinyText
+    from vtp_encoders.tiny_video import TinyVideo
+    from vtp_encoders.transformers_text import TransformersText
+    from vtp_encoders.videomae import VideoMAE
+
+    def timm(**options) -> Callable[..., nn.Module]:
+        return lambda context: TimmVideo(context=context, frames=2, **options)
+
+    return {
+        ("text", "tiny"): lambda context: TinyText(context=context, width=16, heads=2, max_length=12),
+        ("text", "transformers"): lambda context: TransformersText(context=context, model=str(bert), max_length=12),
+        ("video", "tiny"): lambda context: TinyVideo(width=16, heads=2, frames=4, size=32),
+        ("video", "timm"): timm(model="resnet10t", size=32),
+        ("video", "timm patch"): timm(model="resnet10t", size=64, tokens="patch"),
+        ("video", "timm vit"): timm(model="test_vit", size=32, tokens="patch"),
+        ("video", "timm clip"): timm(model="test_vit", size=32, tokens="clip", pooling="attention"),
+        ("video", "videomae"): lambda context: VideoMAE(context=context, model=str(videomae)),
+        ("audio", "tiny"): lambda context: TinyAudio(width=16, heads=2, depth=1, seconds=0.7),
+        ("audio", "ast"): lambda context: AST(context=context, model=str(ast)),
+        ("fusion", "concat"): lambda context: Concat(context=context, width=16, heads=2),
+    }
+
+
+@pytest.fixture
+def build(builders) -> Callable[..., nn.Module]:
+    """``build(slot, name, assets=None)``: one encoder, always with the same random weights."""
+
+    def make(slot: str, name: str, assets: Path | None = None, seed: int = 0) -> nn.Module:
+        torch.manual_seed(seed)
+        widths = {"text": Widths(8), "video": Widths(12), "audio": Widths(16)} if slot == "fusion" else {}
+
+        def texts():
+            assert assets is None, "the training texts must not be read when a checkpoint is restored"
+            return TEXTS
+
+        return builders[slot, name](BuildContext(texts=texts, encoders=widths, assets=assets))
+
+    return make
+
+
+def _text(encoder, rows):
+    ids = encoder.spec.tokenize([TEXTS[i % 3] for i in range(rows)])
+    longest = max(map(len, ids))
+    token_ids = torch.tensor([row + [encoder.spec.pad_id] * (longest - len(row)) for row in ids])
+    mask = torch.tensor([[True] * len(row) + [False] * (longest - len(row)) for row in ids])
+    return {"token_ids": token_ids, "attention_mask": mask}
+
+
+def _video(encoder, rows):
+    spec = encoder.spec
+    return {"video": torch.randn(rows, spec.frames, 3, spec.size, spec.size)}
+
+
+def _audio(encoder, rows):
+    samples = encoder.spec.samples
+    lengths = torch.tensor([samples, samples // 2, samples * 3 // 4])[torch.arange(rows) % 3]
+    waveform = torch.rand(rows, samples) * 2 - 1
+    waveform[torch.arange(samples) >= lengths[:, None]] = 0
+    return {"waveform": waveform, "lengths": lengths}
+
+
+def _fusion(encoder, rows):
+    def tokens(count: int, width: int) -> Tokens:
+        mask = torch.ones(rows, count, dtype=torch.bool)
+        mask[1 % rows, 2:] = False
+        return Tokens(torch.randn(rows, count, width), mask)
+
+    return {"tokens": {"video": tokens(6, 12), "audio": tokens(4, 16), "text": tokens(5, 8)}}
+
+
+@pytest.fixture
+def inputs() -> SimpleNamespace:
+    """``inputs.text(encoder, rows)`` and so on: arguments of ``forward``; rows differ in length."""
+    torch.manual_seed(1)
+    return SimpleNamespace(text=_text, video=_video, audio=_audio, fusion=_fusion)
