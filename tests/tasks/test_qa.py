@@ -267,6 +267,12 @@ def test_a_model_without_the_objective_is_refused(task, fake_model, make_evaluat
         task.evaluate(make_evaluator(fake_model(vtc=None), task))
 
 
+def test_a_head_of_another_size_than_the_answer_list_is_refused(task, logits_from, fake_model, make_evaluator):
+    wrong = logits_from(lambda sample, present: [0.0, 1.0, 2.0])
+    with pytest.raises(ConfigError, match="answer list has 4 answers, but objective 'qa' scores 3"):
+        task.evaluate(make_evaluator(fake_model(qa=wrong), task))
+
+
 def test_the_checkpoint_is_chosen_by_validation_where_there_is_one(fake_dataset):
     assert QuestionAnswering(dataset=fake_dataset(train=TRAIN)).selection == "last"
     assert QuestionAnswering(dataset=fake_dataset(train=TRAIN, val=TEST)).selection == "val"

@@ -251,6 +251,14 @@ def test_queries_and_gallery_are_read_from_pairs():
     assert all(not video.texts for video in pairs.videos) and all(text.video is None for text in pairs.texts)
 
 
+def test_published_training_lists_are_named(fake_dataset):
+    def clips(*numbers):
+        return [Sample(f"s{i}", texts=("x",), extra={"video_id": f"video{i}"}) for i in numbers]
+
+    assert Retrieval(dataset=fake_dataset(train=clips(*range(7010)))).known_list() == "train.7k"
+    assert Retrieval(dataset=fake_dataset(train=clips(*range(7009)))).known_list() is None
+
+
 def test_validation_is_carved_from_training_only_when_asked_for(fake_dataset):
     train = [
         Sample(f"video{i}", MediaRef(f"video{i}.mp4"), None, ("one", "two"), {}, {"video_id": f"video{i}"})

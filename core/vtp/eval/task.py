@@ -108,6 +108,10 @@ class Task(Protocol):
         """What is trained on, less what cannot be learnt (answers outside the list), which is counted and reported."""
         ...
 
+    def known_list(self) -> str | None:
+        """Name of the published training list (``train.9k``) that the training clips are exactly, or None."""
+        ...
+
     def samples(self, split: str) -> Sequence[Sample]:
         """What is evaluated on in ``val`` or ``test``; empty when there is no such split."""
         ...

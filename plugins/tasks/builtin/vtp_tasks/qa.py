@@ -23,7 +23,7 @@ from vtp.eval.ledger import EVALUATED_ONLY
 from vtp.eval.metrics import TIE_RULES, Ranks, TieRule, accuracy_by_type
 from vtp.eval.protocol import Protocol
 from vtp.eval.significance import bootstrap_interval
-from vtp.eval.task import Table, TaskResult
+from vtp.eval.task import Table, TaskResult, media_id
 from vtp.types import Modality, Sample
 from vtp_tasks.examples import evenly, frames_of
 from vtp_tasks.splits import Splits
@@ -146,6 +146,10 @@ class QuestionAnswering:
     def train_samples(self) -> Sequence[Sample]:
         return [sample for sample in self.splits["train"] if str(sample.labels["answer"]) in self._index]
 
+    def known_list(self) -> str | None:
+        """Name of the known training list that the training clips are exactly, or None."""
+        return self.protocol.train_list({media_id(sample) for sample in self.splits["train"]})
+
     @property
     def dropped(self) -> int:
         """Training questions whose answer is not in the list."""
@@ -232,6 +236,12 @@ class QuestionAnswering:
                 "task.objective."
             )
         logits = ctx.model.objectives[self.objective].logits(ctx).float()  # (B, A)
+        if logits.shape[1] != len(self.answers):
+            raise ConfigError(
+                f"task {self.name}: the answer list has {len(self.answers):,} answers, but objective "
+                f"{self.objective!r} scores {logits.shape[1]:,}. Both must come from one training run: set task.answers "
+                "as it was there."
+            )
         finite = logits.isfinite().all(1)
         logits = torch.where(finite[:, None], logits, torch.zeros_like(logits))
         width = min(max(self.top, 1), logits.shape[1])

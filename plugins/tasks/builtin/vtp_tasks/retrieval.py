@@ -157,6 +157,10 @@ class Retrieval:
     def texts(self) -> Iterable[str]:
         return (text for sample in self.splits["train"] for text in sample.texts)
 
+    def known_list(self) -> str | None:
+        """Name of the known training list that the training clips are exactly, or None."""
+        return self.protocol.train_list({media_id(sample) for sample in self.splits["train"]})
+
     def labels(self, sample: Sample) -> dict[str, int | float]:
         return {}
 

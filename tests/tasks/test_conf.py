@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+import pytest
+import yaml
+
+import vtp_tasks
+from vtp_tasks.qa import QuestionAnswering
+from vtp_tasks.retrieval import Retrieval
+
+CLASSES = {"qa": QuestionAnswering, "retrieval": Retrieval}
+FILES = sorted((Path(vtp_tasks.__file__).parent / "conf/task").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_shipped_task_builds_and_states_the_defaults(path, fake_dataset):
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    options = dict(content["task"])
+    component = CLASSES[options.pop("name")]
+    task = component(dataset=fake_dataset(), **options)
+    assert task.name == path.stem or task.name.startswith("msrvtt")
+    defaults = {name: p.default for name, p in inspect.signature(component).parameters.items()}
+    assert {name: defaults[name] for name in options} == options  # the file and the signature must not drift apart
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_option_is_explained_and_every_argument_can_be_set(path):
+    text = path.read_text(encoding="utf-8")
+    assert text.startswith("# @package _global_\n")
+    options = yaml.safe_load(text)["task"]
+    lines = {line.split(":")[0].strip(): line for line in text.splitlines() if line.startswith("  ") and ":" in line}
+    assert all("#" in lines[name] for name in options if name != "name")
+    component = CLASSES[options["name"]]
+    run_gives = {"dataset", "seed", "val_share"}
+    assert set(inspect.signature(component).parameters) - run_gives == set(options) - {"name"}
