@@ -1,6 +1,6 @@
 """A model of a few thousand parameters with every trait that training cares about, and a loader with a position.
 
-Not a test module: the tests and the processes that they start import it (``import_toy`` in conftest.py).
+Not a test module: tests and the processes that they start import it by name (conftest.py puts this folder on the path).
 """
 
 from __future__ import annotations
@@ -171,7 +171,7 @@ class ToyLoader:
 
 
 def evaluate(model: VTPModel) -> dict[str, float]:
-    """Accuracy on 32 clips that were not trained on, drawn with the global generator on purpose (it must not matter)."""
+    """Accuracy on 32 clips that were not trained on; draws from the global generator on purpose: it must not matter."""
     torch.rand(3)
     batch = toy_batch(list(range(1000, 1032)), 0, 32)
     device = next(model.parameters()).device
@@ -181,13 +181,25 @@ def evaluate(model: VTPModel) -> dict[str, float]:
     return {"accuracy": float((out["logits"].argmax(1).cpu() == batch.labels["answer"])[kept].float().mean())}
 
 
-def launch(run_dir: str, resume: str | None = None, delay: float = 0.0, dropout: float = 0.0, **options) -> None:
-    """Train the toy model as one process of a run; what the tests start with torchrun or ``python -c``."""
+def launch(
+    run_dir: str, resume: str | None = None, delay: float = 0.0, dropout: float = 0.0, full: bool = False, **options
+) -> int:
+    """Train the toy model as one process of a run; gives the exit code that ``vtp run`` would.
+
+    Args:
+        resume: as for ``Trainer.resume``.
+        delay: seconds that the loader takes per batch.
+        full: the disk is full from the start.
+    """
     from vtp import distributed
     from vtp.errors import VtpError
-    from vtp.train import TrainConfig, Trainer
+    from vtp.train import TrainConfig, Trainer, checkpoint
 
-    torch.set_num_threads(1)
+    def refuse(tensors, path):
+        raise OSError(28, "No space left on device")
+
+    folder = Path(run_dir)
+    folder.mkdir(parents=True, exist_ok=True)
     device = distributed.setup("cpu")
     config = TrainConfig(**{"global_batch": 16, "tensorboard": False, "log_every": 1, **options})
     loader = ToyLoader(rank=distributed.rank(), world_size=distributed.world_size(), delay=delay)
@@ -195,19 +207,21 @@ def launch(run_dir: str, resume: str | None = None, delay: float = 0.0, dropout:
         toy_model(dropout=dropout), loader, config, run_dir,
         evaluate=evaluate, monitor=("accuracy", "max"), device=device,
     )  # fmt: skip
-    code = 0
+    save_file, code, message = checkpoint.save_file, 0, ""
     try:
+        if full:
+            checkpoint.save_file = refuse
         if resume:
             trainer.resume(resume)
-        Path(run_dir).mkdir(parents=True, exist_ok=True)
-        Path(run_dir, f"started{distributed.rank()}").write_text(str(trainer.step))
+        (folder / "started").write_text(str(trainer.step))
         trainer.fit()
     except VtpError as error:
-        print(error, flush=True)
-        code = error.exit_code
-    distributed.shutdown()
-    Path(run_dir, f"code{distributed.rank()}").write_text(str(code))
-    raise SystemExit(code)
+        code, message = error.exit_code, str(error)
+    finally:
+        checkpoint.save_file = save_file
+    (folder / f"end{distributed.rank()}").write_text(json.dumps([code, message]))
+    distributed.barrier()  # torchrun kills the others as soon as one has failed
+    return code
 
 
 def history(run_dir) -> list[dict]:
@@ -218,5 +232,12 @@ def history(run_dir) -> list[dict]:
     return lines
 
 
-if __name__ == "__main__":
-    launch(**json.loads(os.environ["TOY"]))
+if __name__ == "__main__":  # one run or a list of them, in one process: importing torch takes longer than they do
+    from vtp import distributed
+
+    torch.set_num_threads(1)
+    distributed.setup("cpu")
+    runs = json.loads(os.environ["TOY"])
+    codes = [launch(**options) for options in (runs if isinstance(runs, list) else [runs])]
+    distributed.shutdown()
+    raise SystemExit(codes[-1])

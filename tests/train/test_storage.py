@@ -1,0 +1,169 @@
+"""Atomic files and folders."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from vtp.errors import RunError
+from vtp.storage import (
+    MANIFEST,
+    DirectoryTransaction,
+    clean_leftovers,
+    verify_directory,
+    write_json_atomic,
+    write_text_atomic,
+)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 1 MB."""
+    mount = tmp_path / "disk"
+    mount.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(mount)]
+    if shutil.which("mount") is None or subprocess.run(command, capture_output=True, check=False).returncode != 0:
+        pytest.skip("no permission to mount a small file system")
+    yield mount
+    subprocess.run(["umount", str(mount)], check=True)
+
+
+def fill(folder: Path, text: str = "hello") -> None:
+    (folder / "deep").mkdir()
+    (folder / "a.txt").write_text(text)
+    (folder / "deep" / "b.bin").write_bytes(bytes(range(256)))
+
+
+def test_a_folder_appears_whole_with_a_manifest(tmp_path):
+    final = tmp_path / "runs" / "one"
+    with DirectoryTransaction(final) as folder:
+        fill(folder)
+        assert not final.exists()
+    assert sorted(p.name for p in final.parent.iterdir()) == ["one"]
+    assert sorted(json.loads((final / MANIFEST).read_text())["files"]) == ["a.txt", "deep/b.bin"]
+    assert verify_directory(final) is None
+
+
+def test_files_get_the_mode_that_the_umask_allows(tmp_path):
+    before = os.umask(0o022)
+    try:
+        with DirectoryTransaction(tmp_path / "one") as folder:
+            save_file({"a": torch.zeros(3)}, folder / "a.safetensors")  # creates it with mode 600
+    finally:
+        os.umask(before)
+    assert (tmp_path / "one" / "a.safetensors").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_failing_body_leaves_what_was_there(tmp_path):
+    with DirectoryTransaction(tmp_path / "one") as folder:
+        fill(folder)
+    with pytest.raises(KeyError), DirectoryTransaction(tmp_path / "one") as folder:
+        (folder / "a.txt").write_text("new")
+        raise KeyError("boom")
+    assert (tmp_path / "one" / "a.txt").read_text() == "hello"
+    assert verify_directory(tmp_path / "one") is None
+    assert [p.name for p in tmp_path.iterdir()] == ["one"]
+
+
+def test_a_folder_is_replaced_at_the_end(tmp_path):
+    for text in ("old", "new"):
+        with DirectoryTransaction(tmp_path / "one") as folder:
+            fill(folder, text)
+    assert (tmp_path / "one" / "a.txt").read_text() == "new"
+    assert [p.name for p in tmp_path.iterdir()] == ["one"]
+
+
+def test_when_the_last_rename_fails_the_old_folder_comes_back(tmp_path, monkeypatch):
+    with DirectoryTransaction(tmp_path / "one") as folder:
+        fill(folder)
+    real, calls = os.rename, []
+
+    def rename(source, target):
+        calls.append(target)
+        if len(calls) == 2:
+            raise OSError(errno.EIO, "I/O error")
+        real(source, target)
+
+    monkeypatch.setattr(os, "rename", rename)
+    with pytest.raises(OSError, match="I/O error"), DirectoryTransaction(tmp_path / "one") as folder:
+        fill(folder, "new")
+    assert (tmp_path / "one" / "a.txt").read_text() == "hello"
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda d: (d / "deep" / "b.bin").unlink(), "deep/b.bin is missing"),
+        (lambda d: (d / "deep" / "b.bin").write_bytes(bytes(100)), "deep/b.bin has 100 bytes instead of 256"),
+        (lambda d: (d / "deep" / "b.bin").write_bytes(bytes(256)), "deep/b.bin has changed"),
+        (lambda d: (d / MANIFEST).unlink(), "manifest.json is missing"),
+        (lambda d: (d / MANIFEST).write_text('{"files": {"a'), "manifest.json cannot be read"),
+        (lambda d: (d / MANIFEST).write_text("[]"), "manifest.json cannot be read"),
+        (shutil.rmtree, "there is no such folder"),
+    ],
+)
+def test_damage_is_found_and_named(tmp_path, damage, reason):
+    with DirectoryTransaction(tmp_path / "one") as folder:
+        fill(folder)
+    damage(tmp_path / "one")
+    assert verify_directory(tmp_path / "one").startswith(reason)
+
+
+def test_leftovers_of_killed_writers_are_cleaned_and_nothing_else(tmp_path):
+    transaction = DirectoryTransaction(tmp_path / "one")
+    fill(transaction.__enter__())
+    for name in ("step_1", ".hidden", "x.tmp"):
+        (tmp_path / name).mkdir()
+    clean_leftovers(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".hidden", "step_1", "x.tmp"]
+    clean_leftovers(tmp_path / "nowhere")
+
+
+def test_text_is_replaced_in_one_piece(tmp_path, monkeypatch):
+    path = tmp_path / "a.json"
+    write_json_atomic(path, {"ä": 1})
+    assert json.loads(path.read_text(encoding="utf-8")) == {"ä": 1}
+    with pytest.raises(ValueError, match="JSON compliant"):
+        write_json_atomic(path, float("nan"))
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(RunError, match="disk is full"):
+        write_text_atomic(path, "new")
+    assert json.loads(path.read_text(encoding="utf-8")) == {"ä": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_too_little_space_is_refused_before_anything_is_written(tmp_path):
+    with (
+        pytest.raises(RunError, match=r"1000000000\.00 GB needed, .* free"),
+        DirectoryTransaction(tmp_path / "one", expected_bytes=10**18),
+    ):
+        pytest.fail("the body must not run")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("write", ["python", "safetensors"])
+def test_a_disk_that_runs_full_loses_nothing(small_disk, write):
+    with DirectoryTransaction(small_disk / "old") as folder:
+        (folder / "a.bin").write_bytes(bytes(400_000))
+    with (
+        pytest.raises(RunError, match=r"disk is full: .* MB needed, .* MB free"),
+        DirectoryTransaction(small_disk / "new") as folder,
+    ):  # noqa: E501
+        if write == "python":
+            (folder / "a.bin").write_bytes(bytes(2_000_000))
+        else:
+            save_file({"a": torch.zeros(500_000)}, folder / "a.safetensors")
+    assert [p.name for p in small_disk.iterdir()] == ["old"]
+    assert verify_directory(small_disk / "old") is None
