@@ -216,9 +216,9 @@ def _dkdv_step(
     lse = tl.load(lse_base + token, mask=inside, other=float("inf"))
     delta = tl.load(delta_base + token, mask=inside, other=0.0)
     scores = tl.dot(k, tl.trans(q), input_precision=PRECISION) * scale_log2  # (keys, queries)
-    weights = tl.exp2(scores - lse[None, :])
     if MASKED and SETS:
-        weights = tl.where((bit_k[:, None] & see_q[None, :]) != 0, weights, 0.0)
+        scores = tl.where((bit_k[:, None] & see_q[None, :]) != 0, scores, float("-inf"))
+    weights = tl.exp2(scores - lse[None, :])
     dv = tl.dot(weights.to(DT), g, dv, input_precision=PRECISION)
     d_weights = tl.dot(v, tl.trans(g), input_precision=PRECISION)
     d_scores = weights * (d_weights - delta[None, :])
@@ -291,12 +291,12 @@ def _dq_step(
     k = _rows(k_base, token, stride_k, inside, D, BLOCK_D, MASKED, DT)
     v = _rows(v_base, token, stride_v, inside, D, BLOCK_D, MASKED, DT)
     scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale_log2
-    weights = tl.exp2(scores - lse[:, None])
     if MASKED:
         if SETS:
-            weights = tl.where((see_q[:, None] & bit_k[None, :]) != 0, weights, 0.0)
+            scores = tl.where((see_q[:, None] & bit_k[None, :]) != 0, scores, float("-inf"))
         else:
-            weights = tl.where(inside[None, :], weights, 0.0)
+            scores = tl.where(inside[None, :], scores, float("-inf"))
+    weights = tl.exp2(scores - lse[:, None])
     d_weights = tl.dot(g, tl.trans(v), input_precision=PRECISION)
     d_scores = weights * (d_weights - delta[:, None])
     return tl.dot(d_scores.to(DT), k, dq, input_precision=PRECISION)
@@ -359,8 +359,8 @@ def _strides(x: Tensor) -> tuple[int, int, int]:
 
 
 def _statistics(q: Tensor) -> Tensor:
-    """Uninitialised float32 (B, H, Lq) or (H, Tq)."""
-    return torch.empty((*q.shape[:-3], q.shape[-2], q.shape[-3]), dtype=torch.float32, device=q.device)
+    """Uninitialised (B, H, Lq) or (H, Tq), float32 (float64 for the fallback's float64)."""
+    return torch.empty((*q.shape[:-3], q.shape[-2], q.shape[-3]), dtype=torch.promote_types(q.dtype, torch.float32), device=q.device)
 
 
 def _statistics_strides(lse: Tensor) -> tuple[int, int]:
@@ -538,7 +538,7 @@ def _fallback_forward(q, k, v, cu_q, cu_k, len_q, len_k, see, bit, scale) -> tup
         out, log_sum = _dense_forward(_take(q, where_q), _take(k, where_k), _take(v, where_k), mask, scale)
         _put(o, where_q, out[0].transpose(0, 1))
         if log_sum is not None:
-            _put(lse_tokens, where_q, log_sum[0].T.float())
+            _put(lse_tokens, where_q, log_sum[0].T)
     return o, lse
 
 
@@ -546,7 +546,7 @@ def _fallback_backward(do, q, k, v, o, lse, cu_q, cu_k, len_q, len_k, see, bit, 
     dq, dk, dv = (torch.zeros(x.shape, dtype=x.dtype, device=x.device) for x in (q, k, v))
     together, mask = _whole_batch(q, k, cu_q, len_q, len_k, see, bit)
     if together:
-        grads = _dense_backward(*(x.transpose(1, 2) for x in (do, q, k, v, o)), _as_torch(lse, q), mask, scale)
+        grads = _dense_backward(*(x.transpose(1, 2) for x in (do, q, k, v, o)), lse, mask, scale)
         for out, grad in zip((dq, dk, dv), grads, strict=True):
             out.copy_(grad.transpose(1, 2))
         return dq, dk, dv
@@ -555,14 +555,10 @@ def _fallback_backward(do, q, k, v, o, lse, cu_q, cu_k, len_q, len_k, see, bit, 
         at, rows = where_q
         log_sum = lse_tokens[at] if rows is None else lse_tokens[at][rows]
         taken = [_take(x, where) for x, where in ((do, where_q), (q, where_q), (k, where_k), (v, where_k), (o, where_q))]
-        grads = _dense_backward(*taken, _as_torch(log_sum.T.unsqueeze(0), q), mask, scale)
+        grads = _dense_backward(*taken, log_sum.T.unsqueeze(0), mask, scale)
         for out, where, grad in zip((dq, dk, dv), (where_q, where_k, where_k), grads, strict=True):
             _put(out, where, grad[0].transpose(0, 1))
     return dq, dk, dv
-
-
-def _as_torch(lse: Tensor, q: Tensor) -> Tensor:
-    return lse.to(torch.float64) if q.dtype == torch.float64 else lse
 
 
 @torch.library.custom_op("vtp_kernels::attention_forward", mutates_args=(), device_types="cuda")

@@ -16,17 +16,16 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-
-from vtp_kernels import attention, layout
-from vtp_kernels.configs import ACCELERATORS, attention_rows
+from vtp_kernels import attention, layout, masking, pixel_loss, tubelets
+from vtp_kernels.configs import ACCELERATORS, Config, attention_rows, pixel_warps
 from vtp_kernels.dispatch import INTERPRET, tl, triton
 
-__all__ = ["Job", "Resources", "compile_job", "faults", "jobs", "main", "table"]
+__all__ = ["Job", "Resources", "attention_jobs", "compile_job", "faults", "jobs", "main", "table"]
 
 SHARED_LIMIT = {"sm_80": 163 * 1024, "sm_90": 227 * 1024, "gfx942": 64 * 1024}
 REGISTER_LIMIT = {"sm_80": 255, "sm_90": 255, "gfx942": 512}
-TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32, "u8": torch.uint8}
+VIDEO = tubelets.Geometry((8, 14, 14), (2, 16, 16), 3)
+SPECTROGRAM = tubelets.Geometry((1, 64, 8), (1, 16, 16), 1)
 HEADER = "| kernel | case | type | configuration | chip | registers | stack | shared KB | wgmma |\n|---|---|---|---|---|---|---|---|---|"
 
 
@@ -65,12 +64,17 @@ def _attention_values(kernel: str, dtype: str, sets: bool, config: Any, head_dim
     values |= {name: "*i32" for name in ("cu_q", "cu_k")} | {name: _Constant(None) for name in ("len_q", "len_k")}
     values |= {name: "*i32" if sets else _Constant(None) for name in ("see", "bit", "visits")}
     constants = {"ROWS": config.rows, "COLS": config.cols, "D": head_dim, "BLOCK_D": head_dim, "DT": element, "PRECISION": precision}
-    return values | {name: _Constant(value) for name, value in constants.items()}
+    return values | _constants(constants)
 
 
-def _attention_jobs(accelerator: str) -> Iterator[Job]:
+def _constants(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: _Constant(value) for name, value in values.items()}
+
+
+def attention_jobs(accelerator: str, rows: Iterable[tuple[str, int, int, Config]]) -> Iterator[Job]:
+    """Compilations of attention configurations, with and without segments, in every type of their size."""
     functions = {"forward": attention._forward_kernel, "dkdv": attention._dkdv_kernel, "dq": attention._dq_kernel}
-    for kernel, bits, head_dim, config in attention_rows(accelerator):
+    for kernel, bits, head_dim, config in rows:
         for dtype in ("bf16", "fp16") if bits == 16 else ("fp32",):
             for sets in (False, True):
                 precision = "ieee" if bits == 16 or accelerator == "gfx942" else "tf32x3"
@@ -83,22 +87,51 @@ def _attention_jobs(accelerator: str) -> Iterator[Job]:
 
 
 def _other_jobs(accelerator: str) -> Iterator[Job]:
-    for rows, cols in ((64, 64), (128, 64)):
-        for keys in (False, True):
-            constants = {"ROWS": rows, "COLS": cols, "LOG_ROWS": rows.bit_length() - 1, "LOG_COLS": cols.bit_length() - 1}
-            constants |= {"CHUNK": layout.VISIT_CHUNK, "KEYS_ARE_ROWS": keys, "len_q": None, "len_k": None}
-            values = {name: "*i32" for name in ("see", "bit", "cu_q", "cu_k", "out")} | {n: _Constant(v) for n, v in constants.items()}
-            yield Job("block visits", "keys" if keys else "queries", "i32", f"{rows}x{cols} w8", layout._visits_kernel, values, 8, 2, accelerator, False)
+    for queries, keys in ((64, 64), (128, 64), (64, 128)):
+        constants = {"QUERIES": queries, "KEYS": keys, "LOG_QUERIES": queries.bit_length() - 1, "LOG_KEYS": keys.bit_length() - 1}
+        values = {name: "*i32" for name in ("see", "bit", "cu_q", "cu_k", "summary")} | _constants(constants | {"len_q": None, "len_k": None})
+        yield Job("block summary", "segments", "i32", f"{queries}x{keys} w1", layout._summary_kernel, values, 1, 2, accelerator, False)
+    for keys_are_rows in (False, True):
+        values = {"summary": "*i32", "out": "*i32"} | _constants({"CHUNK": layout.VISIT_CHUNK, "KEYS_ARE_ROWS": keys_are_rows})
+        case = "rows of keys" if keys_are_rows else "rows of queries"
+        yield Job("block visits", case, "i32", f"{layout.VISIT_CHUNK} w1", layout._visits_kernel, values, 1, 2, accelerator, False)
     for head_dim in (64, 128):
-        values = {"o": "*bf16", "do": "*bf16", "delta": "*fp32", "cu_q": "*i32", "len_q": _Constant(None)}
-        values |= {"ROWS": _Constant(64), "D": _Constant(head_dim), "BLOCK_D": _Constant(head_dim)}
+        values = {"o": "*bf16", "do": "*bf16", "delta": "*fp32", "cu_q": "*i32"}
+        values |= _constants({"len_q": None, "ROWS": 64, "D": head_dim, "BLOCK_D": head_dim})
         yield Job("attention delta", f"d{head_dim} packed", "bf16", "64 w4", attention._delta_kernel, values, 4, 2, accelerator, False)
+    for space in (196, 1568):
+        block = 1 << (space - 1).bit_length()
+        values = {"step": "*i64", "keep": "*i32", "drop": "*i32", "seed": "i64"} | _constants({"BLOCK": block})
+        warps = masking._keep_warps(block)
+        yield Job("keep ids", f"{space} positions", "i32", f"{block} w{warps}", masking._keep_kernel, values, warps, 2, accelerator, False)
+    for case, source, shape in (("video 2x16x16x3", "u8", VIDEO), ("spectrogram 16x16", "fp32", SPECTROGRAM)):
+        yield from _pixel_jobs(accelerator, case, source, shape)
+    values = {"x": "*bf16", "factor": "*fp32"} | _constants({"BLOCK": pixel_loss.SCALE_BLOCK})
+    yield Job("scale", "", "bf16", f"{pixel_loss.SCALE_BLOCK} w8", pixel_loss._scale_kernel, values, 8, 2, accelerator, False)
+
+
+def _pixel_jobs(accelerator: str, case: str, source: str, shape: tubelets.Geometry) -> Iterator[Job]:
+    shared = {"video": f"*{source}", **{f"{name}{i}": "fp32" for name in "fs" for i in range(tubelets.MAX_CHANNELS)}}
+    kind = "tube" if source == "u8" else "token"
+    block = 1 << (shape.channels * shape.pixels - 1).bit_length()
+    warps = pixel_warps(block)
+    values = shared | {"keep": "*i32", "out": "*bf16"} | _constants({"BLOCK": block, **tubelets.kernel_constants(shape, kind)})
+    yield Job("gather", case, "bf16", f"{block} w{warps}", tubelets._gather_kernel, values, warps, 2, accelerator, False)
+    block_p, block_c = 1 << (shape.pixels - 1).bit_length(), 1 << (shape.channels - 1).bit_length()
+    warps = pixel_warps(block_p * block_c)
+    for norm, name in enumerate(pixel_loss.NORMS):
+        for dtype in ("bf16", "fp32"):
+            values = shared | {"pred": f"*{dtype}", "grad": f"*{dtype}", "drop": "*i32", "partial": "*fp32", "grad_factor": "fp32", "eps": "fp32"}
+            blocks = {"BLOCK_P": block_p, "BLOCK_C": block_c, "NORM": norm, "SAME_SCALE": True, "GRAD": True, **tubelets.kernel_constants(shape, kind)}
+            label = f"{block_p}x{block_c} w{warps}"
+            function = pixel_loss._loss_kernel
+            yield Job(f"pixel loss {name}", case, dtype, label, function, values | _constants(blocks), warps, 2, accelerator, False)
 
 
 def jobs(accelerators: Iterable[str] = ACCELERATORS, keep: Callable[[Job], bool] = lambda job: True) -> Iterator[Job]:
     """Every compilation that must succeed."""
     for accelerator in accelerators:
-        for job in (*_attention_jobs(accelerator), *_other_jobs(accelerator)):
+        for job in (*attention_jobs(accelerator, attention_rows(accelerator)), *_other_jobs(accelerator)):
             if keep(job):
                 yield job
 

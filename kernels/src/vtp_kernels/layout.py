@@ -260,65 +260,77 @@ def span(cu, lengths, sample, longest):
 
 
 @jit()
-def _union(x, ROWS: tl.constexpr, COLS: tl.constexpr, LOG_COLS: tl.constexpr):
-    """Bitwise or along axis 1 of (ROWS, COLS), by halves: a reduction with its own function takes minutes in the interpreter."""
-    for step in tl.static_range(LOG_COLS):
-        x = tl.reshape(x, (ROWS, COLS >> (step + 1), 2))
+def _union(x, SIZE: tl.constexpr, LOG_SIZE: tl.constexpr):
+    """Bitwise or of a vector, by halves: a reduction with its own function takes seconds in the interpreter."""
+    for step in tl.static_range(LOG_SIZE):
+        x = tl.reshape(x, (SIZE >> (step + 1), 2))
         left, right = tl.split(x)
         x = left | right
-    return tl.reshape(x, (ROWS,))
+    return tl.sum(x, 0)  # one element is left
 
 
 @jit()
-def _query_sets(see, first, token, length, ROWS: tl.constexpr, COLS: tl.constexpr, LOG_COLS: tl.constexpr):
-    """Segments that some query, and that not every query, of each block may see. Queries past the end do not count."""
+def _summarise_queries(see, cu_q, len_q, at, block, sample, max_q, SIZE: tl.constexpr, LOG_SIZE: tl.constexpr):
+    start, length = span(cu_q, len_q, sample, max_q)
+    token = block * SIZE + tl.arange(0, SIZE)
     inside = token < length
-    sets = tl.full((ROWS, COLS), -1, tl.int32) if see is None else tl.load(see + first + token, mask=inside, other=0)
-    some = tl.where(inside, sets, 0)
-    not_all = tl.where(inside, ~sets, 0)
-    return _union(some, ROWS, COLS, LOG_COLS), _union(not_all, ROWS, COLS, LOG_COLS)
+    first = start.to(tl.int64) if cu_q is not None else sample.to(tl.int64) * max_q
+    sets = tl.where(inside, -1, 0) if see is None else tl.load(see + first + token, mask=inside, other=0)
+    tl.store(at, _union(sets, SIZE, LOG_SIZE))
+    tl.store(at + 1, _union(tl.where(inside, ~sets, 0), SIZE, LOG_SIZE))
 
 
 @jit()
-def _key_sets(bit, first, token, length, ROWS: tl.constexpr, COLS: tl.constexpr, LOG_COLS: tl.constexpr):
-    """Segments present in each block, and whether it holds padding, of which the keys past the end are a part."""
+def _summarise_keys(bit, cu_k, len_k, at, block, sample, max_k, SIZE: tl.constexpr, LOG_SIZE: tl.constexpr):
+    start, length = span(cu_k, len_k, sample, max_k)
+    token = block * SIZE + tl.arange(0, SIZE)
     inside = token < length
-    sets = tl.full((ROWS, COLS), -1, tl.int32) if bit is None else tl.load(bit + first + token, mask=inside, other=0)
-    sets = tl.where(inside, sets, 0)
-    return _union(sets, ROWS, COLS, LOG_COLS), tl.max((sets == 0).to(tl.int32), axis=1)
+    first = start.to(tl.int64) if cu_k is not None else sample.to(tl.int64) * max_k
+    sets = tl.where(inside, -1, 0) if bit is None else tl.load(bit + first + token, mask=inside, other=0)
+    tl.store(at, _union(sets, SIZE, LOG_SIZE))
+    tl.store(at + 1, tl.min(tl.where(sets == 0, -1, 0), 0))
 
 
 @jit()
-def _visits_kernel(
-    see, bit, cu_q, cu_k, len_q, len_k, out, max_q, max_k, n_columns,
-    ROWS: tl.constexpr, COLS: tl.constexpr, LOG_ROWS: tl.constexpr, LOG_COLS: tl.constexpr, CHUNK: tl.constexpr, KEYS_ARE_ROWS: tl.constexpr,
+def _summary_kernel(
+    see, bit, cu_q, cu_k, len_q, len_k, summary, max_q, max_k, n_query_blocks,
+    QUERIES: tl.constexpr, KEYS: tl.constexpr, LOG_QUERIES: tl.constexpr, LOG_KEYS: tl.constexpr,
 ):  # fmt: skip
-    """A0: for one block of rows, the blocks of columns without a mask (from the left) and with one (from the right)."""
+    """A0, part 1: two sets per block. Queries: segments that some, and that not all, may see. Keys: segments present, and -1 if there is padding.
+    Queries past the end count for nothing, keys past the end are padding."""
     block = tl.program_id(0)
     sample = tl.program_id(1)
-    start_q, length_q = span(cu_q, len_q, sample, max_q)
-    start_k, length_k = span(cu_k, len_k, sample, max_k)
-    first_q = start_q.to(tl.int64) if cu_q is not None else sample.to(tl.int64) * max_q
-    first_k = start_k.to(tl.int64) if cu_k is not None else sample.to(tl.int64) * max_k
-    own = (block * ROWS + tl.arange(0, ROWS))[None, :]
-    if KEYS_ARE_ROWS:
-        own_some, own_other = _key_sets(bit, first_k, own, length_k, 1, ROWS, LOG_ROWS)
+    at = summary + (sample.to(tl.int64) * tl.num_programs(0) + block) * 2
+    if block < n_query_blocks:
+        _summarise_queries(see, cu_q, len_q, at, block, sample, max_q, QUERIES, LOG_QUERIES)
     else:
-        own_some, own_other = _query_sets(see, first_q, own, length_q, 1, ROWS, LOG_ROWS)
+        _summarise_keys(bit, cu_k, len_k, at, block - n_query_blocks, sample, max_k, KEYS, LOG_KEYS)
+
+
+@jit()
+def _visits_kernel(summary, out, n_query_blocks, n_blocks, n_columns, CHUNK: tl.constexpr, KEYS_ARE_ROWS: tl.constexpr):
+    """A0, part 2: for one block of rows, the blocks of columns without a mask (from the left) and with one (from the right)."""
+    block = tl.program_id(0)
+    sample = tl.program_id(1)
+    summary += sample.to(tl.int64) * n_blocks * 2
+    own = summary + (block + n_query_blocks if KEYS_ARE_ROWS else block) * 2
+    columns = summary if KEYS_ARE_ROWS else summary + n_query_blocks * 2
     out += (sample.to(tl.int64) * tl.num_programs(0) + block) * (n_columns + 2)
+    own_some = tl.load(own)
+    own_other = tl.load(own + 1)
     n_free = 0
     n_masked = 0
     for chunk in range(0, n_columns, CHUNK):
         column = chunk + tl.arange(0, CHUNK)
-        token = column[:, None] * COLS + tl.arange(0, COLS)[None, :]
-        if KEYS_ARE_ROWS:
-            some, not_all = _query_sets(see, first_q, token, length_q, CHUNK, COLS, LOG_COLS)
-            free = ((own_some & not_all) == 0) & (own_other == 0)
+        inside = column < n_columns
+        some = tl.load(columns + column * 2, mask=inside, other=0)
+        other = tl.load(columns + column * 2 + 1, mask=inside, other=0)
+        seen = (own_some & some) != 0
+        if KEYS_ARE_ROWS:  # no mask: every query sees all segments present among the keys, and no key is padding
+            every = ((own_some & other) == 0) & (own_other == 0)
         else:
-            some, padding = _key_sets(bit, first_k, token, length_k, CHUNK, COLS, LOG_COLS)
-            free = ((some & own_other) == 0) & (padding == 0)
-        seen = ((own_some & some) != 0) & (column < n_columns)
-        free = (seen & free).to(tl.int32)
+            every = ((some & own_other) == 0) & (other == 0)
+        free = (seen & every).to(tl.int32)
         masked = seen.to(tl.int32) - free
         tl.store(out + 2 + n_free + tl.cumsum(free, 0) - 1, column, mask=free != 0)
         tl.store(out + 2 + n_columns - n_masked - tl.cumsum(masked, 0), column, mask=masked != 0)
@@ -328,7 +340,7 @@ def _visits_kernel(
     tl.store(out + 1, n_masked)
 
 
-VISIT_CHUNK = 16  # blocks looked at together: 16 x 64 tokens in registers
+VISIT_CHUNK = 128  # blocks that one iteration looks at
 
 
 def _visits_shape(batch: int, max_q: int, max_k: int, rows: int, cols: int, keys_are_rows: bool) -> tuple[int, int, int]:
@@ -361,13 +373,19 @@ def _block_visits(
     keys_are_rows = kernel == "dkdv"
     shape = _visits_shape(batch, max_q, max_k, config.rows, config.cols, keys_are_rows)
     out = torch.empty(shape, dtype=torch.int32, device=given.device)
+    n_columns = shape[2] - 2
+    queries, keys = (config.cols, config.rows) if keys_are_rows else (config.rows, config.cols)
+    n_query_blocks, n_blocks = n_columns if keys_are_rows else shape[1], shape[1] + n_columns
+    summary = torch.empty(batch, n_blocks, 2, dtype=torch.int32, device=given.device)
     if out.numel():
         with on_device(given):
-            _visits_kernel[(shape[1], batch)](
-                see, bit, cu_q, cu_k, len_q, len_k, out, max_q, max_k, shape[2] - 2,
-                ROWS=config.rows, COLS=config.cols, LOG_ROWS=config.rows.bit_length() - 1, LOG_COLS=config.cols.bit_length() - 1,
-                CHUNK=VISIT_CHUNK, KEYS_ARE_ROWS=keys_are_rows, num_warps=8,
+            _summary_kernel[(n_blocks, batch)](
+                see, bit, cu_q, cu_k, len_q, len_k, summary, max_q, max_k, n_query_blocks,
+                QUERIES=queries, KEYS=keys, LOG_QUERIES=queries.bit_length() - 1, LOG_KEYS=keys.bit_length() - 1, num_warps=1,
             )  # fmt: skip
+            _visits_kernel[(shape[1], batch)](
+                summary, out, n_query_blocks, n_blocks, n_columns, CHUNK=VISIT_CHUNK, KEYS_ARE_ROWS=keys_are_rows, num_warps=1
+            )
     return out
 
 

@@ -62,7 +62,7 @@ def _loss_kernel(
     pred, video, drop, partial, grad, n_drop, n_rows, grad_factor, eps,
     stride_pb, stride_pn, stride_b, stride_t, stride_h, stride_w, stride_c, f0, f1, f2, f3, s0, s1, s2, s3,
     TIME: tl.constexpr, HEIGHT: tl.constexpr, WIDTH: tl.constexpr, P0: tl.constexpr, P1: tl.constexpr, P2: tl.constexpr, C: tl.constexpr,
-    BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, KIND: tl.constexpr, NORM: tl.constexpr, GRAD: tl.constexpr,
+    BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, KIND: tl.constexpr, NORM: tl.constexpr, SAME_SCALE: tl.constexpr, GRAD: tl.constexpr,
 ):  # fmt: skip
     """T3: one hidden token per program: target, squared error, and error * grad_factor."""
     row = tl.program_id(0)
@@ -73,14 +73,22 @@ def _loss_kernel(
     channel = tl.arange(0, BLOCK_C)[None, :]
     inside = (pixel < n_pixels) & (channel < C)
     x = token_pixels(video, sample, time, height, width, pixel, channel, inside, stride_b, stride_t, stride_h, stride_w, stride_c, P0, P1, P2)
-    x = x * per_channel(channel, f0, f1, f2, f3) - per_channel(channel, s0, s1, s2, s3)
-    x = tl.where(inside, x, 0.0)
+    # Bytes are normalised as they are, where sums are exact: rescaled first, a token of one colour would get the rounding error of its mean, times 1e6.
+    factor = per_channel(channel, f0, f1, f2, f3)
     if NORM == 1:
         x = tl.where(inside, x - (tl.sum(x, 0) / n_pixels)[None, :], 0.0)  # lanes beyond the token must stay 0
-        x = x / (tl.sqrt(tl.sum(x * x, 0) / (n_pixels - 1)) + eps)[None, :]
-    if NORM == 2:
+        deviation = tl.sqrt(tl.sum(x * x, 0) / (n_pixels - 1))[None, :]
+        x = x * factor / (deviation * factor + eps)
+    elif NORM == 2:
+        if SAME_SCALE:
+            unit = f0
+        else:
+            unit = 1.0
+            x = tl.where(inside, x * factor - per_channel(channel, s0, s1, s2, s3), 0.0)
         x = tl.where(inside, x - tl.sum(tl.sum(x, 0), 0) / (n_pixels * C), 0.0)
-        x = x / tl.sqrt(tl.sum(tl.sum(x * x, 0), 0) / (n_pixels * C - 1) + eps)
+        x = x * unit / tl.sqrt(tl.sum(tl.sum(x * x, 0), 0) / (n_pixels * C - 1) * unit * unit + eps)
+    else:
+        x = x * factor - per_channel(channel, s0, s1, s2, s3)
     at = pixel * C + channel
     error = tl.load(pred + sample * stride_pb + row.to(tl.int64) * stride_pn + at, mask=inside, other=0.0).to(tl.float32) - x
     error = tl.where(inside, error, 0.0)
@@ -103,6 +111,11 @@ def _scale_kernel(x, factor, n, BLOCK: tl.constexpr):
 SCALE_BLOCK = 4096
 
 
+def _same_scale(factor: Sequence[float], shift: Sequence[float]) -> bool:
+    """Whether all channels have one mean and std, which a normalisation over all of them removes."""
+    return len(set(factor)) == 1 and len(set(shift)) == 1
+
+
 def _stored_factor(pred: Tensor) -> float:
     """What the forward pass multiplies the error with. float16 keeps the bare error: 2 / numel is below its smallest number."""
     return 1.0 if pred.dtype == torch.float16 else 2.0 / max(pred.numel(), 1)
@@ -120,7 +133,7 @@ def _launch(
         with on_device(pred):
             _loss_kernel[(n_rows, batch)](
                 pred, video, drop, partial, grad, drop.shape[1], n_rows, _stored_factor(pred), EPS, *pred.stride()[:2], *video.stride(),
-                *padded(factor), *padded(shift), BLOCK_P=block_p, BLOCK_C=block_c, NORM=NORMS.index(norm), GRAD=want_grad,
+                *padded(factor), *padded(shift), BLOCK_P=block_p, BLOCK_C=block_c, NORM=NORMS.index(norm), SAME_SCALE=_same_scale(factor, shift), GRAD=want_grad,
                 **kernel_constants(shape, kind), num_warps=pixel_warps(block_p * block_c),
             )  # fmt: skip
     return partial.sum() / max(pred.numel(), 1), grad
@@ -133,16 +146,17 @@ def _fallback(
     wide = torch.promote_types(pred.dtype, torch.float32)
     factor, shift = affine(video, mean, std)
     x = take_tokens(video, drop, shape, kind).to(wide).flatten(2, 4)  # (B, N, P, C), ours
-    if len(set(factor)) > 1 or len(set(shift)) > 1 or norm == "none":
-        x.mul_(x.new_tensor(factor)).sub_(x.new_tensor(shift))
-        unit = 1.0
-    else:
-        unit = factor[0]  # the same for all channels: the normalisation removes the shift, and the factor goes into its scale
+    if pred.numel() == 0:
+        return x.new_zeros(()), _empty_grad(pred, want_grad)
+    unit = x.new_tensor(factor)
+    if norm == "none" or (norm == "patch" and not _same_scale(factor, shift)):
+        x.mul_(unit).sub_(x.new_tensor(shift))
+        unit = torch.ones_like(unit)
     if norm != "none":
-        dims = (2,) if norm == "channel" else (2, 3)
-        variance, centre = torch.var_mean(x, dims, keepdim=True)
-        scale = unit / (variance.sqrt().mul_(unit) + EPS) if norm == "channel" else unit / (variance.mul_(unit**2) + EPS).sqrt()
-        x.sub_(centre).mul_(scale)
+        variance, centre = torch.var_mean(x, (2,) if norm == "channel" else (2, 3), keepdim=True)
+        unit = unit if norm == "channel" else unit[0]
+        deviation = variance.sqrt().mul(unit).add_(EPS) if norm == "channel" else (variance * unit**2).add_(EPS).sqrt_()
+        x.sub_(centre).mul_(unit / deviation)
     error = torch.sub(pred, x.flatten(2), out=x.view(pred.shape)) if pred.dtype == wide else x.view(pred.shape).neg_().add_(pred)
     flat = error.flatten()
     loss = (torch.dot(flat, flat) / max(pred.numel(), 1)).to(wide)
@@ -211,7 +225,10 @@ def _backward(ctx: Any, grad_loss: Tensor, _: Tensor | None) -> tuple[Any, ...]:
         _, buffer = _pixel_loss(pred.detach(), *ctx.saved_tensors[1:], *ctx.rest)
     wanted = 2.0 / max(pred.numel(), 1)
     stored = _stored_factor(pred)
-    _scale(buffer, grad_loss if wanted == stored else grad_loss * (wanted / stored), backend)
+    factor = grad_loss if wanted == stored else grad_loss * (wanted / stored)
+    if type(buffer) is not Tensor:  # traced: the compiler takes no writes to saved tensors, and fuses the product with what follows
+        return (buffer * factor, *[None] * 9)
+    _scale(buffer, factor, backend)
     return (buffer, *[None] * 9)
 
 
@@ -253,6 +270,8 @@ def masked_pixel_loss(
     want = (len(video), shape.tokens(drop.shape[1], kind), shape.pixels * channels)
     if pred.shape != want:
         raise ValueError(f"pred {tuple(pred.shape)} must be {want}: samples, hidden tokens, values per token.")
+    if shape.pixels * (channels if norm == "patch" else 1) < 2 and norm != "none":
+        raise ValueError(f"norm={norm!r} divides by a standard deviation, but tubelet {tuple(tubelet)} has a single value.")
     if norm not in NORMS:
         raise ValueError(f"norm={norm!r} must be one of {', '.join(NORMS)}.")
     pred = pred if pred.stride(-1) == 1 else pred.contiguous()
