@@ -35,3 +35,18 @@ def test_every_option_is_explained_and_every_argument_can_be_set(path):
     component = CLASSES[options["name"]]
     run_gives = {"dataset", "seed", "val_share"}
     assert set(inspect.signature(component).parameters) - run_gives == set(options) - {"name"}
+
+
+def test_the_example_task_of_the_documentation_works(fake_model, fake_dataset, make_evaluator):
+    """The class in docs/evaluation.md, executed as it stands there."""
+    from vtp.eval.task import TaskResult
+    from vtp.types import MediaRef, Sample
+
+    text = (Path(__file__).parents[2] / "docs/evaluation.md").read_text(encoding="utf-8")
+    namespace = {"TaskResult": TaskResult}
+    exec(text.split("```python\n")[1].split("```")[0], namespace)
+    samples = [Sample(f"c{i}", MediaRef(f"c{i}.mp4"), labels={"brightness": 7 / 255 + 0.1 * i}) for i in range(4)]
+    task = namespace["Brightness"](dataset=fake_dataset(test=samples))
+    result = task.evaluate(make_evaluator(fake_model(), task, broken=("c3.mp4",)))
+    assert result.metrics["error"] == pytest.approx((0.0 + 0.1 + 0.2 + 1.0) / 4)
+    assert result.ledger.evaluated == 3

@@ -133,7 +133,7 @@ def test_ablations_withhold_each_modality(task, logits_from, fake_model, make_ev
 
 
 def test_ablation_can_be_switched_off(fake_dataset, fake_model, make_evaluator, oracle):
-    task = QuestionAnswering(dataset=fake_dataset(train=TRAIN, test=TEST), ablate=False)
+    task = QuestionAnswering(dataset=fake_dataset(train=TRAIN, test=TEST), answers=4, ablate=False)
     assert not any("without" in label for label in task.evaluate(make_evaluator(fake_model(qa=oracle), task)).rows)
 
 

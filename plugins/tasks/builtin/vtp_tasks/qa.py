@@ -239,7 +239,7 @@ class QuestionAnswering:
         if logits.shape[1] != len(self.answers):
             raise ConfigError(
                 f"task {self.name}: the answer list has {len(self.answers):,} answers, but objective "
-                f"{self.objective!r} scores {logits.shape[1]:,}. Both must come from one training run: set task.answers "
+                f"{self.objective!r} scores {logits.shape[1]:,}. Both must come from one run: set task.answers "
                 "as it was there."
             )
         finite = logits.isfinite().all(1)
