@@ -54,7 +54,7 @@ def two_ranks() -> Callable[..., None]:
 
 
 def _spawn(arguments: list[str], options: Any, extra: dict[str, str]) -> subprocess.Popen[str]:
-    env = {**os.environ, "PYTHONPATH": f"{HERE}{os.pathsep}{HERE.parents[1] / 'core'}", "TOY": json.dumps(options)}
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), *sys.path]), "TOY": json.dumps(options)}
     return subprocess.Popen(
         [sys.executable, *arguments], env={**env, **extra}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )

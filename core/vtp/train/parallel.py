@@ -183,23 +183,27 @@ def _broadcast(model: nn.Module) -> None:
 
 
 def _blocks(model: nn.Module) -> Iterator[nn.Module]:
-    """What is sharded one by one: the members of the lists of layers, outermost first; the rest goes with the whole
-    model.
+    """What is sharded one by one: the layers, that is, composite members of lists; the rest goes with the whole model.
 
-    A layer that shares a parameter with a module outside stays with the whole model: FSDP2 needs both in one group.
+    Of nested lists (stages of layers) the innermost are taken. A layer that shares a parameter with a module outside of
+    it stays with the whole model: FSDP2 needs all users of a parameter in one group.
     """
-    uses: dict[int, int] = {}
+    owners: dict[int, int] = {}
     for module in model.modules():
         for parameter in module.parameters(recurse=False):
-            uses[id(parameter)] = uses.get(id(parameter), 0) + 1
-    taken: set[int] = set()
+            owners[id(parameter)] = owners.get(id(parameter), 0) + 1
+    found: dict[int, nn.Module] = {}
     for module in model.modules():
-        if not isinstance(module, nn.ModuleList | nn.Sequential) or len(module) < 2:
-            continue
-        for block in module:
-            inner = [p for m in block.modules() for p in m.parameters(recurse=False)]
-            if not inner or any(id(m) in taken for m in block.modules()):
-                continue
-            if all(uses[id(p)] == sum(p is q for q in inner) for p in inner):
-                taken.update(id(m) for m in block.modules())
-                yield block
+        for block in _layers(module):
+            own = [id(p) for m in block.modules() for p in m.parameters(recurse=False)]
+            alone = all(owners[p] == own.count(p) for p in own)
+            if own and alone and not any(_layers(inner) for inner in block.modules()):
+                found[id(block)] = block
+    yield from found.values()
+
+
+def _layers(module: nn.Module) -> list[nn.Module]:
+    """Members with parts of their own of a list of at least two."""
+    if not isinstance(module, nn.ModuleList | nn.Sequential) or len(module) < 2:
+        return []
+    return [member for member in module if next(member.children(), None) is not None]
