@@ -1,0 +1,132 @@
+"""``vtp import NAME FILE OUT``: convert a checkpoint of another program into a vtp checkpoint, with an importer of a
+plugin."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vtp.errors import ConfigError, DataError
+from vtp.registry import did_you_mean
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vtp.model.model import VTPModel
+
+__all__ = ["main"]
+
+USAGE = """vtp import: convert a checkpoint of another program.
+
+usage: vtp import NAME FILE OUT [OPTION=VALUE ...]
+
+  NAME    which importer; they come from plugins
+  FILE    the checkpoint: a file or a folder, as the importer says
+  OUT     a new folder for model.safetensors, config.json and import_report.json
+
+The result is a vtp checkpoint: use it with init_from=OUT or checkpoint=OUT. Files are read without executing anything
+that is in them. The report lists every tensor that was used, dropped or found missing.
+"""
+
+
+def main(arguments: list[str]) -> int:
+    """Convert, and print what became of every tensor."""
+    from vtp.plugins import host
+
+    registry = host().registry
+    names = [entry.name for entry in registry.entries("importer")]
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(USAGE)
+        print(f"importers: {', '.join(names) or 'none; plugins offer them'}")
+        return 0
+    paths = [argument for argument in arguments[1:] if "=" not in argument]
+    if len(paths) != 2:
+        raise ConfigError(
+            f"expected NAME FILE OUT, got {' '.join(arguments)}. Importers: {', '.join(names) or 'none'}."
+        )
+    importer = registry.get("importer", arguments[0]).load()
+    options = _options(importer, [argument for argument in arguments[1:] if "=" in argument])
+    source, out = Path(paths[0]).expanduser(), Path(paths[1]).expanduser()
+    if not source.exists():
+        raise DataError(f"{source} does not exist.")
+    if out.exists():
+        raise DataError(f"{out} exists already. Give the name of a new folder, or remove it first.")
+    spec, state, report = importer(source, **options)
+    model = _fill(spec, state, report.get("missing", {}), source)
+    _write(out, model, report, {"importer": arguments[0], "source": str(source), "options": options})
+    print(_summary(report, model))
+    print(f"written to {out}; details in {out / 'import_report.json'}")
+    return 0
+
+
+def _options(importer: Any, arguments: list[str]) -> dict[str, Any]:
+    """``heads=4`` as the importer's keyword arguments."""
+    import yaml
+
+    known = list(inspect.signature(importer).parameters)[1:]
+    options = {}
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        if key not in known:
+            raise ConfigError(f"no option {key!r}.{did_you_mean(key, known)} Options: {', '.join(known) or 'none'}.")
+        options[key] = yaml.safe_load(value)
+    return options
+
+
+def _fill(spec: dict[str, Any], state: Mapping[str, Tensor], missing: Mapping[str, str], source: Path) -> VTPModel:
+    """Build the model and load it, strictly but for what the importer declared missing."""
+    from vtp.model.build import build_model, lookup_in
+    from vtp.plugins import host
+
+    model = build_model(spec, lookup_in(host().registry))
+    own = model.state_dict()
+    problems = [f"{name} is in the file but not in the model" for name in state if name not in own]
+    problems += [
+        f"{name} is {tuple(value.shape)} in the file and {tuple(own[name].shape)} in the model"
+        for name, value in state.items()
+        if name in own and own[name].shape != value.shape
+    ]
+    problems += [
+        f"{name} is missing in the file"
+        for name in own
+        if name not in state and not any(fnmatchcase(name, pattern) for pattern in missing)
+    ]
+    if problems:
+        more = f"\n  and {len(problems) - 20} more" if len(problems) > 20 else ""
+        raise DataError(
+            f"{source} does not fit the model that it should be ({len(problems)} problems):\n  "
+            + "\n  ".join(problems[:20])
+            + more
+        )
+    model.load_state_dict(dict(state), strict=False)
+    return model
+
+
+def _write(out: Path, model: VTPModel, report: Mapping[str, Any], origin: Mapping[str, Any]) -> None:
+    from vtp.model.weights import save_weights
+    from vtp.storage import DirectoryTransaction
+
+    size = sum(value.numel() * value.element_size() for value in model.state_dict().values())
+    with DirectoryTransaction(out, size) as folder:
+        save_weights(folder, model, {"import": {**origin, "kind": report.get("kind", "")}})
+        (folder / "import_report.json").write_text(
+            json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
+
+
+def _summary(report: Mapping[str, Any], model: VTPModel) -> str:
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    lines = [f"{report.get('kind', 'checkpoint')}: {len(report['used'])} tensors used, {parameters:,} parameters"]
+    lines += [f"  note: {note}" for note in report.get("notes", [])]
+    for what in ("dropped", "missing"):
+        reasons: dict[str, list[str]] = {}
+        for name, reason in report.get(what, {}).items():
+            reasons.setdefault(reason, []).append(name)
+        for reason, names in reasons.items():
+            shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+            lines.append(f"  {what}: {shown} ({reason})")
+    return "\n".join(lines)
