@@ -133,13 +133,13 @@ def test_nothing_selected_is_a_connected_zero(half, make_model, make_batch):
 
 def test_on_text_needs_no_fusion(context, make_model, make_batch, run):
     del context.encoders["fusion"]
-    objective = MLM(context=context, on="text", replace="mask", probability=0.75)
+    objective = MLM(context=context, tokens="text", replace="mask", probability=0.75)
     model = make_model(mlm=objective)
     assert not objective.needs_fusion
     model(make_batch(3))["mlm"].loss.backward()
     view = objective.view(run(model, make_batch(3)))
     assert (view["token_ids"][view["labels"] != -100] == MASK).all()
-    with pytest.raises(ConfigError, match="on=fused needs a fusion encoder"):
+    with pytest.raises(ConfigError, match="tokens=fused needs a fusion encoder"):
         MLM(context=context)
 
 

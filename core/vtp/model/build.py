@@ -213,7 +213,7 @@ def _find(where: str, options: Mapping[str, Any], lookup: Callable[[str], type],
         elif key not in named:
             if not open_ended:
                 problems.append(
-                    f"{where}: {options['name']} has no option {key!r}.{did_you_mean(key, named)} "
+                    f"{where}: {options['name']} has no option {key!r}.{did_you_mean(str(key), named)} "
                     f"Options: {', '.join(named) or 'none'}."
                 )
         elif key in hints and not _fits(value, hints[key]):

@@ -95,10 +95,20 @@ class ForwardContext:
             tensors = dict(self.batch.inputs[modality])
         else:  # nobody in this batch has it: the pass still runs, so that every parameter is part of the graph
             tensors = _empty_inputs(self.model.specs()[modality], len(self.batch), self.device)  # type: ignore[index]
-        if modality == "video" and "frames" in tensors:
+        if modality != "text" and (rows := self._media_rows()) is not None and self._holds(modality):
+            tensors = {name: tensor[rows] for name, tensor in tensors.items()}
+        self._views[key] = self._normalized(tensors)
+        return self._views[key]
+
+    def _normalized(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        if "frames" in tensors:
             tensors["video"] = self.model.normalize_video(tensors.pop("frames"))
-        self._views[key] = tensors
         return tensors
+
+    def _media_rows(self) -> Tensor | None:
+        """int64 (B,), where several rows share a clip: the stored clip of each."""
+        rows = self.batch.media_rows
+        return None if rows is None else torch.tensor(rows, device=self.device)
 
     def view(
         self, modality: str, name: str, make: Callable[[dict[str, Tensor]], dict[str, Tensor]]
@@ -185,13 +195,19 @@ class ForwardContext:
             torch.is_grad_enabled(),
         )  # a pass without gradients must not be served as one with
         if key not in self._tokens:
-            clean, inputs = self.inputs(modality), self.inputs(modality, view)
+            shared = self._media_rows() if modality != "text" and not view and self._holds(modality) else None
+            if shared is not None and (modality, "") not in self._views:
+                clean = inputs = self._normalized(dict(self.batch.inputs[modality]))  # one row per clip
+            else:
+                shared = None
+                clean, inputs = self.inputs(modality), self.inputs(modality, view)
             encoder: Any = self.model.encoders[modality]
             taken = {"mask", *getattr(encoder, "view_inputs", ())}  # not the labels of a view
             arguments = {k: v for k, v in inputs.items() if k in clean or k in taken}
             encode = encoder if stage == "encoded" else encoder.embed
             out = _encode_views(encode, arguments) if modality == "video" else encode(**arguments)
             self._used.add(f"encoders.{modality}")
+            out = out if shared is None else out.take(shared)
             self._tokens[key] = replace(out, attention_mask=out.attention_mask & self.present(modality)[:, None])
         return self._tokens[key]
 

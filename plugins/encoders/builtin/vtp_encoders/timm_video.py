@@ -61,11 +61,11 @@ class TimmVideo(nn.Module):
         side = size if size is not None else int(data["input_size"][-1])
         self.spec = VideoSpec(frames=frames, size=side, mean=_triple(data["mean"]), std=_triple(data["std"]))
         self.tokens = tokens
-        if tokens == "patch":
-            _drop_head(self.model)
         self.model.eval()
-        with torch.no_grad():  # asked, not read off: the head's pooling changes the width in some families
-            self.width = int(self._encode(torch.zeros(1, 3, side, side)).shape[-1])
+        with torch.enable_grad():  # asked, not read off: the head's pooling changes the width in some families
+            probe = self._encode(torch.zeros(1, 3, side, side))
+            _freeze_unused(self.model, probe)
+        self.width = int(probe.shape[-1])
         self.model.train()
         self.depth, self._layers = _layers(self.model)
         self.query = None
@@ -123,12 +123,14 @@ def _create(model: str, pretrained: bool, size: int | None) -> nn.Module:
         raise ConfigError(f"encoder timm: cannot create {model!r} ({reason}). {hint}") from error
 
 
-def _drop_head(model: Any) -> None:
-    """Remove what only the pooled output passes: a parameter that never gets a gradient stops DDP."""
-    for name in ("head", "fc_norm", "attn_pool", "head_drop", "conv_head", "global_pool"):
-        part = getattr(model, name, None)
-        if isinstance(part, nn.Module) and any(True for _ in part.parameters()):
-            setattr(model, name, nn.Identity())
+def _freeze_unused(model: nn.Module, out: Tensor) -> None:
+    """Take parameters that ``out`` does not depend on out of training, such as a head that only pooled output passes:
+    DDP would wait for their gradients.
+    """
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    gradients = torch.autograd.grad(out.sum(), parameters, allow_unused=True)
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.requires_grad_(gradient is not None)
 
 
 def _layers(model: Any) -> tuple[int, dict[str, int]]:

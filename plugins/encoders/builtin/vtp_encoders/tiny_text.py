@@ -60,7 +60,7 @@ class TinyText(nn.Module):
         self.words = nn.Embedding(self.spec.vocab_size, width)
         self.positions = nn.Embedding(max_length, width)
         self.transformer = Transformer(width, depth, heads, dropout=dropout)
-        nn.init.normal_(self.words.weight, std=0.02)
+        nn.init.normal_(self.words.weight, std=0.5)  # beside what the blocks add, smaller words would drown
         nn.init.normal_(self.positions.weight, std=0.02)
 
     def forward(self, token_ids: Tensor, attention_mask: Tensor) -> Tokens:

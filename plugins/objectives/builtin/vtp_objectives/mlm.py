@@ -32,7 +32,7 @@ class MLM(Objective):
         probability: share of the words to select, each independently; special tokens never are.
         replace: ``bert`` makes 80 % of the selected words [MASK], 10 % a random word and leaves 10 % as they are;
             ``mask`` makes all of them [MASK] (SimVTP).
-        on: ``fused`` reads the fused text tokens, ``text`` those of the text encoder alone.
+        tokens: ``fused`` reads the fused text tokens, ``text`` those of the text encoder alone.
         context: tells the tokenizer and the widths.
     """
 
@@ -44,14 +44,16 @@ class MLM(Objective):
         context: BuildContext,
         probability: float = 0.15,
         replace: Literal["bert", "mask"] = "bert",
-        on: Literal["fused", "text"] = "fused",
+        tokens: Literal["fused", "text"] = "fused",
     ) -> None:
         super().__init__()
         if not 0 < probability < 1:
             raise ConfigError(f"objective mlm: probability={probability} must lie between 0 and 1; BERT takes 0.15")
-        self.needs_fusion = on == "fused"
+        self.needs_fusion = tokens == "fused"
         if self.needs_fusion and "fusion" not in context.encoders:
-            raise ConfigError("objective mlm: on=fused needs a fusion encoder (encoder/fusion=concat), or set on=text")
+            raise ConfigError(
+                "objective mlm: tokens=fused needs a fusion encoder (encoder/fusion=concat), or set tokens=text"
+            )
         self.spec = cast("TextSpec", context.encoders["text"].spec)
         if self.spec.mask_id < 0:
             raise ConfigError(

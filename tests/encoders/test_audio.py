@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from vtp.errors import ConfigError
+from vtp.model.build import BuildContext
+from vtp_encoders.ast_audio import AST, PREFIX
+from vtp_encoders.tiny_audio import TinyAudio
+
+
+def sound(samples: int) -> torch.Tensor:
+    t = torch.arange(samples) / 16000
+    return 0.3 * torch.sin(2 * torch.pi * 440 * t) + 0.05 * torch.randn(samples)
+
+
+def test_ast_features_equal_those_of_its_feature_extractor(ast):
+    """transformers' own extractor (Kaldi through torchaudio or numpy) is the oracle, padding included."""
+    from transformers import ASTFeatureExtractor
+
+    encoder = AST(context=BuildContext(), model=str(ast))
+    extractor = ASTFeatureExtractor(num_mel_bins=32, max_length=50)
+    for samples in (8000, 5000):
+        wave = sound(samples)
+        expected = extractor(wave.numpy().astype(np.float32), sampling_rate=16000, return_tensors="pt").input_values
+        padded = torch.nn.functional.pad(wave, (0, encoder.spec.samples - samples))[None]
+        ours, steps = encoder.features(padded, torch.tensor([samples]))
+        assert steps.item() == 1 + (samples - 400) // 160
+        torch.testing.assert_close(ours, expected, rtol=0, atol=2e-3)
+
+
+def test_ast_output_is_that_of_the_model(ast):
+    from transformers import ASTModel
+
+    encoder = AST(context=BuildContext(), model=str(ast)).eval()
+    reference = ASTModel.from_pretrained(ast).eval()
+    waveform = torch.stack([sound(8000), sound(8000)])
+    lengths = torch.tensor([8000, 8000])
+    features, _ = encoder.features(waveform, lengths)
+    expected = reference(features).last_hidden_state[:, PREFIX:]
+    tokens = encoder(waveform, lengths)
+    torch.testing.assert_close(tokens.x, expected, rtol=1e-5, atol=1e-5)
+    assert tokens.x.shape[1] == encoder.grid[0] * encoder.grid[1] and tokens.attention_mask.all()
+
+
+def test_ast_masks_the_time_steps_behind_the_sound(ast):
+    encoder = AST(context=BuildContext(), model=str(ast)).eval()
+    waveform = torch.nn.functional.pad(sound(4000), (0, 4000))[None]
+    tokens = encoder(waveform, torch.tensor([4000]))  # 23 of 50 steps: patches start at steps 0, 10, 20, 30
+    assert tokens.attention_mask.view(encoder.grid).tolist() == [[True, True, True, False]] * encoder.grid[0]
+
+
+def test_ast_from_scratch_and_wrong_lengths():
+    encoder = AST(context=BuildContext(), preset="tiny", seconds=1.0)
+    assert encoder.spec.seconds == 1.0 and encoder.width == 192
+    with pytest.raises(ConfigError, match="shorter than one patch"):
+        AST(context=BuildContext(), seconds=0.1)
+
+
+def test_tiny_tokens_cover_the_sound():
+    encoder = TinyAudio(width=16, seconds=2.0)
+    waveform = torch.zeros(4, 32000)
+    lengths = torch.tensor([0, 1, 16000, 32000])
+    tokens = encoder(waveform, lengths)
+    assert tokens.x.shape == (4, 13, 16)  # 101 frames of 20 ms, 8 per token
+    assert tokens.attention_mask.sum(1).tolist() == [0, 1, 7, 13]
+
+
+def test_tiny_tells_sounds_apart_and_hears_order():
+    encoder = TinyAudio(width=16).eval()
+    high = torch.sin(torch.arange(16000) / 16000 * 2 * torch.pi * 3000)
+    low = torch.sin(torch.arange(16000) / 16000 * 2 * torch.pi * 200)
+    waves = torch.stack([torch.cat([high, low]), torch.cat([low, high])])
+    pooled = encoder(waves, torch.tensor([32000, 32000])).pooled()
+    assert (pooled[0] - pooled[1]).abs().max() > 1e-3
+
+
+def test_tiny_checks_its_numbers():
+    with pytest.raises(ConfigError, match="seconds=0 must be positive"):
+        TinyAudio(seconds=0)
