@@ -70,6 +70,7 @@ class DataConfig:
 
     workers: int = 2  # loader processes; results do not depend on their number
     eval_batch: int = 64  # rows per evaluation batch and process
+    group: int = 1  # training samples about one clip that share a decode and an encoder pass, such as its questions
     augment: bool = True  # random crops and frame positions in training; false = as in evaluation
     limit_train: float | None = None  # use only so many training samples (>= 1) or this share (< 1)
     limit_eval: float | None = None  # the same for evaluation; the report says so
@@ -84,6 +85,8 @@ class DataConfig:
         wrong: list[str] = []
         if self.workers < 0:
             wrong.append(f"data.workers={self.workers} must be at least 0")
+        if self.group < 1:
+            wrong.append(f"data.group={self.group} must be at least 1")
         if self.eval_batch < 1:
             wrong.append(f"data.eval_batch={self.eval_batch} must be at least 1")
         for name in ("limit_train", "limit_eval"):

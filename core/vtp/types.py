@@ -167,6 +167,9 @@ class Batch:
             depend on the number of processes or the accumulation.
         step: optimiser step, the other half of the key of random draws.
         extra: lists of B python objects, such as raw texts, for evaluation.
+        media_rows: where several rows are about one clip, the row of the video and audio inputs that each of the B rows
+            uses (never falling); those inputs then have fewer rows than B. None = one each. Who reads inputs through
+            the forward context gets B rows; the encoders run once per clip.
     """
 
     ids: list[str]
@@ -177,6 +180,7 @@ class Batch:
     global_rows: int = 0
     step: int = 0
     extra: dict[str, list[Any]] = field(default_factory=dict)
+    media_rows: list[int] | None = None
 
     def __post_init__(self) -> None:
         self.global_rows = self.global_rows or len(self.ids)
@@ -195,6 +199,7 @@ class Batch:
             global_rows=self.global_rows,
             step=self.step,
             extra=self.extra,
+            media_rows=self.media_rows,
         )
 
     def to(self, device: Any, non_blocking: bool = True) -> Batch:
@@ -208,6 +213,11 @@ class Batch:
     def rows(self, start: int, stop: int) -> Batch:
         """Rows [start, stop) as views; ``row_offset`` moves along, ``global_rows`` stays."""
         cut = self.map(lambda tensor: tensor[start:stop])
+        if self.media_rows is not None:
+            first, last = self.media_rows[start], self.media_rows[stop - 1] + 1
+            for modality in {"video", "audio"} & self.inputs.keys():
+                cut.inputs[modality] = {k: v[first:last] for k, v in self.inputs[modality].items()}
+            cut.media_rows = [row - first for row in self.media_rows[start:stop]]
         cut.ids = self.ids[start:stop]
         cut.extra = {k: v[start:stop] for k, v in self.extra.items()}
         cut.row_offset = self.row_offset + start

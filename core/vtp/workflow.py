@@ -267,6 +267,7 @@ class Run:
             workers=self.data.workers,
             seed=self.config["seed"],
             bad=self.bad,
+            group=self.data.group,
         )
 
     def _eval_loader(self, samples: Sequence[Sample], drop: tuple[Modality, ...]) -> Any:

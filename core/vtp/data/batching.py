@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,8 @@ class Example:
         labels: name -> number, or list of numbers.
         extra: anything to carry along for evaluation.
         missing: modality -> reason, for what the sample names but the file does not have.
+        media: equal for examples whose frames and waveform are the same, None where nothing is known. Neighbours in a
+            batch with equal ``media`` are stored, and encoded, once.
     """
 
     id: str
@@ -39,6 +42,7 @@ class Example:
     labels: Mapping[str, Any] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
     missing: Mapping[str, str] = field(default_factory=dict)
+    media: Hashable = None
 
 
 def collate(examples: Sequence[Example], specs: Mapping[Modality, VideoSpec | AudioSpec | TextSpec]) -> Batch:
@@ -49,13 +53,16 @@ def collate(examples: Sequence[Example], specs: Mapping[Modality, VideoSpec | Au
     (``pad_id`` for text) and have ``present`` False; encoders turn that into all-False token masks.
     """
     batch = Batch(ids=[example.id for example in examples], inputs={}, present={})
+    media_rows = _media_rows(examples)
+    clips = [examples[media_rows.index(row)] for row in range(media_rows[-1] + 1)]
+    if len(clips) < len(examples):
+        batch.media_rows = media_rows
     for modality, spec in specs.items():
-        if isinstance(spec, VideoSpec):
-            batch.inputs[modality], present = _video(examples, spec)
-        elif isinstance(spec, AudioSpec):
-            batch.inputs[modality], present = _audio(examples, spec)
-        else:
+        if isinstance(spec, TextSpec):
             batch.inputs[modality], present = _text(examples, spec)
+        else:
+            inputs, present = _video(clips, spec) if isinstance(spec, VideoSpec) else _audio(clips, spec)
+            batch.inputs[modality], present = inputs, [present[row] for row in media_rows]
         batch.present[modality] = torch.tensor(present, dtype=torch.bool)
     for name in sorted({name for example in examples for name in example.labels}):
         batch.labels[name] = _labels([example.labels.get(name) for example in examples])
@@ -64,6 +71,15 @@ def collate(examples: Sequence[Example], specs: Mapping[Modality, VideoSpec | Au
     if any(example.missing for example in examples):
         batch.extra["missing"] = [dict(example.missing) for example in examples]
     return batch
+
+
+def _media_rows(examples: Sequence[Example]) -> list[int]:
+    """Which stored clip each example uses: neighbours about the same media share one."""
+    rows = [0]
+    for before, example in pairwise(examples):
+        same = example.media is not None and example.media == before.media
+        rows.append(rows[-1] + (not same))
+    return rows
 
 
 def _video(examples: Sequence[Example], spec: VideoSpec) -> tuple[dict[str, Tensor], list[bool]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping
 from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
@@ -22,6 +22,10 @@ __all__ = ["Pipeline", "Reader"]
 
 S = TypeVar("S")
 Times = Callable[[VideoInfo], npt.NDArray[Any]]
+
+
+# key, frames (T, H, W, 3), waveform (S,), what is missing and why
+_Media = tuple[Hashable, npt.NDArray[np.uint8] | None, npt.NDArray[np.float32] | None, dict[str, str]]
 
 
 class Reader(Protocol):
@@ -103,17 +107,22 @@ class Pipeline:
         self.ledger: BadSampleLedger | None = None
         self._memo: OrderedDict[Any, Clip] = OrderedDict()
         self._memo_size = 0 if train else memo
+        self._last: _Media | None = None
 
-    def __call__(self, sample: Sample, epoch: int, index: int) -> Example:
-        """Decode and prepare one sample. ``index`` is its place in the table, which may differ from its id."""
-        missing: dict[str, str] = {}
-        clip = self._decode(sample, epoch, index, missing)
-        example = Example(id=sample.id, labels={} if self.labels is None else self.labels(sample), missing=missing)
-        if clip.frames is not None and self.transform is not None:
-            seed = int(self._generator("augment", epoch, index).integers(2**62)) if self.train else None
-            example.frames = self.transform(clip.frames, seed)
-        if clip.waveform is not None:
-            example.waveform = self._cut_sound(clip.waveform.mean(0, dtype=np.float32), epoch, index)
+    def __call__(self, sample: Sample, epoch: int, index: int, clip: int | None = None) -> Example:
+        """Decode and prepare one sample.
+
+        Args:
+            index: its place in the table, which may differ from its id.
+            clip: keys the choice of frames, crop and sound in place of ``index``: samples about one clip that are given
+                the same number get the same frames, which are then decoded once when they follow each other.
+        """
+        example = Example(id=sample.id, labels={} if self.labels is None else self.labels(sample))
+        media = self._prepared(sample, epoch, index if clip is None else clip)
+        key, example.frames, example.waveform, missing = media
+        example.missing = missing
+        if (clip is not None or not self.train) and any(self.media(sample)):
+            example.media = key
         if self.text_spec is not None and sample.texts and "text" not in self.drop:
             text = sample.texts[0]
             if self.text_choice == "random" and len(sample.texts) > 1:
@@ -124,15 +133,35 @@ class Pipeline:
             raise VideoError("; ".join(missing.values()) or "the sample has none of the wanted modalities", "empty")
         return example
 
+    def media(self, sample: Sample) -> tuple[MediaRef | None, MediaRef | None]:
+        """The files that this pipeline opens for ``sample``: of the picture and of the sound."""
+        return self._wanted("video", sample.video), self._wanted("audio", sample.audio)
+
+    def _prepared(self, sample: Sample, epoch: int, clip: int) -> _Media:
+        """Key, frames, sound and what is missing, for one clip in one epoch; the last one is remembered."""
+        key = (*self.media(sample), *((epoch, clip) if self.train else ()))
+        if self._last is not None and self._last[0] == key:
+            return self._last
+        missing: dict[str, str] = {}
+        decoded = self._decode(sample, epoch, clip, missing)
+        frames = waveform = None
+        if decoded.frames is not None and self.transform is not None:
+            seed = int(self._generator("augment", epoch, clip).integers(2**62)) if self.train else None
+            frames = self.transform(decoded.frames, seed)
+        if decoded.waveform is not None:
+            waveform = self._cut_sound(decoded.waveform.mean(0, dtype=np.float32), epoch, clip)
+        self._last = (key, frames, waveform, missing)
+        return self._last
+
     def with_ledger(self, ledger: BadSampleLedger | None) -> Pipeline:
         """A copy that records every unusable file in ``ledger`` and does not open files that are in it."""
         twin = copy.copy(self)
         twin.ledger = ledger
-        twin._memo = OrderedDict()
+        twin._memo, twin._last = OrderedDict(), None
         return twin
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_memo": OrderedDict()}
+        return self.__dict__ | {"_memo": OrderedDict(), "_last": None}
 
     def _generator(self, what: str, epoch: int, index: int) -> np.random.Generator:
         return keyed_generator(self.seed, what, epoch, index)
@@ -142,7 +171,7 @@ class Pipeline:
 
     def _decode(self, sample: Sample, epoch: int, index: int, missing: dict[str, str]) -> Clip:
         """Frames and sound of a sample, in one open when they come from the same file and span."""
-        video, audio = self._wanted("video", sample.video), self._wanted("audio", sample.audio)
+        video, audio = self.media(sample)
         if video is None or audio is None or video == audio:
             ref = video or audio
             if ref is None:

@@ -44,6 +44,8 @@ class TrainLoader:
         workers: processes that decode; 0 decodes in this one.
         seed: of the order and the replacements.
         bad: the list of unusable files; None keeps one in memory with its default limit.
+        group: up to so many samples about one clip stand next to each other, with the same frames, so that the clip is
+            decoded and encoded once for all of them. Questions about one video are a case; 1 shuffles all samples.
 
     Raises (while iterating): RunError with a table of reasons when a larger share than ``bad.max_bad_fraction`` cannot
     be decoded.
@@ -60,6 +62,7 @@ class TrainLoader:
         workers: int = 0,
         seed: int = 0,
         bad: BadSampleLedger | None = None,
+        group: int = 1,
     ) -> None:
         if len(table) == 0:
             raise DataError(
@@ -79,6 +82,8 @@ class TrainLoader:
         self.world_size = world_size
         self.workers = workers
         self.seed = seed
+        self.group = group
+        self._clips = _clip_numbers(table, self.pipeline) if group > 1 else None
         self.local_batch = global_batch // world_size
         self.epoch_rows = max(len(table) // global_batch * global_batch, min(len(table), global_batch))
         self._samples = 0  # global rows handed out
@@ -119,7 +124,8 @@ class TrainLoader:
             samples += self.global_batch
 
     def _permutation(self, epoch: int) -> npt.NDArray[np.int64]:
-        return keyed_generator(self.seed, "order", epoch).permutation(len(self.table))
+        order = keyed_generator(self.seed, "order", epoch).permutation(len(self.table))
+        return order if self._clips is None else _grouped(order, self._clips, self.group)
 
     def _load(self, first_row: int) -> Delivery:
         """This rank's rows of the global batch that starts at ``first_row`` of the stream. Runs in a worker."""
@@ -144,7 +150,8 @@ class TrainLoader:
             if attempt:
                 place = int(keyed_generator(self.seed, "replace", epoch, index, attempt).integers(len(self.table)))
             try:
-                return self.pipeline(self.table[place], epoch, place), attempt
+                clip = None if self._clips is None else int(self._clips[place])
+                return self.pipeline(self.table[place], epoch, place, clip), attempt
             except VideoError as error:
                 fresh += not error.known
                 if fresh == _FRESH_FAILURES:
@@ -168,3 +175,21 @@ class TrainLoader:
     def _reasons(self) -> str:
         where = "" if self.bad.path is None else f" (all of them: {self.bad.path})"
         return f"Reasons{where}:\n{self.bad.table()}"
+
+
+def _clip_numbers(table: Sequence[Sample], pipeline: Pipeline) -> npt.NDArray[np.int64]:
+    """int64 (N,): for each row the first row of the table that is about the same media."""
+    first: dict[tuple[object, ...], int] = {}
+    return np.array([first.setdefault(tuple(pipeline.media(table[row])), row) for row in range(len(table))], np.int64)
+
+
+def _grouped(order: npt.NDArray[np.int64], clips: npt.NDArray[np.int64], group: int) -> npt.NDArray[np.int64]:
+    """Reorder so that rows of one clip form runs of at most ``group``; a run stands where its first row stood."""
+    by_clip = np.argsort(clips[order], kind="stable")  # places in `order`, those of one clip together
+    sorted_clips = clips[order][by_clip]
+    starts = np.flatnonzero(np.r_[True, sorted_clips[1:] != sorted_clips[:-1]])
+    place_in_clip = np.arange(len(order)) - np.repeat(starts, np.diff(np.r_[starts, len(order)]))
+    leads = place_in_clip % group == 0  # first row of each run
+    runs = np.cumsum(leads) - 1
+    stands_at = by_clip[leads][runs]
+    return order[by_clip[np.argsort(stands_at, kind="stable")]]

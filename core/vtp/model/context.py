@@ -188,12 +188,8 @@ class ForwardContext:
             Tokens with ``attention_mask`` all False in the rows that lack the modality. Several views per video
             (frames (B, V, T, H, W, 3)) are encoded one by one and give V * N tokens, the first view's first.
         """
-        key = (
-            modality,
-            view,
-            stage,
-            torch.is_grad_enabled(),
-        )  # a pass without gradients must not be served as one with
+        # a pass without gradients must not be served as one with
+        key = (modality, view, stage, torch.is_grad_enabled())
         if key not in self._tokens:
             shared = self._media_rows() if modality != "text" and not view and self._holds(modality) else None
             if shared is not None and (modality, "") not in self._views:
