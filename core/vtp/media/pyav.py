@@ -28,7 +28,16 @@ from vtp.media.sound import SoundTrack
 from vtp.media.source import check_source
 from vtp.types import Clip, MediaRef
 
-__all__ = ["PyavDecoder"]
+__all__ = [
+    "PyavDecoder",
+    "choose",
+    "guarded",
+    "open_media",
+    "picture_stream",
+    "sound_track",
+    "take_sound",
+    "target_size",
+]
 
 Frames = npt.NDArray[np.uint8]
 Size = int | tuple[int, int] | None
@@ -44,7 +53,7 @@ class PyavDecoder:
 
     def probe(self, ref: MediaRef) -> MediaInfo:
         """See :func:`vtp.media.probe`."""
-        return _guard(lambda: _probe(ref))
+        return guarded(self.name, lambda: _probe(ref))
 
     def read(
         self,
@@ -56,16 +65,16 @@ class PyavDecoder:
         video: bool = True,
     ) -> Clip:
         """See :func:`vtp.media.read_clip`."""
-        return _guard(lambda: _read(ref, times, size, audio, video))
+        return guarded(self.name, lambda: _read(ref, times, size, audio, video))
 
 
-def _guard(work: Callable[[], _Result]) -> _Result:
-    """Damaged headers make PyAV raise nearly anything (UnicodeDecodeError, EOFError, AttributeError): all of it becomes
-    a VideoError."""
+def guarded(backend: str, work: Callable[[], _Result]) -> _Result:
+    """Damaged headers make decoders raise nearly anything (UnicodeDecodeError, EOFError, AttributeError): all of it
+    becomes a VideoError."""
     try:
         return work()
     except VideoError as error:
-        error.backend = error.backend or PyavDecoder.name
+        error.backend = error.backend or backend
         raise
     except (MemoryError, av.error.MemoryError):
         reason, kind = "needs more memory than a file is allowed to use", "memory"
@@ -74,12 +83,17 @@ def _guard(work: Callable[[], _Result]) -> _Result:
     except av.error.FFmpegError as error:
         reason, kind = f"{type(error).__name__}: {error.strerror}", "invalid"
     except Exception as error:
-        reason, kind = f"damaged: {type(error).__name__}: {error}", "invalid"
-    raise VideoError(reason, kind, PyavDecoder.name)
+        said = str(error).strip().splitlines()
+        reason, kind = f"damaged: {type(error).__name__}: {said[0][:200] if said else 'no message'}", "invalid"
+    raise VideoError(reason, kind, backend)
 
 
 @contextlib.contextmanager
-def _open(ref: MediaRef) -> Iterator[Any]:
+def open_media(ref: MediaRef) -> Iterator[Any]:
+    """An open ``av`` container, closed at the end.
+
+    Raises: VideoError for what must not be opened; whatever av raises.
+    """
     with contextlib.ExitStack() as stack:
         if isinstance(ref.path, bytes):
             if not ref.path:
@@ -95,21 +109,21 @@ def _open(ref: MediaRef) -> Iterator[Any]:
 
 def _read(ref: MediaRef, times: Times | None, size: Size, audio: int | None, video: bool) -> Clip:
     clip = Clip()
-    with _open(ref) as container:
-        stream = _picture_stream(container, clip) if video else None
-        sound = None if audio is None else _sound_track(container, audio, ref, clip)
+    with open_media(ref) as container:
+        stream = picture_stream(container, clip) if video else None
+        sound = None if audio is None else sound_track(container, audio, ref, clip)
         if stream is None and sound is None:
             raise VideoError(
                 "; ".join(clip.missing.values()) or "nothing was asked for", "no_video" if video else "no_audio"
             )
         packets = scan(container, stream, sound, ref)
         if sound is not None:
-            _take_sound(sound, clip)
+            take_sound(sound, clip)
         if stream is not None:
             if not packets:
                 raise VideoError("the video stream holds no frames", "no_frames")
             index = build_index(container, stream, packets, ref)
-            wanted = _choose(index.info, times)
+            wanted = choose(index.info, times)
             frames = _Sought(container, stream, index, size).take(wanted)
             clip.frames, clip.timestamps = frames, index.info.timestamps[wanted]
     if stream is not None and frames is None:
@@ -119,7 +133,7 @@ def _read(ref: MediaRef, times: Times | None, size: Size, audio: int | None, vid
     return clip
 
 
-def _picture_stream(container: Any, clip: Clip) -> Any:
+def picture_stream(container: Any, clip: Clip) -> Any:
     """The first video stream that is no cover art, ready to decode; None, with the reason in ``clip``, if there is
     none."""
     streams = pictures(container)
@@ -130,7 +144,8 @@ def _picture_stream(container: Any, clip: Clip) -> Any:
     return streams[0]
 
 
-def _sound_track(container: Any, rate: int, ref: MediaRef, clip: Clip) -> SoundTrack | None:
+def sound_track(container: Any, rate: int, ref: MediaRef, clip: Clip) -> SoundTrack | None:
+    """The first audio stream, ready to be fed; None, with the reason in ``clip``, if there is none."""
     if not container.streams.audio:
         clip.missing["audio"] = "no audio stream"
         return None
@@ -140,7 +155,8 @@ def _sound_track(container: Any, rate: int, ref: MediaRef, clip: Clip) -> SoundT
     return SoundTrack(stream, rate, second_zero(container, stream), start, math.inf if ref.end is None else ref.end)
 
 
-def _take_sound(sound: SoundTrack, clip: Clip) -> None:
+def take_sound(sound: SoundTrack, clip: Clip) -> None:
+    """Put what was heard into ``clip``."""
     waveform = sound.finish()
     if waveform is None:
         clip.missing["audio"] = "no sound could be decoded"
@@ -148,7 +164,8 @@ def _take_sound(sound: SoundTrack, clip: Clip) -> None:
         clip.waveform, clip.sample_rate = waveform[None], sound.rate
 
 
-def _choose(info: VideoInfo, times: Times | None) -> npt.NDArray[np.int64]:
+def choose(info: VideoInfo, times: Times | None) -> npt.NDArray[np.int64]:
+    """The positions that ``times`` wants; all of them if it is None."""
     return info.positions(np.arange(info.count) if times is None else times(info))
 
 
@@ -237,14 +254,14 @@ def _count(
         found = _take_places(ref, (wanted + index.first).tolist(), size)
         if found is not None:
             return found, index.info.timestamps[wanted]
-    with _open(ref) as container:
+    with open_media(ref) as container:
         stream = pictures(container)[0]
         one_thread(stream)
         shown = [frame.pts for frame in _all_frames(container, stream)]
         if not shown:
             raise VideoError("no frame could be decoded", "no_frames")
         info, first = cut(_timeline(container, stream, shown), ref)
-    wanted = _choose(info, times)
+    wanted = choose(info, times)
     found = _take_places(ref, (wanted + first).tolist(), size)
     if found is None:
         raise VideoError("gives other frames each time it is decoded", "decode")
@@ -268,7 +285,7 @@ def _take_places(ref: MediaRef, places: Collection[int], size: Size) -> Frames |
     convert = _Converter(size)
     found: dict[int, Frames] = {}
     waiting = set(places)
-    with _open(ref) as container:
+    with open_media(ref) as container:
         stream = pictures(container)[0]
         one_thread(stream)
         for place, frame in enumerate(_all_frames(container, stream)):
@@ -290,7 +307,7 @@ class _Converter:
     def __call__(self, frame: Any) -> Frames:
         swap, flip_x, flip_y = _orientation(frame)
         height, width = (frame.width, frame.height) if swap else (frame.height, frame.width)
-        height, width = _target(height, width, self.size)
+        height, width = target_size(height, width, self.size)
         if swap:
             height, width = width, height
         scaled = self.scaler.reformat(frame, width, height, "rgb24", interpolation="BILINEAR", threads=1)
@@ -313,7 +330,8 @@ def _orientation(frame: Any) -> tuple[bool, bool, bool]:
     return False, False, False
 
 
-def _target(height: int, width: int, size: Size) -> tuple[int, int]:
+def target_size(height: int, width: int, size: Size) -> tuple[int, int]:
+    """(height, width) of the result for an upright picture of ``height`` x ``width``."""
     if size is None:
         return height, width
     if isinstance(size, tuple):
@@ -323,9 +341,9 @@ def _target(height: int, width: int, size: Size) -> tuple[int, int]:
 
 
 def _probe(ref: MediaRef) -> MediaInfo:
-    with _open(ref) as container:
+    with open_media(ref) as container:
         name = container.format.name
-        stream = _picture_stream(container, Clip())
+        stream = picture_stream(container, Clip())
         audio = _audio_info(container)
         if stream is None:
             if audio is None:
@@ -335,8 +353,8 @@ def _probe(ref: MediaRef) -> MediaInfo:
         if not packets:
             raise VideoError("the video stream holds no frames", "no_frames")
         index = build_index(container, stream, packets, ref)
-    with _open(ref) as container:
-        frame = next(_all_frames(container, _picture_stream(container, Clip())), None)
+    with open_media(ref) as container:
+        frame = next(_all_frames(container, picture_stream(container, Clip())), None)
     if frame is None:
         raise VideoError("no frame could be decoded", "no_frames")
     notes = []
