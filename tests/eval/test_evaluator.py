@@ -102,6 +102,15 @@ def test_a_loader_that_loses_or_doubles_items_is_noticed(model, fault, message):
         Evaluator(model, lambda samples, drop: Faulty(samples, fault)).run(table(5), outcome)
 
 
+def test_a_loader_may_deliver_batches_in_any_order(model):
+    def make(samples, drop):
+        return Faulty(samples, lambda batches, loader: batches[::-1])
+
+    collected = Evaluator(model, make).run(table(5), outcome)
+    assert collected.arrays["number"].tolist() == [0, 1, 2, 3, 4] and collected.ids == [f"q{i}" for i in range(5)]
+    assert collected.present["audio"].tolist() == [True, False, True, False, True]
+
+
 @pytest.mark.parametrize("wrong", [torch.zeros(1), torch.zeros(())])
 def test_results_must_have_one_row_per_item(model, wrong):
     with pytest.raises(RunError, match="'bad' of shape"):
