@@ -212,3 +212,22 @@ def test_identity_of_videos_is_that_of_the_video(model, make_batch):
     batch = make_batch(extra={"video_id": ["v1", "v2", "v1"]})
     a, b, c = ForwardContext(model, batch).identity("audio").tolist()
     assert a == c != b
+
+
+def test_rows_about_one_clip_share_its_pass(model, make_batch):
+    batch = make_batch(3)
+    rows = [0, 0, 1, 2, 2]
+    apart = make_batch(5)
+    for modality in ("video", "audio"):
+        apart.inputs[modality] = {k: v[rows] for k, v in batch.inputs[modality].items()}
+        apart.present[modality] = batch.present[modality][rows]
+    together = make_batch(5, media_rows=rows, present=apart.present)
+    together.inputs |= {m: batch.inputs[m] for m in ("video", "audio")}
+    seen = []
+    model.encoders["video"].register_forward_hook(lambda module, arguments, out: seen.append(len(out.x)))
+    modalities = dict.fromkeys(("video", "audio", "text"), "")
+    expected = ForwardContext(model, apart).fused(modalities).pooled
+    torch.testing.assert_close(ForwardContext(model, together).fused(modalities).pooled, expected)
+    assert seen == [5, 3]
+    one = ForwardContext(model, together)
+    assert torch.equal(one.inputs("video")["video"], ForwardContext(model, apart).inputs("video")["video"])
