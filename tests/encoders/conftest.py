@@ -110,7 +110,7 @@ def builders(bert, videomae, ast) -> dict[tuple[str, str], Callable[..., nn.Modu
     return {
         ("text", "tiny"): lambda context: TinyText(context=context, width=16, heads=2, max_length=12),
         ("text", "transformers"): lambda context: TransformersText(context=context, model=str(bert), max_length=12),
-        ("video", "tiny"): lambda context: TinyVideo(width=16, heads=2, frames=4, size=32),
+        ("video", "tiny"): lambda context: TinyVideo(width=16, heads=2, frames=4, size=32, patch=16),
         ("video", "timm"): timm(model="resnet10t", size=32),
         ("video", "timm patch"): timm(model="resnet10t", size=64, tokens="patch"),
         ("video", "timm vit"): timm(model="test_vit", size=32, tokens="patch"),

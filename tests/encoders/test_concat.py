@@ -99,7 +99,7 @@ def test_grid_and_index_pass_through(fusion):
 def test_presets_and_overrides():
     context = BuildContext(encoders={"text": Wide(4)})
     small = Concat(context=context, preset="small", depth=1)
-    assert (small.depth, small.width, small.transformer.blocks[0].attention.heads) == (1, *PRESETS["small"][1:])
+    assert (small.depth, small.width, small.transformer.blocks[0].attention.heads) == (1, *PRESETS["small"][1:3])
     with pytest.raises(ConfigError, match="no preset 'big'. Choose one of: tiny, small, base"):
         Concat(context=context, preset="big")
     with pytest.raises(ConfigError, match="nothing to fuse"):

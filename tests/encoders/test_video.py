@@ -44,8 +44,9 @@ def test_a_missing_model_says_so():
 
 
 def test_tiny_checks_its_grid():
-    with pytest.raises(ConfigError, match="size=60 with patch=16.*Nearest valid: size=48"):
-        TinyVideo(size=60)
+    with pytest.raises(ConfigError, match="size=64 with patch=24.*Nearest valid: patch=32, size=64"):
+        TinyVideo(size=64, patch=24)
+    assert TinyVideo(size=32).grid[1:] == (1, 1) and TinyVideo(size=32, patch=16).grid[1:] == (2, 2)
 
 
 def test_tiny_frames_keep_their_order():

@@ -21,16 +21,17 @@ from vtp.types import MODALITIES, Fused, Tokens
 
 __all__ = ["PRESETS", "Concat"]
 
-PRESETS = {"tiny": (2, 128, 4), "small": (4, 384, 6), "base": (4, 768, 12)}  # depth, width, heads
+# depth, width, heads, hidden width of the feed-forward part over width
+PRESETS = {"tiny": (2, 96, 4, 2.0), "small": (4, 384, 6, 4.0), "base": (4, 768, 12, 4.0)}
 
 
 class Concat(nn.Module):
     """Fusion by self-attention over the concatenation; works for any non-empty subset of the modalities.
 
     Args:
-        preset: ``tiny`` (depth 2, width 128, 4 heads), ``small`` (4, 384, 6) or ``base`` (4, 768, 12).
-        width, depth, heads: override the preset's numbers.
-        mlp_ratio: hidden width of the feed-forward part over D.
+        preset: ``tiny`` (depth 2, width 96, 4 heads, mlp_ratio 2), ``small`` (4, 384, 6, 4), ``base`` (4, 768, 12, 4).
+        width, depth, heads, mlp_ratio: override the preset's numbers; mlp_ratio is the hidden width of the feed-forward
+            part over D.
         dropout: after attention and feed-forward.
         context: tells the widths of the encoders.
 
@@ -45,7 +46,7 @@ class Concat(nn.Module):
         width: int | None = None,
         depth: int | None = None,
         heads: int | None = None,
-        mlp_ratio: float = 4.0,
+        mlp_ratio: float | None = None,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
@@ -56,14 +57,15 @@ class Concat(nn.Module):
             raise ConfigError(
                 "encoder concat: there is nothing to fuse; fill at least one of encoder/text, video, audio"
             )
-        chosen = zip((depth, width, heads), PRESETS[preset], strict=True)
-        self.depth, self.width, n_heads = (given if given is not None else default for given, default in chosen)
+        given = zip((depth, width, heads, mlp_ratio), PRESETS[preset], strict=True)
+        numbers = [number if number is not None else default for number, default in given]
+        self.depth, self.width, n_heads = (int(number) for number in numbers[:3])
         self.cls = nn.Parameter(torch.randn(1, 1, self.width) * 0.02)
         self.proj = nn.ModuleDict(
             {m: nn.Sequential(nn.Linear(_width(context, m), self.width), nn.LayerNorm(self.width)) for m in modalities}
         )
-        self.modality = nn.ParameterDict({m: nn.Parameter(torch.randn(self.width) * 0.02) for m in modalities})
-        self.transformer = Transformer(self.width, self.depth, n_heads, mlp_ratio, dropout)
+        self.modality = nn.ParameterDict({m: nn.Parameter(torch.randn(self.width) * 0.5) for m in modalities})
+        self.transformer = Transformer(self.width, self.depth, n_heads, numbers[3], dropout)
 
     def forward(self, tokens: Mapping[str, Tokens]) -> Fused:
         """Tokens per modality (R rows each) -> the same after fusion, and ``pooled`` (R, D)."""

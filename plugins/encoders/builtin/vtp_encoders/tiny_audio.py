@@ -37,7 +37,7 @@ class TinyAudio(nn.Module):
     def __init__(
         self,
         *,
-        width: int = 128,
+        width: int = 96,
         depth: int = 0,
         heads: int = 4,
         seconds: float = 2.0,
@@ -63,8 +63,9 @@ class TinyAudio(nn.Module):
         )
         frames = 1 + self.spec.samples // round(sample_rate * HOP_MS / 1000)
         self.count = -(-frames // FRAMES_PER_TOKEN)
-        self.positions = nn.Parameter(torch.randn(self.count, width) * 0.02)
-        self.transformer = Transformer(width, depth, heads, dropout=dropout)
+        self.norm = nn.LayerNorm(width)
+        self.positions = nn.Parameter(torch.randn(self.count, width) * 0.5)  # as large as the normalised features
+        self.transformer = Transformer(width, depth, heads, mlp_ratio=2.0, dropout=dropout)
 
     def forward(self, waveform: Tensor, lengths: Tensor, mask: Tensor | None = None) -> Tokens:
         """(B, S) -> Tokens (B, N, D), padding masked; with ``mask`` (bool (B, N), True = hidden; every row hides the
@@ -75,7 +76,7 @@ class TinyAudio(nn.Module):
             waveform * real_samples, lengths, sample_rate=self.spec.sample_rate, bins=self.bins, hop_ms=HOP_MS
         )
         features = (features + 5) / 5  # from about -11.5 .. 5 to about unit scale
-        x = self.stem(features.transpose(1, 2)).transpose(1, 2) + self.positions
+        x = self.norm(self.stem(features.transpose(1, 2)).transpose(1, 2)) + self.positions
         first_frame = torch.arange(self.count, device=x.device) * FRAMES_PER_TOKEN
         real = first_frame < frames[:, None]
         index = None

@@ -43,8 +43,8 @@ class TinyText(nn.Module):
         self,
         *,
         context: BuildContext,
-        width: int = 128,
-        depth: int = 2,
+        width: int = 96,
+        depth: int = 1,
         heads: int = 4,
         max_length: int = 32,
         vocabulary: int = 10000,
@@ -59,9 +59,9 @@ class TinyText(nn.Module):
         self.depth = depth
         self.words = nn.Embedding(self.spec.vocab_size, width)
         self.positions = nn.Embedding(max_length, width)
-        self.transformer = Transformer(width, depth, heads, dropout=dropout)
-        nn.init.normal_(self.words.weight, std=0.5)  # beside what the blocks add, smaller words would drown
-        nn.init.normal_(self.positions.weight, std=0.02)
+        self.transformer = Transformer(width, depth, heads, mlp_ratio=2.0, dropout=dropout)
+        nn.init.normal_(self.words.weight, std=1.0)  # beside what the blocks add, smaller words would drown
+        nn.init.normal_(self.positions.weight, std=0.5)
 
     def forward(self, token_ids: Tensor, attention_mask: Tensor) -> Tokens:
         """(B, L) ids -> Tokens (B, L, D)."""
