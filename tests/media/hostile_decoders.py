@@ -41,7 +41,7 @@ class Hostile:
             case "refuse":
                 raise VideoError("no video stream", "no_video")
             case "big":
-                return Clip(frames=np.full((200, 512, 512, 3), 7, np.uint8), timestamps=np.zeros(200))
+                return Clip(frames=np.full((100, 512, 512, 3), 7, np.uint8), timestamps=np.zeros(100))
         frames = np.full((1, 2, 2, 3), 0, np.uint8)
         frames.reshape(-1)[:4] = list(os.getpid().to_bytes(4, "little"))
         return Clip(
