@@ -70,7 +70,10 @@ class FakeModel(nn.Module):
         return self._specs
 
     def forward(self, batch, run):
-        return run(SimpleNamespace(batch=batch, model=self))
+        def inputs(modality):  # as ForwardContext.inputs, with mean 0 and standard deviation 1
+            return {modality: batch.inputs[modality]["frames"].movedim(-1, -3).float() / 255}
+
+        return run(SimpleNamespace(batch=batch, model=self, inputs=inputs))
 
 
 class FakeDataset:
