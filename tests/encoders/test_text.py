@@ -173,3 +173,42 @@ def test_special_ids_come_from_the_tokenizer(bert):
     assert (spec.pad_id, spec.cls_id, spec.sep_id, spec.mask_id) == (0, 2, 3, 4)
     assert spec.special_ids == (0, 1, 2, 3, 4)
     assert spec.tokenize([]) == []
+
+
+@pytest.mark.parametrize("family", ["clip", "t5", "roberta", "mpnet"])
+def test_other_families(bert, tmp_path, family):
+    """The text half of CLIP, the encoder of T5, and two more encoders: load, train, save, restore."""
+    import transformers as hf
+
+    small = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    small |= {"vocab_size": 26, "max_position_embeddings": 24}
+    torch.manual_seed(0)
+    if family == "clip":
+        vision = {**small, "image_size": 8, "patch_size": 4}
+        text = {**small, "bos_token_id": 2, "eos_token_id": 3, "pad_token_id": 0}
+        model = hf.CLIPModel(hf.CLIPConfig(text_config=text, vision_config=vision, projection_dim=8))
+    elif family == "t5":
+        model = hf.T5Model(hf.T5Config(vocab_size=26, d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2))
+    elif family == "roberta":
+        model = hf.RobertaModel(hf.RobertaConfig(**small, pad_token_id=0))
+    else:
+        model = hf.MPNetModel(hf.MPNetConfig(**small, pad_token_id=0))
+    folder = tmp_path / family
+    hf.AutoTokenizer.from_pretrained(bert).save_pretrained(folder)
+    model.save_pretrained(folder)
+
+    encoder = TransformersText(context=BuildContext(), model=str(folder)).train()
+    ids = torch.tensor(encoder.spec.tokenize(["a red ball moves", "two blue boxes stand"]))
+    mask = torch.ones_like(ids, dtype=torch.bool)
+    mask[1, 4:] = False
+    tokens = encoder(ids, mask)
+    assert tokens.x.shape == (*ids.shape, 16) and encoder.depth == 2
+    (tokens.x * mask[..., None]).square().sum().backward()
+    assert [n for n, p in encoder.named_parameters() if p.grad is None] == []
+
+    saved = tmp_path / "assets" / "encoders" / "text"
+    saved.mkdir(parents=True)
+    encoder.save_assets(saved)
+    again = TransformersText(context=BuildContext(assets=tmp_path / "assets"), model="gone").eval()
+    again.load_state_dict(encoder.state_dict(), strict=True)
+    assert torch.equal(again(ids, mask).x, encoder.eval()(ids, mask).x)

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
@@ -107,13 +106,3 @@ def set_kernels(name: str) -> None:
 
 _backends: dict[str, Backend] = {}
 _selected = "auto"
-
-
-def _softmax_attention(q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None, scale: float | None) -> Tensor:
-    """Attention from its formula in float64, what every backend is tested against."""
-    q, k, v = q.double(), k.double(), v.double()
-    logits = q @ k.transpose(-1, -2) * (scale if scale is not None else q.shape[-1] ** -0.5)
-    if key_mask is not None:
-        logits = logits.masked_fill(~key_mask[:, None, None, :], -torch.inf)
-    weights = torch.nan_to_num(logits.softmax(dim=-1))
-    return weights @ v

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -146,9 +146,9 @@ def load_weights(
     *,
     init_map: Mapping[str, str] | None = None,
     allow_missing: Iterable[str] = (),
-    allow_unused: Iterable[str] = (),
+    allow_unused: Collection[str] = (),
 ) -> LoadReport:
-    """Fill a model from a folder with ``model.safetensors``, or from such a file.
+    """Fill a model from a folder with ``model.safetensors``, or from such a file. Buffers count like parameters.
 
     Args:
         directory: the folder or file.
@@ -169,36 +169,8 @@ def load_weights(
     """
     file = _weights_file(Path(directory))
     tensors = dict(_renamed(_read(file), init_map or {}, file))
-    groups: dict[int, list[str]] = {}  # names in the model that share a tensor
-    targets: dict[int, Tensor] = {}
-    for name, tensor in model.state_dict(keep_vars=True).items():
-        groups.setdefault(id(tensor), []).append(name)
-        targets[id(tensor)] = tensor
-    allow_missing, allow_unused = list(allow_missing), list(allow_unused)
-    report = LoadReport()
-    problems: list[str] = []
-    fill: list[tuple[Tensor, Tensor]] = []
-    for key, names in groups.items():
-        values = {name: tensors[name] for name in names if name in tensors}
-        value, target = next(iter(values.values()), None), targets[key]
-        excused = any(_matches(name, allow_missing) for name in names)
-        if value is not None and any(not torch.equal(value, other) for other in values.values()):
-            problems.append(f"{' and '.join(values)} are one tensor in the model but differ in the file")
-        elif value is not None and value.shape == target.shape:
-            fill.append((target, value))
-            report.loaded += names
-        elif value is not None:
-            report.reshaped[names[0]] = f"{tuple(value.shape)} in the file, {tuple(target.shape)} in the model"
-            report.missing += names
-            if not excused:
-                problems.append(f"{names[0]} has shape {report.reshaped[names[0]]}")
-        else:
-            report.missing += names
-    known = {name for names in groups.values() for name in names}
-    lacking = [n for n in report.missing if n not in tensors and not _shares_excuse(n, groups, allow_missing)]
-    report.unused = sorted(name for name in tensors if name not in known)
+    report, fill, problems = _match(tensors, model, list(allow_missing))
     unknown = [name for name in report.unused if not _matches(name, allow_unused)]
-    problems += [f"{len(lacking)} tensors of the model are not in the file: {_some(lacking)}"] if lacking else []
     problems += [f"{len(unknown)} tensors of the file are not in the model: {_some(unknown)}"] if unknown else []
     if problems:
         raise DataError(
@@ -211,6 +183,40 @@ def load_weights(
             target.copy_(value)
     log.info("%s: %s", file, report)
     return report
+
+
+def _match(
+    tensors: Mapping[str, Tensor], model: VTPModel, allow_missing: list[str]
+) -> tuple[LoadReport, list[tuple[Tensor, Tensor]], list[str]]:
+    """Pair the tensors of a file with those of a model: report, (target, value) pairs to copy, what is wrong."""
+    groups: dict[int, tuple[Tensor, list[str]]] = {}  # a tensor of the model and all its names
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        groups.setdefault(id(tensor), (tensor, []))[1].append(name)
+    report = LoadReport()
+    fill: list[tuple[Tensor, Tensor]] = []
+    problems: list[str] = []
+    lacking: list[str] = []
+    for target, names in groups.values():
+        values = {name: tensors[name] for name in names if name in tensors}
+        value = next(iter(values.values()), None)
+        excused = any(_matches(name, allow_missing) for name in names)
+        if value is None:
+            report.missing += names
+            lacking += [] if excused else names
+        elif any(not torch.equal(value, other) for other in values.values()):
+            problems.append(f"{' and '.join(values)} are one tensor in the model but differ in the file")
+        elif value.shape == target.shape:
+            fill.append((target, value))
+            report.loaded += names
+        else:
+            report.missing += names
+            shapes = f"{tuple(value.shape)} in the file, {tuple(target.shape)} in the model"
+            report.reshaped[names[0]] = shapes
+            problems += [] if excused else [f"{names[0]} has shape {shapes}"]
+    known = {name for _, names in groups.values() for name in names}
+    report.unused = sorted(name for name in tensors if name not in known)
+    problems += [f"{len(lacking)} tensors of the model are not in the file: {_some(lacking)}"] if lacking else []
+    return report, fill, problems
 
 
 def _read(file: Path) -> dict[str, Tensor]:
@@ -297,11 +303,6 @@ def _folder(path: Path) -> Path:
 
 def _matches(name: str, patterns: Iterable[str]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
-
-
-def _shares_excuse(name: str, groups: Mapping[int, list[str]], patterns: list[str]) -> bool:
-    """Whether the name, or another one of the same tensor, may be missing."""
-    return any(_matches(other, patterns) for names in groups.values() if name in names for other in names)
 
 
 def _some(names: list[str], most: int = 12) -> str:

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 
 from vtp.errors import ConfigError
 
-__all__ = ["checkpoint_blocks", "layer_of_huggingface", "load", "load_weights", "saved_folder"]
+__all__ = ["checkpoint_blocks", "drop_pooler", "layer_of_huggingface", "load", "load_weights", "saved_folder"]
 
 T = TypeVar("T")
 
@@ -38,12 +38,7 @@ def load(encoder: str, model: str, what: str, make: Callable[[], T]) -> T:
     """
     try:
         return make()
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        ImportError,
-    ) as error:  # what transformers raises for missing, odd and unknown
+    except (OSError, ValueError, KeyError, ImportError) as error:  # missing, odd, unknown, or needs another package
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if os.path.isdir(model):
             hint = f"The folder is read as one written by save_pretrained; check that it holds the {what}."

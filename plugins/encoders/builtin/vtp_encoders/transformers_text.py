@@ -150,7 +150,7 @@ def _spec(tokenizer: Any, max_length: int, model: str, vocab_size: int) -> TextS
 
 def _text_half(model: Any) -> Any:
     """The part that reads text: the text tower of CLIP and its like, the encoder of T5 and its like."""
-    if model.config.is_encoder_decoder:
+    if hasattr(model, "decoder"):  # not asked from the configuration: that of a T5 encoder denies having one
         return model.get_encoder()
     return getattr(model, "text_model", model)
 

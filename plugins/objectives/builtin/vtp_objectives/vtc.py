@@ -90,7 +90,7 @@ class VTC(ContrastiveObjective):
         """Embeddings, which rows have both, what counts as equal, and the temperature."""
         features = self.embeddings(ctx)
         features["rows"] = self.rows(ctx)
-        features["logit_scale"] = _ClampAbove.apply(self.logit_scale, MAX_LOGIT_SCALE) * 1.0
+        features["logit_scale"] = _ClampAbove.apply(self.logit_scale, MAX_LOGIT_SCALE)
         if self.mask_duplicates:
             features |= {f"{m}_identity": ctx.identity(m) for m in (self.first, self.second)}
         return features
