@@ -51,6 +51,18 @@ def test_ast_masks_the_time_steps_behind_the_sound(ast):
     assert tokens.attention_mask.view(encoder.grid).tolist() == [[True, True, True, False]] * encoder.grid[0]
 
 
+@pytest.mark.parametrize("kind", ["ast", "tiny"])
+def test_what_follows_the_sound_is_not_attended_to(ast, kind):
+    """Hiding the padded tokens, so that they are not there at all, changes nothing."""
+    torch.manual_seed(0)
+    encoder = AST(context=BuildContext(), model=str(ast)) if kind == "ast" else TinyAudio(width=16, depth=1)
+    half = encoder.spec.samples // 2
+    waveform = torch.nn.functional.pad(sound(half), (0, encoder.spec.samples - half))[None]
+    tokens = encoder.eval()(waveform, torch.tensor([half]))
+    alone = encoder(waveform, torch.tensor([half]), mask=~tokens.attention_mask)
+    torch.testing.assert_close(tokens.x[tokens.attention_mask], alone.x[0], rtol=1e-4, atol=1e-5)
+
+
 def test_ast_from_scratch_and_wrong_lengths():
     encoder = AST(context=BuildContext(), preset="tiny", seconds=1.0)
     assert encoder.spec.seconds == 1.0 and encoder.width == 192

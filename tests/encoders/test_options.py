@@ -59,6 +59,8 @@ def default_spec():
         slot = key.split("@")[0].rsplit("/", 1)[1]
         assert key == f"override /encoder/{slot}@_global_.encoder.{slot}"
         encoders[slot] = yaml.safe_load((CONF[0] / "encoder" / slot / f"{option}.yaml").read_text())
+    for slot, options in model.get("encoder", {}).items():
+        encoders[slot] |= options
     objectives = {f.stem: yaml.safe_load(f.read_text()) for f in FILES if kind_of(f) == "objective"}
     return {"encoders": encoders, "objectives": objectives}
 
