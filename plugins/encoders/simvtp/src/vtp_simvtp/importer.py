@@ -112,7 +112,7 @@ def import_dual(
     """Make the two towers of fine-tuning from a pre-trained SimVTP.
 
     Args:
-        path: a checkpoint of the released code, or a vtp checkpoint folder of ``model=simvtp``.
+        path: a checkpoint of the released code, or a vtp checkpoint or run folder of ``model=simvtp``.
         tokenizer, heads, frames, size: as in :func:`import_simvtp`; a vtp checkpoint knows them itself.
         legacy: pool as the released fine-tuning does, with a fresh norm; otherwise the norm of the encoder is kept.
 
@@ -120,6 +120,10 @@ def import_dual(
         DataError: as :func:`import_simvtp`, or the checkpoint is no pre-trained SimVTP.
     """
     path = Path(path).expanduser()
+    if (path / "checkpoints").is_dir():  # a run folder: its best or last checkpoint
+        from vtp.train.checkpoint import locate
+
+        path = locate(path)
     if (path / "config.json").is_file() and (path / "model.safetensors").is_file():
         source = _own(path)
         if source is not None:

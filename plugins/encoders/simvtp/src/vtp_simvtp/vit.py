@@ -142,8 +142,9 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, key_mask: Tensor | None = None) -> Tensor:
         """(B, N, D) -> (B, N, D)."""
         bias = torch.cat([self.q_bias, torch.zeros_like(self.v_bias), self.v_bias])
-        qkv = linear(x, self.qkv.weight, bias).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        q, k, v = qkv.unbind(0)  # (B, H, N, D / H) each
+        # three slices of the last axis: their gradients join in one copy, which unbinding a new axis would do twice
+        parts = linear(x, self.qkv.weight, bias).chunk(3, dim=-1)
+        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in parts)  # (B, H, N, D / H)
         out: Tensor = self.proj(attention(q, k, v, key_mask=key_mask).transpose(1, 2).flatten(2))
         return out
 

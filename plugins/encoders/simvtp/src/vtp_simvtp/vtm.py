@@ -37,9 +37,8 @@ class SimVTPVTM(Objective):
         negatives: the other clip is drawn from the ``gathered`` rows of all processes or from the ``local``
         micro-batch;
             null is gathered, or local if legacy.
-        reuse_joint: take the positives from the joint pass that mvm and mlm make of the same views, instead of making
-        one
-            more with another dropout of the words; null is true, or false if legacy. Equal without dropout.
+        reuse_joint: take the positives from the joint pass that mvm and mlm make of the same views, not from one more
+            with another dropout of the words; null is true, or false if legacy. Equal without dropout.
         mask_kind, mask_ratio: of the masked clip, as in mvm.
         probability: of a masked word, as in simvtp_mlm.
         context: tells the width, and whether the model is legacy.
@@ -137,5 +136,6 @@ def other_rows(draw: Tensor, rows: Tensor, start: int = 0) -> Tensor:
     order = (~rows).int().argsort(stable=True)  # those that take part first
     count = rows.sum()
     place = rows.cumsum(0)[start : start + len(draw)] - 1  # of each row among them
-    step = 1 + (draw * (count - 1)).floor().long()
+    # the product of the largest float below 1 may round up to count - 1, which is the row itself
+    step = 1 + torch.minimum((draw * (count - 1)).floor().long(), (count - 2).clamp(min=0))
     return order[(place + step) % count.clamp(min=1)]

@@ -1,0 +1,244 @@
+"""The four objectives: missing modalities, edges where the released code hangs or divides by zero, use in other
+models."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from simvtp_models import build, dual_spec, random_batch, spec
+from torch.nn.functional import cross_entropy
+
+from vtp.errors import ConfigError, RunError
+from vtp.model.build import BuildContext, build_model, lookup_in
+from vtp.model.context import ForwardContext
+from vtp.plugins import host
+from vtp_simvtp.vtm import other_rows
+
+ALL = ("mvm", "simvtp_mlm", "simvtp_vtc", "simvtp_vtm")
+
+
+def losses(model, batch):
+    return model.losses(ForwardContext(model, batch))
+
+
+def without(batch, modality, rows):
+    batch.present[modality] = batch.present[modality].clone()
+    batch.present[modality][rows] = False
+    if modality == "text":
+        batch.inputs["text"]["attention_mask"] = batch.inputs["text"]["attention_mask"].clone()
+        batch.inputs["text"]["attention_mask"][rows] = False
+    return batch
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_count_is_the_weight_and_every_parameter_has_a_gradient(legacy, vocab):
+    model = build(spec(vocab, legacy=legacy)).eval()
+    batch = random_batch(4)
+    ctx = ForwardContext(model, batch)
+    counts = {name: model.objectives[name].count(ctx) for name in ALL}
+    out = model.losses(ctx)
+    for name in ALL:
+        assert out[name].weight == counts[name] > 0
+    sum(o.loss for o in out.values()).backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None] == []
+
+
+def test_a_missing_modality_takes_no_part(vocab):
+    """Rows without a clip or a text change no loss of the others: compared with a batch that lacks them."""
+    model = build(spec(vocab)).eval()
+    batch = without(without(random_batch(6), "video", [1]), "text", [4])
+    ctx = ForwardContext(model, batch)
+    out = model.losses(ctx)
+    assert [int(out[name].weight) for name in ("mvm", "simvtp_vtc", "simvtp_vtm")] == [5, 4, 8]
+    garbled = without(without(random_batch(6), "video", [1]), "text", [4])
+    garbled.inputs["video"]["frames"][1] = 255
+    garbled.inputs["text"]["token_ids"][4] = 77
+    again = losses(model, garbled)
+    for name in ALL:
+        assert torch.isfinite(out[name].loss)
+        torch.testing.assert_close(out[name].loss, again[name].loss)
+
+
+@pytest.mark.parametrize("modality", ["video", "text"])
+def test_a_batch_without_a_modality_gives_zero_and_gradients(modality, vocab):
+    model = build(spec(vocab)).eval()
+    batch = random_batch(3)
+    del batch.inputs[modality], batch.present[modality]
+    out = losses(model, batch)
+    for name in ALL:
+        if modality in model.objectives[name].needs:
+            assert out[name].loss == 0 and out[name].weight == 0
+    sum(o.loss for o in out.values()).backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_a_single_row_works_repaired_and_is_an_error_in_legacy(vocab):
+    out = losses(build(spec(vocab)), random_batch(1))
+    assert out["simvtp_vtm"].weight == 0 and out["simvtp_vtm"].loss == 0
+    assert all(torch.isfinite(o.loss) for o in out.values())
+    with pytest.raises(ConfigError, match="at least 2 rows"):
+        losses(build(spec(vocab, legacy=True)), random_batch(1))
+
+
+def test_no_selected_word_takes_no_part_repaired_and_stops_legacy(vocab):
+    chosen = {"simvtp_mlm": {"probability": 0.0}}
+    out = losses(build(spec(vocab, objectives=chosen)), random_batch(3))["simvtp_mlm"]
+    assert out.loss == 0 and out.weight == 0
+    out.loss.backward()
+    with pytest.raises(RunError, match="no word of this batch was selected"):
+        losses(build(spec(vocab, objectives=chosen, legacy=True)), random_batch(3))
+
+
+def test_nothing_hidden_takes_no_part(vocab):
+    model = build(spec(vocab, objectives={"mvm": {"mask_ratio": 0.01}}))
+    ctx = ForwardContext(model, random_batch(2))
+    out = model.losses(ctx)["mvm"]
+    assert out.loss == 0 and out.weight == 0 == model.objectives["mvm"].count(ctx)
+    out.loss.backward()
+
+
+@pytest.mark.parametrize("present", [[True] * 5, [True, False, True, True, False]])
+def test_negatives_are_other_rows_drawn_equally(present):
+    rows = torch.tensor(present)
+    drawn = torch.stack([other_rows(torch.rand(5), rows) for _ in range(3000)])
+    for i in rows.nonzero()[:, 0].tolist():
+        counts = drawn[:, i].bincount(minlength=5)
+        assert counts[i] == 0 and (counts[~rows] == 0).all()
+        expected = 3000 / (rows.sum() - 1)
+        others = [j for j in rows.nonzero()[:, 0].tolist() if j != i]
+        assert all(abs(counts[j] - expected) < 6 * expected**0.5 for j in others)
+
+
+def test_negatives_never_fall_back_on_the_row_itself():
+    almost = torch.full((5,), 1 - 2**-24)  # the largest float32 below 1
+    rows = torch.ones(5, dtype=torch.bool)
+    assert (other_rows(almost, rows) != torch.arange(5)).all()
+
+
+def test_negatives_of_another_process(vocab):
+    """Rows 2..4 of five: those of this process, among the gathered ones."""
+    rows = torch.tensor([True, True, False, True, True])
+    drawn = torch.stack([other_rows(torch.rand(3), rows, start=2) for _ in range(200)])
+    assert set(drawn[:, 1].tolist()) == {0, 1, 4} and set(drawn[:, 2].tolist()) == {0, 1, 3}
+
+
+def vtc_by_formula(text, video, groups):
+    """Sum of both cross-entropies, each row against the rows of its own group."""
+    total = 0.0
+    sim = torch.nn.functional.normalize(text) @ torch.nn.functional.normalize(video).T / 0.05
+    for group in groups:
+        index = torch.tensor(group)
+        own, labels = sim[index][:, index], torch.arange(len(group))
+        total += len(group) * (cross_entropy(own, labels) + cross_entropy(own.T, labels))
+    return total / len(text)
+
+
+@pytest.mark.parametrize("negatives", ["gathered", "local"])
+def test_vtc_over_processes(negatives, vocab):
+    """Features of two processes together: local negatives make a block-diagonal problem."""
+    model = build(spec(vocab, objectives={"simvtp_vtc": {"negatives": negatives, "mask_duplicates": False}}))
+    objective = model.objectives["simvtp_vtc"]
+    text, video = torch.randn(5, 8), torch.randn(5, 8)
+    features = {
+        "text_embedding": torch.nn.functional.normalize(text),
+        "video_embedding": torch.nn.functional.normalize(video),
+        "rows": torch.ones(5, dtype=torch.bool),
+        "logit_scale": objective.logit_scale.repeat(2),
+        "group": torch.tensor([0, 0, 0, 1, 1]),
+    }
+    groups = [[0, 1, 2, 3, 4]] if negatives == "gathered" else [[0, 1, 2], [3, 4]]
+    torch.testing.assert_close(objective.loss_from_features(features).loss, vtc_by_formula(text, video, groups))
+
+
+def test_vtc_leaves_duplicates_out(vocab):
+    model = build(dual_spec(vocab)).eval()
+    batch = random_batch(4)
+    for tensor in batch.inputs["text"].values():
+        tensor[2] = tensor[0]
+    batch.extra["video_id"] = ["a", "b", "c", "b"]
+    ctx = ForwardContext(model, batch)
+    text, video = ctx.pooled("text"), ctx.pooled("video")
+    sim = torch.nn.functional.normalize(text) @ torch.nn.functional.normalize(video).T / 0.05
+    for i, j in ((0, 2), (2, 0), (1, 3), (3, 1)):
+        sim[i, j] = -torch.inf
+    want = cross_entropy(sim, torch.arange(4)) + cross_entropy(sim.T, torch.arange(4))
+    torch.testing.assert_close(model.losses(ctx)["simvtp_vtc"].loss, want)
+
+
+def test_vtc_learned_temperature_comes_back_from_its_bound(vocab):
+    model = build(spec(vocab, objectives={"simvtp_vtc": {"learn_temperature": True}}))
+    scale = model.objectives["simvtp_vtc"].logit_scale
+    with torch.no_grad():
+        scale.fill_(9.0)
+    losses(model, random_batch(4))["simvtp_vtc"].loss.backward()
+    assert scale.grad.isfinite().all() and scale.grad != 0
+
+
+def test_evaluation_looks_at_clean_inputs(vocab):
+    model = build(spec(vocab, legacy=True)).eval()
+    ctx = ForwardContext(model, random_batch(3))
+    found = model.objectives["simvtp_vtc"].embeddings(ctx)
+    for modality in ("video", "text"):
+        want = torch.nn.functional.normalize(ctx.pooled(modality), dim=1)
+        torch.testing.assert_close(found[f"{modality}_embedding"], want)
+    logits = model.objectives["simvtp_vtm"].match_logits(
+        ctx, {"video": torch.tensor([0, 0]), "text": torch.tensor([1, 2])}
+    )
+    assert logits.shape == (2, 2)
+
+
+@pytest.mark.parametrize("fusion", [None, {"name": "concat", "preset": "tiny"}])
+def test_objectives_work_in_other_models(fusion):
+    """Built-in encoders, with their own fusion and without one."""
+    video = {"name": "tiny", "frames": 4, "size": 32, "patch": 16}
+    chosen = ["mvm", "simvtp_mlm", "simvtp_vtc"] + (["simvtp_vtm"] if fusion else [])
+    model_spec = {
+        "encoders": {"video": video, "text": {"name": "tiny"}, "fusion": fusion},
+        "objectives": {name: {"name": name} | {"mask_ratio": 0.5} for name in chosen},
+    }
+    model_spec["objectives"]["mvm"]["decoder_heads"] = 2
+    context = BuildContext(texts=lambda: [" ".join(f"w{i}" for i in range(115))])
+    model = build_model(model_spec, lookup_in(host().registry), context)
+    batch = random_batch(4)
+    out = losses(model, batch)
+    assert set(out) == set(chosen) and all(torch.isfinite(o.loss) and o.weight > 0 for o in out.values())
+    sum(o.loss for o in out.values()).backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None] == []
+
+
+def test_shared_encoder_takes_other_encoders(vocab):
+    """A fusion encoder of another width than the built-in encoders gets a projection for each."""
+    model_spec = {
+        "encoders": {
+            "video": {"name": "tiny", "frames": 4, "size": 32, "width": 64},
+            "text": {"name": "simvtp", "width": 96, "tokenizer": str(vocab), "positions": 64, "max_length": 64},
+            "fusion": {"name": "simvtp", "width": 96, "depth": 1, "heads": 4},
+        },
+        "objectives": {"simvtp_vtc": {"name": "simvtp_vtc", "mask_ratio": 0.5}},
+    }
+    model = build(model_spec)
+    assert set(model.encoders["fusion"].proj) == {"video"}
+    assert torch.isfinite(losses(model, random_batch(3))["simvtp_vtc"].loss)
+
+
+def test_towers_of_different_width_are_refused(vocab):
+    other = dual_spec(vocab)
+    other["encoders"]["text"]["width"] = 48
+    with pytest.raises(ConfigError, match="of one width"):
+        build(other)
+
+
+def test_pre_training_lowers_the_losses(vocab):
+    """Twenty steps on one batch: every term falls, so gradients point the right way through masks and heads."""
+    model = build(spec(vocab, objectives={name: {} for name in ALL}))
+    batch = random_batch(4)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    seen = []
+    for _ in range(20):
+        out = losses(model, batch)
+        seen.append({name: o.loss.item() for name, o in out.items()})
+        optimizer.zero_grad()
+        sum(o.loss for o in out.values()).backward()
+        optimizer.step()
+    for name in ("mvm", "simvtp_mlm", "simvtp_vtc"):
+        assert seen[-1][name] < seen[0][name] * 0.97, name
