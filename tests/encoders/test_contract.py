@@ -177,6 +177,18 @@ def test_checkpointing_changes_neither_output_nor_gradients(build, inputs, slot,
 
 
 @each
+def test_checkpointing_behind_a_frozen_embedding_still_trains_the_layers(build, inputs, slot, name):
+    """Reentrant checkpointing gives a layer no gradient when its input needs none."""
+    encoder = build(slot, name).train()
+    encoder.gradient_checkpointing_enable()
+    for n, p in encoder.named_parameters():
+        p.requires_grad_(p.requires_grad and encoder.layer_of(n) > 0)
+    out = encoder(**getattr(inputs, slot)(encoder, 3))
+    torch.stack([x.square().sum() for x in outputs(slot, out)]).sum().backward()
+    assert [n for n, p in encoder.named_parameters() if p.requires_grad and p.grad is None] == []
+
+
+@each
 def test_layers_are_numbered_from_the_input(build, slot, name):
     encoder = build(slot, name)
     layers = {n: encoder.layer_of(n) for n, _ in encoder.named_parameters()}
