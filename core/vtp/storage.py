@@ -24,6 +24,7 @@ from vtp.errors import RunError
 __all__ = [
     "MANIFEST",
     "DirectoryTransaction",
+    "append_text",
     "clean_leftovers",
     "verify_directory",
     "write_json_atomic",
@@ -55,6 +56,21 @@ def write_text_atomic(path: Path | str, text: str) -> None:
         temporary.unlink(missing_ok=True)
         if error.errno in _FULL:
             raise RunError(_disk_full(path, len(data))) from error
+        raise
+
+
+def append_text(path: Path | str, text: str) -> None:
+    """Append ``text`` as UTF-8. A killed writer may leave a part of it at the end: readers of such files skip that.
+
+    Raises:
+        RunError: the disk is full.
+    """
+    try:
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        if error.errno in _FULL:
+            raise RunError(_disk_full(Path(path), len(text.encode()))) from error
         raise
 
 

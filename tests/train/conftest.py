@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -51,6 +52,18 @@ def two_ranks() -> Callable[..., None]:
         assert [rank.returncode for rank in ranks] == [0, 0], "\n".join(output)
 
     return run
+
+
+@pytest.fixture
+def small_disk(tmp_path) -> Iterator[Path]:
+    """A file system of 2 MB."""
+    mount = tmp_path / "disk"
+    mount.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(mount)]
+    if shutil.which("mount") is None or subprocess.run(command, capture_output=True, check=False).returncode != 0:
+        pytest.skip("no permission to mount a small file system")
+    yield mount
+    subprocess.run(["umount", str(mount)], check=True)
 
 
 def _spawn(arguments: list[str], options: Any, extra: dict[str, str]) -> subprocess.Popen[str]:

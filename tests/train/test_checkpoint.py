@@ -221,6 +221,17 @@ def test_a_full_disk_keeps_the_earlier_checkpoint(tmp_path, monkeypatch):
     assert [p.name for p in (tmp_path / "checkpoints").iterdir() if p.name.startswith(".")] == []
 
 
+def test_a_really_full_disk_keeps_every_earlier_checkpoint(small_disk):
+    with pytest.raises(RunError, match=r"the disk is full: .* needed, .* free") as caught:
+        trainer(small_disk / "run", steps=500, save_every=1, keep=None, evaluating=False, tensorboard=True).fit()
+    assert "resume=auto" in str(caught.value)
+    kept = steps(small_disk / "run")
+    assert len(kept) > 5 and kept == list(range(1, len(kept) + 1))
+    folder = small_disk / "run" / "checkpoints"
+    assert [verify_directory(folder / checkpoint.folder_name(step)) for step in kept] == [None] * len(kept)
+    assert [p.name for p in folder.iterdir() if p.name.startswith(".")] == []
+
+
 def test_nothing_is_deleted_before_the_new_one_reads_back(tmp_path, monkeypatch):
     monkeypatch.setattr(
         checkpoint, "verify_directory", lambda p: "a.bin is missing" if p.name == "step_00000004" else None

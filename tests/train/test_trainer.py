@@ -276,6 +276,51 @@ def wait_for(path: Path, seconds: float = 60.0) -> None:
         time.sleep(0.02)
 
 
+def test_loss_scaling_changes_no_result_and_goes_on(tmp_path):
+    """fp16 runs on GPUs only, but its scaler works anywhere: scaling by powers of two is exact."""
+
+    def scaled(folder, **more):
+        t = trainer(tmp_path / folder, judge=None, save_every=3, **more)
+        t._precision.scaler = torch.GradScaler("cpu", init_scale=2.0**10, growth_interval=4)
+        return t
+
+    plain = trainer(tmp_path / "plain", judge=None)
+    plain.fit()
+    whole = scaled("scaled")
+    whole.fit()
+    assert_equal(weights(whole), weights(plain))
+    assert whole._precision.scaler.get_scale() == 2.0**13  # 12 steps without overflow
+    with pytest.raises(KeyError):
+        scaled("parts", callbacks=[StopAfter(7)]).fit()
+    second = scaled("parts")
+    assert second.resume("auto") and second.step == 6
+    assert second._precision.scaler.get_scale() == 2.0**11
+    second.fit()
+    assert second._precision.state_dict() == whole._precision.state_dict()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_a_gpu_run_learns_and_continues(tmp_path, precision):
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+
+    def build(folder, **more):
+        options = {"steps": 40, "lr": 0.02, "precision": precision, "log_every": 1, "save_every": 10, "accumulation": 2}
+        config = TrainConfig(global_batch=16, tensorboard=False, **options)
+        return Trainer(toy_model(dropout=0.1), ToyLoader(), config, tmp_path / folder, device="cuda", **more)
+
+    build("whole").fit()
+    with pytest.raises(KeyError):
+        build("parts", callbacks=[StopAfter(25)]).fit()
+    second = build("parts")
+    assert second.resume("auto") and second.step == 20
+    second.fit()
+    whole, parts = history(tmp_path / "whole"), history(tmp_path / "parts")
+    assert [line["loss"] for line in parts] == pytest.approx([line["loss"] for line in whole], rel=1e-3)
+    assert whole[-1]["loss"] < 0.7 * whole[0]["loss"]
+
+
 # -- evaluation --------------------------------------------------------------------------------------------------------
 
 
@@ -339,7 +384,7 @@ def test_average_follows_its_formula():
         average.update()
         decay = min(0.5, (1 + n) / (10 + n))
         want = decay * want + (1 - decay) * weight.detach()
-    torch.testing.assert_close(average.tensors["w"], want)
+        torch.testing.assert_close(average.tensors["w"], want)
 
 
 def test_load_best_gives_the_weights_that_were_evaluated(tmp_path):

@@ -7,11 +7,12 @@ import logging
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vtp import distributed
-from vtp.storage import write_text_atomic
+from vtp.storage import append_text, write_text_atomic
 
 if TYPE_CHECKING:
     from vtp.train.trainer import Trainer
@@ -91,8 +92,7 @@ class MetricsFile(Callback):
 
     def _append(self, line: Mapping[str, Any]) -> None:
         if distributed.is_main():
-            with open(self.path, "a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+            append_text(self.path, json.dumps(line) + "\n")
 
 
 def _belongs(line: str, step: int) -> bool:
@@ -211,11 +211,16 @@ class TensorBoard(Callback):
 
     def _write(self, scalars: Mapping[str, Any], step: int) -> None:
         if self._writer is not None:
-            for name, value in scalars.items():
-                if isinstance(value, int | float):
-                    self._writer.add_scalar(name, value, step)
+            try:
+                for name, value in scalars.items():
+                    if isinstance(value, int | float):
+                        self._writer.add_scalar(name, value, step)
+            except OSError as error:  # pictures of numbers that metrics.jsonl holds: no reason to end a run
+                log.warning("TensorBoard files cannot be written any more: %s", error)
+                self._writer = None
 
     def on_fit_end(self, trainer: Trainer, *, step: int, error: BaseException | None, **facts: Any) -> None:
         if self._writer is not None:
-            self._writer.close()
+            with suppress(OSError):  # it must not hide the error that ended the run
+                self._writer.close()
             self._writer = None

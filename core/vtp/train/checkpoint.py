@@ -57,7 +57,7 @@ __all__ = [
 log = logging.getLogger("vtp.train")
 EVALUATIONS = "evaluations.json"  # in the run folder: evaluations come after the checkpoint that they judge
 _NAME = re.compile(r"^step_(\d{8,})$")
-_SLACK = 4 << 20  # bytes for the small files: configuration, tokenizer, generators
+_SLACK = 1 << 20  # bytes for the small files: configuration, tokenizer, generators
 
 
 def folder_name(step: int) -> str:
