@@ -98,6 +98,7 @@ def test_frames_and_sound_of_any_size_come_through(hostile: MediaReader) -> None
         assert clip.frames.shape == (100, 512, 512, 3) and (clip.frames == 7).all() and clip.waveform is None
         clip = hostile.read(MediaRef("fine"))
         np.testing.assert_array_equal(clip.waveform, np.arange(5, dtype=np.float32)[None])
+        assert hostile._child is not None and os.fstat(hostile._child.memory).st_size < 1000  # given back
         assert clip.frames.flags.writeable and clip.timestamps.tolist() == [0.0]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -270,6 +271,7 @@ def test_a_still_is_a_video_of_one_frame(tmp_path: Path) -> None:
     from PIL import Image
 
     Image.fromarray(picture).save(path)
+    Image.new("RGB", (30, 40)).save(tmp_path / "still 10001.png")
     clip = read_clip(MediaRef(str(path)), times=partial(uniform, frames=3), audio=16000)
     np.testing.assert_array_equal(clip.frames, np.stack([picture] * 3))
     assert clip.timestamps.tolist() == [0.0] * 3 and clip.missing == {"audio": "no audio stream"}
@@ -402,6 +404,19 @@ HOSTILE: dict[str, Callable[[Path], None]] = {
     "playlist": lambda path: path.write_text("#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:9/x.ts\n"),
     "missing": lambda path: None,
 }
+
+
+@pytest.mark.parametrize("as_bytes", [True, False])
+def test_a_playlist_makes_no_connection(tmp_path: Path, as_bytes: bool) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.1)
+        path = tmp_path / "playlist.m3u8"
+        address = f"http://127.0.0.1:{server.getsockname()[1]}/x.ts"
+        path.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{address}\n#EXT-X-ENDLIST\n")
+        with pytest.raises(VideoError):
+            read_clip(MediaRef(path.read_bytes() if as_bytes else str(path)))
+        with pytest.raises(TimeoutError):
+            server.accept()
 
 
 @pytest.mark.parametrize("case", HOSTILE)
