@@ -117,6 +117,8 @@ def _generate(root: Path, plan: Plan, workers: int | None) -> dict[str, Any]:
     log.info("shapes: generating %s clips in %s (once)", f"{plan.clips:,}", root)
     _render(partial, plan, workers or len(os.sched_getaffinity(0)), plan.clips - left)
 
+    for half in videos.glob(".*"):
+        half.unlink(missing_ok=True)  # of a process that was killed while it wrote
     files = annotation_files(plan)
     for name, text in files.items():
         write_text_atomic(partial / name, text)
