@@ -72,6 +72,9 @@ class DataConfig:
     eval_batch: int = 64  # rows per evaluation batch and process
     group: int = 1  # training samples about one clip that share a decode and an encoder pass, such as its questions
     augment: bool = True  # random crops and frame positions in training; false = as in evaluation
+    sampler: str = "auto"  # which frames: auto (by the encoder's stride), uniform, segment, dense, ...
+    eval_clips: int = 1  # in evaluation: windows of frames spread over a video; features of all views are averaged
+    eval_crops: int = 1  # in evaluation: crops along the longer side
     limit_train: float | None = None  # use only so many training samples (>= 1) or this share (< 1)
     limit_eval: float | None = None  # the same for evaluation; the report says so
     max_bad_fraction: float = 0.01  # training fails when more than this share of the files cannot be decoded
@@ -89,6 +92,9 @@ class DataConfig:
             wrong.append(f"data.group={self.group} must be at least 1")
         if self.eval_batch < 1:
             wrong.append(f"data.eval_batch={self.eval_batch} must be at least 1")
+        for name in ("eval_clips", "eval_crops"):
+            if getattr(self, name) < 1:
+                wrong.append(f"data.{name}={getattr(self, name)} must be at least 1")
         for name in ("limit_train", "limit_eval"):
             value: Any = getattr(self, name)
             if value is not None and (value <= 0 or (value > 1 and value != int(value))):

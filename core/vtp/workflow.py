@@ -234,14 +234,24 @@ class Run:
 
     def _pipeline(self, *, train: bool, drop: Sequence[str] = ()) -> Any:
         from vtp.data import Pipeline
+        from vtp.media.sampling import find_sampler
+        from vtp.media.views import View, Windows
 
+        augment = train and self.data.augment
+        video = self.model.specs().get("video")
+        sampler, transform = find_sampler(self.data.sampler), None
+        if not train and video is not None and self.data.eval_clips * self.data.eval_crops > 1:
+            sampler = Windows(self.data.eval_clips)
+            transform = View(video.size, self.data.eval_clips, self.data.eval_crops)
         return Pipeline(
             self.model.specs(),
-            train=train and self.data.augment,
+            train=augment,
             seed=self.config["seed"],
             labels=self.task.labels,
             reader=self.reader,
             drop=tuple({*self.data.drop, *drop}),
+            sampler=sampler,
+            transform=transform,
         )
 
     @cached_property

@@ -150,8 +150,11 @@ def _explain(error: BaseException, arguments: list[str]) -> str:
 
 def _key_hint(key: str, arguments: list[str]) -> str:
     """A suggestion among the keys beside the mistyped one, of the configuration without the offending argument."""
+    kept = [a for a in arguments if not a.startswith("-") and not a.lstrip("+~").startswith(key)]
+    if kept == arguments:  # the key stands in a file, so leaving arguments out changes nothing
+        return did_you_mean(key, _keys())
     try:
-        config = compose([a for a in arguments if not a.startswith("-") and not a.lstrip("+~").startswith(key)])
+        config = compose(kept)
     except VtpError:
         return did_you_mean(key, _keys())
     *parents, last = key.split(".")
