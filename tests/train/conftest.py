@@ -45,7 +45,7 @@ def two_ranks() -> Callable[..., None]:
         group = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCH_CPP_LOG_LEVEL": "ERROR"}
         ranks = [_spawn(arguments, options, {**group, "RANK": str(r), "LOCAL_RANK": str(r)}) for r in range(2)]
         try:
-            output = [rank.communicate(timeout=200)[0] for rank in ranks]
+            output = [rank.communicate(timeout=400)[0] for rank in ranks]
         finally:
             for rank in ranks:
                 rank.kill()

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from toy_training import ToyLoader, evaluate, toy_model
 
-from vtp.errors import DataError, RunError
+from vtp.errors import ConfigError, DataError, RunError
 from vtp.model.weights import load_weights
 from vtp.storage import verify_directory
 from vtp.train import TrainConfig, Trainer, checkpoint
@@ -202,6 +202,41 @@ def test_a_best_from_the_part_that_is_lost_is_forgotten(tmp_path):
     second.resume("auto")
     assert os.readlink(tmp_path / "checkpoints" / "best") == "step_00000004"
     assert [e["step"] for e in second.evaluations.entries] == [4]
+
+
+def test_a_new_run_does_not_mix_with_an_old_one(tmp_path):
+    trainer(tmp_path, steps=2).fit()
+    before = (tmp_path / "metrics.jsonl").read_text()
+    with pytest.raises(ConfigError, match=r"already holds a run \(step_00000002\)"):
+        trainer(tmp_path, steps=4).fit()
+    assert (tmp_path / "metrics.jsonl").read_text() == before
+
+
+def test_going_back_sets_later_checkpoints_aside(tmp_path, caplog):
+    """Left there, they would count as the newest: the new ones would be deleted, and auto would take the old."""
+    trainer(tmp_path, steps=6, save_every=1, keep=None).fit()
+    t = trainer(tmp_path, steps=5, save_every=1, keep=1)
+    t.resume(tmp_path / "checkpoints" / "step_00000003")
+    assert sum("set aside" in r.getMessage() for r in caplog.records) == 3
+    assert os.readlink(tmp_path / "checkpoints" / "last") == "step_00000003"
+    t.fit()
+    assert checkpoint.newest(tmp_path / "checkpoints").name == "step_00000005"
+    assert (tmp_path / "checkpoints" / "step_00000006.abandoned").is_dir()
+
+
+def test_a_run_continued_in_another_folder_still_knows_its_best(tmp_path):
+    values = iter([0.9, 0.1, 0.5])
+    first = trainer(tmp_path / "one", steps=8)
+    first._evaluate = lambda model: {"accuracy": next(values)}
+    first.fit()
+    second = trainer(tmp_path / "two", steps=12)
+    second._evaluate = lambda model: {"accuracy": next(values)}
+    second.resume(tmp_path / "one" / "checkpoints" / "last")
+    result = second.fit()
+    assert result.best == tmp_path / "one" / "checkpoints" / "step_00000004"
+    assert second.load_best() == result.best
+    assert steps(tmp_path / "two") == [12]
+    assert steps(tmp_path / "one") == [4, 8]
 
 
 def test_a_full_disk_keeps_the_earlier_checkpoint(tmp_path, monkeypatch):

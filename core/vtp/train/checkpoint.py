@@ -41,6 +41,7 @@ from vtp.train.parallel import Parallel, full_tensor, shard_like
 __all__ = [
     "EVALUATIONS",
     "folder_name",
+    "later_than",
     "load",
     "load_weights",
     "locate",
@@ -52,6 +53,7 @@ __all__ = [
     "restore_rng",
     "rng_state",
     "save",
+    "set_aside",
 ]
 
 log = logging.getLogger("vtp.train")
@@ -182,11 +184,11 @@ def locate(path: Path | str) -> Path:
     return given.resolve()
 
 
-def newest(folder: Path, set_aside: bool = False) -> Path | None:
+def newest(folder: Path, repair: bool = False) -> Path | None:
     """The newest complete checkpoint in ``folder``, or None. Damaged ones on the way are named in a warning.
 
     Args:
-        set_aside: rename damaged ones to ``*.broken``, so that they do not count among those that are kept. For the one
+        repair: rename damaged ones to ``*.broken``, so that they do not count among those that are kept. For the one
             process that writes into ``folder``.
     """
     for _, path in sorted(_steps(folder).items(), reverse=True):
@@ -194,21 +196,32 @@ def newest(folder: Path, set_aside: bool = False) -> Path | None:
         if reason is None:
             return path
         log.warning("checkpoint %s is damaged: %s. Falling back to the one before it.", path, reason)
-        if set_aside:
-            aside = path.with_name(path.name + ".broken")
-            shutil.rmtree(aside, ignore_errors=True)
-            os.rename(path, aside)
+        if repair:
+            set_aside(path, "broken")
     return None
+
+
+def later_than(folder: Path, step: int) -> list[Path]:
+    """Checkpoints in ``folder`` of later steps, in order."""
+    return [path for number, path in sorted(_steps(folder).items()) if number > step]
+
+
+def set_aside(path: Path, why: str) -> None:
+    """Rename a checkpoint to ``<name>.<why>``: nothing is lost, and it counts no more."""
+    aside = path.with_name(f"{path.name}.{why}")
+    shutil.rmtree(aside, ignore_errors=True)
+    os.rename(path, aside)
 
 
 def mark(folder: Path, name: str, target: Path) -> None:
     """Point ``folder / name`` (best, last) at a checkpoint, atomically."""
+    text = target.name if target.parent.resolve() == folder.resolve() else str(target.resolve())
     temporary = folder / f".{name}.pointer"
     temporary.unlink(missing_ok=True)
     try:
-        os.symlink(target.name, temporary)
+        os.symlink(text, temporary)
     except OSError:  # a file system without links
-        write_text_atomic(folder / name, target.name + "\n")
+        write_text_atomic(folder / name, text + "\n")
         return
     os.replace(temporary, folder / name)
 

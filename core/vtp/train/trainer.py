@@ -152,6 +152,7 @@ class Trainer:
         self._passes = Step(self._parallel, self._precision, config.accumulation)
         self._window = Window()
         self._resumed_rng: dict[str, Any] | None = None
+        self._origin: Path | None = None  # checkpoints of another run that this one was continued from
         builtin: list[Callback] = [MetricsFile(self.run_dir / "metrics.jsonl"), Progress(config.progress_every_s)]
         if config.tensorboard:
             builtin.append(TensorBoard(self.run_dir / "tensorboard"))
@@ -166,9 +167,7 @@ class Trainer:
             RunError: a loss is NaN or infinite, or a checkpoint cannot be written.
             Interrupted: SIGTERM or SIGINT, after the checkpoint was saved.
         """
-        if distributed.is_main():
-            self.run_dir.mkdir(parents=True, exist_ok=True)
-            clean_leftovers(self._checkpoints)
+        self._prepare_folder()
         self._seed()
         error: BaseException | None = None
         self._call("on_fit_start", step=self.step)
@@ -188,6 +187,19 @@ class Trainer:
             evaluations=self.evaluations.entries,
             stopped_early=stopped_early,
         )
+
+    def _prepare_folder(self) -> None:
+        held = None
+        if distributed.is_main():
+            self.run_dir.mkdir(parents=True, exist_ok=True)
+            clean_leftovers(self._checkpoints)
+            held = checkpoint.later_than(self._checkpoints, self.step)
+        held = distributed.broadcast_object(held)
+        if held:
+            raise ConfigError(
+                f"{self.run_dir} already holds a run ({held[-1].name}), and a new one would mix with it. "
+                "Go on with it (resume=auto), or choose another run_dir."
+            )
 
     def _run(self, stop: StopSignal) -> bool:
         self.model.train()
@@ -308,7 +320,7 @@ class Trainer:
         self._call("on_evaluate_start", step=self.step)
         with self._window.pause():
             with self.evaluating() as model:
-                metrics = dict(self._evaluate(model))
+                metrics = distributed.broadcast_object(dict(self._evaluate(model)))  # all must decide alike
             monitor = self.evaluations.monitor
             if monitor is not None and monitor[0] not in metrics:
                 known = ", ".join(sorted(metrics))
@@ -387,9 +399,10 @@ class Trainer:
     def _mark_best(self) -> None:
         """Point ``best`` at the best evaluated checkpoint that exists."""
         best = self.evaluations.best()
-        path = self._checkpoints / checkpoint.folder_name(best) if best is not None else None
-        if path is not None and path.is_dir():
-            checkpoint.mark(self._checkpoints, "best", path)
+        for folder in (self._checkpoints, self._origin):
+            if best is not None and folder is not None and (folder / checkpoint.folder_name(best)).is_dir():
+                checkpoint.mark(self._checkpoints, "best", folder / checkpoint.folder_name(best))
+                return
 
     def resume(self, path: Path | str = "auto") -> bool:
         """Continue from a checkpoint: weights, optimizer, average, scaler, generators, position in the data, best
@@ -410,7 +423,7 @@ class Trainer:
             try:
                 clean_leftovers(self._checkpoints)
                 auto = str(path) == "auto"
-                found = checkpoint.newest(self._checkpoints, set_aside=True) if auto else checkpoint.locate(path)
+                found = checkpoint.newest(self._checkpoints, repair=True) if auto else checkpoint.locate(path)
             except VtpError as failure:
                 error = failure
         found, error = distributed.broadcast_object((found, error))
@@ -432,10 +445,20 @@ class Trainer:
             self._resumed_rng = checkpoint.read_rng(path)[distributed.rank()]
         if distributed.is_main():
             self._announce(path, saved)
-            if path.parent.resolve() == self._checkpoints.resolve():
-                (self._checkpoints / "best").unlink(missing_ok=True)  # it may be a later one, of the part that is lost
-                self._mark_best()
-                checkpoint.mark(self._checkpoints, "last", path)
+            self._take_over(path)
+
+    def _take_over(self, path: Path) -> None:
+        """Make the run folder go on from ``path``, which may lie in another one."""
+        self._checkpoints.mkdir(parents=True, exist_ok=True)
+        self._origin = path.parent if path.parent.resolve() != self._checkpoints.resolve() else None
+        for later in checkpoint.later_than(self._checkpoints, self.step):
+            log.warning("resume: %s is later than step %d and set aside as %s.abandoned.", later, self.step, later.name)
+            checkpoint.set_aside(later, "abandoned")
+        for name in ("best", "last"):  # they may point at what has been set aside
+            (self._checkpoints / name).unlink(missing_ok=True)
+        self._mark_best()
+        if self._origin is None:
+            checkpoint.mark(self._checkpoints, "last", path)
 
     def _announce(self, path: Path, saved: Mapping[str, Any]) -> None:
         log.info("Continuing from %s, step %d of %d.", path, self.step, self.total_steps)
