@@ -199,6 +199,14 @@ def test_only_the_full_list_leaves_a_validation_split(tmp_path, train_list, vali
     assert len(dataset.samples("retrieval", "val")) == len(dataset.samples("caption", "val")) == validation
 
 
+def test_without_a_validation_split_its_list_is_not_missed(tmp_path):
+    root = retrieval_root(tmp_path)
+    (root / "MSRVTT_val.full.csv").unlink()
+    assert len(MSRVTT(root=root).samples("retrieval", "val")) == 0
+    with pytest.raises(DataError, match="MSRVTT_val.full.csv"):
+        MSRVTT(root=root, train_list="full").samples("retrieval", "val")
+
+
 def test_the_two_files_of_the_first_release_are_one(tmp_path):
     root = retrieval_root(tmp_path)
     (root / "MSRVTT_data.json").unlink()

@@ -165,7 +165,7 @@ def test_a_rendering_process_that_dies_is_told_and_the_rest_is_kept(tmp_path, mo
     dying.write_text("#!/bin/sh\necho 'no such codec' >&2\nexit 3\n")
     dying.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(dying))
-    with pytest.raises(RunError, match=r"ended with code 3: no such codec.*run the same command again"):
+    with pytest.raises(RunError, match=r"2 of 2 .* ended with code 3: no such codec.*run the same command again"):
         build.ensure(tmp_path / "world", Plan("tiny", 0), workers=2)
     assert (tmp_path / ".world.partial").is_dir() and not (tmp_path / "world").exists()
 

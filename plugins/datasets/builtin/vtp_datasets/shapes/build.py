@@ -153,49 +153,43 @@ def read_plan(partial: Path) -> object:
 
 
 def _render(partial: Path, plan: Plan, workers: int, done: int) -> None:
-    """Start the processes and wait for them, counting the clips that they report, one line each."""
+    """Start the processes and wait for them; they report each clip with a line on one common pipe."""
     if done == plan.clips:
         return
+    workers = max(1, min(workers, plan.clips - done))
     command = [sys.executable, "-m", "vtp_datasets.shapes.worker", str(partial / "videos"), plan.size, str(plan.seed)]
-    running: list[tuple[subprocess.Popen[bytes], Any]] = []
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    running: list[subprocess.Popen[bytes]] = []
+    with TemporaryFile() as said, Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         bar = progress.add_task("rendering clips", total=plan.clips, completed=done)
+        reading, writing = os.pipe()
         try:
-            workers = max(1, min(workers, plan.clips - done))
-            for shard in range(workers):
-                errors = TemporaryFile()  # noqa: SIM115 - closed below; a pipe that nobody empties could block
-                running.append(
-                    (
-                        subprocess.Popen(
-                            [*command, str(shard), str(workers)], stdout=subprocess.PIPE, stderr=errors,
-                            stdin=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"},
-                        ),
-                        errors,
-                    )
-                )  # fmt: skip
-            for process, errors in running:
-                assert process.stdout is not None
-                for _ in process.stdout:
-                    progress.update(bar, completed=_count(partial / "videos"))
-                if process.wait() != 0:
-                    errors.seek(0)
-                    said = errors.read().decode(errors="replace").strip().splitlines() or ["nothing"]
-                    raise RunError(
-                        f"shapes: a rendering process ended with code {process.returncode}: {said[-1]}. What is done "
-                        f"is kept in {partial}; run the same command again to go on."
-                    )
+            with open(reading, "rb", buffering=0) as reports:
+                try:
+                    for shard in range(workers):
+                        arguments = [*command, str(shard), str(workers)]
+                        running.append(
+                            subprocess.Popen(
+                                arguments, stdin=subprocess.DEVNULL, stdout=writing, stderr=said, env=environment
+                            )
+                        )
+                finally:
+                    os.close(writing)
+                for _ in reports:  # until the last process has ended
+                    progress.advance(bar)
+            codes = [process.wait() for process in running]
         finally:
-            for process, errors in running:
+            for process in running:
                 process.kill()
                 process.wait()
-                for stream in (process.stdout, process.stdin, errors):
-                    if stream is not None:
-                        stream.close()
-
-
-def _count(videos: Path) -> int:
-    return sum(name.endswith(".mp4") for name in os.listdir(videos))
+        if failed := [code for code in codes if code]:
+            said.seek(0)
+            last = (said.read().decode(errors="replace").strip().splitlines() or ["nothing was said"])[-1]
+            raise RunError(
+                f"shapes: {len(failed)} of {workers} rendering processes ended with code {failed[0]}: {last}. What is "
+                f"done is kept in {partial}; run the same command again to go on."
+            )
 
 
 def _clip_bytes(videos: Path) -> tuple[int, int]:
