@@ -48,6 +48,8 @@ class ForwardContext:
         self._views: dict[tuple[str, str], dict[str, Tensor]] = {}
         self._tokens: dict[tuple[str, str, str, bool], Tokens] = {}
         self._fused: dict[object, tuple[Fused, object]] = {}
+        self._planned: list[tuple[dict[str, str], dict[str, Tensor]]] = []
+        self._made: dict[str, Tensor] = {}
         self._present: dict[str, Tensor] = {}
         self._used: set[str] = set()  # "encoders.text", "objectives.vtc": modules that took part, see connected_zero
 
@@ -236,19 +238,54 @@ class ForwardContext:
             Fused with tokens per modality and ``pooled`` (R, D).
         """
         rows = dict(rows or {})
-        key: object = None
-        if all(isinstance(view, str) for view in views.values()):
-            taken_rows = sorted((modality, id(index)) for modality, index in rows.items())
-            key = (tuple(sorted(views.items())), tuple(taken_rows), torch.is_grad_enabled())
-            if key in self._fused:
-                return self._fused[key][0]
+        key = self._fused_key(views, rows)
+        if key is not None and key in self._fused:
+            return self._fused[key][0]
+        passes = {key: (views, rows)}
+        planned = {self._fused_key(v, r): (v, r) for v, r in self._planned}
+        if key in planned:
+            passes = {k: planned[k] for k in planned if k not in self._fused}
+            self._planned.clear()
+        inputs = [self._fusion_input(v, r) for v, r in passes.values()]
+        fusion = self.model.encoders["fusion"]
+        found: list[Fused] = fusion(inputs) if len(inputs) > 1 else [fusion(inputs[0])]
+        self._used.add("encoders.fusion")
+        made = dict(zip(passes, found, strict=True))
+        for k, out in made.items():
+            if k is not None:
+                self._fused[k] = (out, passes[k][1])  # keeps the index tensors alive: their id() is part of the key
+        return made[key]
+
+    def plan(self, views: Mapping[str, str], rows: Mapping[str, Tensor] | None = None) -> None:
+        """Announce a call of :meth:`fused` with these arguments (the same ``rows`` tensors).
+
+        When the first announced pass is asked for, all of them are made at once, if the fusion encoder can
+        (``takes_many``: called with a list of what it takes otherwise, it returns the list of results). An objective
+        announces its passes in ``plan(ctx)``, which the model calls for all objectives before the first one runs.
+        """
+        if getattr(self.model.encoders["fusion"], "takes_many", False):
+            self._planned.append((dict(views), dict(rows or {})))
+
+    def once(self, name: str, make: Callable[[], Tensor]) -> Tensor:
+        """What ``make`` gives, made once per batch: index tensors must be the same object for a pass to be shared."""
+        if name not in self._made:
+            self._made[name] = make()
+        return self._made[name]
+
+    def _fused_key(self, views: Mapping[str, str | Tokens], rows: Mapping[str, Tensor]) -> object:
+        """What tells passes apart; None for one that cannot be shared."""
+        if not all(isinstance(view, str) for view in views.values()):
+            return None
+        taken_rows = sorted((modality, id(index)) for modality, index in rows.items())
+        return (tuple(sorted(views.items())), tuple(taken_rows), torch.is_grad_enabled())
+
+    def _fusion_input(self, views: Mapping[str, str | Tokens], rows: Mapping[str, Tensor]) -> dict[str, Tokens]:
         unknown = sorted(set(rows) - set(views))
         if unknown:
             raise ValueError(
                 f"rows are given for {', '.join(unknown)}, which is not among the fused views ({', '.join(views)})"
             )
-        fusion = self.model.encoders["fusion"]
-        consumes: Mapping[str, str] = getattr(fusion, "consumes", {})
+        consumes: Mapping[str, str] = getattr(self.model.encoders["fusion"], "consumes", {})
         tokens: dict[str, Tokens] = {}
         for modality in MODALITIES:
             if modality in views:
@@ -262,11 +299,7 @@ class ForwardContext:
             raise ValueError(
                 f"fused: the modalities have different numbers of rows {counts}; give rows= for each of them"
             )
-        out: Fused = fusion(tokens)
-        self._used.add("encoders.fusion")
-        if key is not None:
-            self._fused[key] = (out, rows)  # keeps the index tensors alive: their id() is part of the key
-        return out
+        return tokens
 
     def connected_zero(self) -> Tensor:
         """A zero, scalar, that depends on every parameter of the encoders and objectives that have not been used so

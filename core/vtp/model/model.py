@@ -149,7 +149,10 @@ class VTPModel(nn.Module):
     def losses(self, ctx: ForwardContext, names: Sequence[str] | None = None) -> dict[str, LossOutput]:
         """Loss per objective. For use inside a function given to :meth:`forward`."""
         out: dict[str, LossOutput] = {}
-        for name, objective in self._chosen(names):
+        chosen = self._chosen(names)
+        for _, objective in chosen:
+            objective.plan(ctx)
+        for name, objective in chosen:
             out[name] = objective(ctx)
             ctx.mark_used(f"objectives.{name}")
         if out and torch.is_grad_enabled():

@@ -67,6 +67,11 @@ class Objective(nn.Module):
         """
         return self.rows(ctx).sum()
 
+    def plan(self, ctx: ForwardContext) -> None:
+        """Announce the fusion passes that :meth:`forward` will ask for (``ctx.plan``): those of all objectives are then
+        made at once. Optional: a pass that was not announced is made when it is asked for.
+        """
+
     def forward(self, ctx: ForwardContext) -> LossOutput:
         """The loss of this micro-batch: the mean over the items that take part; with none, a zero that is connected to
         the graph.

@@ -117,13 +117,18 @@ def test_gradients(recorded, backend, reuse_joint):
         torch.testing.assert_close(grads[name], want, atol=1e-6, rtol=1e-4)
 
 
-def test_passes_are_shared(recorded):
-    """Joint, video, text and negatives: four passes of B rows where the released code makes five."""
+@pytest.mark.parametrize("together", [True, False])
+def test_passes_are_shared(recorded, together, monkeypatch):
+    """Joint, video, text and negatives: four passes of B rows where the released code makes five; in one call."""
     calls = []
+    monkeypatch.setattr(type(recorded.model.encoders["fusion"]), "takes_many", together)
     recorded.model.objectives["simvtp_vtm"].reuse_joint = True
-    recorded.model.encoders["fusion"].register_forward_hook(lambda module, given, out: calls.append(set(given[0])))
-    step(recorded)
-    assert sorted(map(sorted, calls)) == [["text"], ["text", "video"], ["text", "video"], ["video"]]
+    recorded.model.encoders["fusion"].register_forward_hook(lambda module, given, out: calls.append(given[0]))
+    _, out = step(recorded)
+    passes = [set(one) for call in calls for one in (call if isinstance(call, list) else [call])]
+    assert sorted(map(sorted, passes)) == [["text"], ["text", "video"], ["text", "video"], ["video"]]
+    assert len(calls) == (1 if together else 4)
+    assert out["simvtp_vtm"].loss.item() == pytest.approx(recorded.data["losses"]["loss_vtm"], rel=1e-5)
 
 
 def test_only_visible_tubelets_are_embedded(recorded):

@@ -12,7 +12,7 @@ from vtp.model.blocks import sincos_table
 from vtp.model.context import ForwardContext
 from vtp_simvtp.keys import TABLES, from_original, to_original
 from vtp_simvtp.video import VideoTubelets
-from vtp_simvtp.vit import Block, Blocks
+from vtp_simvtp.vit import Blocks, Layout
 
 
 def block_keys(prefix, width):
@@ -258,19 +258,30 @@ def test_layer_numbers_are_relative_to_the_tower(vocab):
 
 def test_layer_scale_takes_the_mask():
     """The released code calls attention without its mask in this branch."""
-    block = Block(8, 2, init_values=0.5)
+    blocks = Blocks(8, 1, 2, init_values=0.5)
     x = torch.randn(2, 5, 8)
     mask = torch.tensor([[True] * 5, [True] * 3 + [False] * 2])
-    short = block(x[1:, :3])
-    torch.testing.assert_close(block(x, mask)[1:, :3], short)
+    short = blocks(x[1:, :3])
+    torch.testing.assert_close(blocks(x, mask)[1:, :3], short)
+
+
+def test_batches_run_together_give_what_each_gives_alone():
+    blocks = Blocks(8, 2, 2)
+    parts = [torch.randn(2, 5, 8), torch.randn(3, 4, 8), torch.randn(1, 7, 8)]
+    masks = [torch.tensor([[True] * 5, [True] * 3 + [False] * 2]), None, torch.ones(1, 7, dtype=torch.bool)]
+    for together, part, mask in zip(blocks.run(parts, masks), parts, masks, strict=True):
+        torch.testing.assert_close(together, blocks(part, mask))
 
 
 def test_drop_path_drops_rows_and_keeps_the_mean():
     blocks = Blocks(8, 3, 2, drop_path=0.5)
     assert [block.drop_path for block in blocks] == [0.0, 0.25, 0.5]
-    branch = blocks[2].train()._branch(torch.ones(2000, 1, 1), None)
+    layout = Layout([(1500, 2), (500, 4)], [None, None])
+    branch = blocks[2].train()._branch(torch.ones(5000, 1), None, layout)
     assert set(branch.unique().tolist()) == {0.0, 2.0} and abs(branch.mean() - 1) < 0.1
-    assert torch.equal(blocks.eval()[2]._branch(torch.ones(5, 1, 1), None), torch.ones(5, 1, 1))
+    one, two = layout.split(branch)
+    assert (one.view(1500, 2).std(1) == 0).all() and (two.view(500, 4).std(1) == 0).all()
+    assert torch.equal(blocks.eval()[2]._branch(torch.ones(5000, 1), None, layout), torch.ones(5000, 1))
 
 
 @pytest.mark.parametrize("model", ["shared", "towers"])

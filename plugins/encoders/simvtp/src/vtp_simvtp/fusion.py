@@ -7,7 +7,7 @@ fused   dict modality -> Tokens (B, N_m, D), behind the final LayerNorm; pooled 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import prod
 from typing import Any, Literal
@@ -40,9 +40,11 @@ class SharedViT(nn.Module):
 
     Attributes:
         unimodal: True: features of one modality are taken through this encoder as well.
+        takes_many: True: several passes may be asked for in one call.
     """
 
     unimodal = True
+    takes_many = True
 
     def __init__(
         self,
@@ -72,18 +74,38 @@ class SharedViT(nn.Module):
         self._clip = prod(getattr(encoders.get("video"), "grid", (0,)))
         init_weights(self)
 
-    def forward(self, tokens: Mapping[str, Tokens]) -> Fused:
-        """Tokens per modality (R rows each) -> the same behind the transformer, and ``pooled`` (R, D)."""
+    def forward(self, tokens: Mapping[str, Tokens] | Sequence[Mapping[str, Tokens]]) -> Fused | list[Fused]:
+        """Tokens per modality (R rows each) -> the same behind the transformer, and ``pooled`` (R, D).
+
+        A list of such dicts gives the list of results: the passes run together, in one matrix product per layer.
+        """
+        if isinstance(tokens, Mapping):
+            return self._run([tokens])[0]
+        return self._run(tokens)
+
+    def _run(self, requests: Sequence[Mapping[str, Tokens]]) -> list[Fused]:
+        made = [self._sequence(tokens) for tokens in requests]
+        encoded = self.blocks.run([x for x, _, _ in made], [None if dense else mask for _, mask, dense in made])
+        return [self._fused(t, x, mask) for t, x, (_, mask, _) in zip(requests, encoded, made, strict=True)]
+
+    def _sequence(self, tokens: Mapping[str, Tokens]) -> tuple[Tensor, Tensor, bool]:
+        """The concatenation of a pass, its mask over real tokens, and whether it needs none."""
         names = [m for m in MODALITIES if m in tokens]
         parts = [self.proj[m](tokens[m].x) if m in self.proj else tokens[m].x for m in names]
+        x = parts[0] if len(parts) == 1 else torch.cat([part.to(parts[-1].dtype) for part in parts], dim=1)
         mask = torch.cat([tokens[m].attention_mask for m in names], dim=1)
+        if names == ["video"] and (clips := self._clips(tokens["video"])) > 1:
+            x, mask = (part.unflatten(1, (clips, -1)).flatten(0, 1) for part in (x, mask))
         # A row without its only modality has no meaning, so unpadded tokens alone need no mask.
-        clips = self._clips(tokens["video"]) if names == ["video"] else 1
-        x = torch.cat([part.to(parts[-1].dtype) for part in parts], dim=1).unflatten(1, (clips, -1)).flatten(0, 1)
-        x = self.norm(self.blocks(x, None if set(names) <= self._unpadded else mask)).view(len(mask), -1, self.width)
-        pieces = x.split([part.shape[1] for part in parts], dim=1)
+        return x, mask, set(names) <= self._unpadded
+
+    def _fused(self, tokens: Mapping[str, Tokens], x: Tensor, mask: Tensor) -> Fused:
+        names = [m for m in MODALITIES if m in tokens]
+        rows = len(tokens[names[0]].x)
+        x = self.norm(x).reshape(rows, -1, self.width)
+        pieces = x.split([tokens[m].x.shape[1] for m in names], dim=1)
         fused = {m: replace(tokens[m], x=piece) for m, piece in zip(names, pieces, strict=True)}
-        return Fused(fused, pool(Tokens(x, mask), self.pooling))
+        return Fused(fused, pool(Tokens(x, mask.reshape(rows, -1)), self.pooling))
 
     def pool(self, tokens: Tokens) -> Tensor:
         """(B, N, D) -> (B, D), what ``ctx.pooled`` gives for one modality."""

@@ -92,9 +92,16 @@ class SimVTPMLM(Objective):
     def _labels(self, ctx: ForwardContext) -> Tensor:
         return ctx.inputs("text", self.words.view(ctx))["labels"]
 
+    def plan(self, ctx: ForwardContext) -> None:
+        """The joint pass."""
+        if "fusion" in ctx.model.encoders:
+            ctx.plan(self._views(ctx))
+
     def _tokens(self, ctx: ForwardContext) -> Tensor:
-        text = self.words.view(ctx)
         if "fusion" not in ctx.model.encoders:
-            return ctx.tokens("text", text).x
+            return ctx.tokens("text", self.words.view(ctx)).x
+        return ctx.fused(self._views(ctx)).tokens["text"].x
+
+    def _views(self, ctx: ForwardContext) -> dict[str, str]:
         video = {"masked": self.mask.view(ctx) if self.video == "masked" else "", "clean": "", "none": None}[self.video]
-        return ctx.fused(fused_views(ctx, {"video": video, "text": text})).tokens["text"].x
+        return fused_views(ctx, {"video": video, "text": self.words.view(ctx)})

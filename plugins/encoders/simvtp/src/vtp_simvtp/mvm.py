@@ -136,9 +136,17 @@ class MVM(Objective):
         hidden = ctx.inputs("video", self.mask.view(ctx))["hidden"].shape[1]
         return self.rows(ctx).sum() * (hidden > 0)
 
+    def plan(self, ctx: ForwardContext) -> None:
+        """The joint pass."""
+        if "fusion" in ctx.model.encoders:
+            ctx.plan(self._views(ctx))
+
     def _tokens(self, ctx: ForwardContext, view: str) -> Tokens:
         """The visible tokens that the decoder starts from."""
         if "fusion" not in ctx.model.encoders:
             return ctx.tokens("video", view)
+        return ctx.fused(self._views(ctx)).tokens["video"]
+
+    def _views(self, ctx: ForwardContext) -> dict[str, str]:
         text = {"masked": self.words.view(ctx) if self.text == "masked" else "", "clean": "", "none": None}[self.text]
-        return ctx.fused(fused_views(ctx, {"video": view, "text": text})).tokens["video"]
+        return fused_views(ctx, {"video": self.mask.view(ctx), "text": text})

@@ -94,13 +94,15 @@ class SimVTPVTC(ContrastiveObjective):
         """``{"video_embedding": (B, D), "text_embedding": (B, D)}`` of the clean inputs, for evaluation."""
         return {f"{m}_embedding": self.embed(ctx, m) for m in ("video", "text")}
 
+    def plan(self, ctx: ForwardContext) -> None:
+        """One pass per modality."""
+        if ctx.model.unimodal_fusion:
+            for modality, view in self._views(ctx).items():
+                ctx.plan({modality: view})
+
     def features(self, ctx: ForwardContext) -> dict[str, Tensor]:
         """Embeddings of the views that training looks at, and what decides which pairs are compared."""
-        views = {
-            "video": self.mask.view(ctx) if self.video == "masked" else "",
-            "text": self.words.view(ctx) if self.text == "masked" else "",
-        }
-        features = {f"{m}_embedding": self.embed(ctx, m, view) for m, view in views.items()}
+        features = {f"{m}_embedding": self.embed(ctx, m, view) for m, view in self._views(ctx).items()}
         features["rows"] = self.rows(ctx)
         features["logit_scale"] = self.logit_scale * 1.0
         if self.negatives == "local":
@@ -108,6 +110,12 @@ class SimVTPVTC(ContrastiveObjective):
         if self.mask_duplicates:
             features |= {f"{m}_identity": ctx.identity(m) for m in ("video", "text")}
         return features
+
+    def _views(self, ctx: ForwardContext) -> dict[str, str]:
+        return {
+            "video": self.mask.view(ctx) if self.video == "masked" else "",
+            "text": self.words.view(ctx) if self.text == "masked" else "",
+        }
 
     def loss_from_features(self, features: dict[str, Tensor]) -> LossOutput:
         """Cross-entropy of both directions over all rows; ``t2v_r1`` is the share of texts whose own clip is

@@ -100,24 +100,40 @@ class SimVTPVTM(Objective):
         out: Tensor = self.vtm_head(ctx.fused({"video": "", "text": ""}, rows=rows).pooled)
         return out
 
+    def plan(self, ctx: ForwardContext) -> None:
+        """Positives, and negatives where they come from this micro-batch."""
+        views, others = self._views(ctx), self._local_negatives(ctx)
+        ctx.plan(views)
+        if others is not None:
+            ctx.plan(views, {"video": others})
+
     def _pooled(self, ctx: ForwardContext, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Joint features of the B positives and the B negatives."""
-        video = self.mask.view(ctx) if self.video == "masked" else ""
-        text = ""
-        if self.text == "masked":
-            text = self.words.view(ctx, again="" if self.reuse_joint else "vtm")
-        positives = ctx.fused({"video": video, "text": text}).pooled
-        draw = ctx.uniform("simvtp.vtm", 1)[:, 0]
-        if self.negatives == "local" or distributed.world_size() == 1:
-            return positives, ctx.fused({"video": video, "text": text}, rows={"video": other_rows(draw, rows)}).pooled
-        own = ctx.tokens("video", video)
+        views, others = self._views(ctx), self._local_negatives(ctx)
+        positives = ctx.fused(views).pooled
+        if others is not None:
+            return positives, ctx.fused(views, {"video": others}).pooled
+        own = ctx.tokens("video", views["video"])
         everyone = Tokens(
             distributed.gather_with_grad(own.x), distributed.gather_with_grad(own.attention_mask), own.grid
         )
         counts = distributed.gather_objects(len(rows))
         start = sum(counts[: distributed.rank()])
-        index = other_rows(draw, distributed.gather_with_grad(rows), start)
-        return positives, ctx.fused({"video": everyone.take(index), "text": text}).pooled
+        index = other_rows(self._draw(ctx), distributed.gather_with_grad(rows), start)
+        return positives, ctx.fused({"video": everyone.take(index), "text": views["text"]}).pooled
+
+    def _views(self, ctx: ForwardContext) -> dict[str, str]:
+        text = self.words.view(ctx, again="" if self.reuse_joint else "vtm") if self.text == "masked" else ""
+        return {"video": self.mask.view(ctx) if self.video == "masked" else "", "text": text}
+
+    def _local_negatives(self, ctx: ForwardContext) -> Tensor | None:
+        """int64 (B,): the clip of each negative; None where it comes from the gathered rows of several processes."""
+        if self.negatives != "local" and distributed.world_size() > 1:
+            return None
+        return ctx.once("simvtp.vtm", lambda: other_rows(self._draw(ctx), self.rows(ctx)))
+
+    def _draw(self, ctx: ForwardContext) -> Tensor:
+        return ctx.uniform("simvtp.vtm", 1)[:, 0]
 
     def _candidates(self, rows: Tensor) -> Tensor:
         """Rows among which negatives are drawn, a scalar."""
