@@ -393,4 +393,5 @@ def test_keys_make_streams() -> None:
     assert keyed_generator(0, "a", 1).random() == draws[0, "a", 1]
     assert keyed_generator("1").random() != keyed_generator(1).random()
     assert keyed_generator(1, 23).random() != keyed_generator(12, 3).random()
+    assert keyed_generator("a", "b").random() != keyed_generator("asb").random()
     assert keyed_generator(np.int64(7)).random() == keyed_generator(7).random()
