@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from vtp.model.blocks import connected_zero, sincos_table
 from vtp.model.build import BuildContext
 from vtp.model.context import ForwardContext
-from vtp.model.objective import Objective, masked_mean
+from vtp.model.objective import Objective
 from vtp.types import LossOutput, Tokens
 from vtp_simvtp.masking import VideoMask, WordMask, grid_of
 from vtp_simvtp.tubelets import Grid, masked_pixel_loss
@@ -120,16 +120,9 @@ class MVM(Objective):
             zero = connected_zero(self.parameters(), made["mask"].new_zeros((), dtype=torch.float32))
             return LossOutput(zero, rows.sum() * 0)
         grid = Grid.of(made["video"], grid_of(ctx.model.encoders["video"], made["video"]))
-        error = masked_pixel_loss(
-            self.predict(ctx),
-            made["video"],
-            made["hidden"],
-            grid,
-            self.mean,
-            self.std,
-            self.normalise,  # type: ignore[arg-type]
-        )
-        return LossOutput(masked_mean(error, rows), rows.sum())
+        moments = (self.mean, self.std)
+        loss = masked_pixel_loss(self.predict(ctx), made["video"], made["hidden"], rows, grid, *moments, self.normalise)
+        return LossOutput(loss, rows.sum())
 
     def count(self, ctx: ForwardContext) -> Tensor:
         """Clips that take part."""

@@ -7,15 +7,19 @@ index   int64 (B, K)   positions in the flattened grid (T', H', W'), T' slowest
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import ModuleType
 
 import torch
 from torch import Tensor
 
 from vtp.errors import ConfigError
+from vtp.model.objective import masked_mean
+from vtp.types import VideoSpec
 
-__all__ = ["Grid", "gather_tubelets", "masked_pixel_loss", "normalised_pixels", "pixels", "unpatch"]
+__all__ = ["Grid", "gather_tubelets", "kernels", "masked_pixel_loss", "normalised_pixels", "pixels", "unpatch"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +66,12 @@ def sizes(video: Tensor) -> tuple[int, int, int]:
     return video.shape[-4], video.shape[-2], video.shape[-1]
 
 
-def gather_tubelets(video: Tensor, index: Tensor | None, grid: Grid, mean: Tensor, scale: Tensor) -> Tensor:
+def gather_tubelets(
+    video: Tensor, index: Tensor | None, grid: Grid, mean: Tensor, scale: Tensor, spec: VideoSpec
+) -> Tensor:
     """Normalised pixels of some tubelets in the order of a Conv3d weight, (B, K, C * p0 * p * p).
+
+    A kernel of vtp-kernels where one runs, plain PyTorch elsewhere.
 
     Args:
         video: float (B, T, C, H, W), taken as normalised already, or uint8 (B, T, H, W, C).
@@ -71,7 +79,12 @@ def gather_tubelets(video: Tensor, index: Tensor | None, grid: Grid, mean: Tenso
         grid: how the clip is cut.
         mean: (C,), in bytes; used for uint8.
         scale: (C,), 1 / standard deviation in bytes; used for uint8.
+        spec: the same two numbers on the host.
     """
+    if index is not None and (ops := kernels(video)) is not None:
+        size = (grid.tubelet, *grid.patch)
+        found: Tensor = ops.gather_tubelets(video, index.int(), size, spec.mean, spec.std, mean.dtype, kind="token")
+        return found
     if video.dtype == torch.uint8:
         cubes = (_take(video, index, grid).to(mean.dtype) - mean) * scale
     else:
@@ -103,21 +116,48 @@ def normalised_pixels(values: Tensor) -> Tensor:
 
 
 def masked_pixel_loss(
-    pred: Tensor, video: Tensor, hidden: Tensor, grid: Grid, mean: Tensor, std: Tensor, normalise: bool
+    pred: Tensor, video: Tensor, hidden: Tensor, rows: Tensor, grid: Grid, mean: Tensor, std: Tensor, normalise: bool
 ) -> Tensor:
-    """Mean squared error per clip against the hidden tubelets, float32 (B,).
+    """Mean squared error against the hidden tubelets of the clips that are there, a float32 scalar.
+
+    A kernel of vtp-kernels where one runs, plain PyTorch elsewhere.
 
     Args:
         pred: (B, K, P * C), channel fastest.
         video, grid, mean, std: as in :func:`pixels`.
         hidden: int64 (B, K).
+        rows: bool (B,), clips that are there; the others are black, as the loader leaves them.
         normalise: against pixels normalised per tubelet and channel, or against the pixels themselves.
     """
+    if (ops := kernels(video)) is not None:
+        # Of a black clip the target is 0 in either case: with a prediction of 0 it adds nothing to the mean over B
+        # clips.
+        own = pred.masked_fill(~rows[:, None, None], 0.0)
+        size, norm = (grid.tubelet, *grid.patch), "channel" if normalise else "none"
+        loss: Tensor = ops.masked_pixel_loss(own, video, hidden.int(), size, norm=norm, kind="token")
+        return loss * (len(rows) / rows.sum().clamp(min=1))
     with torch.no_grad():
         target = pixels(video, hidden, grid, mean.float(), std.float())
         if normalise:
             target = normalised_pixels(target)
-    return (pred.float() - target.flatten(2)).square().mean(dim=(1, 2))
+    return masked_mean((pred.float() - target.flatten(2)).square().mean(dim=(1, 2)), rows)
+
+
+def kernels(video: Tensor) -> ModuleType | None:
+    """vtp-kernels, if it is installed and the clip is one for it: bytes on a GPU. Its PyTorch fallbacks are not
+    used."""
+    if video.dtype != torch.uint8 or video.device.type != "cuda":
+        return None
+    return _installed_kernels()
+
+
+@functools.cache
+def _installed_kernels() -> ModuleType | None:
+    try:
+        import vtp_kernels
+    except ImportError:
+        return None
+    return vtp_kernels
 
 
 def unpatch(values: Tensor, grid: Grid) -> Tensor:

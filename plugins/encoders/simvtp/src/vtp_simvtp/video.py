@@ -98,7 +98,8 @@ class VideoTubelets(nn.Module):
                 f"encoder simvtp: a clip of shape {tuple(video.shape)} does not fit {self.spec.frames} frames of "
                 f"{self.spec.size}x{self.spec.size} pixels in tubelets of {self.tubelet}."
             )
-        x = self.patch_embed(gather_tubelets(video, visible, grid, self.mean, self.scale))  # type: ignore[arg-type]
+        cubes = gather_tubelets(video, visible, grid, self.mean, self.scale, self.spec)  # type: ignore[arg-type]
+        x = self.patch_embed(cubes)
         positions: Tensor = self.pos_embed  # type: ignore[assignment]
         x = x + (positions[: grid.tokens] if visible is None else positions[visible])
         real = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
