@@ -73,7 +73,8 @@ def launch(composed: DictConfig) -> int:
     config["run_dir"] = str(folder)
     _length_from_the_command_line(config, list(hydra.overrides.task))
     try:
-        _refuse_ambiguous_options(dict(hydra.runtime.choices))
+        # hydra does not record choices that are lists; an objective's option is named as its node
+        _refuse_ambiguous_options({**hydra.runtime.choices, "objective": list(config["objectives"] or {})})
         return execute(config, folder)
     except BaseException as error:
         _keep_traceback(folder, error)
@@ -422,7 +423,8 @@ class Run:
         seen = list(self.train_table)
         if self.task.selection == "val":
             seen += self.task.samples("val")
-        return [*before, train_record(self.folder.name, seen, self.dataset)]
+        known_list = self.task.known_list() if hasattr(self.task, "known_list") else None
+        return [*before, train_record(self.folder.name, seen, self.dataset, known_list)]
 
     @cached_property
     def plugins(self) -> list[dict[str, str]]:
@@ -521,6 +523,10 @@ def _check(config: dict[str, Any], folder: Path) -> None:
             wrong.append(f"{folder} already holds a run: resume=auto goes on with it, another run_dir starts a new one")
     elif config["checkpoint"] is None:
         wrong.append(f"mode={config['mode']} needs checkpoint=: a run folder or a checkpoint folder")
+    for key in ("checkpoint", "init_from", "resume"):
+        given = config[key]
+        if given is not None and not (key == "resume" and given == "auto") and not Path(given).exists():
+            wrong.append(f"{key}={given}: no such checkpoint. Give a run folder, or a folder like .../checkpoints/best")
     if config["restart"] and config["resume"] in (None, "auto"):
         wrong.append("restart=true takes the weights of resume=PATH and starts counting at 0; give that path")
     if config["restart"] and config["init_from"] is not None:
@@ -542,14 +548,12 @@ def _refuse_ambiguous_options(choices: Mapping[str, Any]) -> None:
     Raises:
         PluginError: names the option and both plugins.
     """
-    import yaml
-
     from vtp.plugins import Host, option_providers
 
     providers = option_providers(Host().active_points())
     for place, chosen in choices.items():
         group = place.partition("@")[0]
-        for option in yaml.safe_load(str(chosen)) if str(chosen).startswith("[") else [chosen]:
+        for option in chosen if isinstance(chosen, list) else [chosen]:
             found = providers.get((group, str(option)), [])
             if len(found) > 1:
                 raise PluginError(

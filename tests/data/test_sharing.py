@@ -98,6 +98,20 @@ def test_results_do_not_depend_on_workers_or_ranks():
             assert ids == other_ids and torch.equal(frames, other_frames)
 
 
+def test_a_process_that_ends_with_a_loader_open_does_not_hang():
+    """Workers ignore SIGTERM, and a traceback keeps the loader alive: the interpreter would join them for ever."""
+    import subprocess
+    import sys
+
+    code = (
+        "from vtp.data.workers import Delivery, deliver\n"
+        "stream = deliver(iter(range(10**6)), lambda place: Delivery(), workers=2)\n"
+        "next(stream)\n"
+        "raise SystemExit(7)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 7
+
+
 def test_evaluation_shares_consecutive_samples_of_one_clip():
     reader = CountingReader()
     loader = EvalLoader(table(3, 4), pipeline(reader, False), batch_size=6, bad=BadSampleLedger())

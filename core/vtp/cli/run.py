@@ -81,11 +81,15 @@ def _hydra(arguments: list[str]) -> int:
     from omegaconf import DictConfig
 
     exit_codes: list[int] = []
+    errors: list[Exception] = []
 
     def job(config: DictConfig) -> None:
         from vtp.workflow import launch
 
-        exit_codes.append(launch(config))
+        try:
+            exit_codes.append(launch(config))
+        except Exception as error:  # raised below: hydra would print the overrides once more, and end a sweep
+            errors.append(error)
 
     with _helpful(arguments):
         _prepare()
@@ -95,6 +99,10 @@ def _hydra(arguments: list[str]) -> int:
             hydra.main(version_base="1.3", config_path="pkg://vtp.conf", config_name="run")(job)()
         finally:
             sys.argv = before
+    for error in errors[1:]:  # of a sweep; the first is told by the caller
+        print(f"vtp run: {error}", file=sys.stderr)
+    if errors:
+        raise errors[0]
     return max(exit_codes, default=0)
 
 
@@ -122,6 +130,8 @@ def _helpful(arguments: list[str]) -> Iterator[None]:
 
 def _explain(error: BaseException, arguments: list[str]) -> str:
     """What a hydra or omegaconf error means, in one line."""
+    from hydra.errors import OverrideParseException
+
     chain = []
     cause: BaseException | None = error
     while cause is not None and cause not in chain:
@@ -129,12 +139,17 @@ def _explain(error: BaseException, arguments: list[str]) -> str:
         cause = cause.__cause__ or cause.__context__
     text = "\n".join(str(link) for link in chain)
     options = _options()
+    if isinstance(error, OverrideParseException):
+        reason = " ".join(str(error).split("See https")[0].split())
+        return f"{error.override!r} cannot be read: {reason}. Quote it for the shell, and write lists as [a,b]."
     if match := re.search(r"Could not (?:find|load) '([^']+)/([^'/]+)'", text):
         group, option = match.groups()
         known = options.get(group, [])
         return f"no {option!r} in {group!r}.{did_you_mean(option, known)} Available: {', '.join(known) or 'none'}."
     if match := re.search(r"Could not override '([^'@]+)(?:@[^']*)?'", text):
         key = match.group(1)
+        if "." in key:
+            return f"the configuration has no key {key!r}.{_key_hint(key, arguments)}"
         hint = did_you_mean(key, [*options, *_keys()])
         return f"the configuration has no key or group {key!r}.{hint} `vtp run --help` lists them."
     if match := re.search(r"Key '([^']+)' (?:is )?not in (?:struct|'\w+')", text):

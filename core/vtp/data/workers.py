@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
+import multiprocessing
 import signal
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
+from multiprocessing.process import BaseProcess
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -86,10 +90,26 @@ def deliver(
             pin_memory=torch.cuda.is_available(),
             generator=torch.Generator(),  # its own: starting a loader must not move the one that dropout draws from
         )
-    for delivery in loader:
-        if delivery.error is not None:
-            raise delivery.error
-        yield delivery
+    before = set(multiprocessing.active_children())
+    deliveries = iter(loader)
+    started = [child for child in multiprocessing.active_children() if child not in before]
+    # A traceback keeps this generator, and so the workers, alive until the interpreter ends; it then terminates and
+    # joins its children for ever, because they ignore SIGTERM. Functions registered later run first.
+    kill = partial(_kill, started)
+    atexit.register(kill)
+    try:
+        for delivery in deliveries:
+            if delivery.error is not None:
+                raise delivery.error
+            yield delivery
+    finally:
+        del deliveries  # shuts the workers down in an orderly way
+        atexit.unregister(kill)
+
+
+def _kill(workers: Iterable[BaseProcess]) -> None:
+    for worker in workers:
+        worker.kill()
 
 
 def _start_worker(worker: int) -> None:

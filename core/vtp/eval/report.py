@@ -223,7 +223,7 @@ def _cell(value: str | float | int | None) -> str:
 
 
 def print_result(result: TaskResult, record: Mapping[str, Any] | None = None, console: Console | None = None) -> None:
-    """Print the tables with their coverage, then every warning.
+    """Print the tables with their coverage, then every warning that they do not show already.
 
     Args:
         result: its tables.
@@ -231,7 +231,12 @@ def print_result(result: TaskResult, record: Mapping[str, Any] | None = None, co
         console: where to; None is standard output.
     """
     console = console or Console()
+    if not console.is_terminal:
+        console.width = max(console.width, 132)  # a file or a pipe has no width to keep to
     for table in result.tables:
         console.print(render(table))
+    shown = {note for table in result.tables for note in table.notes}
     for warning in (record or {}).get("warnings", result.warnings):
+        if warning in shown:
+            continue
         console.print(Text(f"note: {warning}", style="bold red" if warning.startswith("LEAK") else "yellow"))

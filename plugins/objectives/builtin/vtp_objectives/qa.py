@@ -37,7 +37,7 @@ class QA(Objective):
     needs_fusion = True
 
     def __init__(
-        self, *, context: BuildContext, hidden: int = 256, dropout: float = 0.0, label: str = "answer"
+        self, *, context: BuildContext, hidden: int = 0, dropout: float = 0.0, label: str = "answer"
     ) -> None:
         super().__init__()
         if not context.answers:
