@@ -1,4 +1,5 @@
-"""Runs the kernels in Triton's interpreter, and fills every uninitialised buffer with NaN, so that a value nobody wrote is seen."""
+"""Runs the kernels in Triton's interpreter, and fills every uninitialised buffer with NaN, so that a value nobody
+wrote is seen."""
 
 import os
 
@@ -7,12 +8,19 @@ os.environ["TRITON_INTERPRET"] = "1"  # before the import: `triton.jit` reads it
 import pytest
 import torch
 
-TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-6, torch.float16: 2e-3, torch.bfloat16: 1.2e-2}  # measured: 4e-7, 4e-4, 6e-3 (bf16 stores truncate)
+TOLERANCE = {
+    torch.float64: 1e-12,
+    torch.float32: 2e-6,
+    torch.float16: 2e-3,
+    torch.bfloat16: 1.2e-2,
+}  # measured: 4e-7, 4e-4, 6e-3 (bf16 stores truncate)
 
 
 def pytest_configure(config):
     """Triton 3.6's interpreter uses a conversion that numpy 2 deprecates."""
-    config.addinivalue_line("filterwarnings", "ignore:Conversion of an array with ndim:DeprecationWarning:triton.runtime.interpreter")
+    config.addinivalue_line(
+        "filterwarnings", "ignore:Conversion of an array with ndim:DeprecationWarning:triton.runtime.interpreter"
+    )
 
 
 @pytest.fixture(autouse=True)

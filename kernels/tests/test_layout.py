@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from vtp_kernels import PAD, AttnLayout, layout
 from vtp_kernels.configs import INTERPRETER
 
@@ -63,7 +64,11 @@ def test_padded_lengths():
 
 
 def test_packed_lengths():
-    assert AttnLayout.from_lengths([1, 0, 2], packed=True).dense_mask().int().tolist() == [[1, 0, 0], [0, 1, 1], [0, 1, 1]]
+    assert AttnLayout.from_lengths([1, 0, 2], packed=True).dense_mask().int().tolist() == [
+        [1, 0, 0],
+        [0, 1, 1],
+        [0, 1, 1],
+    ]
 
 
 def test_tri_modal_rules():

@@ -1,7 +1,9 @@
-"""Masks: the published Philox vectors, the same bits from kernel and fallback, and independence of how the batch is divided."""
+"""Masks: the published Philox vectors, the same bits from kernel and fallback, and independence of how the batch is
+divided."""
 
 import pytest
 import torch
+
 from vtp_kernels import grid_index, masking, tube_keep_ids
 
 # Random123 (github.com/DEShawResearch/random123, tests/kat_vectors): philox4x32, 10 rounds: counter, key, result
@@ -35,11 +37,15 @@ def test_philox_gives_the_published_words(counter, key, want):
     ],
 )
 def test_kernel_and_fallback_draw_the_same_bits(n_space, n_keep, seed, step, offset):
-    drawn = [tube_keep_ids(2, n_space, n_keep, seed=seed, step=step, offset=offset, backend=b) for b in ("triton", "torch")]
+    drawn = [
+        tube_keep_ids(2, n_space, n_keep, seed=seed, step=step, offset=offset, backend=b) for b in ("triton", "torch")
+    ]
     for got, want in zip(*drawn, strict=True):
         assert got.dtype == torch.int32 and torch.equal(got, want)
     keep, drop = drawn[0]
-    assert torch.equal(torch.cat([keep, drop], 1).sort(1).values, torch.arange(n_space, dtype=torch.int32).expand(2, -1))
+    assert torch.equal(
+        torch.cat([keep, drop], 1).sort(1).values, torch.arange(n_space, dtype=torch.int32).expand(2, -1)
+    )
     assert (keep.diff() > 0).all() and (drop.diff() > 0).all()
 
 
@@ -96,7 +102,9 @@ def test_grid_index_counts_tokens_with_time_slowest():
 def test_operator_is_registered_soundly():
     for backend in ("triton", "torch"):
         torch.library.opcheck(masking._tube_keep_ids, (torch.tensor(3), 2, 12, 4, 7, 0, backend))
-    compiled = torch.compile(lambda step: tube_keep_ids(2, 12, 4, seed=7, step=step), fullgraph=True, backend="aot_eager")
+    compiled = torch.compile(
+        lambda step: tube_keep_ids(2, 12, 4, seed=7, step=step), fullgraph=True, backend="aot_eager"
+    )
     assert torch.equal(compiled(torch.tensor(3))[0], tube_keep_ids(2, 12, 4, seed=7, step=3)[0])
 
 

@@ -1,9 +1,11 @@
-"""masked_pixel_loss against the labels of VideoMAE and MAE written out the long way, and its gradient written in the forward pass."""
+"""masked_pixel_loss against the labels of VideoMAE and MAE written out the long way, and its gradient written in the
+forward pass."""
 
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from vtp_kernels import masked_patch_loss, masked_pixel_loss, pixel_loss, tube_keep_ids, tubelets
 
 BACKENDS = ("triton", "torch")
@@ -16,7 +18,8 @@ def bytes_of(*shape: int) -> torch.Tensor:
 
 
 def labels(video: torch.Tensor, mask: torch.Tensor, tubelet: tuple[int, int, int], norm: str) -> torch.Tensor:
-    """As a training script would: cut all tokens of the whole video, normalise each, select with a boolean mask. (B, N, P * C)."""
+    """As a training script would: cut all tokens of the whole video, normalise each, select with a boolean mask. (B,
+    N, P * C)."""
     batch, time, height, width, channels = video.shape
     p0, p1, p2 = tubelet
     x = (video.double() / 255).view(batch, time // p0, p0, height // p1, p1, width // p2, p2, channels)
@@ -99,8 +102,12 @@ def test_mean_and_std_come_before_the_norm(backend, relative_error):
     video, drop, _, pred = case("token", torch.float32)
     mean, std = [0.4, 0.5, 0.6], [0.2, 0.3, 0.1]
     for norm in NORMS:
-        want = pixel_loss.masked_pixel_loss_reference(pred.detach().double(), video, drop, (2, 8, 8), norm, mean, std, "token")
-        got = masked_pixel_loss(pred, video, drop, (2, 8, 8), norm=norm, mean=mean, std=std, kind="token", backend=backend)
+        want = pixel_loss.masked_pixel_loss_reference(
+            pred.detach().double(), video, drop, (2, 8, 8), norm, mean, std, "token"
+        )
+        got = masked_pixel_loss(
+            pred, video, drop, (2, 8, 8), norm=norm, mean=mean, std=std, kind="token", backend=backend
+        )
         assert relative_error(got, want) < 1e-5
 
 
@@ -147,7 +154,9 @@ def test_spectrogram(backend, relative_error):
     pred = torch.randn(2, 4, 64)
     x = fbank.double().view(2, 2, 8, 3, 8).transpose(2, 3).reshape(2, 6, 64)[torch.arange(2)[:, None], drop.long()]
     x = (x - x.mean(-1, keepdim=True)) / (x.var(-1, keepdim=True) + 1e-6).sqrt()
-    assert relative_error(masked_patch_loss(pred, fbank, drop, (8, 8), backend=backend), (pred - x).square().mean()) < 1e-6
+    assert (
+        relative_error(masked_patch_loss(pred, fbank, drop, (8, 8), backend=backend), (pred - x).square().mean()) < 1e-6
+    )
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -163,7 +172,9 @@ def test_pred_may_be_a_slice(backend):
 def test_operators_are_registered_soundly(backend):
     video, (_, drop) = bytes_of(1, 2, 8, 8, 3), tube_keep_ids(1, 4, 2, seed=1)
     pred = torch.randn(1, 2, 96, requires_grad=True)
-    torch.library.opcheck(pixel_loss._pixel_loss, (pred, video, drop, [2, 4, 4], "channel", [0.0] * 3, [1.0] * 3, "tube", True, backend))
+    torch.library.opcheck(
+        pixel_loss._pixel_loss, (pred, video, drop, [2, 4, 4], "channel", [0.0] * 3, [1.0] * 3, "tube", True, backend)
+    )
     torch.library.opcheck(pixel_loss._scale, (torch.randn(5), torch.tensor(2.0), backend))
 
 

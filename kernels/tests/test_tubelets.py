@@ -1,8 +1,10 @@
-"""gather_tubelets against torch's own convolution: embedding the gathered pixels is Conv3d on all pixels, then a selection."""
+"""gather_tubelets against torch's own convolution: embedding the gathered pixels is Conv3d on all pixels, then a
+selection."""
 
 import pytest
 import torch
 from torch.nn import functional
+
 from vtp_kernels import gather_patches, gather_tubelets, grid_index, tube_keep_ids, tubelets
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -57,13 +59,17 @@ def test_strides(change, backend):
     assert torch.equal(got, gather_tubelets(video.contiguous(), keep, (2, 8, 8), backend=backend))
 
 
-@pytest.mark.parametrize("shape, tubelet", [((1, 2, 6, 10, 1), (2, 3, 5)), ((1, 3, 4, 4, 4), (1, 2, 2)), ((1, 2, 4, 4, 5), (2, 2, 2))])
+@pytest.mark.parametrize(
+    "shape, tubelet", [((1, 2, 6, 10, 1), (2, 3, 5)), ((1, 3, 4, 4, 4), (1, 2, 2)), ((1, 2, 4, 4, 5), (2, 2, 2))]
+)
 def test_odd_sizes_and_channel_counts(shape, tubelet):
     """Sizes that are no powers of two; 5 channels take the fallback."""
     video, numbers = bytes_of(*shape), [0.1 * (i + 1) for i in range(shape[4])]
     keep, _ = tube_keep_ids(1, 4, 3, seed=1)
     want = tubelets.gather_tubelets_reference(video, keep, tubelet, numbers, numbers, torch.float64, "tube")
-    torch.testing.assert_close(gather_tubelets(video, keep, tubelet, numbers, numbers, backend="triton").double(), want, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        gather_tubelets(video, keep, tubelet, numbers, numbers, backend="triton").double(), want, rtol=1e-5, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -97,8 +103,12 @@ def test_operators_are_registered_soundly():
         for video in (bytes_of(1, 2, 8, 8, 3), torch.rand(1, 2, 8, 8, 3, requires_grad=True)):
             arguments = (video, keep, [2, 4, 4], *numbers, torch.float32, "tube", backend)
             torch.library.opcheck(tubelets._gather_tubelets, arguments)
-    torch.library.opcheck(tubelets._gather_backward, (torch.rand(1, 2, 96), torch.rand(1, 2, 8, 8, 3), keep, [2, 4, 4], *numbers, "tube"))
-    compiled = torch.compile(lambda video, keep: gather_tubelets(video, keep, (2, 4, 4)), fullgraph=True, backend="aot_eager")
+    torch.library.opcheck(
+        tubelets._gather_backward, (torch.rand(1, 2, 96), torch.rand(1, 2, 8, 8, 3), keep, [2, 4, 4], *numbers, "tube")
+    )
+    compiled = torch.compile(
+        lambda video, keep: gather_tubelets(video, keep, (2, 4, 4)), fullgraph=True, backend="aot_eager"
+    )
     video = bytes_of(1, 2, 8, 8, 3)
     assert torch.equal(compiled(video, keep), gather_tubelets(video, keep, (2, 4, 4)))
 

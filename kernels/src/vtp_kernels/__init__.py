@@ -1,4 +1,5 @@
-"""Triton kernels for masked attention over several modalities and for masked-video training, each beside its definition and a PyTorch fallback."""
+"""Triton kernels for masked attention over several modalities and for masked-video training, each beside its
+definition and a PyTorch fallback."""
 
 from vtp_kernels.attention import masked_attention, masked_attention_reference
 from vtp_kernels.dispatch import Backend

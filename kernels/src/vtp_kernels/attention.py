@@ -4,22 +4,25 @@
     k, v       (B, Lk, H, D)         or (Tk, H, D)            the same type
     o          like q; 0, with zero gradients, in rows without any allowed key
 
-FlashAttention's tiling and recomputation (arXiv:2205.14135; 2307.08691 for the loop order) with the sets of ``AttnLayout`` as the mask. Query blocks
-and key blocks have one program each, in separate kernels, so nothing is added atomically and results are the same in every run.
+FlashAttention's tiling and recomputation (arXiv:2205.14135; 2307.08691 for the loop order) with the sets of
+``AttnLayout`` as the mask. Query blocks
+and key blocks have one program each, in separate kernels, so nothing is added atomically and results are the same in
+every run.
 
-Order: definition, kernels A1 (forward), A2 (delta), A3 (dk, dv), A4 (dq), launches, PyTorch fallback, registration, public function.
+Order: definition, kernels A1 (forward), A2 (delta), A3 (dk, dv), A4 (dq), launches, registration,
+public function.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from vtp_kernels.attention_fallback import fallback_backward, fallback_forward, statistics
 from vtp_kernels.configs import attention_config
 from vtp_kernels.dispatch import INTERPRET, Backend, accelerator, compute_dtype, jit, on_device, tl, use_triton
 from vtp_kernels.layout import AttnLayout, span
@@ -27,7 +30,9 @@ from vtp_kernels.layout import AttnLayout, span
 __all__ = ["masked_attention", "masked_attention_reference"]
 
 
-def masked_attention_reference(q: Tensor, k: Tensor, v: Tensor, layout: AttnLayout, *, scale: float | None = None) -> Tensor:
+def masked_attention_reference(
+    q: Tensor, k: Tensor, v: Tensor, layout: AttnLayout, *, scale: float | None = None
+) -> Tensor:
     """What the kernels must equal: a softmax over the allowed pairs in at least float32, from a dense mask."""
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     wide = torch.promote_types(q.dtype, torch.float32)
@@ -62,17 +67,13 @@ def _store_rows(base, token, stride, tile, keep, D: tl.constexpr, BLOCK_D: tl.co
 @jit()
 def _sets(pointer, token, inside):
     """Sets of a block of tokens, empty past the end; without a pointer everything is in every set."""
-    if pointer is None:
-        sets = tl.where(inside, -1, 0)
-    else:
-        sets = tl.load(pointer + token, mask=inside, other=0)
-    return sets
+    return tl.where(inside, -1, 0) if pointer is None else tl.load(pointer + token, mask=inside, other=0)
 
 
 @jit()
 def _origin(cu, start, sample, longest):
     """Number of the sample's first token in the whole buffer."""
-    return start.to(tl.int64) if cu is not None else sample.to(tl.int64) * longest
+    return start if cu is not None else sample * longest
 
 
 @jit()
@@ -84,7 +85,7 @@ def _plan(visits, block, sample, n_columns, own_length, length, ROWS: tl.constex
         n_free = reach // COLS
         n_masked = (reach % COLS + COLS - 1) // COLS
     else:
-        row = visits + (sample.to(tl.int64) * tl.num_programs(0) + block) * (n_columns + 2)
+        row = visits + (sample * tl.num_programs(0) + block) * (n_columns + 2)
         n_free = tl.load(row)
         n_masked = tl.load(row + 1)
     return row, n_free, n_masked
@@ -103,7 +104,8 @@ def _visit(visits, row, i, n_free, n_columns, MASKED: tl.constexpr):
 @jit()
 def _forward_step(
     acc, peak, total, q, see_q, k_base, v_base, bit, block, length_k, stride_k, stride_v, scale_log2,
-    COLS: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr, SETS: tl.constexpr, MASKED: tl.constexpr, DT: tl.constexpr, PRECISION: tl.constexpr,
+    COLS: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr, SETS: tl.constexpr, MASKED: tl.constexpr,
+    DT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     token = block * COLS + tl.arange(0, COLS)
     inside = token < length_k
@@ -130,15 +132,18 @@ def _forward_step(
 @jit()
 def _forward_kernel(
     q, k, v, o, lse, cu_q, cu_k, len_q, len_k, see, bit, visits, max_q, max_k, n_columns, scale_log2,
-    stride_qb, stride_qt, stride_qh, stride_kb, stride_kt, stride_kh, stride_vb, stride_vt, stride_vh, stride_ob, stride_ot, stride_oh,
+    stride_qb, stride_qt, stride_qh, stride_kb, stride_kt, stride_kh, stride_vb, stride_vt, stride_vh, stride_ob,
+    stride_ot, stride_oh,
     stride_lb, stride_lh,
-    ROWS: tl.constexpr, COLS: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr, DT: tl.constexpr, PRECISION: tl.constexpr,
+    ROWS: tl.constexpr, COLS: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr, DT: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """A1: output and base-2 log-sum-exp of one block of queries. +inf marks a row without any key: every later exp2(score - lse) is 0."""
+    """A1: output and base-2 log-sum-exp of one block of queries. +inf marks a row without any key: every later
+    exp2(score - lse) is 0."""
     SETS: tl.constexpr = visits is not None
     block = tl.program_id(0)
     head = tl.program_id(1).to(tl.int64)
-    sample = tl.program_id(2)
+    sample = tl.program_id(2).to(tl.int64)
     start_q, length_q = span(cu_q, len_q, sample, max_q)
     start_k, length_k = span(cu_k, len_k, sample, max_k)
     end = length_q if cu_q is not None else max_q  # padded rows are written too, as 0
@@ -151,9 +156,9 @@ def _forward_kernel(
     see_q = inside
     if SETS:
         see_q = _sets(None if see is None else see + first_q, token, inside)
-    q_base = q + sample.to(tl.int64) * stride_qb + start_q * stride_qt + head * stride_qh
-    k_base = k + sample.to(tl.int64) * stride_kb + start_k * stride_kt + head * stride_kh
-    v_base = v + sample.to(tl.int64) * stride_vb + start_k * stride_vt + head * stride_vh
+    q_base = q + sample * stride_qb + start_q * stride_qt + head * stride_qh
+    k_base = k + sample * stride_kb + start_k * stride_kt + head * stride_kh
+    v_base = v + sample * stride_vb + start_k * stride_vt + head * stride_vh
     bit_base = None if bit is None else bit + first_k
     q_tile = _rows(q_base, token, stride_qt, inside, D, BLOCK_D, True, DT)
     acc = tl.zeros((ROWS, BLOCK_D), tl.float32)
@@ -175,10 +180,10 @@ def _forward_kernel(
     some = inside & (total > 0.0)
     acc = tl.where(some[:, None], acc / tl.where(some, total, 1.0)[:, None], 0.0)
     written = token < end
-    o_base = o + sample.to(tl.int64) * stride_ob + start_q * stride_ot + head * stride_oh
+    o_base = o + sample * stride_ob + start_q * stride_ot + head * stride_oh
     _store_rows(o_base, token, stride_ot, acc, written, D, BLOCK_D)
     log_sum = tl.where(some, peak + tl.log2(tl.where(some, total, 1.0)), float("inf"))
-    tl.store(lse + sample.to(tl.int64) * stride_lb + start_q + head * stride_lh + token, log_sum, mask=written)
+    tl.store(lse + sample * stride_lb + start_q + head * stride_lh + token, log_sum, mask=written)
 
 
 @jit()
@@ -190,21 +195,44 @@ def _delta_kernel(
     """A2: delta = sum over the head dimension of o * do, the softmax gradient's row term."""
     block = tl.program_id(0)
     head = tl.program_id(1).to(tl.int64)
-    sample = tl.program_id(2)
+    sample = tl.program_id(2).to(tl.int64)
     start, length = span(cu_q, len_q, sample, max_q)
     if block * ROWS >= length:
         return
     token = block * ROWS + tl.arange(0, ROWS)
     inside = token < length
-    o_tile = _rows(o + sample.to(tl.int64) * stride_ob + start * stride_ot + head * stride_oh, token, stride_ot, inside, D, BLOCK_D, True, tl.float32)
-    g_tile = _rows(do + sample.to(tl.int64) * stride_gb + start * stride_gt + head * stride_gh, token, stride_gt, inside, D, BLOCK_D, True, tl.float32)
-    tl.store(delta + sample.to(tl.int64) * stride_lb + start + head * stride_lh + token, tl.sum(o_tile * g_tile, 1), mask=inside)
+    o_tile = _rows(
+        o + sample * stride_ob + start * stride_ot + head * stride_oh,
+        token,
+        stride_ot,
+        inside,
+        D,
+        BLOCK_D,
+        True,
+        tl.float32,
+    )
+    g_tile = _rows(
+        do + sample * stride_gb + start * stride_gt + head * stride_gh,
+        token,
+        stride_gt,
+        inside,
+        D,
+        BLOCK_D,
+        True,
+        tl.float32,
+    )
+    tl.store(
+        delta + sample * stride_lb + start + head * stride_lh + token,
+        tl.sum(o_tile * g_tile, 1),
+        mask=inside,
+    )
 
 
 @jit()
 def _dkdv_step(
     dk, dv, k, v, bit_k, q_base, g_base, lse_base, delta_base, see, block, length_q, stride_q, stride_g, scale_log2,
-    COLS: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr, SETS: tl.constexpr, MASKED: tl.constexpr, DT: tl.constexpr, PRECISION: tl.constexpr,
+    COLS: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr, SETS: tl.constexpr, MASKED: tl.constexpr,
+    DT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     token = block * COLS + tl.arange(0, COLS)
     inside = token < length_q
@@ -228,16 +256,19 @@ def _dkdv_step(
 
 @jit()
 def _dkdv_kernel(
-    q, k, v, do, lse, delta, dk, dv, cu_q, cu_k, len_q, len_k, see, bit, visits, max_q, max_k, n_columns, scale, scale_log2,
-    stride_qb, stride_qt, stride_qh, stride_kb, stride_kt, stride_kh, stride_vb, stride_vt, stride_vh, stride_gb, stride_gt, stride_gh,
+    q, k, v, do, lse, delta, dk, dv, cu_q, cu_k, len_q, len_k, see, bit, visits, max_q, max_k, n_columns, scale,
+    scale_log2,
+    stride_qb, stride_qt, stride_qh, stride_kb, stride_kt, stride_kh, stride_vb, stride_vt, stride_vh, stride_gb,
+    stride_gt, stride_gh,
     stride_db, stride_dt, stride_dh, stride_lb, stride_lh,
-    ROWS: tl.constexpr, COLS: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr, DT: tl.constexpr, PRECISION: tl.constexpr,
+    ROWS: tl.constexpr, COLS: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr, DT: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
     """A3: gradients of one block of keys and values, over the blocks of queries that see it."""
     SETS: tl.constexpr = visits is not None
     block = tl.program_id(0)
     head = tl.program_id(1).to(tl.int64)
-    sample = tl.program_id(2)
+    sample = tl.program_id(2).to(tl.int64)
     start_q, length_q = span(cu_q, len_q, sample, max_q)
     start_k, length_k = span(cu_k, len_k, sample, max_k)
     end = length_k if cu_k is not None else max_k
@@ -251,11 +282,29 @@ def _dkdv_kernel(
     if SETS:
         bit_k = _sets(None if bit is None else bit + first_k, token, inside)
         inside = bit_k != 0
-    k_tile = _rows(k + sample.to(tl.int64) * stride_kb + start_k * stride_kt + head * stride_kh, token, stride_kt, inside, D, BLOCK_D, True, DT)
-    v_tile = _rows(v + sample.to(tl.int64) * stride_vb + start_k * stride_vt + head * stride_vh, token, stride_vt, inside, D, BLOCK_D, True, DT)
-    q_base = q + sample.to(tl.int64) * stride_qb + start_q * stride_qt + head * stride_qh
-    g_base = do + sample.to(tl.int64) * stride_gb + start_q * stride_gt + head * stride_gh
-    statistics = sample.to(tl.int64) * stride_lb + start_q + head * stride_lh
+    k_tile = _rows(
+        k + sample * stride_kb + start_k * stride_kt + head * stride_kh,
+        token,
+        stride_kt,
+        inside,
+        D,
+        BLOCK_D,
+        True,
+        DT,
+    )
+    v_tile = _rows(
+        v + sample * stride_vb + start_k * stride_vt + head * stride_vh,
+        token,
+        stride_vt,
+        inside,
+        D,
+        BLOCK_D,
+        True,
+        DT,
+    )
+    q_base = q + sample * stride_qb + start_q * stride_qt + head * stride_qh
+    g_base = do + sample * stride_gb + start_q * stride_gt + head * stride_gh
+    statistics = sample * stride_lb + start_q + head * stride_lh
     see_base = None if see is None else see + first_q
     dk_tile = tl.zeros((ROWS, BLOCK_D), tl.float32)
     dv_tile = tl.zeros((ROWS, BLOCK_D), tl.float32)
@@ -263,16 +312,18 @@ def _dkdv_kernel(
     for i in range(0, n_free):
         at = _visit(visits, row, i, n_free, n_columns, False)
         dk_tile, dv_tile = _dkdv_step(
-            dk_tile, dv_tile, k_tile, v_tile, bit_k, q_base, g_base, lse + statistics, delta + statistics, see_base, at, length_q,
+            dk_tile, dv_tile, k_tile, v_tile, bit_k, q_base, g_base, lse + statistics, delta + statistics, see_base,
+            at, length_q,
             stride_qt, stride_gt, scale_log2, COLS, D, BLOCK_D, SETS, False, DT, PRECISION,
         )  # fmt: skip
     for i in range(0, n_masked):
         at = _visit(visits, row, i, n_free, n_columns, True)
         dk_tile, dv_tile = _dkdv_step(
-            dk_tile, dv_tile, k_tile, v_tile, bit_k, q_base, g_base, lse + statistics, delta + statistics, see_base, at, length_q,
+            dk_tile, dv_tile, k_tile, v_tile, bit_k, q_base, g_base, lse + statistics, delta + statistics, see_base,
+            at, length_q,
             stride_qt, stride_gt, scale_log2, COLS, D, BLOCK_D, SETS, True, DT, PRECISION,
         )  # fmt: skip
-    at_out = sample.to(tl.int64) * stride_db + start_k * stride_dt + head * stride_dh
+    at_out = sample * stride_db + start_k * stride_dt + head * stride_dh
     written = token < end
     _store_rows(dk + at_out, token, stride_dt, tl.where(inside[:, None], dk_tile * scale, 0.0), written, D, BLOCK_D)
     _store_rows(dv + at_out, token, stride_dt, tl.where(inside[:, None], dv_tile, 0.0), written, D, BLOCK_D)
@@ -281,7 +332,8 @@ def _dkdv_kernel(
 @jit()
 def _dq_step(
     dq, q, g, lse, delta, see_q, k_base, v_base, bit, block, length_k, stride_k, stride_v, scale_log2,
-    COLS: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr, SETS: tl.constexpr, MASKED: tl.constexpr, DT: tl.constexpr, PRECISION: tl.constexpr,
+    COLS: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr, SETS: tl.constexpr, MASKED: tl.constexpr,
+    DT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     token = block * COLS + tl.arange(0, COLS)
     inside = token < length_k
@@ -305,15 +357,17 @@ def _dq_step(
 @jit()
 def _dq_kernel(
     q, k, v, do, lse, delta, dq, cu_q, cu_k, len_q, len_k, see, bit, visits, max_q, max_k, n_columns, scale, scale_log2,
-    stride_qb, stride_qt, stride_qh, stride_kb, stride_kt, stride_kh, stride_vb, stride_vt, stride_vh, stride_gb, stride_gt, stride_gh,
+    stride_qb, stride_qt, stride_qh, stride_kb, stride_kt, stride_kh, stride_vb, stride_vt, stride_vh, stride_gb,
+    stride_gt, stride_gh,
     stride_db, stride_dt, stride_dh, stride_lb, stride_lh,
-    ROWS: tl.constexpr, COLS: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr, DT: tl.constexpr, PRECISION: tl.constexpr,
+    ROWS: tl.constexpr, COLS: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr, DT: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
     """A4: gradient of one block of queries, over the blocks of keys that it sees."""
     SETS: tl.constexpr = visits is not None
     block = tl.program_id(0)
     head = tl.program_id(1).to(tl.int64)
-    sample = tl.program_id(2)
+    sample = tl.program_id(2).to(tl.int64)
     start_q, length_q = span(cu_q, len_q, sample, max_q)
     start_k, length_k = span(cu_k, len_k, sample, max_k)
     end = length_q if cu_q is not None else max_q
@@ -327,40 +381,55 @@ def _dq_kernel(
     if SETS:
         see_q = _sets(None if see is None else see + first_q, token, inside)
         inside = see_q != 0
-    q_tile = _rows(q + sample.to(tl.int64) * stride_qb + start_q * stride_qt + head * stride_qh, token, stride_qt, inside, D, BLOCK_D, True, DT)
-    g_tile = _rows(do + sample.to(tl.int64) * stride_gb + start_q * stride_gt + head * stride_gh, token, stride_gt, inside, D, BLOCK_D, True, DT)
-    statistics = sample.to(tl.int64) * stride_lb + start_q + head * stride_lh
+    q_tile = _rows(
+        q + sample * stride_qb + start_q * stride_qt + head * stride_qh,
+        token,
+        stride_qt,
+        inside,
+        D,
+        BLOCK_D,
+        True,
+        DT,
+    )
+    g_tile = _rows(
+        do + sample * stride_gb + start_q * stride_gt + head * stride_gh,
+        token,
+        stride_gt,
+        inside,
+        D,
+        BLOCK_D,
+        True,
+        DT,
+    )
+    statistics = sample * stride_lb + start_q + head * stride_lh
     lse_q = tl.load(lse + statistics + token, mask=inside, other=float("inf"))
     delta_q = tl.load(delta + statistics + token, mask=inside, other=0.0)
-    k_base = k + sample.to(tl.int64) * stride_kb + start_k * stride_kt + head * stride_kh
-    v_base = v + sample.to(tl.int64) * stride_vb + start_k * stride_vt + head * stride_vh
+    k_base = k + sample * stride_kb + start_k * stride_kt + head * stride_kh
+    v_base = v + sample * stride_vb + start_k * stride_vt + head * stride_vh
     bit_base = None if bit is None else bit + first_k
     dq_tile = tl.zeros((ROWS, BLOCK_D), tl.float32)
     row, n_free, n_masked = _plan(visits, block, sample, n_columns, length_q, length_k, ROWS, COLS)
     for i in range(0, n_free):
         at = _visit(visits, row, i, n_free, n_columns, False)
         dq_tile = _dq_step(
-            dq_tile, q_tile, g_tile, lse_q, delta_q, see_q, k_base, v_base, bit_base, at, length_k, stride_kt, stride_vt, scale_log2,
+            dq_tile, q_tile, g_tile, lse_q, delta_q, see_q, k_base, v_base, bit_base, at, length_k, stride_kt,
+            stride_vt, scale_log2,
             COLS, D, BLOCK_D, SETS, False, DT, PRECISION,
         )  # fmt: skip
     for i in range(0, n_masked):
         at = _visit(visits, row, i, n_free, n_columns, True)
         dq_tile = _dq_step(
-            dq_tile, q_tile, g_tile, lse_q, delta_q, see_q, k_base, v_base, bit_base, at, length_k, stride_kt, stride_vt, scale_log2,
+            dq_tile, q_tile, g_tile, lse_q, delta_q, see_q, k_base, v_base, bit_base, at, length_k, stride_kt,
+            stride_vt, scale_log2,
             COLS, D, BLOCK_D, SETS, True, DT, PRECISION,
         )  # fmt: skip
-    dq_base = dq + sample.to(tl.int64) * stride_db + start_q * stride_dt + head * stride_dh
+    dq_base = dq + sample * stride_db + start_q * stride_dt + head * stride_dh
     _store_rows(dq_base, token, stride_dt, dq_tile * scale, token < end, D, BLOCK_D)
 
 
 def _strides(x: Tensor) -> tuple[int, int, int]:
     """(sample, token, head); packed tensors have no sample axis."""
     return (0, x.stride(0), x.stride(1)) if x.dim() == 3 else x.stride()[:3]
-
-
-def _statistics(q: Tensor) -> Tensor:
-    """Uninitialised (B, H, Lq) or (H, Tq), float32 (float64 for the fallback's float64)."""
-    return torch.empty((*q.shape[:-3], q.shape[-2], q.shape[-3]), dtype=torch.promote_types(q.dtype, torch.float32), device=q.device)
 
 
 def _statistics_strides(lse: Tensor) -> tuple[int, int]:
@@ -372,7 +441,9 @@ def _precision(dtype: torch.dtype) -> str:
         return "ieee"  # without meaning for 16-bit products
     if torch.backends.cuda.matmul.allow_tf32:
         return "tf32"
-    return "ieee" if torch.version.hip is not None else "tf32x3"  # three tf32 products give float32's accuracy on tensor cores
+    return (
+        "ieee" if torch.version.hip is not None else "tf32x3"
+    )  # three tf32 products give float32's accuracy on tensor cores
 
 
 class _Launch:
@@ -387,21 +458,26 @@ class _Launch:
 
     def options(self, kernel: str) -> tuple[tuple[int, int, int], int, dict[str, Any]]:
         """Grid, number of column blocks, and the constants of ``kernel``."""
-        config = attention_config(kernel, accelerator(self.q.device), self.q.dtype, self.head_dim, max(self.max_q, self.max_k))
+        config = attention_config(
+            kernel, accelerator(self.q.device), self.q.dtype, self.head_dim, max(self.max_q, self.max_k)
+        )
         n_rows, n_columns = (self.max_k, self.max_q) if kernel == "dkdv" else (self.max_q, self.max_k)
         grid = (-(-n_rows // config.rows), self.heads, self.batch)
         constants = {"ROWS": config.rows, "COLS": config.cols, "num_warps": config.warps, "num_stages": config.stages}
         return grid, -(-n_columns // config.cols), {**constants, **self.tile, **self.types}
 
 
-def _launch_forward(q, k, v, cu_q, cu_k, len_q, len_k, see, bit, visits, max_q, max_k, batch, scale) -> tuple[Tensor, Tensor]:
-    o, lse = torch.empty(q.shape, dtype=q.dtype, device=q.device), _statistics(q)
+def _launch_forward(
+    q, k, v, cu_q, cu_k, len_q, len_k, see, bit, visits, max_q, max_k, batch, scale
+) -> tuple[Tensor, Tensor]:
+    o, lse = torch.empty(q.shape, dtype=q.dtype, device=q.device), statistics(q)
     launch = _Launch(q, k, max_q, max_k, cu_q, batch)
     grid, n_columns, constants = launch.options("forward")
     if o.numel():
         with on_device(q):
             _forward_kernel[grid](
-                q, k, v, o, lse, cu_q, cu_k, len_q, len_k, see, bit, visits, max_q, max_k, n_columns, scale * math.log2(math.e),
+                q, k, v, o, lse, cu_q, cu_k, len_q, len_k, see, bit, visits, max_q, max_k, n_columns,
+                scale * math.log2(math.e),
                 *_strides(q), *_strides(k), *_strides(v), *_strides(o), *_statistics_strides(lse), **constants,
             )  # fmt: skip
     return o, lse
@@ -436,131 +512,6 @@ def _launch_backward(
     return dq, dk, dv
 
 
-Where = tuple[Any, Any]  # index of a sample's tokens: (slice of tokens,) packed, (sample, slice) padded, plus rows within it or None
-
-
-def _pieces(
-    q: Tensor, k: Tensor, cu_q: Tensor | None, cu_k: Tensor | None, len_q: Tensor | None, len_k: Tensor | None, see: Tensor | None, bit: Tensor | None
-) -> Iterator[tuple[Where, Where, Tensor | None]]:
-    """Per sample that has any allowed pair: which queries, which keys, and a mask only if these do not all see each other."""
-    if cu_q is not None and cu_k is not None:
-        spans = [((slice(*sq),), (slice(*sk),)) for sq, sk in zip(_pairs(cu_q), _pairs(cu_k), strict=True)]
-    else:
-        ends_q = [q.shape[1]] * len(q) if len_q is None else len_q.tolist()
-        ends_k = [k.shape[1]] * len(q) if len_k is None else len_k.tolist()
-        spans = [((b, slice(0, nq)), (b, slice(0, nk))) for b, (nq, nk) in enumerate(zip(ends_q, ends_k, strict=True))]
-    for at_q, at_k in spans:
-        rows_q = rows_k = mask = None
-        if bit is not None or see is not None:
-            n_q, n_k = at_q[-1].stop - at_q[-1].start, at_k[-1].stop - at_k[-1].start
-            rows_q, rows_k, mask = _select(None if see is None else see[at_q], None if bit is None else bit[at_k], n_q, n_k)
-        n_q = at_q[-1].stop - at_q[-1].start if rows_q is None else len(rows_q)
-        n_k = at_k[-1].stop - at_k[-1].start if rows_k is None else len(rows_k)
-        if n_q and n_k:
-            yield (at_q, rows_q), (at_k, rows_k), mask
-
-
-def _pairs(cu: Tensor) -> list[tuple[int, int]]:
-    ends = cu.tolist()
-    return list(zip(ends[:-1], ends[1:], strict=True))
-
-
-def _select(see: Tensor | None, bit: Tensor | None, n_q: int, n_k: int) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Drop keys that nobody sees and queries that see nobody; a mask (queries, keys) for the rest where it is needed."""
-    queries = torch.full((n_q,), -1, dtype=torch.int32) if see is None else see
-    keys = torch.full((n_k,), -1, dtype=torch.int32) if bit is None else bit
-    present = keys.unique()  # a handful of values: the segments
-    some_key = (queries[:, None] & present[None, :]).ne(0)
-    rows_q = some_key.any(1)
-    seen_by_any = (queries.unique()[:, None] & keys[None, :]).ne(0)
-    rows_k = seen_by_any.any(0)
-    needs_mask = not bool(seen_by_any[:, rows_k][seen_by_any.any(1)].all())
-    mask = (queries[rows_q][:, None] & keys[rows_k][None, :]).ne(0) if needs_mask else None
-    return tuple(None if keep.all() else keep.nonzero().squeeze(1) for keep in (rows_q, rows_k)) + (mask,)  # type: ignore[return-value]
-
-
-def _take(x: Tensor, where: Where) -> Tensor:
-    """(L, H, D) of a sample as (1, H, L, D)."""
-    at, rows = where
-    tokens = x[at] if rows is None else x[at][rows]
-    return tokens.transpose(0, 1).unsqueeze(0)
-
-
-def _put(x: Tensor, where: Where, tokens: Tensor) -> None:
-    at, rows = where
-    x[at] = tokens if rows is None else x[at].index_copy(0, rows, tokens)
-
-
-def _dense_forward(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> tuple[Tensor, Tensor | None]:
-    """SDPA on (B, H, L, D), and on the CPU the log-sum-exp that saves its backward a second forward."""
-    if q.device.type == "cpu":
-        return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, False, attn_mask=_additive(mask, q.dtype), scale=scale)
-    return functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale), None
-
-
-def _dense_backward(
-    do: Tensor, q: Tensor, k: Tensor, v: Tensor, o: Tensor, lse: Tensor, mask: Tensor | None, scale: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    if q.device.type == "cpu":
-        bias = _additive(mask, q.dtype)
-        return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(do, q, k, v, o, lse, 0.0, False, attn_mask=bias, scale=scale)
-    with torch.enable_grad():
-        leaves = [x.detach().requires_grad_() for x in (q, k, v)]
-        out = functional.scaled_dot_product_attention(*leaves, attn_mask=mask, scale=scale)
-    return torch.autograd.grad(out, leaves, do)  # type: ignore[return-value]
-
-
-def _additive(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    return None if mask is None else torch.zeros(mask.shape, dtype=dtype).masked_fill_(~mask, -math.inf)
-
-
-def _whole_batch(q: Tensor, k: Tensor, cu_q: Tensor | None, len_q: Tensor | None, len_k: Tensor | None, see: Tensor | None, bit: Tensor | None):
-    """(True, mask) if one call for the whole padded batch is faster than a call per sample: no query is dropped and at least 80 % of the keys count."""
-    if cu_q is not None or see is not None or (len_q is not None and bool((len_q < q.shape[1]).any())) or q.numel() == 0 or k.numel() == 0:
-        return False, None
-    real = torch.ones(k.shape[:2], dtype=torch.bool, device=k.device) if bit is None else bit != 0
-    if len_k is not None:
-        real = real & (torch.arange(k.shape[1], device=k.device) < len_k[:, None])
-    if not bool(real.any(1).all()) or float(real.float().mean()) < 0.8:
-        return False, None
-    return True, None if bool(real.all()) else real[:, None, None, :]
-
-
-def _fallback_forward(q, k, v, cu_q, cu_k, len_q, len_k, see, bit, scale) -> tuple[Tensor, Tensor]:
-    o = torch.zeros(q.shape, dtype=q.dtype, device=q.device)
-    lse = _statistics(q).fill_(math.inf)
-    together, mask = _whole_batch(q, k, cu_q, len_q, len_k, see, bit)
-    if together:
-        out, log_sum = _dense_forward(*(x.transpose(1, 2) for x in (q, k, v)), mask, scale)
-        return o.copy_(out.transpose(1, 2)), lse if log_sum is None else lse.copy_(log_sum)
-    lse_tokens = lse.movedim(-2, -1)  # (..., L, H), so that the same index serves both
-    for where_q, where_k, mask in _pieces(q, k, cu_q, cu_k, len_q, len_k, see, bit):
-        out, log_sum = _dense_forward(_take(q, where_q), _take(k, where_k), _take(v, where_k), mask, scale)
-        _put(o, where_q, out[0].transpose(0, 1))
-        if log_sum is not None:
-            _put(lse_tokens, where_q, log_sum[0].T)
-    return o, lse
-
-
-def _fallback_backward(do, q, k, v, o, lse, cu_q, cu_k, len_q, len_k, see, bit, scale) -> tuple[Tensor, Tensor, Tensor]:
-    dq, dk, dv = (torch.zeros(x.shape, dtype=x.dtype, device=x.device) for x in (q, k, v))
-    together, mask = _whole_batch(q, k, cu_q, len_q, len_k, see, bit)
-    if together:
-        grads = _dense_backward(*(x.transpose(1, 2) for x in (do, q, k, v, o)), lse, mask, scale)
-        for out, grad in zip((dq, dk, dv), grads, strict=True):
-            out.copy_(grad.transpose(1, 2))
-        return dq, dk, dv
-    lse_tokens = lse.movedim(-2, -1)
-    for where_q, where_k, mask in _pieces(q, k, cu_q, cu_k, len_q, len_k, see, bit):
-        at, rows = where_q
-        log_sum = lse_tokens[at] if rows is None else lse_tokens[at][rows]
-        taken = [_take(x, where) for x, where in ((do, where_q), (q, where_q), (k, where_k), (v, where_k), (o, where_q))]
-        grads = _dense_backward(*taken, log_sum.T.unsqueeze(0), mask, scale)
-        for out, where, grad in zip((dq, dk, dv), (where_q, where_k, where_k), grads, strict=True):
-            _put(out, where, grad[0].transpose(0, 1))
-    return dq, dk, dv
-
-
 @torch.library.custom_op("vtp_kernels::attention_forward", mutates_args=(), device_types="cuda")
 def _attention_forward(
     q: Tensor,
@@ -581,10 +532,11 @@ def _attention_forward(
     scale: float,
     backend: str,
 ) -> tuple[Tensor, Tensor]:
-    """Output, and the log-sum-exp per row: base 2 from the kernel, natural from the fallback. ``visits_*`` are for the backward pass."""
-    if use_triton(backend, q.device, q.dtype):
+    """Output, and the log-sum-exp per row: base 2 from the kernel, natural from the fallback. ``visits_*`` are for the
+    backward pass."""
+    if use_triton(backend, q.device, q.dtype, q.shape[-1]):
         return _launch_forward(q, k, v, cu_q, cu_k, len_q, len_k, see, bit, visits, max_q, max_k, batch, scale)
-    return _fallback_forward(q, k, v, cu_q, cu_k, len_q, len_k, see, bit, scale)
+    return fallback_forward(q, k, v, cu_q, cu_k, len_q, len_k, see, bit, scale)
 
 
 @torch.library.custom_op("vtp_kernels::attention_backward", mutates_args=(), device_types="cuda")
@@ -610,15 +562,15 @@ def _attention_backward(
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     do = do if do.stride(-1) == 1 else do.contiguous()  # o.sum() hands over an expanded scalar
-    if use_triton(backend, q.device, q.dtype):
+    if use_triton(backend, q.device, q.dtype, q.shape[-1]):
         sets = (see, bit, visits_dkdv, visits_dq)
         return _launch_backward(do, q, k, v, o, lse, cu_q, cu_k, len_q, len_k, *sets, max_q, max_k, batch, scale)
-    return _fallback_backward(do, q, k, v, o, lse, cu_q, cu_k, len_q, len_k, see, bit, scale)
+    return fallback_backward(do, q, k, v, o, lse, cu_q, cu_k, len_q, len_k, see, bit, scale)
 
 
 @_attention_forward.register_fake
 def _(q, k, v, *rest):
-    return torch.empty(q.shape, dtype=q.dtype, device=q.device), _statistics(q)
+    return torch.empty(q.shape, dtype=q.dtype, device=q.device), statistics(q)
 
 
 @_attention_backward.register_fake
@@ -635,7 +587,9 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tens
 
 def _backward(ctx: Any, do: Tensor, _: Tensor | None) -> tuple[Any, ...]:
     q, k, v, o, lse, cu_q, cu_k, len_q, len_k, see, bit, _, visits_dkdv, visits_dq = ctx.saved_tensors
-    grads = _attention_backward(do, q, k, v, o, lse, cu_q, cu_k, len_q, len_k, see, bit, visits_dkdv, visits_dq, *ctx.rest)
+    grads = _attention_backward(
+        do, q, k, v, o, lse, cu_q, cu_k, len_q, len_k, see, bit, visits_dkdv, visits_dq, *ctx.rest
+    )
     return (*grads, *[None] * 14)
 
 
@@ -650,12 +604,14 @@ def masked_attention(
     """Softmax attention over the pairs that ``layout`` allows, without a dense mask and without dropout.
 
     Args:
-        q: (B, Lq, H, D) or packed (Tq, H, D), float32, float16 or bfloat16, D a multiple of 16 up to 256. Any strides if the last is 1:
+        q: (B, Lq, H, D) or packed (Tq, H, D), float32, float16 or bfloat16, D a multiple of 16 up to 256. Any strides
+        if the last is 1:
             the parts of ``qkv.unbind(2)`` need no copy. Under autocast all three are cast, as SDPA does.
         k, v: (B, Lk, H, D) or (Tk, H, D).
         layout: who may see whom; build it once per step.
         scale: factor of the scores; None is D ** -0.5.
-        backend: ``auto``, ``triton`` or ``torch``.
+        backend: ``auto``, ``triton`` or ``torch``. ``auto`` leaves a layout without any mask to torch's SDPA, which has
+            faster kernels for it.
 
     Returns:
         Like q. Rows without any allowed key are 0 and pass no gradient.
@@ -667,6 +623,9 @@ def masked_attention(
     if torch.is_autocast_enabled(q.device.type):
         q, k, v = (x.to(torch.get_autocast_dtype(q.device.type)) for x in (q, k, v))
     _check(q, k, v, layout)
+    if backend == "auto" and layout.unmasked and layout.max_k:
+        heads_first = (x.transpose(1, 2) for x in (q, k, v))
+        return functional.scaled_dot_product_attention(*heads_first, scale=scale).transpose(1, 2)
     q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
     head_dim = q.shape[-1]
     visits = layout.visits("forward", head_dim, q.dtype, backend)
@@ -675,7 +634,8 @@ def masked_attention(
         visits_dkdv = layout.visits("dkdv", head_dim, q.dtype, backend)
         visits_dq = layout.visits("dq", head_dim, q.dtype, backend)
     o, _ = _attention_forward(
-        q, k, v, layout.cu_q, layout.cu_k, layout.len_q, layout.len_k, layout.see, layout.bit, visits, visits_dkdv, visits_dq,
+        q, k, v, layout.cu_q, layout.cu_k, layout.len_q, layout.len_k, layout.see, layout.bit, visits, visits_dkdv,
+        visits_dq,
         layout.max_q, layout.max_k, layout.batch, head_dim**-0.5 if scale is None else float(scale), backend,
     )  # fmt: skip
     return o
@@ -685,10 +645,14 @@ def _check(q: Tensor, k: Tensor, v: Tensor, layout: AttnLayout) -> None:
     if not q.dtype == k.dtype == v.dtype or not q.is_floating_point():
         raise ValueError(f"q, k and v are {q.dtype}, {k.dtype} and {v.dtype}; they must be of one floating-point type.")
     if q.shape[-1] % 16 or not 16 <= q.shape[-1] <= 256:
-        raise ValueError(f"head dimension {q.shape[-1]} must be a multiple of 16, at most 256, because products run on 16-wide tiles.")
+        raise ValueError(
+            f"head dimension {q.shape[-1]} must be a multiple of 16, at most 256: products run on 16-wide tiles."
+        )
     if layout.packed:
         if q.dim() != 3 or k.dim() != 3 or k.shape != v.shape or q.shape[1:] != k.shape[1:]:
-            raise ValueError(f"packed q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)} must be (tokens, H, D) with equal H and D.")
+            raise ValueError(
+                f"packed q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)} must be (tokens, H, D)."
+            )
         return
     want_q, want_k = (layout.batch, layout.max_q, *q.shape[2:]), (layout.batch, layout.max_k, *q.shape[2:])
     if q.dim() != 4 or q.shape != want_q or k.shape != want_k or v.shape != want_k:

@@ -1,8 +1,11 @@
 """Compile every kernel and configuration for every chip, without a GPU: ``python -m vtp_kernels.compile_gate``.
 
-The interpreter accepts programs that the compiler rejects or that spill; this finds them. For each row of ``configs`` it demands: no local memory (spills),
-shared memory within the chip's limit, and on sm_90 wgmma where a 16-bit product has 64 rows. ``--write RESOURCES.md`` writes the table,
-``--check RESOURCES.md`` compares with it. Must run without TRITON_INTERPRET: the flag is read when kernels are decorated.
+The interpreter accepts programs that the compiler rejects or that spill; this finds them. For each row of ``configs``
+it demands: no local memory (spills),
+shared memory within the chip's limit, and on sm_90 wgmma where a 16-bit product has 64 rows. ``--write RESOURCES.md``
+writes the table,
+``--check RESOURCES.md`` compares with it. Must run without TRITON_INTERPRET: the flag is read when kernels are
+decorated.
 """
 
 from __future__ import annotations
@@ -26,11 +29,13 @@ SHARED_LIMIT = {"sm_80": 163 * 1024, "sm_90": 227 * 1024, "gfx942": 64 * 1024}
 REGISTER_LIMIT = {"sm_80": 255, "sm_90": 255, "gfx942": 512}
 VIDEO = tubelets.Geometry((8, 14, 14), (2, 16, 16), 3)
 SPECTROGRAM = tubelets.Geometry((1, 64, 8), (1, 16, 16), 1)
-HEADER = "| kernel | case | type | configuration | chip | registers | stack | shared KB | wgmma |\n|---|---|---|---|---|---|---|---|---|"
+COLUMNS = ("kernel", "case", "type", "configuration", "chip", "registers", "stack", "shared KB", "wgmma")
+HEADER = f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|"
 
 
 class Job(NamedTuple):
-    """One compilation: ``values`` gives each argument a Triton type such as ``*bf16`` or ``i32``, and each constant its value."""
+    """One compilation: ``values`` gives each argument a Triton type such as ``*bf16`` or ``i32``, and each constant
+    its value."""
 
     kernel: str
     case: str
@@ -45,7 +50,8 @@ class Job(NamedTuple):
 
 
 class Resources(NamedTuple):
-    """What the compiler used: registers per thread, bytes of local memory per thread, bytes of shared memory per block, wgmma instructions."""
+    """What the compiler used: registers per thread, bytes of local memory per thread, bytes of shared memory per
+    block, wgmma instructions."""
 
     registers: int
     stack: int
@@ -57,13 +63,22 @@ class _Constant(NamedTuple):
     value: Any
 
 
-def _attention_values(kernel: str, dtype: str, sets: bool, config: Any, head_dim: int, precision: str) -> dict[str, Any]:
+def _attention_values(
+    kernel: str, dtype: str, sets: bool, config: Any, head_dim: int, precision: str
+) -> dict[str, Any]:
     element = {"bf16": tl.bfloat16, "fp16": tl.float16, "fp32": tl.float32}[dtype]
-    values: dict[str, Any] = {name: f"*{dtype}" for name in ("q", "k", "v", "o", "do", "dq", "dk", "dv")}
-    values |= {name: "*fp32" for name in ("lse", "delta")} | {name: "fp32" for name in ("scale", "scale_log2")}
-    values |= {name: "*i32" for name in ("cu_q", "cu_k")} | {name: _Constant(None) for name in ("len_q", "len_k")}
+    values: dict[str, Any] = dict.fromkeys(("q", "k", "v", "o", "do", "dq", "dk", "dv"), f"*{dtype}")
+    values |= dict.fromkeys(("lse", "delta"), "*fp32") | dict.fromkeys(("scale", "scale_log2"), "fp32")
+    values |= dict.fromkeys(("cu_q", "cu_k"), "*i32") | {name: _Constant(None) for name in ("len_q", "len_k")}
     values |= {name: "*i32" if sets else _Constant(None) for name in ("see", "bit", "visits")}
-    constants = {"ROWS": config.rows, "COLS": config.cols, "D": head_dim, "BLOCK_D": head_dim, "DT": element, "PRECISION": precision}
+    constants = {
+        "ROWS": config.rows,
+        "COLS": config.cols,
+        "D": head_dim,
+        "BLOCK_D": head_dim,
+        "DT": element,
+        "PRECISION": precision,
+    }
     return values | _constants(constants)
 
 
@@ -83,31 +98,97 @@ def attention_jobs(accelerator: str, rows: Iterable[tuple[str, int, int, Config]
                 label = f"{config.rows}x{config.cols} w{config.warps} s{config.stages}"
                 wgmma = bits == 16 and config.rows >= 64 and accelerator == "sm_90"
                 function = functions[kernel]
-                yield Job(f"attention {kernel}", case, dtype, label, function, values, config.warps, config.stages, accelerator, wgmma)
+                yield Job(
+                    f"attention {kernel}",
+                    case,
+                    dtype,
+                    label,
+                    function,
+                    values,
+                    config.warps,
+                    config.stages,
+                    accelerator,
+                    wgmma,
+                )
 
 
 def _other_jobs(accelerator: str) -> Iterator[Job]:
     for queries, keys in ((64, 64), (128, 64), (64, 128)):
-        constants = {"QUERIES": queries, "KEYS": keys, "LOG_QUERIES": queries.bit_length() - 1, "LOG_KEYS": keys.bit_length() - 1}
-        values = {name: "*i32" for name in ("see", "bit", "cu_q", "cu_k", "summary")} | _constants(constants | {"len_q": None, "len_k": None})
-        yield Job("block summary", "segments", "i32", f"{queries}x{keys} w1", layout._summary_kernel, values, 1, 2, accelerator, False)
+        constants = {
+            "QUERIES": queries,
+            "KEYS": keys,
+            "LOG_QUERIES": queries.bit_length() - 1,
+            "LOG_KEYS": keys.bit_length() - 1,
+        }
+        values = dict.fromkeys(("see", "bit", "cu_q", "cu_k", "summary"), "*i32") | _constants(
+            constants | {"len_q": None, "len_k": None}
+        )
+        yield Job(
+            "block summary",
+            "segments",
+            "i32",
+            f"{queries}x{keys} w1",
+            layout._summary_kernel,
+            values,
+            1,
+            2,
+            accelerator,
+            False,
+        )
     for keys_are_rows in (False, True):
-        values = {"summary": "*i32", "out": "*i32"} | _constants({"CHUNK": layout.VISIT_CHUNK, "KEYS_ARE_ROWS": keys_are_rows})
+        values = {"summary": "*i32", "out": "*i32"} | _constants(
+            {"CHUNK": layout.VISIT_CHUNK, "KEYS_ARE_ROWS": keys_are_rows}
+        )
         case = "rows of keys" if keys_are_rows else "rows of queries"
-        yield Job("block visits", case, "i32", f"{layout.VISIT_CHUNK} w1", layout._visits_kernel, values, 1, 2, accelerator, False)
+        yield Job(
+            "block visits",
+            case,
+            "i32",
+            f"{layout.VISIT_CHUNK} w1",
+            layout._visits_kernel,
+            values,
+            1,
+            2,
+            accelerator,
+            False,
+        )
     for head_dim in (64, 128):
         values = {"o": "*bf16", "do": "*bf16", "delta": "*fp32", "cu_q": "*i32"}
         values |= _constants({"len_q": None, "ROWS": 64, "D": head_dim, "BLOCK_D": head_dim})
-        yield Job("attention delta", f"d{head_dim} packed", "bf16", "64 w4", attention._delta_kernel, values, 4, 2, accelerator, False)
+        yield Job(
+            "attention delta",
+            f"d{head_dim} packed",
+            "bf16",
+            "64 w4",
+            attention._delta_kernel,
+            values,
+            4,
+            2,
+            accelerator,
+            False,
+        )
     for space in (196, 1568):
         block = 1 << (space - 1).bit_length()
         values = {"step": "*i64", "keep": "*i32", "drop": "*i32", "seed": "i64"} | _constants({"BLOCK": block})
         warps = masking._keep_warps(block)
-        yield Job("keep ids", f"{space} positions", "i32", f"{block} w{warps}", masking._keep_kernel, values, warps, 2, accelerator, False)
+        yield Job(
+            "keep ids",
+            f"{space} positions",
+            "i32",
+            f"{block} w{warps}",
+            masking._keep_kernel,
+            values,
+            warps,
+            2,
+            accelerator,
+            False,
+        )
     for case, source, shape in (("video 2x16x16x3", "u8", VIDEO), ("spectrogram 16x16", "fp32", SPECTROGRAM)):
         yield from _pixel_jobs(accelerator, case, source, shape)
     values = {"x": "*bf16", "factor": "*fp32"} | _constants({"BLOCK": pixel_loss.SCALE_BLOCK})
-    yield Job("scale", "", "bf16", f"{pixel_loss.SCALE_BLOCK} w8", pixel_loss._scale_kernel, values, 8, 2, accelerator, False)
+    yield Job(
+        "scale", "", "bf16", f"{pixel_loss.SCALE_BLOCK} w8", pixel_loss._scale_kernel, values, 8, 2, accelerator, False
+    )
 
 
 def _pixel_jobs(accelerator: str, case: str, source: str, shape: tubelets.Geometry) -> Iterator[Job]:
@@ -115,17 +196,48 @@ def _pixel_jobs(accelerator: str, case: str, source: str, shape: tubelets.Geomet
     kind = "tube" if source == "u8" else "token"
     block = 1 << (shape.channels * shape.pixels - 1).bit_length()
     warps = pixel_warps(block)
-    values = shared | {"keep": "*i32", "out": "*bf16"} | _constants({"BLOCK": block, **tubelets.kernel_constants(shape, kind)})
-    yield Job("gather", case, "bf16", f"{block} w{warps}", tubelets._gather_kernel, values, warps, 2, accelerator, False)
+    values = (
+        shared
+        | {"keep": "*i32", "out": "*bf16"}
+        | _constants({"BLOCK": block, **tubelets.kernel_constants(shape, kind)})
+    )
+    yield Job(
+        "gather", case, "bf16", f"{block} w{warps}", tubelets._gather_kernel, values, warps, 2, accelerator, False
+    )
     block_p, block_c = 1 << (shape.pixels - 1).bit_length(), 1 << (shape.channels - 1).bit_length()
     warps = pixel_warps(block_p * block_c)
     for norm, name in enumerate(pixel_loss.NORMS):
         for dtype in ("bf16", "fp32"):
-            values = shared | {"pred": f"*{dtype}", "grad": f"*{dtype}", "drop": "*i32", "partial": "*fp32", "grad_factor": "fp32", "eps": "fp32"}
-            blocks = {"BLOCK_P": block_p, "BLOCK_C": block_c, "NORM": norm, "SAME_SCALE": True, "GRAD": True, **tubelets.kernel_constants(shape, kind)}
+            values = shared | {
+                "pred": f"*{dtype}",
+                "grad": f"*{dtype}",
+                "drop": "*i32",
+                "partial": "*fp32",
+                "grad_factor": "fp32",
+                "eps": "fp32",
+            }
+            blocks = {
+                "BLOCK_P": block_p,
+                "BLOCK_C": block_c,
+                "NORM": norm,
+                "SAME_SCALE": True,
+                "GRAD": True,
+                **tubelets.kernel_constants(shape, kind),
+            }
             label = f"{block_p}x{block_c} w{warps}"
             function = pixel_loss._loss_kernel
-            yield Job(f"pixel loss {name}", case, dtype, label, function, values | _constants(blocks), warps, 2, accelerator, False)
+            yield Job(
+                f"pixel loss {name}",
+                case,
+                dtype,
+                label,
+                function,
+                values | _constants(blocks),
+                warps,
+                2,
+                accelerator,
+                False,
+            )
 
 
 def jobs(accelerators: Iterable[str] = ACCELERATORS, keep: Callable[[Job], bool] = lambda job: True) -> Iterator[Job]:
@@ -150,13 +262,25 @@ def compile_job(job: Job) -> Resources:
         signature[name] = value
         if value.startswith("*") or name.startswith("stride"):
             attributes[(index,)] = [["tt.divisibility", 16]]  # what a launch with torch's allocations finds
-    target = GPUTarget("hip", "gfx942", 64) if job.accelerator == "gfx942" else GPUTarget("cuda", int(job.accelerator[3:]), 32)
+    target = (
+        GPUTarget("hip", "gfx942", 64)
+        if job.accelerator == "gfx942"
+        else GPUTarget("cuda", int(job.accelerator[3:]), 32)
+    )
     source = ASTSource(job.function, signature, constants, attributes)
     compiled = triton.compile(source, target=target, options={"num_warps": job.warps, "num_stages": job.stages})
     if job.accelerator == "gfx942":
         text = compiled.asm["amdgcn"]
-        number = {key: int(re.search(rf"\.{key}:\s+(\d+)", text)[1]) for key in ("vgpr_count", "vgpr_spill_count", "private_segment_fixed_size")}
-        return Resources(number["vgpr_count"], max(number["vgpr_spill_count"], number["private_segment_fixed_size"]), compiled.metadata.shared, 0)
+        number = {
+            key: int(re.search(rf"\.{key}:\s+(\d+)", text)[1])
+            for key in ("vgpr_count", "vgpr_spill_count", "private_segment_fixed_size")
+        }
+        return Resources(
+            number["vgpr_count"],
+            max(number["vgpr_spill_count"], number["private_segment_fixed_size"]),
+            compiled.metadata.shared,
+            0,
+        )
     registers, stack = _cubin_usage(compiled.asm["cubin"])
     return Resources(registers, stack, compiled.metadata.shared, compiled.asm["ptx"].count("wgmma.mma_async"))
 
@@ -166,7 +290,9 @@ def _cubin_usage(cubin: bytes) -> tuple[int, int]:
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        text = subprocess.run([tool, "--dump-resource-usage", file.name], capture_output=True, text=True, check=True).stdout
+        text = subprocess.run(
+            [tool, "--dump-resource-usage", file.name], capture_output=True, text=True, check=True
+        ).stdout
     return int(re.search(r"REG:(\d+)", text)[1]), int(re.search(r"STACK:(\d+)", text)[1])
 
 
@@ -188,17 +314,21 @@ def _name(job: Job) -> str:
 
 def table(measured: Iterable[tuple[Job, Resources]]) -> str:
     """Markdown rows in the order of ``jobs``."""
-    rows = [f"{_name(job)} {u.registers} | {u.stack} | {u.shared / 1024:.1f} | {u.wgmma or '-'} |" for job, u in measured]
+    rows = [
+        f"{_name(job)} {u.registers} | {u.stack} | {u.shared / 1024:.1f} | {u.wgmma or '-'} |" for job, u in measured
+    ]
     return "\n".join([HEADER, *rows]) + "\n"
 
 
 def _document(rows: str) -> str:
-    return (
-        "# What every kernel uses, per chip\n\n"
-        f"Triton {triton.__version__}. Written by `python -m vtp_kernels.compile_gate --write kernels/RESOURCES.md`; do not edit.\n"
-        "Registers and stack per thread (stack is spilled registers: must be 0), shared memory per block, number of wgmma instructions.\n"
-        f"Limits of shared memory: {', '.join(f'{chip} {limit // 1024} KB' for chip, limit in SHARED_LIMIT.items())}.\n\n{rows}"
-    )
+    limits = ", ".join(f"{chip} {limit // 1024} KB" for chip, limit in SHARED_LIMIT.items())
+    return f"""# What every kernel uses, per chip
+
+Triton {triton.__version__}. Written by `python -m vtp_kernels.compile_gate --write kernels/RESOURCES.md`; do not edit.
+Registers and stack per thread (stack is spilled registers: must be 0), shared memory per block, number of wgmma
+instructions. Limits of shared memory: {limits}.
+
+{rows}"""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -210,13 +340,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--check", type=Path, help="compare with the table in this file")
     options = parser.parse_args(arguments)
     if triton is None or INTERPRET:
-        parser.error("needs Triton, and TRITON_INTERPRET unset: the interpreter replaces the compiler when kernels are decorated.")
+        parser.error("needs Triton, and TRITON_INTERPRET unset: the interpreter replaces the compiler.")
     measured, wrong = [], []
     for job in jobs(options.chips.split(","), lambda job: bool(re.search(options.only, _name(job)))):
         try:
             used = compile_job(job)
         except Exception as error:  # whatever the compiler raises is the finding
-            wrong.append(f"{_name(job)} does not compile: {str(error).splitlines()[-1] if str(error) else type(error).__name__}")
+            wrong.append(
+                f"{_name(job)} does not compile: {str(error).splitlines()[-1] if str(error) else type(error).__name__}"
+            )
             continue
         measured.append((job, used))
         wrong += [f"{_name(job)} {fault}" for fault in faults(job, used)]
@@ -225,7 +357,11 @@ def main(arguments: list[str] | None = None) -> int:
         options.write.write_text(_document(table(measured)))
     if options.check:
         recorded = set(options.check.read_text().splitlines())
-        wrong += [f"not as recorded in {options.check}: {row}" for row in table(measured).splitlines()[2:] if row not in recorded]
+        wrong += [
+            f"not as recorded in {options.check}: {row}"
+            for row in table(measured).splitlines()[2:]
+            if row not in recorded
+        ]
     print("\n".join([f"{len(measured)} compiled, {len(wrong)} faults", *wrong]))
     return 1 if wrong else 0
 

@@ -1,7 +1,9 @@
 """Which implementation an operation runs: the Triton kernel or the PyTorch fallback.
 
-``backend="auto"`` takes the kernel wherever it can run and otherwise logs one reason and takes the fallback; ``"triton"`` insists and raises with the
-reason; ``"torch"`` always takes the fallback. The choice is made inside the registered operators, so ``torch.compile`` never traces it.
+``backend="auto"`` takes the kernel wherever it can run and otherwise logs one reason and takes the fallback;
+``"triton"`` insists and raises with the
+reason; ``"torch"`` always takes the fallback. The choice is made inside the registered operators, so ``torch.compile``
+never traces it.
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ from typing import Any, Literal
 
 import torch
 
+from vtp_kernels.configs import largest_head_dim
+
 try:
     import triton
     import triton.language as tl
@@ -20,28 +24,44 @@ except ImportError:  # no wheel for this platform: the fallbacks do all the work
     triton = None
     tl = None
 
-__all__ = ["BACKENDS", "INTERPRET", "Backend", "accelerator", "compute_dtype", "jit", "missing", "on_device", "tl", "triton", "use_triton"]
+__all__ = [
+    "BACKENDS",
+    "INTERPRET",
+    "Backend",
+    "accelerator",
+    "compute_dtype",
+    "jit",
+    "missing",
+    "on_device",
+    "tl",
+    "triton",
+    "use_triton",
+]
 
 Backend = Literal["auto", "triton", "torch"]
 BACKENDS = ("auto", "triton", "torch")
 logger = logging.getLogger("vtp_kernels")
 
-# Read once: `triton.jit` reads TRITON_INTERPRET when it decorates, so a later change of the variable has no effect on our kernels either.
+# Read once: `triton.jit` reads TRITON_INTERPRET when it decorates, so a later change of the variable has no effect on
+# our kernels either.
 INTERPRET = triton is not None and bool(triton.knobs.runtime.interpret)
 _logged: set[str] = set()
 
 
 def jit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """``triton.jit(**options)``, or the plain function where Triton is not installed, so that kernels can stand beside their references."""
+    """``triton.jit(**options)``, or the plain function where Triton is not installed, so that kernels can stand beside
+    their references."""
     return (lambda function: function) if triton is None else triton.jit(**options)
 
 
-def missing(device: torch.device, dtype: torch.dtype | None = None) -> str | None:
-    """Why the kernels cannot run on ``device`` with ``dtype``; None if they can."""
+def missing(device: torch.device, dtype: torch.dtype | None = None, head_dim: int = 0) -> str | None:
+    """Why the kernels cannot run on ``device`` with ``dtype`` and heads of this size; None if they can."""
     if triton is None:
         return "triton is not installed"
     if dtype == torch.float64:
         return "the kernels compute in float32, float16 or bfloat16, not in float64"
+    if dtype is not None and head_dim > largest_head_dim(dtype):
+        return f"head dimension {head_dim} in {dtype} does not fit the registers (at most {largest_head_dim(dtype)})"
     if device.type == "cpu":
         return None if INTERPRET else "the tensors are on the CPU"
     if device.type != "cuda":
@@ -51,7 +71,7 @@ def missing(device: torch.device, dtype: torch.dtype | None = None) -> str | Non
     return None
 
 
-def use_triton(backend: str, device: torch.device, dtype: torch.dtype | None = None) -> bool:
+def use_triton(backend: str, device: torch.device, dtype: torch.dtype | None = None, head_dim: int = 0) -> bool:
     """True for the kernel, False for the fallback.
 
     Raises:
@@ -62,7 +82,7 @@ def use_triton(backend: str, device: torch.device, dtype: torch.dtype | None = N
         raise ValueError(f"backend={backend!r} must be one of {', '.join(BACKENDS)}.")
     if backend == "torch":
         return False
-    reason = missing(device, dtype)
+    reason = missing(device, dtype, head_dim)
     if backend == "triton":
         if reason is not None:
             raise RuntimeError(f"backend='triton' cannot run: {reason}. Use backend='auto' for the PyTorch fallback.")
@@ -76,7 +96,8 @@ def use_triton(backend: str, device: torch.device, dtype: torch.dtype | None = N
 
 
 def compute_dtype(dtype: torch.dtype) -> Any:
-    """Type in which a kernel multiplies tensors of ``dtype``: itself on a GPU, float32 in the interpreter, whose bfloat16 arithmetic is silently wrong."""
+    """Type in which a kernel multiplies tensors of ``dtype``: itself on a GPU, float32 in the interpreter, whose
+    bfloat16 arithmetic is silently wrong."""
     if INTERPRET or dtype == torch.float32:
         return tl.float32
     return tl.float16 if dtype == torch.float16 else tl.bfloat16
@@ -92,5 +113,6 @@ def accelerator(device: torch.device) -> str:
 
 
 def on_device(tensor: torch.Tensor) -> AbstractContextManager[Any]:
-    """Makes the tensor's GPU the current one during a launch (Triton launches on the current device, whatever the pointers say)."""
+    """Makes the tensor's GPU the current one during a launch (Triton launches on the current device, whatever the
+    pointers say)."""
     return torch.cuda.device(tensor.device) if tensor.device.type == "cuda" else nullcontext()

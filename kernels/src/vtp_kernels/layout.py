@@ -1,8 +1,11 @@
 """Who may see whom in an attention call: built once per step, on the device, and shared by all layers and heads.
 
-Tokens lie padded, (B, L, H, D), or packed, (T, H, D) with the samples one after the other. Every query carries a set of segments that it may see,
-``see`` (32 bits), every key the segment that it belongs to, ``bit``; a pair is allowed if the sets meet. A padding key has no bit, wherever it stands,
-so padding in the middle of [text | video | audio] costs no dense mask. From the bits ``visits`` derives, per block of rows, which blocks of columns have
+Tokens lie padded, (B, L, H, D), or packed, (T, H, D) with the samples one after the other. Every query carries a set
+of segments that it may see,
+``see`` (32 bits), every key the segment that it belongs to, ``bit``; a pair is allowed if the sets meet. A padding key
+has no bit, wherever it stands,
+so padding in the middle of [text | video | audio] costs no dense mask. From the bits ``visits`` derives, per block of
+rows, which blocks of columns have
 to be read, and which of them need no mask.
 
 Order: layout, definition as a dense mask, block lists (kernel A0).
@@ -26,12 +29,15 @@ PAD = 255  # segment of a token that nobody sees and that sees nobody
 
 @dataclass
 class AttnLayout:
-    """Shape and mask of an attention call. Use a constructor: ``full``, ``from_lengths``, ``from_key_mask``, ``from_segments``, ``tri_modal``, ``pack``.
+    """Shape and mask of an attention call. Use a constructor: ``full``, ``from_lengths``, ``from_key_mask``,
+    ``from_segments``, ``tri_modal``, ``pack``.
 
     Attributes:
         batch: number of samples B.
-        max_q, max_k: padded: the lengths of the tensors; packed: an upper bound of the lengths. Numbers, so that a launch needs no answer of the GPU.
-        cu_q, cu_k: int32 (B + 1), where each packed sample starts; None if padded. The last entry must be the number of tokens: a static
+        max_q, max_k: padded: the lengths of the tensors; packed: an upper bound of the lengths. Numbers, so that a
+        launch needs no answer of the GPU.
+        cu_q, cu_k: int32 (B + 1), where each packed sample starts; None if padded. The last entry must be the number
+        of tokens: a static
             buffer with a free tail makes the tail a sample of its own.
         len_q, len_k: int32 (B), lengths of padded samples; None = full. Queries beyond give 0.
         see: int32, one per query, the segments that it may see; None = all.
@@ -80,7 +86,8 @@ class AttnLayout:
             lengths: (B,) number of queries per sample; of keys too unless ``lengths_k`` is given.
             lengths_k: (B,) number of keys per sample, for cross-attention.
             packed: whether the tensors are (T, H, D) or padded (B, L, H, D) with the tokens first and the padding last.
-            max_q, max_k: lengths of the padded tensors, or upper bounds for packed ones. None asks ``lengths`` (a wait for the GPU if they lie there).
+            max_q, max_k: lengths of the padded tensors, or upper bounds for packed ones. None asks ``lengths`` (a wait
+            for the GPU if they lie there).
             device: where the layout goes; None is the device of ``lengths``.
         """
         queries = torch.as_tensor(lengths, device=device).to(torch.int32)
@@ -96,7 +103,9 @@ class AttnLayout:
         return AttnLayout(len(queries), max_q, max_k, cu_q=cu_q, cu_k=cu_q if lengths_k is None else _starts(keys))
 
     @staticmethod
-    def from_key_mask(key_mask: Tensor, *, n_queries: int | None = None, query_mask: Tensor | None = None) -> AttnLayout:
+    def from_key_mask(
+        key_mask: Tensor, *, n_queries: int | None = None, query_mask: Tensor | None = None
+    ) -> AttnLayout:
         """Padded tensors with padding anywhere, as transformers' 2-D ``attention_mask``.
 
         Args:
@@ -105,7 +114,9 @@ class AttnLayout:
             query_mask: (B, Lq); queries that are False give 0 and cost less. None computes all of them, as SDPA does.
         """
         if key_mask.dim() != 2:
-            raise ValueError(f"key_mask {tuple(key_mask.shape)} must be (batch, keys). A 4-D mask has no layout: use SDPA.")
+            raise ValueError(
+                f"key_mask {tuple(key_mask.shape)} must be (batch, keys). A 4-D mask has no layout: use SDPA."
+            )
         batch, max_k = key_mask.shape
         see = None if query_mask is None else query_mask.to(torch.bool).to(torch.int32).contiguous()
         max_q = max_k if n_queries is None else n_queries
@@ -132,7 +143,9 @@ class AttnLayout:
         if segments.dim() == 2:
             return AttnLayout(segments.shape[0], segments.shape[1], keys.shape[1], see=see, bit=bit)
         if within is None or not within.packed:
-            raise ValueError("Packed segments need within=AttnLayout.from_lengths(..., packed=True) to know where samples begin.")
+            raise ValueError(
+                "Packed segments need within=AttnLayout.from_lengths(..., packed=True) to know where samples begin."
+            )
         return AttnLayout(within.batch, within.max_q, within.max_k, within.cu_q, within.cu_k, see=see, bit=bit)
 
     @staticmethod
@@ -147,8 +160,10 @@ class AttnLayout:
         """Packed samples [text | video | audio]; a modality that a sample lacks has 0 tokens.
 
         Args:
-            n_text, n_video, n_audio: tokens per sample, (B,), known to the host (the loader counts them), or one number for all.
-            rules: which modalities the queries of each may see, for example ``{"text": ["text", "video"], ...}``; None = all see all.
+            n_text, n_video, n_audio: tokens per sample, (B,), known to the host (the loader counts them), or one
+            number for all.
+            rules: which modalities the queries of each may see, for example ``{"text": ["text", "video"], ...}``; None
+            = all see all.
         """
         given = [torch.as_tensor(n, device="cpu").to(torch.int64) for n in (n_text, n_video, n_audio)]
         counts = torch.stack(torch.broadcast_tensors(*[n.reshape(-1) for n in given]), 1)  # (B, 3)
@@ -160,13 +175,18 @@ class AttnLayout:
         if unknown or len(rules) < len(names):
             raise ValueError(f"rules {dict(rules)} must have one entry for each of {names} and name no other modality.")
         segments = torch.arange(3).repeat(len(counts)).repeat_interleave(counts.flatten()).to(torch.uint8).to(device)
-        return AttnLayout.from_segments(segments, [[names.index(seen) for seen in rules[name]] for name in names], within=layout)
+        return AttnLayout.from_segments(
+            segments, [[names.index(seen) for seen in rules[name]] for name in names], within=layout
+        )
 
     @staticmethod
-    def pack(mask: Tensor, segments: Tensor | None = None, allow: Sequence[Sequence[int]] | Tensor | None = None) -> tuple[AttnLayout, Tensor]:
+    def pack(
+        mask: Tensor, segments: Tensor | None = None, allow: Sequence[Sequence[int]] | Tensor | None = None
+    ) -> tuple[AttnLayout, Tensor]:
         """Leave padding out altogether: the packed layout of the real tokens, and where they come from.
 
-        ``x.flatten(0, 1)[index]`` packs (B, L, ...) into (T, ...), ``packed.new_zeros(B * L, ...).index_copy(0, index, packed)`` undoes it.
+        ``x.flatten(0, 1)[index]`` packs (B, L, ...) into (T, ...), ``packed.new_zeros(B * L, ...).index_copy(0, index,
+        packed)`` undoes it.
         Waits for the GPU once, because the number of tokens T is a shape.
 
         Args:
@@ -198,7 +218,8 @@ class AttnLayout:
         return allowed if self.see is None else allowed & (self.see != 0)[..., :, None]
 
     def visits(self, kernel: str, head_dim: int, dtype: torch.dtype, backend: str) -> Tensor | None:
-        """Block lists of ``kernel`` (forward, dkdv, dq), int32 (B, blocks, 2 + columns), built on first use; None if lengths say everything."""
+        """Block lists of ``kernel`` (forward, dkdv, dq), int32 (B, blocks, 2 + columns), built on first use; None if
+        lengths say everything."""
         if self.see is None and self.bit is None:
             return None
         key = (kernel, head_dim, dtype, backend)
@@ -232,12 +253,16 @@ def _bits(allow: Sequence[Sequence[int]] | Tensor, device: torch.device) -> Tens
         bits = torch.tensor([sum(1 << seen for seen in set(row)) for row in allow], dtype=torch.int64)
         table = bits.to(torch.int32).to(device)  # bit 31 wraps to the sign, as wanted
     if len(table) > 32:
-        raise ValueError(f"allow has {len(table)} segments, but a set of segments is 32 bits. Merge segments that follow the same rules.")
+        raise ValueError(
+            f"allow has {len(table)} segments, but a set of segments is 32 bits. Merge segments of equal rules."
+        )
     return table
 
 
 def _see(segments: Tensor, table: Tensor) -> Tensor:
-    padded = torch.nn.functional.pad(table, (0, 256 - len(table)))  # segments without a rule, PAD among them, see nobody
+    padded = torch.nn.functional.pad(
+        table, (0, 256 - len(table))
+    )  # segments without a rule, PAD among them, see nobody
     return padded[segments.long()].contiguous()
 
 
@@ -251,8 +276,8 @@ def _bit(segments: Tensor) -> Tensor:
 def span(cu, lengths, sample, longest):
     """First token and number of tokens of a sample; the first is 0 in padded tensors."""
     if cu is not None:
-        start = tl.load(cu + sample)
-        length = tl.load(cu + sample + 1) - start
+        start = tl.load(cu + sample).to(tl.int64)  # start * stride may pass 2**31
+        length = tl.load(cu + sample + 1) - tl.load(cu + sample)
     else:
         start = 0
         length = longest if lengths is None else tl.load(lengths + sample)
@@ -274,7 +299,7 @@ def _summarise_queries(see, cu_q, len_q, at, block, sample, max_q, SIZE: tl.cons
     start, length = span(cu_q, len_q, sample, max_q)
     token = block * SIZE + tl.arange(0, SIZE)
     inside = token < length
-    first = start.to(tl.int64) if cu_q is not None else sample.to(tl.int64) * max_q
+    first = start if cu_q is not None else sample.to(tl.int64) * max_q
     sets = tl.where(inside, -1, 0) if see is None else tl.load(see + first + token, mask=inside, other=0)
     tl.store(at, _union(sets, SIZE, LOG_SIZE))
     tl.store(at + 1, _union(tl.where(inside, ~sets, 0), SIZE, LOG_SIZE))
@@ -285,7 +310,7 @@ def _summarise_keys(bit, cu_k, len_k, at, block, sample, max_k, SIZE: tl.constex
     start, length = span(cu_k, len_k, sample, max_k)
     token = block * SIZE + tl.arange(0, SIZE)
     inside = token < length
-    first = start.to(tl.int64) if cu_k is not None else sample.to(tl.int64) * max_k
+    first = start if cu_k is not None else sample.to(tl.int64) * max_k
     sets = tl.where(inside, -1, 0) if bit is None else tl.load(bit + first + token, mask=inside, other=0)
     tl.store(at, _union(sets, SIZE, LOG_SIZE))
     tl.store(at + 1, tl.min(tl.where(sets == 0, -1, 0), 0))
@@ -296,7 +321,8 @@ def _summary_kernel(
     see, bit, cu_q, cu_k, len_q, len_k, summary, max_q, max_k, n_query_blocks,
     QUERIES: tl.constexpr, KEYS: tl.constexpr, LOG_QUERIES: tl.constexpr, LOG_KEYS: tl.constexpr,
 ):  # fmt: skip
-    """A0, part 1: two sets per block. Queries: segments that some, and that not all, may see. Keys: segments present, and -1 if there is padding.
+    """A0, part 1: two sets per block. Queries: segments that some, and that not all, may see. Keys: segments present,
+    and -1 if there is padding.
     Queries past the end count for nothing, keys past the end are padding."""
     block = tl.program_id(0)
     sample = tl.program_id(1)
@@ -309,7 +335,8 @@ def _summary_kernel(
 
 @jit()
 def _visits_kernel(summary, out, n_query_blocks, n_blocks, n_columns, CHUNK: tl.constexpr, KEYS_ARE_ROWS: tl.constexpr):
-    """A0, part 2: for one block of rows, the blocks of columns without a mask (from the left) and with one (from the right)."""
+    """A0, part 2: for one block of rows, the blocks of columns without a mask (from the left) and with one (from the
+    right)."""
     block = tl.program_id(0)
     sample = tl.program_id(1)
     summary += sample.to(tl.int64) * n_blocks * 2
@@ -326,10 +353,11 @@ def _visits_kernel(summary, out, n_query_blocks, n_blocks, n_columns, CHUNK: tl.
         some = tl.load(columns + column * 2, mask=inside, other=0)
         other = tl.load(columns + column * 2 + 1, mask=inside, other=0)
         seen = (own_some & some) != 0
-        if KEYS_ARE_ROWS:  # no mask: every query sees all segments present among the keys, and no key is padding
-            every = ((own_some & other) == 0) & (own_other == 0)
-        else:
-            every = ((some & own_other) == 0) & (other == 0)
+        # no mask: every query sees all segments present among the keys, and no key is padding
+        keys = own_some if KEYS_ARE_ROWS else some
+        hidden = other if KEYS_ARE_ROWS else own_other
+        padding = own_other if KEYS_ARE_ROWS else other
+        every = ((keys & hidden) == 0) & (padding == 0)
         free = (seen & every).to(tl.int32)
         masked = seen.to(tl.int32) - free
         tl.store(out + 2 + n_free + tl.cumsum(free, 0) - 1, column, mask=free != 0)
@@ -343,7 +371,9 @@ def _visits_kernel(summary, out, n_query_blocks, n_blocks, n_columns, CHUNK: tl.
 VISIT_CHUNK = 128  # blocks that one iteration looks at
 
 
-def _visits_shape(batch: int, max_q: int, max_k: int, rows: int, cols: int, keys_are_rows: bool) -> tuple[int, int, int]:
+def _visits_shape(
+    batch: int, max_q: int, max_k: int, rows: int, cols: int, keys_are_rows: bool
+) -> tuple[int, int, int]:
     n_rows, n_columns = (max_k, max_q) if keys_are_rows else (max_q, max_k)
     return batch, -(-n_rows // rows), 2 + -(-n_columns // cols)
 
@@ -364,10 +394,11 @@ def _block_visits(
     dtype: torch.dtype,
     backend: str,
 ) -> Tensor:
-    """Lists for the kernels, int32 (B, blocks, 2 + columns): counts of unmasked and masked blocks, then their numbers. Empty on the fallback."""
+    """Lists for the kernels, int32 (B, blocks, 2 + columns): counts of unmasked and masked blocks, then their numbers.
+    Empty on the fallback."""
     given = see if see is not None else bit
     assert given is not None  # `visits` asks for no list without sets
-    if not use_triton(backend, given.device, dtype):
+    if not use_triton(backend, given.device, dtype, head_dim):
         return torch.empty(0, dtype=torch.int32, device=given.device)
     config = attention_config(kernel, accelerator(given.device), dtype, head_dim, max(max_q, max_k))
     keys_are_rows = kernel == "dkdv"
@@ -381,10 +412,18 @@ def _block_visits(
         with on_device(given):
             _summary_kernel[(n_blocks, batch)](
                 see, bit, cu_q, cu_k, len_q, len_k, summary, max_q, max_k, n_query_blocks,
-                QUERIES=queries, KEYS=keys, LOG_QUERIES=queries.bit_length() - 1, LOG_KEYS=keys.bit_length() - 1, num_warps=1,
+                QUERIES=queries, KEYS=keys, LOG_QUERIES=queries.bit_length() - 1, LOG_KEYS=keys.bit_length() - 1,
+                num_warps=1,
             )  # fmt: skip
             _visits_kernel[(shape[1], batch)](
-                summary, out, n_query_blocks, n_blocks, n_columns, CHUNK=VISIT_CHUNK, KEYS_ARE_ROWS=keys_are_rows, num_warps=1
+                summary,
+                out,
+                n_query_blocks,
+                n_blocks,
+                n_columns,
+                CHUNK=VISIT_CHUNK,
+                KEYS_ARE_ROWS=keys_are_rows,
+                num_warps=1,
             )
     return out
 
@@ -395,7 +434,9 @@ _block_visits.register_kernel("cpu")(_block_visits._init_fn)
 @_block_visits.register_fake
 def _(see, bit, cu_q, cu_k, len_q, len_k, batch, max_q, max_k, kernel, head_dim, dtype, backend):
     given = see if see is not None else bit
-    if not use_triton(backend, given.device, dtype):
+    if not use_triton(backend, given.device, dtype, head_dim):
         return given.new_empty(0, dtype=torch.int32)
     config = attention_config(kernel, accelerator(given.device), dtype, head_dim, max(max_q, max_k))
-    return given.new_empty(_visits_shape(batch, max_q, max_k, config.rows, config.cols, kernel == "dkdv"), dtype=torch.int32)
+    return given.new_empty(
+        _visits_shape(batch, max_q, max_k, config.rows, config.cols, kernel == "dkdv"), dtype=torch.int32
+    )

@@ -1,13 +1,18 @@
-"""Random masks as lists of kept and dropped positions, drawn on the device from a counter: no host sync, nothing to ship, repeatable everywhere.
+"""Random masks as lists of kept and dropped positions, drawn on the device from a counter: no host sync, nothing to
+ship, repeatable everywhere.
 
     keep  int32 (B, K)      positions that stay visible, ascending
     drop  int32 (B, n - K)  the others, ascending
 
-Position p of sample b gets the first word of Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011) with the counter
-(p, first + b, step, step >> 32) and the key ``seed``; the K positions with the smallest words are kept, the earlier one if words are equal. So a mask
-depends on the seed, the step and the sample's place in the global batch alone: CPU, interpreter and GPU give the same bits for any number of workers.
+Position p of sample b gets the first word of Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2,
+3", SC 2011) with the counter
+(p, first + b, step, step >> 32) and the key ``seed``; the K positions with the smallest words are kept, the earlier
+one if words are equal. So a mask
+depends on the seed, the step and the sample's place in the global batch alone: CPU, interpreter and GPU give the same
+bits for any number of workers.
 
-The positions mean what the caller says: the H' * W' places of a tube mask (``kind="tube"``), all T' * H' * W' tokens of a plain random mask
+The positions mean what the caller says: the H' * W' places of a tube mask (``kind="tube"``), all T' * H' * W' tokens
+of a plain random mask
 (``"token"``), or the T' frames of a frame mask (``"frame"``). ``grid_index`` turns them into token numbers.
 """
 
@@ -33,13 +38,18 @@ def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], seed: int) -> tuple[T
     c0, c1, c2, c3 = counter
     k0, k1 = seed & _WORD, seed >> 32 & _WORD
     for _ in range(10):
-        left, right = c0 * 0xD2511F53, c2 * 0xCD9E8D57  # 64-bit products; the sign is the 64th bit, and the mask below drops its copies
+        left, right = (
+            c0 * 0xD2511F53,
+            c2 * 0xCD9E8D57,
+        )  # 64-bit products; the sign is the 64th bit, and the mask below drops its copies
         c0, c1, c2, c3 = (right >> 32 & _WORD) ^ c1 ^ k0, right & _WORD, (left >> 32 & _WORD) ^ c3 ^ k1, left & _WORD
         k0, k1 = k0 + 0x9E3779B9 & _WORD, k1 + 0xBB67AE85 & _WORD
     return c0, c1, c2, c3
 
 
-def tube_keep_ids_reference(batch: int, n_space: int, n_keep: int, *, seed: int, step: Tensor, first: int) -> tuple[Tensor, Tensor]:
+def tube_keep_ids_reference(
+    batch: int, n_space: int, n_keep: int, *, seed: int, step: Tensor, first: int
+) -> tuple[Tensor, Tensor]:
     """The definition, and the fallback: sort the words."""
     lane = torch.arange(n_space, device=step.device)
     row = torch.arange(first, first + batch, device=step.device)
@@ -51,13 +61,16 @@ def tube_keep_ids_reference(batch: int, n_space: int, n_keep: int, *, seed: int,
 
 @jit(do_not_specialize=["seed", "first"])
 def _keep_kernel(step, keep, drop, seed, first, n_space, n_keep, BLOCK: tl.constexpr):
-    """T1: one sample per program. Radix select of the n_keep smallest words, bit by bit from the top, then a prefix sum to write them in order."""
+    """T1: one sample per program. Radix select of the n_keep smallest words, bit by bit from the top, then a prefix
+    sum to write them in order."""
     sample = tl.program_id(0)
     lane = tl.arange(0, BLOCK)
     valid = lane < n_space
     zero = lane * 0
     now = tl.load(step)
-    word, _, _, _ = tl.philox(seed, lane, zero + (first + sample), zero + (now & 0xFFFFFFFF).to(tl.uint32), zero + (now >> 32).to(tl.uint32))
+    word, _, _, _ = tl.philox(
+        seed, lane, zero + (first + sample), zero + (now & 0xFFFFFFFF).to(tl.uint32), zero + (now >> 32).to(tl.uint32)
+    )
     alive = valid.to(tl.int32)  # words that agree with the threshold in all bits so far
     below = zero
     missing = n_keep
@@ -75,14 +88,18 @@ def _keep_kernel(step, keep, drop, seed, first, n_space, n_keep, BLOCK: tl.const
 
 
 @torch.library.custom_op("vtp_kernels::tube_keep_ids", mutates_args=(), device_types="cuda")
-def _tube_keep_ids(step: Tensor, batch: int, n_space: int, n_keep: int, seed: int, first: int, backend: str) -> tuple[Tensor, Tensor]:
+def _tube_keep_ids(
+    step: Tensor, batch: int, n_space: int, n_keep: int, seed: int, first: int, backend: str
+) -> tuple[Tensor, Tensor]:
     if n_space > LARGEST or not use_triton(backend, step.device):
         return tube_keep_ids_reference(batch, n_space, n_keep, seed=seed, step=step, first=first)
     keep, drop = _empty_ids(step, batch, n_space, n_keep)
     if batch and n_space:
         block = max(16, 1 << (n_space - 1).bit_length())
         with on_device(step):
-            _keep_kernel[(batch,)](step, keep, drop, seed, first, n_space, n_keep, BLOCK=block, num_warps=_keep_warps(block))
+            _keep_kernel[(batch,)](
+                step, keep, drop, seed, first, n_space, n_keep, BLOCK=block, num_warps=_keep_warps(block)
+            )
     return keep, drop
 
 
@@ -138,7 +155,8 @@ def tube_keep_ids(
 
 
 def grid_index(ids: Tensor, grid: tuple[int, int, int], kind: MaskKind = "tube") -> Tensor:
-    """Token numbers int64 (B, N), T' slowest, of positions (B, K) in a grid (T', H', W'); N is K * T' for tubes, K for tokens, K * H' * W' for frames."""
+    """Token numbers int64 (B, N), T' slowest, of positions (B, K) in a grid (T', H', W'); N is K * T' for tubes, K for
+    tokens, K * H' * W' for frames."""
     time, space = grid[0], grid[1] * grid[2]
     ids = ids.to(torch.int64)
     if kind == "tube":

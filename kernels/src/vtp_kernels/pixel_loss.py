@@ -1,7 +1,9 @@
-"""Loss of a masked autoencoder against the hidden pixels, read from the decoder's bytes: no normalised copy of the video, no boolean indexing, and
+"""Loss of a masked autoencoder against the hidden pixels, read from the decoder's bytes: no normalised copy of the
+video, no boolean indexing, and
 the gradient is written in the same pass.
 
-    pred    (B, N, P * C)      N hidden tokens, P = p0 * p1 * p2 pixels, channels fastest: the order of VideoMAE's decoder
+    pred    (B, N, P * C)      N hidden tokens, P = p0 * p1 * p2 pixels, channels fastest: the order of VideoMAE's
+    decoder
     target  z                  per token, from x = (pixel / 255 - mean) / std:
         channel   z = (x - mean_P(x)) / (std_P(x) + 1e-6)          each channel by itself (VideoMAE, arXiv:2203.12602)
         patch     z = (x - mean(x)) / sqrt(var(x) + 1e-6)          all values together (MAE, arXiv:2111.06377)
@@ -43,7 +45,14 @@ EPS = 1e-6
 
 
 def masked_pixel_loss_reference(
-    pred: Tensor, video: Tensor, drop: Tensor, tubelet: Sequence[int], norm: Norm, mean: Sequence[float], std: Sequence[float], kind: MaskKind
+    pred: Tensor,
+    video: Tensor,
+    drop: Tensor,
+    tubelet: Sequence[int],
+    norm: Norm,
+    mean: Sequence[float],
+    std: Sequence[float],
+    kind: MaskKind,
 ) -> Tensor:
     """What the kernel must equal: the target spelt out, in at least float32."""
     shape = geometry(video, tubelet, kind, mean, std)
@@ -61,8 +70,10 @@ def masked_pixel_loss_reference(
 def _loss_kernel(
     pred, video, drop, partial, grad, n_drop, n_rows, grad_factor, eps,
     stride_pb, stride_pn, stride_b, stride_t, stride_h, stride_w, stride_c, f0, f1, f2, f3, s0, s1, s2, s3,
-    TIME: tl.constexpr, HEIGHT: tl.constexpr, WIDTH: tl.constexpr, P0: tl.constexpr, P1: tl.constexpr, P2: tl.constexpr, C: tl.constexpr,
-    BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, KIND: tl.constexpr, NORM: tl.constexpr, SAME_SCALE: tl.constexpr, GRAD: tl.constexpr,
+    TIME: tl.constexpr, HEIGHT: tl.constexpr, WIDTH: tl.constexpr, P0: tl.constexpr, P1: tl.constexpr,
+    P2: tl.constexpr, C: tl.constexpr,
+    BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, KIND: tl.constexpr, NORM: tl.constexpr, SAME_SCALE: tl.constexpr,
+    GRAD: tl.constexpr,
 ):  # fmt: skip
     """T3: one hidden token per program: target, squared error, and error * grad_factor."""
     row = tl.program_id(0)
@@ -72,8 +83,26 @@ def _loss_kernel(
     pixel = tl.arange(0, BLOCK_P)[:, None]
     channel = tl.arange(0, BLOCK_C)[None, :]
     inside = (pixel < n_pixels) & (channel < C)
-    x = token_pixels(video, sample, time, height, width, pixel, channel, inside, stride_b, stride_t, stride_h, stride_w, stride_c, P0, P1, P2)
-    # Bytes are normalised as they are, where sums are exact: rescaled first, a token of one colour would get the rounding error of its mean, times 1e6.
+    x = token_pixels(
+        video,
+        sample,
+        time,
+        height,
+        width,
+        pixel,
+        channel,
+        inside,
+        stride_b,
+        stride_t,
+        stride_h,
+        stride_w,
+        stride_c,
+        P0,
+        P1,
+        P2,
+    )
+    # Bytes are normalised as they are, where sums are exact: rescaled first, a token of one colour would get the
+    # rounding error of its mean, times 1e6.
     factor = per_channel(channel, f0, f1, f2, f3)
     if NORM == 1:
         x = tl.where(inside, x - (tl.sum(x, 0) / n_pixels)[None, :], 0.0)  # lanes beyond the token must stay 0
@@ -90,7 +119,10 @@ def _loss_kernel(
     else:
         x = x * factor - per_channel(channel, s0, s1, s2, s3)
     at = pixel * C + channel
-    error = tl.load(pred + sample * stride_pb + row.to(tl.int64) * stride_pn + at, mask=inside, other=0.0).to(tl.float32) - x
+    error = (
+        tl.load(pred + sample * stride_pb + row.to(tl.int64) * stride_pn + at, mask=inside, other=0.0).to(tl.float32)
+        - x
+    )
     error = tl.where(inside, error, 0.0)
     tl.store(partial + sample * n_rows + row, tl.sum(tl.sum(error * error, 0), 0))
     if GRAD:
@@ -100,7 +132,8 @@ def _loss_kernel(
 
 @jit()
 def _scale_kernel(x, factor, n, BLOCK: tl.constexpr):
-    """x *= factor, in place; nothing is read or written when the factor is 1, the usual case, and the host need not know."""
+    """x *= factor, in place; nothing is read or written when the factor is 1, the usual case, and the host need not
+    know."""
     value = tl.load(factor)
     if value != 1.0:
         at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
@@ -117,12 +150,21 @@ def _same_scale(factor: Sequence[float], shift: Sequence[float]) -> bool:
 
 
 def _stored_factor(pred: Tensor) -> float:
-    """What the forward pass multiplies the error with. float16 keeps the bare error: 2 / numel is below its smallest number."""
+    """What the forward pass multiplies the error with. float16 keeps the bare error: 2 / numel is below its smallest
+    number."""
     return 1.0 if pred.dtype == torch.float16 else 2.0 / max(pred.numel(), 1)
 
 
 def _launch(
-    pred: Tensor, video: Tensor, drop: Tensor, shape: Geometry, norm: str, mean: list[float], std: list[float], kind: str, want_grad: bool
+    pred: Tensor,
+    video: Tensor,
+    drop: Tensor,
+    shape: Geometry,
+    norm: str,
+    mean: list[float],
+    std: list[float],
+    kind: str,
+    want_grad: bool,
 ) -> tuple[Tensor, Tensor]:
     batch, n_rows, _ = pred.shape
     partial = torch.empty(batch, n_rows, dtype=torch.float32, device=pred.device)
@@ -132,15 +174,25 @@ def _launch(
     if pred.numel():
         with on_device(pred):
             _loss_kernel[(n_rows, batch)](
-                pred, video, drop, partial, grad, drop.shape[1], n_rows, _stored_factor(pred), EPS, *pred.stride()[:2], *video.stride(),
-                *padded(factor), *padded(shift), BLOCK_P=block_p, BLOCK_C=block_c, NORM=NORMS.index(norm), SAME_SCALE=_same_scale(factor, shift), GRAD=want_grad,
+                pred, video, drop, partial, grad, drop.shape[1], n_rows, _stored_factor(pred), EPS, *pred.stride()[:2],
+                *video.stride(),
+                *padded(factor), *padded(shift), BLOCK_P=block_p, BLOCK_C=block_c, NORM=NORMS.index(norm),
+                SAME_SCALE=_same_scale(factor, shift), GRAD=want_grad,
                 **kernel_constants(shape, kind), num_warps=pixel_warps(block_p * block_c),
             )  # fmt: skip
     return partial.sum() / max(pred.numel(), 1), grad
 
 
 def _fallback(
-    pred: Tensor, video: Tensor, drop: Tensor, shape: Geometry, norm: str, mean: list[float], std: list[float], kind: MaskKind, want_grad: bool
+    pred: Tensor,
+    video: Tensor,
+    drop: Tensor,
+    shape: Geometry,
+    norm: str,
+    mean: list[float],
+    std: list[float],
+    kind: MaskKind,
+    want_grad: bool,
 ) -> tuple[Tensor, Tensor]:
     """Gather the bytes first, then work in place on one float copy of the hidden tokens."""
     wide = torch.promote_types(pred.dtype, torch.float32)
@@ -157,7 +209,11 @@ def _fallback(
         unit = unit if norm == "channel" else unit[0]
         deviation = variance.sqrt().mul(unit).add_(EPS) if norm == "channel" else (variance * unit**2).add_(EPS).sqrt_()
         x.sub_(centre).mul_(unit / deviation)
-    error = torch.sub(pred, x.flatten(2), out=x.view(pred.shape)) if pred.dtype == wide else x.view(pred.shape).neg_().add_(pred)
+    error = (
+        torch.sub(pred, x.flatten(2), out=x.view(pred.shape))
+        if pred.dtype == wide
+        else x.view(pred.shape).neg_().add_(pred)
+    )
     flat = error.flatten()
     loss = (torch.dot(flat, flat) / max(pred.numel(), 1)).to(wide)
     grad = error.mul_(_stored_factor(pred)).to(pred.dtype) if want_grad else _empty_grad(pred, False)
@@ -183,7 +239,9 @@ def _pixel_loss(
 ) -> tuple[Tensor, Tensor]:
     """Loss, and the stored gradient (empty if not wanted)."""
     shape = geometry(video, tubelet, kind, mean, std)
-    if shape.channels > MAX_CHANNELS or not use_triton(backend, pred.device, torch.promote_types(pred.dtype, video.dtype)):
+    if shape.channels > MAX_CHANNELS or not use_triton(
+        backend, pred.device, torch.promote_types(pred.dtype, video.dtype)
+    ):
         return _fallback(pred, video, drop, shape, norm, mean, std, kind, want_grad)
     return _launch(pred, video, drop, shape, norm, mean, std, kind, want_grad)
 
@@ -216,7 +274,8 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tens
 
 
 def _backward(ctx: Any, grad_loss: Tensor, _: Tensor | None) -> tuple[Any, ...]:
-    """The first call hands over the buffer that the forward pass wrote; a second one (``retain_graph=True``) writes a new one, because the first
+    """The first call hands over the buffer that the forward pass wrote; a second one (``retain_graph=True``) writes a
+    new one, because the first
     now belongs to the caller."""
     pred = ctx.saved_tensors[0]
     backend = ctx.rest[-1]
@@ -226,7 +285,9 @@ def _backward(ctx: Any, grad_loss: Tensor, _: Tensor | None) -> tuple[Any, ...]:
     wanted = 2.0 / max(pred.numel(), 1)
     stored = _stored_factor(pred)
     factor = grad_loss if wanted == stored else grad_loss * (wanted / stored)
-    if type(buffer) is not Tensor:  # traced: the compiler takes no writes to saved tensors, and fuses the product with what follows
+    if (
+        type(buffer) is not Tensor
+    ):  # traced: the compiler takes no writes to saved tensors, and fuses the product with what follows
         return (buffer * factor, *[None] * 9)
     _scale(buffer, factor, backend)
     return (buffer, *[None] * 9)
@@ -271,7 +332,9 @@ def masked_pixel_loss(
     if pred.shape != want:
         raise ValueError(f"pred {tuple(pred.shape)} must be {want}: samples, hidden tokens, values per token.")
     if shape.pixels * (channels if norm == "patch" else 1) < 2 and norm != "none":
-        raise ValueError(f"norm={norm!r} divides by a standard deviation, but tubelet {tuple(tubelet)} has a single value.")
+        raise ValueError(
+            f"norm={norm!r} divides by a standard deviation, but tubelet {tuple(tubelet)} has a single value."
+        )
     if norm not in NORMS:
         raise ValueError(f"norm={norm!r} must be one of {', '.join(NORMS)}.")
     pred = pred if pred.stride(-1) == 1 else pred.contiguous()
@@ -290,6 +353,9 @@ def masked_patch_loss(
     std: float = 1.0,
     backend: Backend = "auto",
 ) -> Tensor:
-    """The same loss against the hidden patches of a spectrogram (B, F, M); pred (B, n, p1 * p2), ``drop`` (B, n) counts patches, F' slowest."""
+    """The same loss against the hidden patches of a spectrogram (B, F, M); pred (B, n, p1 * p2), ``drop`` (B, n)
+    counts patches, F' slowest."""
     video = spectrogram[:, None, :, :, None]
-    return masked_pixel_loss(pred, video, drop, (1, *patch), norm=norm, mean=[mean], std=[std], kind="token", backend=backend)
+    return masked_pixel_loss(
+        pred, video, drop, (1, *patch), norm=norm, mean=[mean], std=[std], kind="token", backend=backend
+    )

@@ -1,8 +1,10 @@
-"""Read only the visible tubelets of raw frames, normalise them and lay them out for the patch embedding: a masked autoencoder keeps 10 % of the
+"""Read only the visible tubelets of raw frames, normalise them and lay them out for the patch embedding: a masked
+autoencoder keeps 10 % of the
 pixels, so 90 % need not be converted, permuted or multiplied.
 
     video  (B, T, H, W, C) uint8 as the decoder gives it, or float
-    out    (B, N, C * p0 * p1 * p2) in the order of ``Conv3d.weight.flatten(1)``: ``functional.linear(out, weight.flatten(1), bias)`` embeds the tokens
+    out    (B, N, C * p0 * p1 * p2) in the order of ``Conv3d.weight.flatten(1)``: ``functional.linear(out,
+    weight.flatten(1), bias)`` embeds the tokens
 
 Order: geometry shared with the loss, definition, kernel T2, fallback, registration, public functions.
 """
@@ -45,12 +47,20 @@ class Geometry(NamedTuple):
 
 def geometry(video: Tensor, tubelet: Sequence[int], kind: str, mean: Sequence[float], std: Sequence[float]) -> Geometry:
     """Check shapes once for all."""
-    if video.dim() != 5 or len(tubelet) != 3 or any(size % p for size, p in zip(video.shape[1:4], tubelet, strict=True)):
-        raise ValueError(f"video {tuple(video.shape)} must be (B, T, H, W, C) with T, H, W multiples of the tubelet {tuple(tubelet)}.")
+    if (
+        video.dim() != 5
+        or len(tubelet) != 3
+        or any(size % p for size, p in zip(video.shape[1:4], tubelet, strict=True))
+    ):
+        raise ValueError(
+            f"video {tuple(video.shape)} must be (B, T, H, W, C), T, H, W multiples of the tubelet {tuple(tubelet)}."
+        )
     if kind not in KINDS:
         raise ValueError(f"kind={kind!r} must be one of {', '.join(KINDS)}.")
     if len(mean) != video.shape[4] or len(std) != video.shape[4]:
-        raise ValueError(f"mean {tuple(mean)} and std {tuple(std)} must have one number for each of the {video.shape[4]} channels.")
+        raise ValueError(
+            f"mean {tuple(mean)} and std {tuple(std)} must have one number for each of the {video.shape[4]} channels."
+        )
     time, height, width = (size // p for size, p in zip(video.shape[1:4], tubelet, strict=True))
     return Geometry((time, height, width), (tubelet[0], tubelet[1], tubelet[2]), video.shape[4])
 
@@ -72,7 +82,13 @@ def take_tokens(video: Tensor, ids: Tensor, shape: Geometry, kind: MaskKind) -> 
 
 
 def gather_tubelets_reference(
-    video: Tensor, keep: Tensor, tubelet: Sequence[int], mean: Sequence[float], std: Sequence[float], dtype: torch.dtype, kind: MaskKind
+    video: Tensor,
+    keep: Tensor,
+    tubelet: Sequence[int],
+    mean: Sequence[float],
+    std: Sequence[float],
+    dtype: torch.dtype,
+    kind: MaskKind,
 ) -> Tensor:
     """What the kernel must equal: normalise all pixels, cut all tokens, select."""
     shape = geometry(video, tubelet, kind, mean, std)
@@ -87,7 +103,9 @@ def gather_tubelets_reference(
 
 
 @jit()
-def token_origin(ids, sample, row, n_ids, TIME: tl.constexpr, HEIGHT: tl.constexpr, WIDTH: tl.constexpr, KIND: tl.constexpr):
+def token_origin(
+    ids, sample, row, n_ids, TIME: tl.constexpr, HEIGHT: tl.constexpr, WIDTH: tl.constexpr, KIND: tl.constexpr
+):
     """(t, h, w) in the grid of the row-th token; KIND 0 tube, 1 token, 2 frame."""
     if KIND == 0:
         time = row // n_ids
@@ -118,14 +136,20 @@ def token_pixels(
     h = height * P1 + pixel // P2 % P1
     w = width * P2 + pixel % P2
     base = video + sample * stride_b
-    at = t.to(tl.int64) * stride_t + h.to(tl.int64) * stride_h + w.to(tl.int64) * stride_w + channel.to(tl.int64) * stride_c
+    at = (
+        t.to(tl.int64) * stride_t
+        + h.to(tl.int64) * stride_h
+        + w.to(tl.int64) * stride_w
+        + channel.to(tl.int64) * stride_c
+    )
     return tl.load(base + at, mask=inside, other=0).to(tl.float32)
 
 
 @jit()
 def _gather_kernel(
     video, keep, out, n_keep, n_rows, stride_b, stride_t, stride_h, stride_w, stride_c, f0, f1, f2, f3, s0, s1, s2, s3,
-    TIME: tl.constexpr, HEIGHT: tl.constexpr, WIDTH: tl.constexpr, P0: tl.constexpr, P1: tl.constexpr, P2: tl.constexpr, C: tl.constexpr,
+    TIME: tl.constexpr, HEIGHT: tl.constexpr, WIDTH: tl.constexpr, P0: tl.constexpr, P1: tl.constexpr,
+    P2: tl.constexpr, C: tl.constexpr,
     BLOCK: tl.constexpr, KIND: tl.constexpr,
 ):  # fmt: skip
     """T2: one token per program, lanes in the order of the output."""
@@ -137,7 +161,22 @@ def _gather_kernel(
     inside = lane < C * pixels
     channel = lane // pixels
     x = token_pixels(
-        video, sample, time, height, width, lane % pixels, channel, inside, stride_b, stride_t, stride_h, stride_w, stride_c, P0, P1, P2
+        video,
+        sample,
+        time,
+        height,
+        width,
+        lane % pixels,
+        channel,
+        inside,
+        stride_b,
+        stride_t,
+        stride_h,
+        stride_w,
+        stride_c,
+        P0,
+        P1,
+        P2,
     )
     x = x * per_channel(channel, f0, f1, f2, f3) - per_channel(channel, s0, s1, s2, s3)
     at = (sample * n_rows + row) * (C * pixels) + lane
@@ -157,7 +196,14 @@ def padded(numbers: Sequence[float]) -> list[float]:
 
 @torch.library.custom_op("vtp_kernels::gather_tubelets", mutates_args=(), device_types="cuda")
 def _gather_tubelets(
-    video: Tensor, keep: Tensor, tubelet: list[int], mean: list[float], std: list[float], dtype: torch.dtype, kind: str, backend: str
+    video: Tensor,
+    keep: Tensor,
+    tubelet: list[int],
+    mean: list[float],
+    std: list[float],
+    dtype: torch.dtype,
+    kind: str,
+    backend: str,
 ) -> Tensor:
     shape = geometry(video, tubelet, kind, mean, std)
     factor, shift = affine(video, mean, std)
@@ -175,13 +221,21 @@ def _gather_tubelets(
 
 
 def _fallback(
-    video: Tensor, keep: Tensor, shape: Geometry, factor: Sequence[float], shift: Sequence[float], dtype: torch.dtype, kind: MaskKind
+    video: Tensor,
+    keep: Tensor,
+    shape: Geometry,
+    factor: Sequence[float],
+    shift: Sequence[float],
+    dtype: torch.dtype,
+    kind: MaskKind,
 ) -> Tensor:
     stored = take_tokens(video, keep, shape, kind).permute(0, 1, 5, 2, 3, 4)  # (B, N, C, p0, p1, p2)
     wide = torch.promote_types(torch.float32, torch.promote_types(video.dtype, dtype))
     per_channel_shape = (-1, 1, 1, 1)
     pixels = stored.to(wide, memory_format=torch.contiguous_format)
-    pixels.mul_(pixels.new_tensor(factor).view(per_channel_shape)).sub_(pixels.new_tensor(shift).view(per_channel_shape))
+    pixels.mul_(pixels.new_tensor(factor).view(per_channel_shape)).sub_(
+        pixels.new_tensor(shift).view(per_channel_shape)
+    )
     return pixels.flatten(2).to(dtype)
 
 
@@ -247,7 +301,8 @@ def gather_tubelets(
         video: uint8 (B, T, H, W, C), or float in its own units; any strides.
         keep: int32 (B, K) from ``tube_keep_ids``.
         tubelet: (p0, p1, p2), frames and pixels per token; T, H and W are multiples.
-        mean, std: per channel, of values in [0, 1] for uint8 (bytes are divided by 255) and in the source's units for float.
+        mean, std: per channel, of values in [0, 1] for uint8 (bytes are divided by 255) and in the source's units for
+        float.
         dtype: of the result.
         kind: what ``keep`` counts: ``tube`` places, ``token`` positions or ``frame`` numbers.
         backend: ``auto``, ``triton`` or ``torch``.
@@ -268,9 +323,11 @@ def gather_patches(
     *,
     backend: Backend = "auto",
 ) -> Tensor:
-    """Normalised values of the visible patches of a spectrogram (B, F, M): (B, K, p1 * p2), in the order of ``Conv2d.weight`` with one channel.
+    """Normalised values of the visible patches of a spectrogram (B, F, M): (B, K, p1 * p2), in the order of
+    ``Conv2d.weight`` with one channel.
 
-    ``keep`` (B, K) counts patches, F' * M' of them with F' slowest; whole time steps are ``keep`` of frames repeated over M'.
+    ``keep`` (B, K) counts patches, F' * M' of them with F' slowest; whole time steps are ``keep`` of frames repeated
+    over M'.
     """
     video = spectrogram[:, None, :, :, None]
     return _gather_tubelets(video, keep, [1, *patch], [mean], [std], dtype, "token", backend)
