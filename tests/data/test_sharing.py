@@ -144,3 +144,21 @@ def test_the_encoder_runs_once_per_clip_and_gives_the_same_as_one_row_each():
     full = model(batch, run=lambda ctx: {"x": ctx.inputs("video")["video"], "y": ctx.pooled("video")})
     assert Encoder.rows == 10 and len(full["x"]) == 10
     torch.testing.assert_close(full["y"], shared)
+
+
+def test_a_silent_clip_whose_picture_is_withheld_is_not_a_bad_file(tmp_path):
+    """Scoring without the picture must not spoil the file for what comes after."""
+    from vtp.media import VideoError
+
+    class Silent(CountingReader):
+        def read(self, ref, *, times=None, size=None, audio=None, video=True):
+            if not video:
+                raise VideoError("no audio stream", "no_audio")
+            return super().read(ref, times=times)
+
+    ledger = BadSampleLedger(tmp_path / "bad_samples.jsonl")
+    specs = {"video": VIDEO, "audio": AUDIO, "text": TEXT}
+    blind = Pipeline(specs, train=False, reader=Silent(), drop=("video",)).with_ledger(ledger)
+    example = blind(table()[0], 0, 0)
+    assert example.frames is None and example.waveform is None and example.token_ids
+    assert example.missing == {"audio": "no audio stream"} and ledger.find(table()[0].video) is None

@@ -61,9 +61,7 @@ class Concat(nn.Module):
         numbers = [number if number is not None else default for number, default in given]
         self.depth, self.width, n_heads = (int(number) for number in numbers[:3])
         self.cls = nn.Parameter(torch.randn(1, 1, self.width) * 0.02)
-        self.proj = nn.ModuleDict(
-            {m: nn.Sequential(nn.Linear(_width(context, m), self.width), nn.LayerNorm(self.width)) for m in modalities}
-        )
+        self.proj = nn.ModuleDict({m: _projection(_width(context, m), self.width) for m in modalities})
         self.modality = nn.ParameterDict({m: nn.Parameter(torch.randn(self.width) * 0.5) for m in modalities})
         self.transformer = Transformer(self.width, self.depth, n_heads, numbers[3], dropout)
 
@@ -91,6 +89,13 @@ class Concat(nn.Module):
     def gradient_checkpointing_enable(self) -> None:
         """Recompute the blocks in the backward pass."""
         self.transformer.checkpointing = True
+
+
+def _projection(width: int, fusion_width: int) -> nn.Module:
+    """To the fusion width. Features that have it pass as they are: projected, they are learnt from much later."""
+    if width == fusion_width:
+        return nn.Identity()
+    return nn.Sequential(nn.Linear(width, fusion_width), nn.LayerNorm(fusion_width))
 
 
 def _width(context: BuildContext, modality: str) -> int:
