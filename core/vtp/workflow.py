@@ -21,7 +21,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -588,3 +588,7 @@ def _remove_if_empty(folder: Path) -> None:
     if left <= {".hydra", "run.log", "run.json", "config.yaml"}:
         logging.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
+        if folder.parent.parent.name == "outputs":  # our own outputs/DATE/TIME; both go when nothing else is in them
+            with suppress(OSError):
+                folder.parent.rmdir()
+                folder.parent.parent.rmdir()
