@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -56,15 +58,20 @@ def test_a_torn_line_costs_only_itself(tmp_path: Path) -> None:
     assert [entry["id"] for entry in BadSampleLedger(path).entries()] == ["1", "3"]
 
 
-def _add_many(path: Path) -> None:
+def _add_many(path: Path, start: Any) -> None:
     ledger = BadSampleLedger(path)
+    look = ledger._refresh
+    ledger._refresh = lambda: (look(), time.sleep(0.002))  # time for the others to come in between
     for k in range(50):
+        start.wait()
         ledger.add(Sample(str(k)), MediaRef(f"/v/{k}"), VideoError("damaged"))
 
 
 def test_processes_that_write_at_once_write_each_file_once(tmp_path: Path) -> None:
     path = tmp_path / "bad.jsonl"
-    processes = [multiprocessing.get_context("fork").Process(target=_add_many, args=(path,)) for _ in range(3)]
+    context = multiprocessing.get_context("fork")
+    start = context.Barrier(3)
+    processes = [context.Process(target=_add_many, args=(path, start)) for _ in range(3)]
     for process in processes:
         process.start()
     for process in processes:

@@ -285,6 +285,7 @@ def test_evaluation_is_the_same_twice_and_takes_middles() -> None:
         83,
     ]  # middles of three thirds of 100 frames
     assert batch.extra["text"] == ["0 0"]
+    assert batch.inputs["audio"]["waveform"][0, [0, -1]].tolist() == [15, 64]  # the middle 50 of 80 samples
 
 
 def test_a_batch_without_any_usable_item_is_left_out() -> None:
