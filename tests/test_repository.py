@@ -1,4 +1,4 @@
-"""The repository keeps its own promises: packaging lists agree, options parse and build, no private path is left in it."""
+"""The repository keeps its promises: packaging lists agree, options parse, no private path is left in it."""
 
 import re
 import tomllib
