@@ -17,9 +17,9 @@ demo:  ## generate a small video data set, train on it, evaluate, print a table 
 	@$(RUN) $$python -m vtp run task=msrvtt_qa dataset=shapes
 
 test:  ## all tests of the default run (CPU, no network, under 8 minutes on 2 cores)
-	@$(RUN) $$python -m pytest -m "not slow and not gpu"
+	@$(RUN) $$python -m pytest -m "not slow and not gpu" -n auto --maxprocesses=4 --dist=loadfile
 
-test-slow:  ## the long tests
+test-slow:  ## the long tests, one by one
 	@$(RUN) $$python -m pytest -m "slow and not gpu"
 
 lint:  ## ruff (format and rules) and mypy --strict over the core

@@ -1,7 +1,8 @@
-"""Make this checkout runnable: `python3 tools/bootstrap.py`. Called by every make target; does nothing when nothing changed.
+"""Make this checkout runnable: `python3 tools/bootstrap.py`. Every make target calls it; nothing changed, nothing done.
 
-Installs vtp in editable mode with the tested set of constraints.txt, into the active virtual environment if there is one, else into
-.venv. What is installed already is kept. Prints the path of the Python to use as its last line. Needs nothing but Python 3.11+.
+Installs vtp in editable mode with the tested set of constraints.txt, into the active virtual environment if there is
+one, else into .venv. What is installed already is kept. Prints the path of the Python to use as its last line. Needs
+nothing but Python 3.11+.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ EXTRAS = "dev,audio"
 
 
 def main() -> int:
-    if sys.version_info < (3, 11):
-        return fail(f"vtp needs Python 3.11 or newer, this is {sys.version.split()[0]}. Try: make PYTHON=python3.12 ...")
+    if sys.version_info < (3, 11):  # noqa: UP036  (this file is what runs on an older one, to say so)
+        return fail(
+            f"vtp needs Python 3.11 or newer, this is {sys.version.split()[0]}. Try: make PYTHON=python3.12 test"
+        )
     active = os.environ.get("VIRTUAL_ENV")
     home = Path(active) if active else ROOT / ".venv"
     python = home / "bin" / "python"

@@ -36,9 +36,7 @@ class QA(Objective):
     needs = frozenset({"text"})
     needs_fusion = True
 
-    def __init__(
-        self, *, context: BuildContext, hidden: int = 0, dropout: float = 0.0, label: str = "answer"
-    ) -> None:
+    def __init__(self, *, context: BuildContext, hidden: int = 0, dropout: float = 0.0, label: str = "answer") -> None:
         super().__init__()
         if not context.answers:
             raise ConfigError(
