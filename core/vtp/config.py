@@ -26,7 +26,7 @@ TOP_LEVEL = {
     "media": "decoding",
     "seed": "of everything random",
     "device": "auto, cpu or cuda",
-    "threads": "CPU threads of torch per process; null leaves torch's choice",
+    "threads": "CPU threads of torch per process; null: the cores that loader workers leave over",
     "run_dir": "folder of this run",
     "resume": "auto, a run folder or a checkpoint: go on exactly where it stopped",
     "restart": "true: with resume, take the weights only and start counting at 0",

@@ -103,10 +103,7 @@ def execute(config: dict[str, Any] | None, folder: Path | None) -> int:
     try:
         config, folder = distributed.broadcast_object((config, folder))
         assert config is not None and folder is not None
-        import torch
-
-        if config["threads"]:
-            torch.set_num_threads(int(config["threads"]))
+        _set_threads(config)
         run = Run(config, folder, device)
         with run.recorded():
             for mode in modes(config["mode"]):
@@ -560,6 +557,21 @@ def _refuse_ambiguous_options(choices: Mapping[str, Any]) -> None:
                     f"{group}={option} is offered by {' and '.join(found)}. "
                     f"Switch one off: VTP_BLOCK_PLUGINS={found[-1]}"
                 )
+
+
+def _set_threads(config: Mapping[str, Any]) -> None:
+    """``threads``; by default the cores of this process less those that its loader workers keep busy.
+
+    A team of threads is as fast as its slowest member, and on a core that a worker shares that is slow.
+    """
+    import torch
+
+    if config["threads"]:
+        torch.set_num_threads(int(config["threads"]))
+    else:
+        processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        torch.set_num_threads(max(1, cores // processes - int(config["data"]["workers"])))
 
 
 def _seed_everything(seed: int) -> None:
