@@ -91,7 +91,7 @@ def _hydra(arguments: list[str]) -> int:
         except Exception as error:  # raised below: hydra would print the overrides once more, and end a sweep
             errors.append(error)
 
-    with _helpful(arguments):
+    with _helpful(arguments), _logging_of_this_run():
         _prepare()
         # hydra reads the command line from sys.argv and names its messages after argv[0]
         before, sys.argv = sys.argv, ["vtp run", *arguments]
@@ -104,6 +104,21 @@ def _hydra(arguments: list[str]) -> int:
     if errors:
         raise errors[0]
     return max(exit_codes, default=0)
+
+
+@contextmanager
+def _logging_of_this_run() -> Iterator[None]:
+    """Take hydra's handlers off again afterwards: run.log may be gone by then, and the caller had its own."""
+    import logging
+
+    root = logging.getLogger()
+    before = list(root.handlers), root.level
+    try:
+        yield
+    finally:
+        for handler in set(root.handlers) - set(before[0]):
+            handler.close()
+        root.handlers[:], root.level = before
 
 
 @contextmanager
