@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+
 from vtp_kernels import dispatch
 
 CPU = torch.device("cpu")

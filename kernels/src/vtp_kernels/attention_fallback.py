@@ -149,6 +149,7 @@ def _whole_batch(
 
 
 def fallback_forward(q, k, v, cu_q, cu_k, len_q, len_k, see, bit, scale) -> tuple[Tensor, Tensor]:
+    """Output (shape of q) and log-sum-exp (float32) in plain torch: dense where most pairs count, else one by one."""
     o = torch.zeros(q.shape, dtype=q.dtype, device=q.device)
     lse = statistics(q).fill_(math.inf)
     together, mask = _whole_batch(q, k, cu_q, len_q, len_k, see, bit)
@@ -165,6 +166,7 @@ def fallback_forward(q, k, v, cu_q, cu_k, len_q, len_k, see, bit, scale) -> tupl
 
 
 def fallback_backward(do, q, k, v, o, lse, cu_q, cu_k, len_q, len_k, see, bit, scale) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of q, k and v (shapes of the inputs) for ``do``, from what the forward pass saved."""
     dq, dk, dv = (torch.zeros(x.shape, dtype=x.dtype, device=x.device) for x in (q, k, v))
     together, mask = _whole_batch(q, k, cu_q, len_q, len_k, see, bit)
     if together:
