@@ -96,8 +96,10 @@ class SharedViT(nn.Module):
         mask = torch.cat([tokens[m].attention_mask for m in names], dim=1)
         if names == ["video"] and (clips := self._clips(tokens["video"])) > 1:
             x, mask = (part.unflatten(1, (clips, -1)).flatten(0, 1) for part in (x, mask))
-        # A row without its only modality has no meaning, so unpadded tokens alone need no mask.
-        return x, mask, set(names) <= self._unpadded
+        # A row without its only modality has no meaning, so unpadded tokens alone need no mask. Where looking does not
+        # wait for a device, texts of one length need none either.
+        dense = set(names) <= self._unpadded or (mask.device.type == "cpu" and bool(mask.all()))
+        return x, mask, dense
 
     def _fused(self, tokens: Mapping[str, Tokens], x: Tensor, mask: Tensor) -> Fused:
         names = [m for m in MODALITIES if m in tokens]
