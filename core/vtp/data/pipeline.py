@@ -200,6 +200,7 @@ class Pipeline:
         try:
             clip = self._open(ref, epoch, index, frames=frames, sound=sound)
         except VideoError as error:
+            error.backend = error.backend or getattr(self.reader, "backend_name", "")
             if error.kind == "no_audio" and ref == sample.video:
                 # A silent film whose picture is withheld: the file is good, and must be used again with its picture.
                 return Clip(missing={"audio": error.reason})

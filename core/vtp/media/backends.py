@@ -16,7 +16,7 @@ from vtp.errors import ConfigError, PluginError
 from vtp.media.info import MediaInfo, VideoInfo
 from vtp.types import Clip, MediaRef
 
-__all__ = ["BACKENDS", "Decoder", "Times", "find_backend", "load_backend", "probe", "read_clip"]
+__all__ = ["BACKENDS", "DEFAULT", "Decoder", "Times", "find_backend", "load_backend", "probe", "read_clip"]
 
 Times = Callable[[VideoInfo], npt.NDArray[Any]]
 
@@ -25,6 +25,7 @@ BACKENDS = {
     "torchcodec": "vtp.media.torchcodec:TorchcodecDecoder",
     "decord": "vtp.media.decord:DecordDecoder",
 }
+DEFAULT = "pyav"  # what "auto" stands for: it is always installed, and right about the most files
 
 
 class Decoder(Protocol):
@@ -56,7 +57,7 @@ def find_backend(name: str) -> str:
     Raises: ConfigError for an unknown name.
     """
     if name == "auto":
-        name = "pyav"
+        name = DEFAULT
     if name in BACKENDS:
         return BACKENDS[name]
     from vtp.plugins import host  # only now: it reads the metadata of all installed packages

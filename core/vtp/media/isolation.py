@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vtp.errors import ConfigError, RunError
-from vtp.media.backends import Decoder, Times, find_backend, load_backend
+from vtp.media.backends import DEFAULT, Decoder, Times, find_backend, load_backend
 from vtp.media.info import MediaInfo, VideoError
 from vtp.types import Clip, MediaRef
 
@@ -62,6 +62,11 @@ class MediaReader:
         self._target = find_backend(backend)
         self._child: _Child | None = None
         self._forget()
+
+    @property
+    def backend_name(self) -> str:
+        """What ``auto`` stands for; other names are themselves."""
+        return DEFAULT if self.backend == "auto" else self.backend
 
     def read(
         self,
