@@ -103,15 +103,15 @@ def test_generated_data_is_never_the_official_set():
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_shipped_protocol_is_complete(path):
     protocol = Protocol.load(path)
-    assert protocol.name == path.stem and protocol.split == "test" and protocol.ties == "expected"
-    assert protocol.kind in ("qa", "retrieval") and protocol.metrics and protocol.frames and protocol.source
+    assert protocol.name == path.stem and protocol.split in ("test", "val") and protocol.ties == "expected"
+    assert protocol.kind in ("qa", "retrieval", "mc") and protocol.metrics and protocol.frames and protocol.source
     hashes = [*protocol.sha256.values(), *(facts["sha256"] for facts in protocol.train_lists.values())]
     assert all(len(value) == 64 and int(value, 16) >= 0 for value in hashes)
     assert set(protocol.sha256) <= set(protocol.counts)
 
 
 def test_an_unknown_protocol_lists_the_known_ones_and_a_path_is_taken(tmp_path):
-    with pytest.raises(ConfigError, match="Known: msrvtt_1ka, msrvtt_full, msrvtt_qa"):
+    with pytest.raises(ConfigError, match="Known: .*msrvtt_1ka, msrvtt_full, msrvtt_mc, msrvtt_qa"):
         Protocol.find("msrvtt1ka", FOLDER)
     own = tmp_path / "mine.yaml"
     own.write_text("{name: mine, title: t, dataset: d, kind: qa, split: test, counts: {questions: 1}}")

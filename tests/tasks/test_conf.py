@@ -2,39 +2,57 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 import vtp_tasks
+from vtp_tasks.multiple_choice import MultipleChoice
 from vtp_tasks.qa import QuestionAnswering
 from vtp_tasks.retrieval import Retrieval
 
-CLASSES = {"qa": QuestionAnswering, "retrieval": Retrieval}
-FILES = sorted((Path(vtp_tasks.__file__).parent / "conf/task").glob("*.yaml"))
+CLASSES = {"qa": QuestionAnswering, "retrieval": Retrieval, "multiple_choice": MultipleChoice}
+FOLDER = Path(vtp_tasks.__file__).parent
+FILES = sorted((FOLDER / "conf/task").glob("*.yaml"))
+
+
+def options_of(path: Path) -> dict[str, Any]:
+    return dict(yaml.safe_load(path.read_text(encoding="utf-8"))["task"])
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_every_shipped_task_builds_and_states_the_defaults(path, fake_dataset):
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    options = dict(content["task"])
-    component = CLASSES[options.pop("name")]
-    task = component(dataset=fake_dataset(), **options)
-    assert task.name == path.stem or task.name.startswith("msrvtt")
-    defaults = {name: p.default for name, p in inspect.signature(component).parameters.items()}
-    assert {name: defaults[name] for name in options} == options  # the file and the signature must not drift apart
+def test_every_shipped_task_builds(path, fake_dataset):
+    options = options_of(path)
+    task = CLASSES[options.pop("name")](dataset=fake_dataset(), **options)
+    assert task.protocol.kind == task.kind
+    assert task.name == (options["protocol"] or path.stem)
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_the_file_of_a_class_states_its_defaults(name):
+    """The file and the signature must not drift apart."""
+    options = options_of(FOLDER / f"conf/task/{name}.yaml")
+    del options["name"]
+    defaults = {key: p.default for key, p in inspect.signature(CLASSES[name]).parameters.items() if key in options}
+    assert {key: list(v) if isinstance(v, tuple) else v for key, v in defaults.items()} == options
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_every_option_is_explained_and_every_argument_can_be_set(path):
     text = path.read_text(encoding="utf-8")
-    assert text.startswith("# @package _global_\n")
-    options = yaml.safe_load(text)["task"]
+    assert text.startswith("# @package _global_\n# ")
+    options = options_of(path)
     lines = {line.split(":")[0].strip(): line for line in text.splitlines() if line.startswith("  ") and ":" in line}
     assert all("#" in lines[name] for name in options if name != "name")
     component = CLASSES[options["name"]]
     run_gives = {"dataset", "seed", "val_share"}
     assert set(inspect.signature(component).parameters) - run_gives == set(options) - {"name"}
+
+
+def test_every_protocol_has_a_task():
+    wanted = {options_of(path)["protocol"] for path in FILES} - {None}
+    assert wanted | {"didemo_val", "audiocaps_val"} == {path.stem for path in (FOLDER / "protocols").glob("*.yaml")}
 
 
 def test_the_example_task_of_the_documentation_works(fake_model, fake_dataset, make_evaluator):

@@ -42,7 +42,7 @@ TEST = [
 
 @pytest.fixture
 def task(fake_dataset):
-    return QuestionAnswering(dataset=fake_dataset(train=TRAIN, test=TEST), answers=4)
+    return QuestionAnswering(dataset=fake_dataset(train=TRAIN, test=TEST), answers=4, protocol="msrvtt_qa")
 
 
 @pytest.fixture
@@ -252,7 +252,7 @@ def test_examples_show_the_frames_that_the_model_saw(task, oracle, fake_model, m
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"protocol": "msrvtt_aq"}, "no such protocol. Known: msrvtt_1ka, msrvtt_full, msrvtt_qa"),
+        ({"protocol": "msrvtt_aq"}, "no such protocol. Known: .*msrvtt_1ka, msrvtt_full, msrvtt_mc, msrvtt_qa"),
         ({"ties": "random"}, "must be one of expected"),
         ({"answers": 0}, "at least 1"),
     ],

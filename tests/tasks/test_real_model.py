@@ -86,7 +86,8 @@ def test_real_questions_about_real_clips(shared_data, clip, fake_dataset):
         samples.append(Sample(row["qid"], media, media, (row["question"],), {"answer": row["answer"]}, extra))
     absent = [s for s in samples if s.extra["video_id"] == "video9772"]  # a clip that is not there
     assert len(samples) - len(absent) == 48 and absent
-    task = QuestionAnswering(dataset=fake_dataset(name="msrvtt", train=samples, test=samples), answers=5)
+    dataset = fake_dataset(name="msrvtt", train=samples, test=samples)
+    task = QuestionAnswering(dataset=dataset, answers=5, protocol="msrvtt_qa")
     task.use_answers(("man", "woman", "girl", "show", "connect"))
     _, evaluator = setup(task)
     result = task.evaluate(evaluator)

@@ -46,7 +46,7 @@ def one_hot(names) -> dict[str, np.ndarray]:
 
 @pytest.fixture
 def task(fake_dataset):
-    return Retrieval(dataset=fake_dataset(test=TEST))
+    return Retrieval(dataset=fake_dataset(test=TEST), protocol="msrvtt_1ka")
 
 
 @pytest.fixture
@@ -255,8 +255,12 @@ def test_published_training_lists_are_named(fake_dataset):
     def clips(*numbers):
         return [Sample(f"s{i}", texts=("x",), extra={"video_id": f"video{i}"}) for i in numbers]
 
-    assert Retrieval(dataset=fake_dataset(train=clips(*range(7010)))).known_list() == "train.7k"
-    assert Retrieval(dataset=fake_dataset(train=clips(*range(7009)))).known_list() is None
+    def known(count, **options):
+        return Retrieval(dataset=fake_dataset(train=clips(*range(count))), **options).known_list()
+
+    assert known(7010, protocol="msrvtt_1ka") == "train.7k"
+    assert known(7009, protocol="msrvtt_1ka") is None
+    assert known(7010) is None  # own data know no lists
 
 
 def test_validation_is_carved_from_training_only_when_asked_for(fake_dataset):

@@ -8,6 +8,7 @@ matter while every clip, word and answer does:
     videos      unique clip ids                    ``video7010``
     queries     clip id TAB caption                ``video9770<TAB>a person is connecting something to system``
     questions   clip id TAB question TAB answer    ``video7010<TAB>what is the video doing<TAB>regard``
+    choices     clip id TAB index of the right option TAB options, by TAB
 
 Texts are lower-cased, runs of white space become one space, and a final question mark is dropped. Repeated lines stay.
 """
@@ -26,7 +27,10 @@ from vtp.errors import ConfigError
 from vtp.eval.task import media_id
 from vtp.types import Sample
 
-__all__ = ["Match", "Protocol", "canonical_lines", "canonical_text", "sha256_lines"]
+__all__ = ["OWN_DATA", "Match", "Protocol", "canonical_lines", "canonical_text", "sha256_lines"]
+
+OWN_DATA = "own data"  # name of the protocol of data that nobody else has
+FORMS = {"retrieval": "queries", "qa": "questions", "mc": "choices"}  # kind of table -> what is counted beside videos
 
 
 def canonical_text(text: str) -> str:
@@ -43,8 +47,8 @@ def sha256_lines(lines: Iterable[str]) -> str:
 
 
 def canonical_lines(samples: Sequence[Sample], what: str) -> list[str]:
-    """The lines that are hashed: ``videos``, ``queries`` (every text of a sample is one) or ``questions`` (with
-    ``labels["answer"]``)."""
+    """The lines that are hashed: ``videos``, ``queries`` (every text of a sample is one), ``questions`` (with
+    ``labels["answer"]``) or ``choices`` (with ``labels["answer_index"]``)."""
     if what == "videos":
         return sorted({media_id(sample) for sample in samples})
     if what == "queries":
@@ -54,7 +58,12 @@ def canonical_lines(samples: Sequence[Sample], what: str) -> list[str]:
             f"{media_id(s)}\t{canonical_text(s.texts[0])}\t{canonical_text(str(s.labels.get('answer', '')))}"
             for s in samples
         ]
-    raise ValueError(f"no canonical form {what!r}: use videos, queries or questions")
+    if what == "choices":
+        return [
+            "\t".join([media_id(s), str(s.labels.get("answer_index", "")), *map(canonical_text, s.texts)])
+            for s in samples
+        ]
+    raise ValueError(f"no canonical form {what!r}: use videos, queries, questions or choices")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +74,9 @@ class Protocol:
         name: for example ``msrvtt_1ka``.
         title: one line for people.
         dataset: name of the data set whose annotations are the official ones.
-        kind: which table of the data set: ``retrieval`` or ``qa``.
+        kind: which table of the data set: ``retrieval``, ``qa`` or ``mc`` (multiple choice).
         split: the split that is official.
-        counts: expected number of ``videos``, ``queries``, ``questions``; what is not known is left out.
+        counts: expected number of ``videos``, ``queries``, ``questions``, ``choices``; what is not known is left out.
         sha256: hash of the canonical lines of each of them; what could not be computed is left out.
         metrics: what is reported, headline first.
         ties: tie rule of the official numbers in vtp.
@@ -113,6 +122,10 @@ class Protocol:
                 f"protocol {path}: keys missing or unknown: {faults}. Needed: {', '.join(required)}; known: "
                 f"{', '.join(sorted(known))}."
             )
+        if content["kind"] not in FORMS:
+            raise ConfigError(f"protocol {path}: kind: {content['kind']} must be one of {', '.join(FORMS)}.")
+        if content["name"] == OWN_DATA:
+            raise ConfigError(f"protocol {path}: name: {OWN_DATA} is what data without a protocol are called.")
         return cls(**content)
 
     @classmethod
@@ -131,6 +144,12 @@ class Protocol:
             )
         return cls.load(folder / f"{name}.yaml")
 
+    @classmethod
+    def own(cls, dataset: str, kind: str) -> Protocol:
+        """What stands in for a protocol where there is none: counts and hashes are told, and nothing is official."""
+        title = "data of one's own: comparable with results on exactly these items, which the hashes recognise"
+        return cls(name=OWN_DATA, title=title, dataset=dataset, kind=kind, split="test", counts={})
+
     def match(self, samples: Sequence[Sample], dataset: str, split: str) -> Match:
         """Compare an evaluated table with the official one.
 
@@ -139,7 +158,7 @@ class Protocol:
             dataset: name of the data set the table comes from.
             split: which split it is.
         """
-        forms = ("videos", "questions" if self.kind == "qa" else "queries")
+        forms = ("videos", FORMS[self.kind])
         lines = {what: canonical_lines(samples, what) for what in forms}
         counts = {what: len(found) for what, found in lines.items()}
         hashes = {what: sha256_lines(found) for what, found in lines.items()}
@@ -156,7 +175,7 @@ class Protocol:
                     f"the {what} are not the official ones (sha256 {hashes[what][:12]}, official "
                     f"{self.sha256[what][:12]})"
                 )
-        return Match(self, dataset, split, counts, hashes, tuple(differences))
+        return Match(self, dataset, split, counts, hashes, () if self.name == OWN_DATA else tuple(differences))
 
     def train_list(self, media: Iterable[str]) -> str | None:
         """Name of the known training list that consists of exactly these clips, or None."""
@@ -183,14 +202,19 @@ class Match:
     differences: tuple[str, ...]
 
     @property
+    def own(self) -> bool:
+        """Whether there is no published protocol to compare with."""
+        return self.protocol.name == OWN_DATA
+
+    @property
     def official(self) -> bool:
-        return not self.differences
+        return not self.differences and not self.own
 
     @property
     def name(self) -> str:
         """The protocol's name if it is the official one, else ``name@dataset`` with the split where it is not the
-        official one."""
-        if self.official:
+        official one; ``own data`` where there is no protocol."""
+        if self.official or self.own:
             return self.protocol.name
         return f"{self.protocol.name}@{self.dataset}" + ("" if self.split == self.protocol.split else f":{self.split}")
 
@@ -199,7 +223,13 @@ class Match:
         return [what for what in self.counts if what not in self.protocol.sha256]
 
     def line(self) -> str:
-        """One line for tables: the name, and if it is not the official protocol, why."""
+        """One line for tables: the name, and if it is not the official protocol, why; for own data what it is."""
+        if self.own:
+            what = FORMS[self.protocol.kind]
+            return (
+                f"protocol {OWN_DATA} ({self.dataset} {self.split}: {self.counts['videos']:,} videos, "
+                f"{self.counts[what]:,} {what}, sha256 {self.sha256[what][:12]})"
+            )
         if self.official:
             return f"protocol {self.name}: the official {self.split} set"
         return f"protocol {self.name}: NOT the official {self.protocol.name} ({'; '.join(self.differences)})"
@@ -209,7 +239,7 @@ class Match:
         return {
             "name": self.name,
             "official": self.official,
-            "official_name": self.protocol.name,
+            "official_name": None if self.own else self.protocol.name,
             "title": self.protocol.title,
             "split": self.split,
             "differences": list(self.differences),

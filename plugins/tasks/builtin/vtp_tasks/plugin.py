@@ -7,5 +7,6 @@ from vtp.hookspecs import Register, hookimpl
 
 @hookimpl
 def vtp_register_tasks(register: Register) -> None:
+    register("multiple_choice", "vtp_tasks.multiple_choice:MultipleChoice")
     register("qa", "vtp_tasks.qa:QuestionAnswering")
     register("retrieval", "vtp_tasks.retrieval:Retrieval")

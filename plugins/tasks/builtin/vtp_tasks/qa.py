@@ -1,8 +1,9 @@
 """Open-ended question answering as classification over a list of answers.
 
-The list comes from the training answers alone, most frequent first. Training questions with another answer are dropped
-and counted; test questions with another answer are scored and wrong. What a question is about is its first word; a
-data set may add a finer ``extra["question_type"]``.
+The list comes from the training answers alone, most frequent first, unless a benchmark gathers it over all splits and
+is asked to (MUSIC-AVQA); the report says which. Training questions with another answer are dropped and counted; test
+questions with another answer are scored and wrong. What a question is about is its first word; a data set may add
+finer types, by default in ``extra["question_type"]``.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -21,16 +21,15 @@ from vtp.eval.evaluator import Collected, Evaluator
 from vtp.eval.figures import Strip
 from vtp.eval.ledger import EVALUATED_ONLY
 from vtp.eval.metrics import TIE_RULES, Ranks, TieRule, accuracy_by_type
-from vtp.eval.protocol import Protocol
 from vtp.eval.significance import bootstrap_interval
 from vtp.eval.task import Table, TaskResult, media_id
 from vtp.types import Modality, Sample
+from vtp_tasks.definitions import find_protocol, rule_for
 from vtp_tasks.examples import evenly, frames_of
 from vtp_tasks.splits import Splits
 
 __all__ = ["AnswerPrior", "QuestionAnswering", "answer_list", "question_type"]
 
-PROTOCOLS = Path(__file__).parent / "protocols"
 ABLATE_UP_TO = 5000  # test questions: above, scoring them again per modality is a decision of the user
 NOT_IN_LIST = -100
 
@@ -80,8 +79,12 @@ class QuestionAnswering:
 
     Args:
         dataset: offers ``samples("qa", split)``: one question in ``texts``, its answer in ``labels["answer"]``.
-        protocol: name of a protocol file of this package, or the path of one.
+        protocol: name of a protocol file of this package, or the path of one; None = data of one's own.
+        split: which split is reported: ``test`` or ``val``.
         answers: size of the answer list; None = every training answer.
+        answers_from: ``train``, or ``all`` to add the answers that only other splits have behind them.
+        breakdown: keys of ``extra`` by which accuracy is broken down, where every question has them; the first one
+            heads the table, the others follow.
         objective: the objective whose ``logits(ctx)`` (B, answers) are scored.
         selection: rule by which the checkpoint is chosen; None = ``val`` if there is a validation split, else ``last``.
         ties: tie rule. Under ``expected`` a right answer that shares the best score with t others earns 1 / (t + 1).
@@ -99,8 +102,11 @@ class QuestionAnswering:
         self,
         *,
         dataset: Any,
-        protocol: str = "msrvtt_qa",
+        protocol: str | None = None,
+        split: Literal["test", "val"] = "test",
         answers: int | None = 1500,
+        answers_from: Literal["train", "all"] = "train",
+        breakdown: Sequence[str] = ("question_type",),
         objective: str = "qa",
         selection: str | None = None,
         ties: TieRule = "expected",
@@ -113,23 +119,32 @@ class QuestionAnswering:
             raise ConfigError(f"task.ties={ties!r} must be one of {', '.join(TIE_RULES)}.")
         if answers is not None and answers < 1:
             raise ConfigError(f"task.answers={answers} must be at least 1, or null for every training answer.")
+        if answers_from not in ("train", "all"):
+            raise ConfigError(f"task.answers_from={answers_from!r} must be train or all.")
         self.dataset = dataset
-        self.protocol = Protocol.find(protocol, PROTOCOLS)
-        self.name = self.protocol.name
+        self.protocol = find_protocol(protocol, dataset, self.kind)
+        self.name = self.kind if protocol is None else self.protocol.name
+        self.split = split
         self.size = answers
+        self.answers_from = answers_from
+        self.breakdown = tuple(breakdown)
         self.objective = objective
         self.ties: TieRule = ties
         self.top = top
         self.ablate = ablate
         self.seed = seed
-        self.splits = Splits(dataset, self.kind, selection, val_share, seed)
+        self.splits = Splits(dataset, self.kind, rule_for(split, selection), val_share, seed)
         self._given_answers: tuple[str, ...] | None = None
 
     # --- training -------------------------------------------------------------------------------------------------
 
     @cached_property
     def _counted_answers(self) -> tuple[str, ...]:
-        return answer_list((str(sample.labels["answer"]) for sample in self.splits["train"]), self.size)
+        tables = [self.splits["train"]]
+        if self.answers_from == "all":
+            tables += [self.splits["val"], self.splits["test"]]
+        counted = [answer_list(str(sample.labels["answer"]) for sample in table) for table in tables]
+        return tuple(dict.fromkeys(answer for found in counted for answer in found))[: self.size]
 
     @property
     def answers(self) -> tuple[str, ...]:
@@ -172,7 +187,8 @@ class QuestionAnswering:
     # --- evaluation -----------------------------------------------------------------------------------------------
 
     def samples(self, split: str) -> Sequence[Sample]:
-        return self.splits[split]
+        """Questions of a split, ``test`` being the reported one."""
+        return self.splits[self.split if split == "test" else split]
 
     def evaluate(self, evaluator: Evaluator, split: str = "test", *, detail: bool = True) -> TaskResult:
         table = self.samples(split)
@@ -180,12 +196,14 @@ class QuestionAnswering:
         if not samples:
             raise DataError(f"{self.dataset.name}: there is no question in the {split} split to evaluate.")
         scored = self._score(evaluator, samples)
+        split = self.split if split == "test" else split
         result = TaskResult(self.name, split, scored.metrics(), scored.collected.ledger)
         result.facts = {
             "score_row": "raw",
             "dtype": f"float32 scores from a {evaluator.precision} forward pass",
             "tie_rule": self.ties,
             "answers": len(self.answers),
+            "answers_from": "checkpoint" if self._given_answers else self.answers_from,
             "limit": evaluator.limit,
             "limited": len(samples) < len(table),
             **evaluator.input_facts(),
@@ -198,9 +216,9 @@ class QuestionAnswering:
         result.predictions = scored.predictions(self.top)
         result.intervals = {"accuracy": _percent_interval(bootstrap_interval(scored.credit, seed=self.seed))}
         self._compare(evaluator, scored, result)
-        if not match.official:
+        if not match.official and not match.own:
             result.warnings.append(match.line())
-        result.tables = [self._table(result, scored, match.line())]
+        result.tables = [self._table(result, scored, match.line()), *self._further_tables(result, scored)]
         return result
 
     def predict(self, evaluator: Evaluator, split: str = "test") -> TaskResult:
@@ -262,8 +280,11 @@ class QuestionAnswering:
         """Baselines and ablations: what the number has to be compared with."""
         groups = scored.groups()
         result.chart["model"] = _by_group(scored.credit, groups)
-        for kind, accuracy in scored.by_type("types").items():
+        for kind, accuracy in _by_group(scored.credit, scored.types).items():
             result.metrics[f"accuracy/{kind}"] = accuracy
+        for key in scored.breakdowns():
+            for value, accuracy in _by_group(scored.credit, scored.values(key)).items():
+                result.metrics[f"accuracy/{key}={value}"] = accuracy
         if not scored.collected.ledger.complete:
             seen = scored.collected.ledger.mask()
             result.rows[EVALUATED_ONLY] = {"accuracy": _mean_percent(scored.credit[seen])}
@@ -312,6 +333,17 @@ class QuestionAnswering:
         )
 
 
+    def _further_tables(self, result: TaskResult, scored: _Scored) -> list[Table]:
+        """Accuracy by every further key of ``breakdown``."""
+        tables = []
+        for key in scored.breakdowns()[1:]:
+            by_value = accuracy_by_type(scored.credit, scored.values(key))
+            rows = [(value, count, accuracy) for value, (accuracy, count) in by_value.items()]
+            title = f"{self.name}: accuracy in % by {key.replace('_', ' ')} ({result.split})"
+            tables.append(Table(title, (key, "questions", "model"), tuple(rows)))
+        return tables
+
+
 class _Scored:
     """Answers of one pass over the questions, judged."""
 
@@ -338,19 +370,22 @@ class _Scored:
             "in_vocabulary": _mean_percent(self.in_vocabulary),
         }
 
+    def breakdowns(self) -> list[str]:
+        """The keys of ``breakdown`` that every question has."""
+        return [key for key in self.task.breakdown if all(key in sample.extra for sample in self.samples)]
+
+    def values(self, key: str) -> list[str]:
+        return [str(sample.extra[key]) for sample in self.samples]
+
     def groups(self) -> list[str]:
         """What the table is broken down by: the data set's own question types where every question has one, else first
         words."""
-        if all("question_type" in sample.extra for sample in self.samples):
-            return [str(sample.extra["question_type"]) for sample in self.samples]
-        return self.types
+        keys = self.breakdowns()
+        return self.values(keys[0]) if keys else self.types
 
     @property
     def types(self) -> list[str]:
         return [question_type(sample.texts[0]) for sample in self.samples]
-
-    def by_type(self, what: Literal["types", "groups"]) -> dict[str, float]:
-        return _by_group(self.credit, self.types if what == "types" else self.groups())
 
     def predictions(self, top: int, judged: bool = True) -> list[dict[str, Any]]:
         """One line per question, missing ones included."""
@@ -364,8 +399,7 @@ class _Scored:
                 "question": sample.texts[0] if sample.texts else None,
             }
             line["type"] = question_type(sample.texts[0]) if sample.texts else None
-            if "question_type" in sample.extra:
-                line["question_type"] = sample.extra["question_type"]
+            line |= {key: sample.extra[key] for key in self.task.breakdown if key in sample.extra}
             if judged:
                 line |= {"answer": str(sample.labels["answer"]), "in_vocabulary": bool(self.in_vocabulary[i])}
                 line |= {"credit": float(self.credit[i]), "rank": float(ranks[i])}

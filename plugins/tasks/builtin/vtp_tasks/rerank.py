@@ -6,7 +6,7 @@ of its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,14 +17,14 @@ from torch import Tensor
 
 from vtp.data import Example, collate
 from vtp.errors import ConfigError
-from vtp.eval.evaluator import Evaluator
+from vtp.eval.evaluator import Collected, Evaluator
 from vtp.model.context import ForwardContext
-from vtp.types import Batch, Tokens
+from vtp.types import Batch, Sample, Tokens
 
 if TYPE_CHECKING:
     from vtp_tasks.retrieval import Pairs
 
-__all__ = ["Order", "rerank", "score_pairs"]
+__all__ = ["Order", "match_texts", "rerank", "score_pairs"]
 
 Array = npt.NDArray[Any]
 
@@ -75,9 +75,47 @@ def rerank(sim: Array, k: int, seed: int) -> Order:
 
 
 def score_pairs(
-    evaluator: Evaluator, pairs: Pairs, wanted: Iterable[tuple[int, int]], objective: str, task: str
+    evaluator: Evaluator,
+    pairs: Pairs,
+    wanted: Iterable[tuple[int, int]],
+    objective: str,
+    task: str,
+    what: str = "videos",
 ) -> Array:
     """Log-odds of "they match" for the wanted (query, clip) pairs, float32 (Q, G); NaN for all others.
+
+    Raises:
+        ConfigError: the model has no such objective.
+    """
+    texts_of: list[set[int]] = [set() for _ in pairs.videos]  # distinct texts: equal captions are matched once
+    for query, video in wanted:
+        texts_of[video].add(int(pairs.text_of[query]))
+    matched, _ = match_texts(evaluator, pairs.videos, pairs.texts, texts_of, objective, task, what)
+    by_text = np.full((len(pairs.texts), len(pairs.videos)), np.nan, np.float32)
+    for video, texts in enumerate(texts_of):
+        by_text[sorted(texts), video] = matched[video, : len(texts)]
+    return by_text[pairs.text_of]
+
+
+def match_texts(
+    evaluator: Evaluator,
+    videos: Sequence[Sample],
+    texts: Sequence[Sample],
+    texts_of: Sequence[set[int]],
+    objective: str,
+    task: str,
+    what: str = "videos",
+) -> tuple[Array, Collected]:
+    """Log-odds of "they match" for each clip with each of its texts.
+
+    Args:
+        videos: the clips.
+        texts: samples with one text each.
+        texts_of: per clip the rows of ``texts`` to compare it with.
+
+    Returns:
+        float32 (clips, W), W = the largest number of texts, those of a clip in ascending order, NaN behind them and
+        where nothing could be scored; and what was evaluated.
 
     Raises:
         ConfigError: the model has no such objective.
@@ -85,15 +123,12 @@ def score_pairs(
     model = evaluator.bare_model
     if objective not in model.objectives or not hasattr(model.objectives[objective], "match_logits"):
         raise ConfigError(
-            f"task {task}: task.rerank needs an objective that matches texts with clips, and the model has no "
-            f"{objective!r} that does (it has: "
+            f"task {task}: comparing a clip with each text needs an objective that matches texts with clips, and the "
+            f"model has no {objective!r} that does (it has: "
             f"{', '.join(model.objectives)}). Train with objective=[vtc,{objective}], or set task.rerank=0."
         )
-    texts_of: list[set[int]] = [set() for _ in pairs.videos]  # distinct texts: equal captions are matched once
-    for query, video in wanted:
-        texts_of[video].add(int(pairs.text_of[query]))
     width = max(map(len, texts_of))
-    position = {video.id: i for i, video in enumerate(pairs.videos)}
+    position = {video.id: i for i, video in enumerate(videos)}
     spec = model.specs()["text"]
 
     def match(ctx: ForwardContext) -> dict[str, Tensor]:
@@ -102,7 +137,7 @@ def score_pairs(
         out = torch.full((len(lists), width), torch.nan, device=ctx.device)
         if not distinct:
             return {"match": out}
-        token_ids = spec.tokenize([pairs.texts[text].texts[0] for text in distinct])
+        token_ids = spec.tokenize([texts[text].texts[0] for text in distinct])
         examples = [Example(str(text), token_ids=ids) for text, ids in zip(distinct, token_ids, strict=True)]
         together = _Together(ctx, collate(examples, {"text": spec}).to(ctx.device))
         place = {text: i for i, text in enumerate(distinct)}
@@ -117,12 +152,8 @@ def score_pairs(
         out[video_rows, columns] = logits[:, 1] - logits[:, 0]
         return {"match": out}
 
-    collected = evaluator.run(pairs.videos, match, drop=("text",), what="videos", label=f"pairs for {objective}")
-    found = collected.full("match", np.nan, (width,))
-    by_text = np.full((len(pairs.texts), len(pairs.videos)), np.nan, np.float32)
-    for video, texts in enumerate(texts_of):
-        by_text[sorted(texts), video] = found[video, : len(texts)]
-    return by_text[pairs.text_of]
+    collected = evaluator.run(videos, match, drop=("text",), what=what, label=f"pairs for {objective}")
+    return collected.full("match", np.nan, (width,)), collected
 
 
 class _Together(ForwardContext):

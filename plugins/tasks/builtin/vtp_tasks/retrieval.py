@@ -1,7 +1,12 @@
-"""Text-video retrieval, both directions, with an embedding of each clip and of each text.
+"""Retrieval of video (or of sound) by text and of text by video, with an embedding of each clip and of each text.
 
 Every clip of the split is a candidate once, every text is a query once; equal texts are encoded once, so that they tie
-exactly. Only the clip that a text was written for is right. In the other direction a clip's best-ranked text counts.
+exactly. Only the clip that a text was written for is right. Where clips have several texts, the other direction has two
+published forms, which differ by many points and are always named:
+
+    any   all texts are ranked one by one, and a clip's best-ranked text counts (the harder one; ALBEF and its family)
+    set   each clip's texts are one candidate, scored by its best text (CLIP4Clip on MSVD)
+
 Clips that cannot be decoded are misses in both directions and stay in the gallery.
 """
 
@@ -9,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -20,20 +24,21 @@ from vtp.eval.evaluator import Collected, Evaluator
 from vtp.eval.figures import Strip
 from vtp.eval.ledger import EVALUATED_ONLY, Ledger
 from vtp.eval.metrics import TIE_RULES, Ranks, TieRule, dual_softmax, rank_queries, retrieval_metrics, sanity_warnings
-from vtp.eval.protocol import Protocol
 from vtp.eval.significance import bootstrap_interval
 from vtp.eval.task import Table, TaskResult, media_id
 from vtp.types import Modality, Sample
+from vtp_tasks.definitions import find_protocol, rule_for
 from vtp_tasks.examples import evenly, frames_of
 from vtp_tasks.rerank import rerank, score_pairs
 from vtp_tasks.splits import Splits
 
-__all__ = ["Pairs", "Retrieval"]
+__all__ = ["Pairs", "Retrieval", "best_of_sets", "gallery"]
 
 Array = npt.NDArray[Any]
-PROTOCOLS = Path(__file__).parent / "protocols"
-DIRECTIONS = ("t2v", "v2t")
 KS = (1, 5, 10)
+DIRECTIONS = {"video": ("t2v", "v2t"), "audio": ("t2a", "a2t")}  # from text, to text
+WHAT = {"video": ("videos", "text-video"), "audio": ("clips", "text-audio")}
+SETS = {"any": "any of a clip's texts", "set": "a clip's texts as one set"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +87,18 @@ class Pairs:
         return np.split(order, np.searchsorted(self.video_of[order], np.arange(1, len(self.videos))))
 
 
+def best_of_sets(v2t: Array, video_of: Array, clips: int) -> Array:
+    """Scores of (G, Q) clips and texts as scores of (G, clips) clips and sets of texts: of each set the best text
+    that has a score; NaN for a set without one."""
+    out = np.full((len(v2t), clips), -np.inf, np.float32)
+    usable = np.where(np.isfinite(v2t), v2t, -np.inf)
+    order = np.argsort(video_of, kind="stable")
+    present, starts = np.unique(video_of[order], return_index=True)
+    if len(present):
+        out[:, present] = np.maximum.reduceat(usable[:, order], starts, axis=1)
+    return np.where(np.isfinite(out), out, np.nan)
+
+
 def gallery(samples: Sequence[Sample]) -> list[Sample]:
     """One sample per clip, without texts."""
     found: dict[str, Sample] = {}
@@ -97,8 +114,11 @@ class Retrieval:
 
     Args:
         dataset: offers ``samples("retrieval", split)``: captions to train on, (text, clip) pairs to evaluate.
-        protocol: name of a protocol file of this package, or the path of one.
+        protocol: name of a protocol file of this package, or the path of one; None = data of one's own.
+        modality: what is searched with texts: ``video`` or ``audio``.
         objective: the objective with ``embed(ctx, modality)`` -> (B, E) of unit length.
+        split: which split is reported: ``test`` or ``val``.
+        v2t: what is ranked for a clip with several texts: ``any`` or ``set``, see above. The other one becomes a row.
         selection: rule by which the checkpoint is chosen; None = ``val`` if there is a validation split, else ``last``.
         ties: tie rule of all ranks.
         top: candidates per query in the predictions.
@@ -119,8 +139,11 @@ class Retrieval:
         self,
         *,
         dataset: Any,
-        protocol: str = "msrvtt_1ka",
+        protocol: str | None = None,
+        modality: Literal["video", "audio"] = "video",
+        split: Literal["test", "val"] = "test",
         objective: str = "vtc",
+        v2t: Literal["any", "set"] = "any",
         selection: str | None = None,
         ties: TieRule = "expected",
         top: int = 10,
@@ -134,17 +157,26 @@ class Retrieval:
             raise ConfigError(f"task.ties={ties!r} must be one of {', '.join(TIE_RULES)}.")
         if rerank < 0:
             raise ConfigError(f"task.rerank={rerank} must be the number of candidates to re-order, or 0 for none.")
+        if modality not in DIRECTIONS:
+            raise ConfigError(f"task.modality={modality!r} must be video or audio, what is searched with texts.")
+        if v2t not in SETS:
+            raise ConfigError(f"task.v2t={v2t!r} must be any (every text) or set (a clip's texts are one candidate).")
         self.dataset = dataset
-        self.protocol = Protocol.find(protocol, PROTOCOLS)
-        self.name = self.protocol.name
+        self.protocol = find_protocol(protocol, dataset, self.kind)
+        self.name = self.kind if protocol is None else self.protocol.name
+        self.modality: Literal["video", "audio"] = modality
+        self.directions = DIRECTIONS[modality]
+        self.what, self.title = WHAT[modality]
         self.objective = objective
+        self.v2t = v2t
         self.ties: TieRule = ties
         self.top = top
         self.rerank = rerank
         self.rerank_objective = rerank_objective
         self.dsl = dsl
         self.seed = seed
-        self.splits = Splits(dataset, self.kind, selection, val_share, seed)
+        self.split = split
+        self.splits = Splits(dataset, self.kind, rule_for(split, selection), val_share, seed)
 
     # --- training -------------------------------------------------------------------------------------------------
 
@@ -171,7 +203,9 @@ class Retrieval:
     # --- evaluation -----------------------------------------------------------------------------------------------
 
     def samples(self, split: str) -> Sequence[Sample]:
-        """Pairs of a split. Of held-out training clips the first caption is the query."""
+        """Pairs of a split, ``test`` being the reported one. Of held-out training clips the first caption is the
+        query."""
+        split = self.split if split == "test" else split
         found = self.splits[split]
         if split == "val" and self.splits.held_out:
             return [Sample(s.id, s.video, s.audio, s.texts[:1], s.labels, s.extra) for s in found]
@@ -179,10 +213,12 @@ class Retrieval:
 
     def evaluate(self, evaluator: Evaluator, split: str = "test", *, detail: bool = True) -> TaskResult:
         scored = self._score(evaluator, split)
-        result = TaskResult(self.name, split, self._metrics(scored.ranks), scored.queries_ledger())
-        result.ledgers = {"videos": scored.videos.ledger}
+        split = self.split if split == "test" else split
+        result = TaskResult(self.name, split, self._metrics(scored.ranks[self.v2t]), scored.queries_ledger())
+        result.ledgers = {self.what: scored.videos.ledger}
         result.facts = {
             "score_row": "raw",
+            "v2t": SETS[self.v2t] if scored.several else "one text per clip",
             "dtype": f"float32 similarity of embeddings from a {evaluator.precision} forward pass",
             "tie_rule": self.ties,
             "gallery": len(scored.pairs.videos),
@@ -195,14 +231,14 @@ class Retrieval:
         match = self.protocol.match(scored.samples, self.dataset.name, split)
         result.protocol = match.record()
         result.predictions = self._predictions(scored)
-        for direction, ranks in scored.ranks.items():
+        for direction, ranks in zip(self.directions, scored.ranks[self.v2t], strict=True):
             low, high = bootstrap_interval(ranks.hits(1, self.ties), seed=self.seed)
             result.intervals[f"{direction}/r1"] = (100 * low, 100 * high)
             result.warnings += [f"{direction}: {doubt}" for doubt in sanity_warnings(_part(result.metrics, direction))]
         self._further_rows(evaluator, scored, result)
-        if not match.official:
+        if not match.official and not match.own:
             result.warnings.append(match.line())
-        result.chart = {d: {f"R@{k}": result.metrics[f"{d}/r{k}"] for k in KS} for d in DIRECTIONS}
+        result.chart = {d: {f"R@{k}": result.metrics[f"{d}/r{k}"] for k in KS} for d in self.directions}
         result.tables = [self._table(result, match.line())]
         return result
 
@@ -210,13 +246,16 @@ class Retrieval:
         scored = self._score(evaluator, split)
         lines = self._predictions(scored, judged=False)
         return TaskResult(
-            self.name, split, {}, scored.queries_ledger(), lines, ledgers={"videos": scored.videos.ledger}
+            self.name, split, {}, scored.queries_ledger(), lines, ledgers={self.what: scored.videos.ledger}
         )
 
     def examples(self, evaluator: Evaluator, result: TaskResult, count: int = 4) -> list[Strip]:
-        """The right clips of evenly spaced text queries, and which clip came first."""
+        """The right clips of evenly spaced text queries, and which clip came first; sounds cannot be shown."""
+        if self.modality != "video":
+            return []
         clips = {video.id: video for video in gallery(self.samples(result.split))}
-        lines = [line for line in result.predictions if line["direction"] == "t2v" and "missing" not in line]
+        from_text = [line for line in result.predictions if line["direction"] == self.directions[0]]
+        lines = [line for line in from_text if "missing" not in line]
         chosen = {line["target"][0]: line for line in evenly(lines, count)}
         wanted = [clips[name] for name in chosen]
         collected = evaluator.run(wanted, frames_of, drop=("audio", "text"), what="videos", label="example clips")
@@ -235,7 +274,7 @@ class Retrieval:
         samples = [sample for sample in table if media_id(sample) in chosen]
         media = tuple(m for m in evaluator.modalities if m != "text")
         unused = tuple(m for m in media if m not in self._objective(evaluator).needs)
-        videos = evaluator.run(pairs.videos, self._embed("video"), drop=("text", *unused), what="videos")
+        videos = evaluator.run(pairs.videos, self._embed(self.modality), drop=("text", *unused), what=self.what)
         texts = evaluator.run(pairs.texts, self._embed("text"), drop=media, what="texts")
         return _Scored(pairs, samples, len(chosen) < len(clips), _finite(videos), _finite(texts))
 
@@ -246,34 +285,50 @@ class Retrieval:
                 f"task {self.name}: the model has no objective {self.objective!r} that embeds clips and texts (it has: "
                 f"{', '.join(objectives) or 'none'}). Add it with objective=[{self.objective}], or set task.objective."
             )
-        return objectives[self.objective]
+        found = objectives[self.objective]
+        if not {self.modality, "text"} <= set(found.needs):
+            raise ConfigError(
+                f"task {self.name}: the objective {self.objective!r} compares {' with '.join(sorted(found.needs))}, "
+                f"and task.modality={self.modality} asks for {self.modality} with text. Set "
+                f"objectives.{self.objective}.modalities=[{self.modality},text], or task.modality."
+            )
+        return found
 
     def _embed(self, modality: Modality) -> Any:
         return lambda ctx: {"embedding": ctx.model.objectives[self.objective].embed(ctx, modality)}
 
-    def _metrics(self, ranks: dict[str, Ranks]) -> dict[str, float]:
+    def _metrics(self, ranks: tuple[Ranks, Ranks]) -> dict[str, float]:
         """Flat names ``t2v/r1`` ... and ``r_mean``, the mean of the six R@K, by which checkpoints are chosen."""
-        parts = {d: retrieval_metrics(ranks[d], ties=self.ties, ks=KS) for d in DIRECTIONS}
-        found = {f"{d}/{name}": value for d, part in parts.items() for name, value in part.items()}
-        return found | {"r_mean": float(np.mean([found[f"{d}/r{k}"] for d in DIRECTIONS for k in KS]))}
+        parts = [retrieval_metrics(one, ties=self.ties, ks=KS) for one in ranks]
+        found = {
+            f"{d}/{name}": value
+            for d, part in zip(self.directions, parts, strict=True)
+            for name, value in part.items()
+        }
+        return found | {"r_mean": float(np.mean([found[f"{d}/r{k}"] for d in self.directions for k in KS]))}
 
     def _further_rows(self, evaluator: Evaluator, scored: _Scored, result: TaskResult) -> None:
         """Rows that must never be mixed with the raw ones."""
-        if not scored.videos.ledger.complete or not scored.texts.ledger.complete:
-            result.rows[EVALUATED_ONLY] = self._metrics(scored.evaluated_only())
-        if self.rerank:
-            orders = {
-                direction: rerank(sim, self.rerank, self.seed)
-                for direction, sim in (("t2v", scored.sim), ("v2t", scored.sim.T))
+        back = self.directions[1]
+        if scored.several:
+            other = "set" if self.v2t == "any" else "any"
+            all_metrics = self._metrics(scored.ranks[other])
+            result.rows[f"{back}: {SETS[other]}"] = {
+                name: value for name, value in all_metrics.items() if name.startswith(back)
             }
-            pairs = orders["t2v"].pairs() | {(video, text) for text, video in orders["v2t"].pairs()}
-            matched = score_pairs(evaluator, scored.pairs, pairs, self.rerank_objective, self.name)
+        if not scored.videos.ledger.complete or not scored.texts.ledger.complete:
+            result.rows[EVALUATED_ONLY] = self._metrics(scored.evaluated_only(self.v2t))
+        if self.rerank:
+            orders = [rerank(sim, self.rerank, self.seed) for sim in (scored.sim, scored.sim.T)]
+            pairs = orders[0].pairs() | {(query, video) for video, query in orders[1].pairs()}
+            matched = score_pairs(evaluator, scored.pairs, pairs, self.rerank_objective, self.name, self.what)
             result.rows[f"re-rank({self.rerank}) by {self.rerank_objective}"] = self._metrics(
-                scored.rank(orders["t2v"].scores(matched), orders["v2t"].scores(matched.T))
+                scored.rank(orders[0].scores(matched), orders[1].scores(matched.T), self.v2t)
             )
         if self.dsl:
             label = "DSL (sees all queries at once)"
-            result.rows[label] = self._metrics(scored.rank(dual_softmax(scored.sim), dual_softmax(scored.sim.T)))
+            scores = dual_softmax(scored.sim), dual_softmax(scored.sim.T)
+            result.rows[label] = self._metrics(scored.rank(*scores, self.v2t))
 
     def _predictions(self, scored: _Scored, judged: bool = True) -> list[dict[str, Any]]:
         """One line per query and direction: where the right candidate stands and what came first."""
@@ -281,9 +336,10 @@ class Retrieval:
         names = [video.id for video in pairs.videos]
         queries_of = pairs.queries_of()
         lines = []
-        for direction, sim in (("t2v", scored.sim), ("v2t", scored.sim.T)):
-            ranks, hits = scored.ranks[direction].values(self.ties), scored.ranks[direction].hits(1, self.ties)
-            forward = direction == "t2v"
+        both = zip(self.directions, (scored.sim, scored.sim.T), scored.ranks[self.v2t], strict=True)
+        for direction, sim, found in both:
+            ranks, hits = found.values(self.ties), found.hits(1, self.ties)
+            forward = direction == self.directions[0]
             misses = scored.query_misses() if forward else scored.videos.misses
             for row, scores in enumerate(sim):
                 own = pairs.query_ids[row] if forward else names[row]
@@ -301,18 +357,19 @@ class Retrieval:
         return lines
 
     def _table(self, result: TaskResult, protocol_line: str) -> Table:
-        columns = [f"{d} {label}" for d in DIRECTIONS for label in ("R@1", "R@5", "R@10", "MdR", "MnR")]
-        keys = [f"{d}/{name}" for d in DIRECTIONS for name in ("r1", "r5", "r10", "mdr", "mnr")]
+        columns = [f"{d} {label}" for d in self.directions for label in ("R@1", "R@5", "R@10", "MdR", "MnR")]
+        keys = [f"{d}/{name}" for d in self.directions for name in ("r1", "r5", "r10", "mdr", "mnr")]
         rows = [("raw", *(result.metrics[key] for key in keys))]
-        rows += [(label, *(row[key] for key in keys)) for label, row in result.rows.items()]
+        rows += [(label, *(row.get(key) for key in keys)) for label, row in result.rows.items()]
         spans = [f"{name} 95 % interval {low:.2f} to {high:.2f}" for name, (low, high) in result.intervals.items()]
         notes = (
             result.ledger.line(),
-            result.ledgers["videos"].line(),
+            result.ledgers[self.what].line(),
             protocol_line,
-            f"{'; '.join(spans)}; ties: {self.ties}; gallery {result.facts['gallery']:,} videos",
+            f"{'; '.join(spans)}; ties: {self.ties}; gallery {result.facts['gallery']:,} {self.what}; "
+            f"{self.directions[1]}: {result.facts['v2t']}",
         )
-        return Table(f"{self.name}: text-video retrieval ({result.split})", ("scores", *columns), tuple(rows), notes)
+        return Table(f"{self.name}: {self.title} retrieval ({result.split})", ("scores", *columns), tuple(rows), notes)
 
 
 class _Scored:
@@ -336,25 +393,36 @@ class _Scored:
         sim[self.no_text] = np.nan
         sim[:, self.no_video] = np.nan
         self.sim = sim  # (Q, G), NaN where a side is missing
-        self.ranks = self.rank(sim, sim.T)
+        forward = rank_queries(sim, pairs.video_of[:, None], missing=self.no_video)
+        self.several = len(pairs.query_ids) > len(pairs.videos)
+        variants = ("any", "set") if self.several else ("any",)
+        self.ranks = {variant: (forward, self._back(sim.T, variant)) for variant in variants}
+        self.ranks.setdefault("set", self.ranks["any"])  # with one text per clip they are the same
 
-    def rank(self, t2v: Array, v2t: Array) -> dict[str, Ranks]:
-        """Ranks in both directions from (Q, G) and (G, Q) scores."""
-        return {
-            "t2v": rank_queries(t2v, self.pairs.video_of[:, None], missing=self.no_video),
-            "v2t": rank_queries(v2t, self.pairs.queries_of(), missing=self.no_text),
-        }
+    def rank(self, t2v: Array, v2t: Array, variant: str) -> tuple[Ranks, Ranks]:
+        """Ranks in both directions from (Q, G) and (G, Q) scores; ``variant`` is ``any`` or ``set``."""
+        forward = rank_queries(t2v, self.pairs.video_of[:, None], missing=self.no_video)
+        return forward, self._back(v2t, variant)
 
-    def evaluated_only(self) -> dict[str, Ranks]:
+    def _back(self, v2t: Array, variant: str) -> Ranks:
+        if variant == "any":
+            return rank_queries(v2t, self.pairs.queries_of(), missing=self.no_text)
+        scores = best_of_sets(v2t, self.pairs.video_of, len(self.pairs.videos))
+        none = np.bincount(self.pairs.video_of[~self.no_text], minlength=len(self.pairs.videos)) == 0
+        return rank_queries(scores, np.arange(len(scores))[:, None], missing=none)
+
+    def evaluated_only(self, variant: str) -> tuple[Ranks, Ranks]:
         """The same over what was evaluated: a smaller gallery and fewer queries."""
         videos, queries = ~self.no_video, ~self.no_text & ~self.no_video[self.pairs.video_of]
         place = np.cumsum(videos) - 1
         sim = self.sim[queries][:, videos]
         own = place[self.pairs.video_of[queries]]
-        return {
-            "t2v": rank_queries(sim, own[:, None]),
-            "v2t": rank_queries(sim.T, [np.flatnonzero(own == i) for i in range(int(videos.sum()))]),
-        }
+        gallery = int(videos.sum())
+        if variant == "any":
+            back = rank_queries(sim.T, [np.flatnonzero(own == i) for i in range(gallery)])
+        else:
+            back = rank_queries(best_of_sets(sim.T, own, gallery), np.arange(gallery)[:, None])
+        return rank_queries(sim, own[:, None]), back
 
     def query_misses(self) -> dict[str, str]:
         """Queries whose clip or whose text could not be evaluated."""

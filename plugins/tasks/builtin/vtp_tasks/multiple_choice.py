@@ -1,0 +1,318 @@
+"""Multiple choice: which of a clip's candidate texts is the right one? (MSRVTT-MC: five captions of 2,990 clips.)
+
+The candidates are scored by the model of a retrieval task: by the cosine of its embeddings, or by a matching head that
+reads clip and text together. The best score is the answer; of several best ones the right one earns 1 / their number.
+A question whose clip cannot be decoded, or with a candidate that has no finite score, is a miss.
+
+Such benchmarks have no training set: training uses the captions of the data set's retrieval split. A list that holds
+test clips (9k for MSRVTT-MC, which shares 1,990 of 2,990 clips with it) is refused as a leak.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from vtp.errors import ConfigError, DataError
+from vtp.eval.evaluator import Collected, Evaluator
+from vtp.eval.figures import Strip
+from vtp.eval.ledger import EVALUATED_ONLY, Ledger
+from vtp.eval.metrics import TIE_RULES, Ranks, TieRule, rank_queries
+from vtp.eval.significance import bootstrap_interval
+from vtp.eval.task import Table, TaskResult, media_id, resolve_selection
+from vtp.types import Modality, Sample
+from vtp_tasks.definitions import find_protocol
+from vtp_tasks.examples import evenly, frames_of
+from vtp_tasks.rerank import match_texts
+from vtp_tasks.retrieval import gallery
+
+__all__ = ["MultipleChoice"]
+
+Array = npt.NDArray[Any]
+
+
+class MultipleChoice:
+    """The task ``multiple_choice``.
+
+    Args:
+        dataset: offers ``samples("mc", split)``: the candidates in ``texts``, the place of the right one in
+            ``labels["answer_index"]``; and ``samples("retrieval", "train")`` to train on.
+        protocol: name of a protocol file of this package, or the path of one; None = data of one's own.
+        modality: what the texts are compared with: ``video`` or ``audio``.
+        objective: what scores: an objective with ``embed(ctx, modality)`` (vtc), or with ``match_logits`` (vtm).
+        selection: rule by which the checkpoint is chosen; None = ``val`` if the data set has validation questions,
+            else ``last``.
+        ties: tie rule. Under ``expected`` a right answer that shares the best score with t others earns 1 / (t + 1).
+        seed: of the bootstrap.
+    """
+
+    kind = "mc"
+    monitor: tuple[str, Literal["max", "min"]] = ("accuracy", "max")
+    answers: tuple[str, ...] = ()
+
+    def __init__(
+        self,
+        *,
+        dataset: Any,
+        protocol: str | None = None,
+        modality: Literal["video", "audio"] = "video",
+        objective: str = "vtc",
+        selection: str | None = None,
+        ties: TieRule = "expected",
+        seed: int = 0,
+    ) -> None:
+        if ties not in TIE_RULES:
+            raise ConfigError(f"task.ties={ties!r} must be one of {', '.join(TIE_RULES)}.")
+        if modality not in ("video", "audio"):
+            raise ConfigError(f"task.modality={modality!r} must be video or audio, what the texts are compared with.")
+        self.dataset = dataset
+        self.protocol = find_protocol(protocol, dataset, self.kind)
+        self.name = "multiple_choice" if protocol is None else self.protocol.name
+        self.modality: Literal["video", "audio"] = modality
+        self.objective = objective
+        self.ties: TieRule = ties
+        self.seed = seed
+        self._wanted = selection
+
+    # --- training -------------------------------------------------------------------------------------------------
+
+    def use_answers(self, answers: Sequence[str]) -> None:
+        """There is no list of answers."""
+
+    def train_samples(self) -> Sequence[Sample]:
+        """Captions: the right answer is not asked for in training."""
+        samples: Sequence[Sample] = self.dataset.samples("retrieval", "train")
+        return samples
+
+    def texts(self) -> Iterable[str]:
+        return (text for sample in self.train_samples() for text in sample.texts)
+
+    def known_list(self) -> str | None:
+        """Name of the known training list that the training clips are exactly, or None."""
+        return self.protocol.train_list({media_id(sample) for sample in self.train_samples()})
+
+    def labels(self, sample: Sample) -> dict[str, int | float]:
+        return {}
+
+    @property
+    def selection(self) -> str:
+        try:
+            has_validation = bool(self.samples("val"))
+        except DataError:
+            has_validation = False
+        return resolve_selection(self._wanted, has_validation)
+
+    # --- evaluation -----------------------------------------------------------------------------------------------
+
+    def samples(self, split: str) -> Sequence[Sample]:
+        found: Sequence[Sample] = self.dataset.samples(self.kind, split)
+        return found
+
+    def evaluate(self, evaluator: Evaluator, split: str = "test", *, detail: bool = True) -> TaskResult:
+        scored = self._score(evaluator, split)
+        credit = scored.credit
+        result = TaskResult(self.name, split, {"accuracy": _percent(credit)}, scored.ledger)
+        result.facts = {
+            "score_row": "matching head" if self._matches(evaluator) else "raw",
+            "dtype": f"float32 scores from a {evaluator.precision} forward pass",
+            "tie_rule": self.ties,
+            "limit": evaluator.limit,
+            "limited": scored.limited,
+            **evaluator.input_facts(),
+        }
+        if not detail:
+            return result
+        match = self.protocol.match(scored.samples, self.dataset.name, split)
+        result.protocol = match.record()
+        result.predictions = scored.predictions()
+        low, high = bootstrap_interval(credit, seed=self.seed)
+        result.intervals = {"accuracy": (100 * low, 100 * high)}
+        if not scored.ledger.complete:
+            result.rows[EVALUATED_ONLY] = {"accuracy": _percent(credit[scored.ledger.mask()])}
+        result.rows["chance"] = {"accuracy": _percent([1 / len(sample.texts) for sample in scored.samples])}
+        if not match.official and not match.own:
+            result.warnings.append(match.line())
+        overall = {"model": result.metrics["accuracy"]} | {label: row["accuracy"] for label, row in result.rows.items()}
+        result.chart = {label: {"all": accuracy} for label, accuracy in overall.items()}
+        notes = (
+            scored.ledger.line(),
+            match.line(),
+            f"accuracy {overall['model']:.2f} % (95 % interval {100 * low:.2f} to {100 * high:.2f}), candidates scored "
+            f"by {self.objective}; ties: {self.ties}",
+        )
+        title = f"{self.name}: the right one of {scored.widths()} texts, accuracy in % ({split})"
+        row = ("all", len(scored.samples), *overall.values())
+        result.tables = [Table(title, ("", "questions", *overall), (row,), notes)]
+        return result
+
+    def predict(self, evaluator: Evaluator, split: str = "test") -> TaskResult:
+        scored = self._score(evaluator, split)
+        return TaskResult(self.name, split, {}, scored.ledger, scored.predictions(judged=False))
+
+    def examples(self, evaluator: Evaluator, result: TaskResult, count: int = 4) -> list[Strip]:
+        """Evenly spaced evaluated questions with the frames the model saw; sounds cannot be shown."""
+        if self.modality != "video":
+            return []
+        by_id = {sample.id: sample for sample in self.samples(result.split)}
+        chosen = {line["id"]: line for line in evenly([x for x in result.predictions if "missing" not in x], count)}
+        wanted = [by_id[name] for name in chosen]
+        collected = evaluator.run(wanted, frames_of, drop=("audio", "text"), what="questions", label="example clips")
+        found = zip(collected.ids, collected.arrays.get("frames", ()), strict=True)
+        return [
+            Strip(frames, "which text?", line.get("answer"), line["prediction"], line.get("credit", 0.0) > 0.5)
+            for line, frames in ((chosen[name], frames) for name, frames in found)
+        ]
+
+    def _matches(self, evaluator: Evaluator) -> bool:
+        """Whether a matching head scores.
+
+        Raises:
+            ConfigError: the model has no such objective, or one that cannot score, or not this modality.
+        """
+        objectives = evaluator.bare_model.objectives
+        found = dict(objectives.items()).get(self.objective)
+        if found is None or not (hasattr(found, "embed") or hasattr(found, "match_logits")):
+            raise ConfigError(
+                f"task {self.name}: the model has no objective {self.objective!r} that scores texts of a clip (it has: "
+                f"{', '.join(objectives) or 'none'}). Add it with objective=[{self.objective}], or set task.objective "
+                "to vtc (embeddings) or vtm (a matching head)."
+            )
+        if not {self.modality, "text"} <= set(found.needs):
+            raise ConfigError(
+                f"task {self.name}: the objective {self.objective!r} compares {' with '.join(sorted(found.needs))}, "
+                f"and task.modality={self.modality} asks for {self.modality} with text. Set "
+                f"objectives.{self.objective}.modalities=[{self.modality},text], or task.modality."
+            )
+        return not hasattr(found, "embed")
+
+    def _score(self, evaluator: Evaluator, split: str) -> _Scored:
+        table = self.samples(split)
+        samples = evaluator.limited(table)
+        if not samples:
+            raise DataError(f"{self.dataset.name}: there is no multiple-choice question in the {split} split.")
+        wrong = [s for s in samples if not 0 <= int(s.labels.get("answer_index", 0)) < len(s.texts)]
+        if wrong:
+            raise DataError(
+                f"{self.dataset.name}: {len(wrong)} multiple-choice questions name a right answer that is none of "
+                f"their texts (first: {wrong[0].id}: answer {wrong[0].labels['answer_index']} of "
+                f"{len(wrong[0].texts)} texts; the first one is 0)."
+            )
+        score = self._by_matching if self._matches(evaluator) else self._by_embedding
+        scores, videos, text_misses = score(evaluator, samples)
+        return _Scored(self, samples, len(samples) < len(table), scores, videos, text_misses)
+
+    def _by_embedding(
+        self, evaluator: Evaluator, samples: Sequence[Sample]
+    ) -> tuple[list[Array], Collected, dict[str, str]]:
+        videos, texts = gallery(samples), _distinct_texts(samples)
+        media: tuple[Modality, ...] = tuple(m for m in evaluator.modalities if m != "text")
+        needed = evaluator.bare_model.objectives[self.objective].needs
+        unused = tuple(m for m in media if m not in needed)
+
+        def embed(modality: Modality) -> Any:
+            return lambda ctx: {"embedding": ctx.model.objectives[self.objective].embed(ctx, modality)}
+
+        seen = evaluator.run(videos, embed(self.modality), drop=("text", *unused), what="videos")
+        read = evaluator.run(list(texts.values()), embed("text"), drop=media, what="texts")
+        width = next((c.arrays["embedding"].shape[1] for c in (seen, read) if "embedding" in c.arrays), 1)
+        video, text = seen.full("embedding", np.nan, (width,)), read.full("embedding", np.nan, (width,))
+        row = {sample.id: i for i, sample in enumerate(videos)}
+        column = {caption: i for i, caption in enumerate(texts)}
+        scores = [text[[column[t] for t in s.texts]] @ video[row[media_id(s)]] for s in samples]
+        misses = {caption: read.misses[s.id] for caption, s in texts.items() if s.id in read.misses}
+        return scores, seen, misses
+
+    def _by_matching(
+        self, evaluator: Evaluator, samples: Sequence[Sample]
+    ) -> tuple[list[Array], Collected, dict[str, str]]:
+        videos, texts = gallery(samples), _distinct_texts(samples)
+        row = {sample.id: i for i, sample in enumerate(videos)}
+        column = {caption: i for i, caption in enumerate(texts)}
+        wanted: list[set[int]] = [set() for _ in videos]
+        for sample in samples:
+            wanted[row[media_id(sample)]] |= {column[text] for text in sample.texts}
+        matched, seen = match_texts(evaluator, videos, list(texts.values()), wanted, self.objective, self.name)
+        scores = []
+        for sample in samples:
+            clip = row[media_id(sample)]
+            place = {text: i for i, text in enumerate(sorted(wanted[clip]))}
+            scores.append(matched[clip, [place[column[text]] for text in sample.texts]])
+        return scores, seen, {}
+
+
+def _distinct_texts(samples: Sequence[Sample]) -> dict[str, Sample]:
+    """Every text once, as a sample without media: equal candidates tie to the last bit."""
+    found: dict[str, Sample] = {}
+    for text in (text for sample in samples for text in sample.texts):
+        found.setdefault(text, Sample(f"text {len(found)}", texts=(text,)))
+    return found
+
+
+class _Scored:
+    """Scores of one pass over the questions, judged."""
+
+    def __init__(
+        self,
+        task: MultipleChoice,
+        samples: Sequence[Sample],
+        limited: bool,
+        scores: list[Array],
+        videos: Collected,
+        text_misses: dict[str, str],
+    ) -> None:
+        self.samples = samples
+        self.limited = limited
+        self.scores = scores
+        misses = {}
+        for sample, found in zip(samples, scores, strict=True):
+            reasons = [videos.misses.get(media_id(sample)), *(text_misses.get(text) for text in sample.texts)]
+            reason = next((r for r in reasons if r), None)
+            if reason is None and not np.isfinite(found).all():
+                reason = "a score is not a finite number"
+            if reason is not None:
+                misses[sample.id] = reason
+        evaluated = [sample for sample in samples if sample.id not in misses]
+        present = {"text": len(evaluated)}
+        for modality, here in videos.present.items():
+            if modality != "text":
+                had = {videos.table[row] for row in videos.rows[here]}
+                present[modality] = sum(media_id(sample) in had for sample in evaluated)
+        self.ledger = Ledger(tuple(sample.id for sample in samples), misses, "questions", present)
+        self.right = [int(sample.labels.get("answer_index", 0)) for sample in samples]
+        self.credit = self._credit(task.ties)
+
+    def _credit(self, ties: TieRule) -> Array:
+        """Credit of each question, float64 (N,) in [0, 1]."""
+        found = []
+        for sample, scores, right in zip(self.samples, self.scores, self.right, strict=True):
+            ranks: Ranks = rank_queries(scores[None], [[right]], missing=np.zeros(len(scores), bool))
+            found.append(0.0 if sample.id in self.ledger.missing else float(ranks.hits(1, ties)[0]))
+        return np.array(found)
+
+    def widths(self) -> str:
+        """``5``, or ``2 to 5``."""
+        widths = sorted({len(sample.texts) for sample in self.samples})
+        return str(widths[0]) if len(widths) == 1 else f"{widths[0]} to {widths[-1]}"
+
+    def predictions(self, judged: bool = True) -> list[dict[str, Any]]:
+        """One line per question, missing ones included."""
+        lines = []
+        for sample, scores, right, credit in zip(self.samples, self.scores, self.right, self.credit, strict=True):
+            line: dict[str, Any] = {"id": sample.id, "video": media_id(sample), "options": list(sample.texts)}
+            if judged:
+                line |= {"answer_index": right, "answer": sample.texts[right], "credit": float(credit)}
+            if sample.id in self.ledger.missing:
+                line |= {"prediction": None, "missing": self.ledger.missing[sample.id]}
+            else:
+                best = int(np.argmax(scores))
+                line |= {"prediction_index": best, "prediction": sample.texts[best]}
+                line["scores"] = [round(float(score), 6) for score in scores]
+            lines.append(line)
+        return lines
+
+
+def _percent(credit: Any) -> float:
+    return 100.0 * float(np.mean(credit)) if len(credit) else float("nan")
