@@ -1,0 +1,135 @@
+"""Which media of a table are on the disk, found out before training starts.
+
+Public copies of data sets are rarely complete. A file that is not there is no damaged file: it is known beforehand,
+nothing has to be tried, and its share says nothing about the disk. So absent files are taken out of the training table
+with one line that says how many, and the accounting of bad files is left to those that exist and do not decode.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vtp.data.keys import keyed_generator
+from vtp.errors import DataError
+from vtp.types import MediaRef, Sample
+
+__all__ = ["Presence", "look", "on_disk"]
+
+_LARGE = 200_000  # rows from which a table is only looked at in part, unless that part has gaps
+_PART = 2_000
+
+MediaOf = Callable[[Sample], MediaRef | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Presence:
+    """What of a table is there.
+
+    Attributes:
+        samples: rows of the table.
+        usable: rows whose file is there.
+        files: distinct files that the rows name.
+        absent: how many of them are not there.
+        first: one of those, for messages.
+        rows: int64 (usable,), the usable rows; None = all of them.
+    """
+
+    samples: int
+    usable: int
+    files: int
+    absent: int
+    first: str = ""
+    rows: npt.NDArray[np.int64] | None = None
+
+    def line(self) -> str:
+        """One line for people; empty when nothing is absent."""
+        if not self.absent:
+            return ""
+        return (
+            f"{self.absent:,} of {self.files:,} training clips are not on the disk (first: {self.first}); training on "
+            f"the {self.files - self.absent:,} that are, {self.usable:,} of {self.samples:,} samples"
+        )
+
+    def record(self) -> dict[str, Any]:
+        """What report.json keeps."""
+        return {
+            "samples": self.samples,
+            "usable_samples": self.usable,
+            "clips": self.files,
+            "absent_clips": self.absent,
+            "first_absent": self.first or None,
+        }
+
+    def take(self, table: Sequence[Sample]) -> Sequence[Sample]:
+        """The usable part of the table.
+
+        Raises:
+            DataError: there is none.
+        """
+        if self.samples and not self.usable:
+            raise DataError(
+                f"none of the {self.files:,} training clips is on the disk (first: {self.first}). Set dataset.root or "
+                "dataset.videos to the folder that holds them; `vtp data check` lists what is there. dataset=shapes "
+                "needs no files."
+            )
+        if self.rows is None:
+            return table
+        select = getattr(table, "select", None)  # tables of big data sets give a view
+        return select(self.rows) if select is not None else [table[int(row)] for row in self.rows]
+
+
+def on_disk(path: str) -> bool:
+    """Whether something is at ``path``, whatever it is: a pipe or a folder is a bad file, not an absent one."""
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ValueError):
+        return True  # no permission, a link to itself: what reading it says is better than "absent"
+    return True
+
+
+def look(table: Sequence[Sample], media: MediaOf, exists: Callable[[str], bool] = on_disk) -> Presence:
+    """Look for the media of every row.
+
+    Args:
+        table: samples.
+        media: the file without which a row cannot be used; None = it needs none.
+        exists: whether a path is there.
+
+    Tables of more than 200,000 rows that can be cut (``select``) are looked at in 2,000 places first, and in full only
+    if something is absent there.
+    """
+    rows: Any = range(len(table))
+    if len(table) > _LARGE and hasattr(table, "select"):
+        places = np.sort(keyed_generator("presence", len(table)).choice(len(table), _PART, replace=False))
+        if not _look_at(table, places, media, exists)[2]:
+            return Presence(len(table), len(table), 0, 0)
+    usable, files, absent = _look_at(table, rows, media, exists)
+    if not absent:
+        return Presence(len(table), len(table), len(files), 0)
+    return Presence(len(table), len(usable), len(files), len(absent), absent[0], np.array(usable, np.int64))
+
+
+def _look_at(
+    table: Sequence[Sample], rows: Any, media: MediaOf, exists: Callable[[str], bool]
+) -> tuple[list[int], dict[str, bool], list[str]]:
+    """Usable rows, file -> whether it is there, and the absent ones in the order of the table."""
+    files: dict[str, bool] = {}
+    usable: list[int] = []
+    for row in rows:
+        ref = media(table[int(row)])
+        if ref is None or isinstance(ref.path, bytes):
+            usable.append(int(row))
+            continue
+        if ref.path not in files:
+            files[ref.path] = exists(ref.path)
+        if files[ref.path]:
+            usable.append(int(row))
+    return usable, files, [path for path, there in files.items() if not there]
