@@ -35,3 +35,9 @@ def sample_root(shared_data, sample_tool, tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("msrvtt")
     assert sample_tool.build(shared_data, root) is None
     return root
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    """Tables that are kept for the next time are kept beside the test."""
+    monkeypatch.setenv("VTP_CACHE", str(tmp_path / "vtp-cache"))

@@ -1,16 +1,47 @@
-"""Where the clips of a data set lie: found by stem, because their extensions differ from one copy to the next."""
+"""Where the media of a data set lie. What annotations name is found by stem, because extensions differ from one copy to
+the next, or in one of the layouts that downloaders make; what is not there is named at the place where it should be, so
+that reading it says what is missing."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
+from typing import Any, Protocol
 
 from vtp.errors import DataError
+from vtp.types import MediaRef
 
-__all__ = ["EXTENSIONS", "ClipFolders"]
+__all__ = ["EXTENSIONS", "IMAGES", "Aliases", "ClipFolders", "Layouts", "Media", "Paths", "stem_of"]
 
 _NAMES = "mp4 avi mkv webm mov mpg mpeg m4v 3gp 3g2 wmv flv ts mts m2ts ogv gif"
+_SOUNDS = "wav flac mp3 m4a ogg opus aac"
+_IMAGES = "jpg jpeg png webp bmp"
 EXTENSIONS = frozenset(f".{name}" for name in _NAMES.split())
+SOUNDS = frozenset(f".{name}" for name in _SOUNDS.split())
+IMAGES = frozenset(f".{name}" for name in _IMAGES.split())
+
+
+class Media(Protocol):
+    """Finds the file of what annotations name. Picklable."""
+
+    def ref(self, name: str, start: float | None = None, end: float | None = None) -> MediaRef:
+        """The file, and the span of it."""
+        ...
+
+    def __contains__(self, name: str) -> bool:
+        """Whether it is on the disk."""
+        ...
+
+
+def stem_of(name: str) -> str:
+    """``folder/clip.mp4`` -> ``clip``; also where a bare dot is all that is left of the extension. What follows another
+    dot stays, because names such as ``NUsG9BgSes0_210.0_360.0`` have no extension."""
+    base = name.replace("\\", "/").rsplit("/", 1)[-1]
+    stem, dot, extension = base.rpartition(".")
+    known = not extension or f".{extension.lower()}" in EXTENSIONS | SOUNDS | IMAGES
+    return stem if dot and stem and known else base
 
 
 class ClipFolders:
@@ -20,31 +51,164 @@ class ClipFolders:
         root: of the data set.
         given: the folder that the user named, absolute or relative to ``root``; None = look in ``usual``.
         usual: folders relative to ``root``, most specific first; of two files with one stem the first folder's counts.
+        extensions: what counts as a media file.
+        option: the key that ``given`` came from.
     """
 
-    def __init__(self, root: Path, given: str | Path | None, usual: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        root: Path,
+        given: str | Path | None,
+        usual: tuple[str, ...],
+        extensions: Iterable[str] = EXTENSIONS,
+        option: str = "videos",
+    ) -> None:
         self.looked_in = [root / given] if given is not None else [root / name for name in usual]
         self.folders = [folder for folder in self.looked_in if folder.is_dir()]
         if given is not None and not self.folders:
             raise DataError(
-                f"dataset.videos={given}: there is no folder {self.looked_in[0].absolute()}. Name the folder that "
-                f"holds the clips, absolute or relative to dataset.root={root}."
+                f"dataset.{option}={given}: there is no folder {self.looked_in[0].absolute()}. Name the folder that "
+                f"holds the files, absolute or relative to dataset.root={root}."
             )
+        wanted = frozenset(extensions)
+        self.usual_extension = next((e for e in (".mp4", ".wav", ".jpg") if e in wanted), ".mp4")
         self._files: dict[str, str] = {}
         for folder in self.folders:
             with os.scandir(folder) as entries:
                 for entry in entries:
-                    stem, extension = os.path.splitext(entry.name)
-                    if extension.lower() in EXTENSIONS:
-                        self._files.setdefault(stem, entry.path)
+                    extension = os.path.splitext(entry.name)[1].lower()
+                    if extension in wanted or extension == ".":
+                        self._files.setdefault(stem_of(entry.name), entry.path)
 
     def __len__(self) -> int:
         return len(self._files)
 
     def path(self, stem: str) -> str:
-        """The file of a clip; where it should be if it is missing, so that reading it says what is not there."""
+        """The file of a clip; where it should be if it is missing."""
         found = self._files.get(stem)
-        return found if found is not None else str((self.folders or self.looked_in)[0] / f"{stem}.mp4")
+        name = f"{stem}{self.usual_extension}"
+        return found if found is not None else str((self.folders or self.looked_in)[0] / name)
+
+    def ref(self, name: str, start: float | None = None, end: float | None = None) -> MediaRef:
+        return MediaRef(self.path(name), start, end)
 
     def __contains__(self, stem: str) -> bool:
         return stem in self._files
+
+
+class Aliases:
+    """Files that go by one of several names.
+
+    Args:
+        files: the files.
+        names: patterns in order of preference; ``{name}`` is the clip, further fields come from ``parts``.
+        parts: further fields of a clip; picklable. A pattern with a field that a clip lacks is passed over.
+        whole: patterns under which lie whole videos, of which the clip is the span; under the others the file is the
+            clip, and the span is that of the video it was cut from.
+    """
+
+    def __init__(
+        self,
+        files: ClipFolders,
+        names: tuple[str, ...],
+        parts: Callable[[str], Mapping[str, str]] | None = None,
+        whole: tuple[str, ...] = (),
+    ) -> None:
+        self.files = files
+        self.names = names
+        self.parts = parts
+        self.whole = whole
+
+    def _candidates(self, name: str) -> Iterator[tuple[str, str]]:
+        """(pattern, name of the file) for every pattern that can be filled in."""
+        fields = {"name": name, **(self.parts(name) if self.parts is not None else {})}
+        for pattern in self.names:
+            with suppress(KeyError):
+                yield pattern, pattern.format(**fields)
+
+    def ref(self, name: str, start: float | None = None, end: float | None = None) -> MediaRef:
+        candidates = list(self._candidates(name))
+        pattern, stem = next((c for c in candidates if c[1] in self.files), candidates[0])
+        return MediaRef(self.files.path(stem), *((start, end) if pattern in self.whole else ()))
+
+    def __contains__(self, name: str) -> bool:
+        return any(stem in self.files for _, stem in self._candidates(name))
+
+
+class Layouts:
+    """Files in one of several known layouts, tried one after another; the one that fitted last is tried first. Nothing
+    is listed beforehand, so that ten million files cost no memory.
+
+    Args:
+        folders: where the layouts begin, most specific first.
+        patterns: paths under them, with ``{name}`` (what the annotation gives), ``{stem}`` (its last part),
+            ``{short}`` (that without its last four characters) or, for numbers, ``{shard}`` and ``{key}`` as img2dataset
+            names them.
+    """
+
+    def __init__(self, folders: Iterable[Path], patterns: tuple[str, ...]) -> None:
+        self.folders = [str(folder) for folder in folders]
+        self.patterns = patterns
+        self._last: tuple[str, str] | None = None
+
+    def _paths(self, name: str) -> Iterable[tuple[tuple[str, str], str]]:
+        stem = name.rsplit("/", 1)[-1]
+        parts: dict[str, Any] = {"name": name, "stem": stem, "short": stem[:-4] or "0"}
+        if stem.isdecimal():
+            parts |= {"shard": f"{int(stem) // 10_000:05d}", "key": f"{int(stem):09d}"}
+        places = [(folder, pattern) for folder in self.folders for pattern in self.patterns]
+        if self._last is not None:
+            places.insert(0, self._last)
+        for place in places:
+            yield place, os.path.join(place[0], place[1].format(**parts))
+
+    def ref(self, name: str, start: float | None = None, end: float | None = None) -> MediaRef:
+        first = ""
+        for place, path in self._paths(name):
+            first = first or path
+            if os.path.exists(path):
+                self._last = place
+                return MediaRef(path, start, end)
+        return MediaRef(first, start, end)
+
+    def __contains__(self, name: str) -> bool:
+        return any(os.path.exists(path) for _, path in self._paths(name))
+
+
+class Paths:
+    """Files that annotations name by their path, absolute or relative to one of some folders.
+
+    Args:
+        folders: what relative paths are relative to, most specific first.
+        extensions: those that are tried for a path without one.
+        flatter: also look for ``c.jpg`` and ``b/c.jpg`` where ``a/b/c.jpg`` is not there: for annotations whose paths
+            begin with folders of the machine that they were made on. File names must be unique.
+    """
+
+    def __init__(self, folders: Iterable[Path], extensions: Iterable[str] = (), *, flatter: bool = False) -> None:
+        self.folders = [str(folder) for folder in folders]
+        self.extensions = tuple(sorted(extensions))
+        self.flatter = flatter
+
+    def _find(self, name: str) -> str | None:
+        if os.path.isabs(name):
+            return self._with_extension(name)
+        parts = name.replace("\\", "/").split("/")
+        for skip in range(len(parts) if self.flatter else 1):
+            for folder in self.folders:
+                if found := self._with_extension(os.path.join(folder, *parts[skip:])):
+                    return found
+        return None
+
+    def _with_extension(self, path: str) -> str | None:
+        if os.path.exists(path):
+            return path
+        if self.extensions and stem_of(path) == os.path.basename(path):
+            return next((path + e for e in self.extensions if os.path.exists(path + e)), None)
+        return None
+
+    def ref(self, name: str, start: float | None = None, end: float | None = None) -> MediaRef:
+        return MediaRef(self._find(name) or os.path.join(self.folders[0], name), start, end)
+
+    def __contains__(self, name: str) -> bool:
+        return self._find(name) is not None

@@ -1,0 +1,507 @@
+"""Tables of samples in Arrow columns: what readers write row by row, and loaders read row by row.
+
+A small table stays in memory. One of more than 65,536 rows is written to a file once and mapped into memory by every
+process that reads it, so that millions of captions cost each of them next to nothing: pages are shared, and are given
+back when memory gets tight. The file lies in ``$VTP_CACHE/annotations`` (``~/.cache/vtp/annotations``), or in a folder
+for temporary files where that cannot be written. Its name holds a hash of the sources, so changed annotations are read
+again; it appears under its name only when it is complete, and of several processes one writes it while the others wait.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from hashlib import blake2b
+from itertools import islice
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from vtp.errors import DataError
+from vtp.types import Sample
+from vtp_datasets.media_files import Media
+
+__all__ = ["BATCH_ROWS", "NONE", "ArrowTable", "GroupedTable", "Row", "cache_folder", "grouped", "read_rows"]
+
+log = logging.getLogger("vtp")
+
+VERSION = 1  # of the columns below; a table of another version is written again
+BATCH_ROWS = 65_536  # rows of every record batch but the last, and of the biggest table that stays in memory
+HASH_WHOLE = 64 << 20  # sources up to so many bytes are recognised by their content, bigger ones by size and time
+NONE = ""  # ``Row.audio`` of an item that has no sound
+
+_SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("video_id", pa.string()),
+        ("video", pa.string()),
+        ("audio", pa.string()),
+        ("start", pa.float64()),
+        ("end", pa.float64()),
+        ("texts", pa.list_(pa.string())),
+        ("answer", pa.string()),
+        ("answer_index", pa.int32()),
+        ("question_type", pa.string()),
+        ("category", pa.string()),
+        ("split", pa.int8()),
+        ("file", pa.int16()),
+        ("place", pa.string()),
+        ("extra", pa.string()),
+    ]
+)
+
+
+@dataclass(slots=True)
+class Row:
+    """One item as a reader finds it.
+
+    Attributes:
+        id: unique in the table.
+        texts: captions, or the question, or the candidates of a multiple choice.
+        video_id: name of the clip; None = ``id``.
+        video: what :class:`~vtp_datasets.media_files.Media` finds the file by; None = ``video_id``, :data:`NONE` = the
+            item has no picture.
+        audio: the same for the sound; None = that of the video file, :data:`NONE` = no sound.
+        start, end: span in seconds.
+        answer, answer_index, question_type, category: as in :class:`vtp.types.Sample`.
+        split: number of the split, in files that hold several.
+        file: which of the sources it is from.
+        place: line or position in that file.
+        extra: anything else for ``Sample.extra``; JSON-able.
+    """
+
+    id: str
+    texts: Sequence[str]
+    video_id: str | None = None
+    video: str | None = None
+    audio: str | None = None
+    start: float | None = None
+    end: float | None = None
+    answer: str | None = None
+    answer_index: int | None = None
+    question_type: str | None = None
+    category: str | None = None
+    split: int | None = None
+    file: int = 0
+    place: int | str = 0
+    extra: Mapping[str, Any] | None = None
+
+
+def cache_folder() -> Path:
+    """Where annotations of millions of rows are kept: ``$VTP_CACHE/annotations``, or a folder for temporary files where
+    that cannot be written."""
+    wanted = Path(os.environ.get("VTP_CACHE") or "~/.cache/vtp").expanduser() / "annotations"
+    try:
+        wanted.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=wanted):
+            return wanted
+    except OSError as error:
+        folder = Path(tempfile.gettempdir()) / f"vtp-{os.getuid()}" / "annotations"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        log.warning("%s cannot be written (%s); annotations are kept in %s", wanted, error.strerror or error, folder)
+        return folder
+
+
+def read_rows(
+    name: str,
+    sources: Sequence[Path],
+    options: Mapping[str, Any],
+    rows: Callable[[], Iterable[Row]],
+    records: Callable[[], list[dict[str, Any]]],
+    *,
+    keep: bool = True,
+) -> tuple[pa.Table | Path, dict[str, Any]]:
+    """The columns of ``rows``: in memory, or the file that they were written to, now or before.
+
+    Args:
+        name: first part of the file's name.
+        sources: the annotation files (or folders of them); what is in them decides whether a written file is right.
+        options: everything else that decides which rows come out; JSON-able.
+        rows: reads the sources; called only when nothing was kept.
+        records: what is to be remembered of the sources, asked for after ``rows``.
+        keep: False never writes a file: for rows that hold more than what is in ``sources``.
+
+    Returns:
+        the table or its path, and ``{"records": ..., "used": names of the columns that hold anything}``.
+    """
+    few = 8 * BATCH_ROWS  # bytes: too few for a table that is written
+    if not keep or sum(path.stat().st_size if path.is_file() else few for path in sources) < few:
+        return _gather(iter(rows()), records)
+    same = json.dumps([VERSION, name, [str(path.absolute()) for path in sources], options], sort_keys=True, default=str)
+    series = f"{name}-{hashlib.sha256(same.encode()).hexdigest()[:16]}"
+    folder = cache_folder()
+    target = folder / f"{series}-{_fingerprint(sources)}.arrow"
+    with _lock(folder / f"{series}.lock"):
+        if target.exists():
+            try:
+                return target, _info(target)
+            except (OSError, ValueError, pa.ArrowException) as error:
+                log.warning("%s is damaged (%s) and is written again", target, error)
+        table, info = _gather(iter(rows()), records, target)
+        if isinstance(table, Path):
+            for old in folder.glob(f"{series}-*.arrow"):
+                if old != target:
+                    old.unlink(missing_ok=True)
+        return table, info
+
+
+def _gather(
+    rows: Iterator[Row], records: Callable[[], list[dict[str, Any]]], target: Path | None = None
+) -> tuple[pa.Table | Path, dict[str, Any]]:
+    """Write rows to ``target`` if there are more than one batch of them, else (and without ``target``) keep them."""
+    used: set[str] = set()
+    kept: list[pa.RecordBatch] = []
+    writer: _Writer | None = None
+    try:
+        for batch in _batches(rows, used):
+            if kept and target is not None and writer is None:
+                writer = _Writer(target)
+                writer.add(kept.pop())
+            if writer is None:
+                kept.append(batch)
+            else:
+                writer.add(batch)
+        info = {"records": records(), "used": sorted(used)}
+        if writer is None or target is None:
+            return pa.Table.from_batches(kept, _SCHEMA), info
+        writer.finish(info)
+        return target, info
+    finally:
+        if writer is not None:
+            writer.unfinished.unlink(missing_ok=True)
+
+
+class _Writer:
+    """Writes batches to a file that gets its name when it is complete."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+        self.unfinished = target.with_suffix(f".{os.getpid()}.unfinished")
+        self._file = pa.OSFile(str(self.unfinished), "wb")
+        self._writer = pa.ipc.new_file(self._file, _SCHEMA)
+
+    def add(self, batch: pa.RecordBatch, metadata: Mapping[str, str] | None = None) -> None:
+        try:
+            self._writer.write_batch(batch, custom_metadata=metadata)
+        except OSError as error:
+            raise DataError(
+                f"the annotations cannot be kept in {self.target.parent}: {error}. They need about as much space as the "
+                "annotation files; name a folder on another disk with the variable VTP_CACHE."
+            ) from error
+
+    def finish(self, info: Mapping[str, Any]) -> None:
+        """Add what is only known at the end, and give the file its name."""
+        self.add(pa.RecordBatch.from_pylist([], _SCHEMA), {"vtp": json.dumps(info)})
+        self._writer.close()
+        self._file.close()
+        os.replace(self.unfinished, self.target)
+
+
+def _batches(rows: Iterator[Row], used: set[str]) -> Iterator[pa.RecordBatch]:
+    names = _SCHEMA.names
+    while True:
+        columns: list[list[Any]] = [[] for _ in names]
+        for row in islice(rows, BATCH_ROWS):
+            for values, value in zip(columns, _cells(row), strict=True):
+                values.append(value)
+        if not columns[0]:
+            return
+        used.update(name for name, values in zip(names, columns, strict=True) if any(v is not None for v in values))
+        arrays = [pa.array(values, field.type) for values, field in zip(columns, _SCHEMA, strict=True)]
+        yield pa.RecordBatch.from_arrays(arrays, schema=_SCHEMA)
+        if len(columns[0]) < BATCH_ROWS:
+            return
+
+
+def _cells(row: Row) -> tuple[Any, ...]:
+    video_id = None if row.video_id == row.id else row.video_id
+    return (
+        row.id,
+        video_id,
+        None if row.video == (video_id or row.id) else row.video,
+        row.audio,
+        row.start,
+        row.end,
+        row.texts,
+        row.answer,
+        row.answer_index,
+        row.question_type,
+        row.category,
+        row.split,
+        row.file,
+        str(row.place),
+        json.dumps(row.extra, ensure_ascii=False) if row.extra else None,
+    )
+
+
+def _info(path: Path) -> dict[str, Any]:
+    with pa.memory_map(str(path)) as file:
+        reader = pa.ipc.open_file(file)
+        _, metadata = reader.get_batch_with_custom_metadata(reader.num_record_batches - 1)
+    if metadata is None or b"vtp" not in metadata:
+        raise ValueError("no description at the end")
+    info: dict[str, Any] = json.loads(metadata[b"vtp"])
+    return info
+
+
+def _fingerprint(sources: Sequence[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in sources:
+        status = path.stat()
+        if path.is_dir():
+            for entry in sorted(os.scandir(path), key=lambda entry: entry.name):
+                facts = entry.stat()
+                digest.update(f"{entry.name}\0{facts.st_size} {facts.st_mtime_ns}\n".encode())
+        elif status.st_size <= HASH_WHOLE:
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+        else:
+            digest.update(f"{status.st_size} {status.st_mtime_ns}".encode())
+    return digest.hexdigest()[:16]
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    with open(path, "a") as file:
+        with suppress(OSError):  # a file system without locks: two processes may do the same work, neither harms it
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+class ArrowTable(Sequence[Sample]):
+    """Rows of :func:`read_rows` as samples, which are made when they are asked for.
+
+    Args:
+        source: the columns, or the file that holds them; a file is opened by each process when it first reads.
+        info: as :func:`read_rows` gives it.
+        media: finds the file of the picture, and of the sound where it is the same file.
+        sound: finds the file of the sound where a row names one; None = ``media``.
+        rows: int array (N,), which rows in which order; None = all.
+    """
+
+    def __init__(
+        self,
+        source: pa.Table | Path,
+        info: Mapping[str, Any],
+        media: Media,
+        sound: Media | None = None,
+        rows: npt.NDArray[np.integer[Any]] | None = None,
+    ) -> None:
+        self._source = source
+        self._info = info
+        self._used = frozenset(info["used"])
+        self._files = tuple(Path(record["path"]).name for record in info["records"])
+        self.media = media
+        self.sound = media if sound is None else sound
+        self._rows = rows
+        self._opened: dict[str, list[Any]] | None = None
+        self._length = len(self._rows) if rows is not None else self._count()
+
+    def __len__(self) -> int:
+        return self._length
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Sample]: ...
+
+    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
+        if isinstance(index, slice):
+            return [self._sample(self._row(i)) for i in range(*index.indices(self._length))]
+        position = index + self._length if index < 0 else index
+        if not 0 <= position < self._length:
+            raise IndexError(f"row {index} of a table with {self._length:,} rows")
+        return self._sample(self._row(position))
+
+    def select(self, rows: npt.NDArray[Any]) -> ArrowTable:
+        """A view of the rows ``rows`` (integers (N,)) in that order; columns are shared."""
+        chosen = np.asarray(rows) if self._rows is None else self._rows[rows]
+        narrow = chosen.astype(np.int32) if self._count() < 2**31 else chosen.astype(np.int64)
+        return ArrowTable(self._source, self._info, self.media, self.sound, narrow)
+
+    def video_ids(self) -> Iterator[str]:
+        """The clip of every row, in order, without making samples."""
+        for name, clip in zip(self.column("id"), self.column("video_id"), strict=True):
+            yield clip or name
+
+    def all_texts(self) -> Iterator[str]:
+        """Every text of every row, in order, without making samples."""
+        for texts in self.column("texts"):
+            yield from texts
+
+    def media_numbers(self) -> npt.NDArray[np.int64]:
+        """int64 (N,): for every row the first row about the same media and span."""
+        fields = zip(*map(self.column, ("id", "video_id", "video", "audio", "start", "end")), strict=True)
+        hashes = np.fromiter(
+            (
+                _hash(f"{clip or name}\0{video}\0{audio}\0{start}\0{end}")
+                for name, clip, video, audio, start, end in fields
+            ),
+            np.uint64,
+            count=self._length,
+        )
+        _, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
+        return first[inverse]
+
+    def texts(self, index: int) -> tuple[str, ...]:
+        """The texts of one row, without its sample."""
+        return tuple(self._cell("texts", self._row(index)))
+
+    def column(self, name: str) -> Iterator[Any]:
+        """The cells of one column of :class:`Row` in the order of the table; batch by batch, so that few are in memory
+        at once."""
+        if name not in self._used:
+            for _ in range(self._length):
+                yield None
+        elif self._rows is None:
+            for chunk in self._columns[name]:
+                yield from chunk.to_pylist()
+        else:
+            for start in range(0, self._length, BATCH_ROWS):
+                for row in self._rows[start : start + BATCH_ROWS].tolist():
+                    yield self._cell(name, row)
+
+    def splits(self) -> npt.NDArray[np.int8]:
+        """int8 (N,): ``Row.split`` of every row, -1 = none."""
+        return np.fromiter((-1 if s is None else s for s in self.column("split")), np.int8, count=self._length)
+
+    def records(self) -> list[dict[str, Any]]:
+        """What is remembered of the sources, see :meth:`vtp_datasets.annotations.AnnotationFile.record`."""
+        return list(self._info["records"])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_opened": None}
+
+    # -- columns -----------------------------------------------------------------------------------------------------
+
+    @property
+    def _columns(self) -> dict[str, list[Any]]:
+        if self._opened is None:
+            table = self._source
+            if isinstance(table, Path):
+                table = pa.ipc.open_file(pa.memory_map(str(table))).read_all()
+            self._opened = {name: table.column(name).chunks for name in table.column_names}
+        return self._opened
+
+    def _count(self) -> int:
+        return sum(len(chunk) for chunk in self._columns["id"])
+
+    def _row(self, position: int) -> int:
+        return int(position if self._rows is None else self._rows[position])
+
+    def _cell(self, name: str, row: int) -> Any:
+        if name not in self._used:
+            return None
+        return self._columns[name][row // BATCH_ROWS][row % BATCH_ROWS].as_py()
+
+    def _sample(self, row: int) -> Sample:
+        cell = self._cell
+        name = cell("id", row)
+        clip = cell("video_id", row) or name
+        video_name, audio_name = cell("video", row), cell("audio", row)
+        start, end = cell("start", row), cell("end", row)
+        video = None if video_name == NONE else self.media.ref(video_name or clip, start, end)
+        audio = video if audio_name is None else None if audio_name == NONE else self.sound.ref(audio_name, start, end)
+        labels: dict[str, Any] = {}
+        for key in ("answer", "answer_index"):
+            if (value := cell(key, row)) is not None:
+                labels[key] = value
+        extra: dict[str, Any] = {"video_id": clip, "source": f"{self._files[cell('file', row)]}:{cell('place', row)}"}
+        for key in ("question_type", "category"):
+            if (value := cell(key, row)) is not None:
+                extra[key] = value
+        if (more := cell("extra", row)) is not None:
+            extra |= json.loads(more)
+        return Sample(name, video, audio, tuple(cell("texts", row)), labels, extra)
+
+
+class GroupedTable(Sequence[Sample]):
+    """Another table with the rows about one clip as one sample that has all their texts; the rest is that of its first
+    row.
+
+    Args:
+        table: the rows.
+        order: int (rows,), rows of one clip next to each other.
+        starts: int (N,), where in ``order`` each sample begins.
+    """
+
+    def __init__(self, table: ArrowTable, order: npt.NDArray[Any], starts: npt.NDArray[Any]) -> None:
+        self.table = table
+        self._order = order
+        self._starts = starts
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Sample]: ...
+
+    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        position = index + len(self) if index < 0 else index
+        if not 0 <= position < len(self):
+            raise IndexError(f"row {index} of a table with {len(self):,} rows")
+        end = self._starts[position + 1] if position + 1 < len(self) else len(self._order)
+        rows = self._order[self._starts[position] : end]
+        first = self.table[int(rows[0])]
+        texts = (first.texts, *(self.table.texts(int(row)) for row in rows[1:]))
+        return Sample(
+            first.id, first.video, first.audio, tuple(text for part in texts for text in part), first.labels, first.extra
+        )
+
+    def select(self, rows: npt.NDArray[Any]) -> GroupedTable:
+        """A view of some samples."""
+        lengths = np.diff(np.r_[self._starts, len(self._order)])[rows]
+        starts = np.cumsum(lengths) - lengths
+        places = np.repeat(self._starts[rows] - starts, lengths) + np.arange(lengths.sum())
+        return GroupedTable(self.table, self._order[places], starts)
+
+    def video_ids(self) -> Iterator[str]:
+        """As :meth:`ArrowTable.video_ids`."""
+        return self.table.select(self._order[self._starts]).video_ids()
+
+    def all_texts(self) -> Iterator[str]:
+        """As :meth:`ArrowTable.all_texts`."""
+        return self.table.select(self._order).all_texts()
+
+    def media_numbers(self) -> npt.NDArray[np.int64]:
+        """As :meth:`ArrowTable.media_numbers`: every sample has its own."""
+        return np.arange(len(self))
+
+    def records(self) -> list[dict[str, Any]]:
+        """As :meth:`ArrowTable.records`."""
+        return self.table.records()
+
+    @property
+    def media(self) -> Media:
+        """As of the rows."""
+        return self.table.media
+
+
+def grouped(table: ArrowTable) -> ArrowTable | GroupedTable:
+    """One sample per clip (and span), in order of first appearance; ``table`` itself where no clip comes twice."""
+    numbers = table.media_numbers()
+    order = np.argsort(numbers, kind="stable")
+    starts = np.flatnonzero(np.r_[True, np.diff(numbers[order]) != 0]) if len(order) else order
+    if len(starts) == len(table):
+        return table
+    narrow = np.int32 if len(order) < 2**31 else np.int64
+    return GroupedTable(table, order.astype(narrow), starts.astype(narrow))
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little")

@@ -1,0 +1,222 @@
+"""What the readers of this package share: files are found under a root, what is missing is told at once, every table is
+made once, and the run record says what was read. A reader brings a plan per table: which files, and how they become rows.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_args
+
+from vtp.errors import ConfigError, DataError
+from vtp.types import Sample
+from vtp_datasets.annotations import AnnotationFile, find_file, warn_of_malformed
+from vtp_datasets.arrow import ArrowTable, GroupedTable, Row, grouped, read_rows
+from vtp_datasets.media_files import Media
+
+__all__ = ["KINDS", "SPLITS", "Catalogue", "Plan", "check_choice", "check_table", "usual_root"]
+
+log = logging.getLogger("vtp")
+
+SPLITS = ("train", "val", "test")
+KINDS = ("caption", "retrieval", "qa", "mc")
+COUNT_ON_DISK = 200_000  # rows up to which the run record says how many clips have a file
+
+Table = ArrowTable | GroupedTable
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How one table is made.
+
+    Attributes:
+        files: the annotation files; of each the names it goes by, the first that exists counts.
+        rows: from these files, in that order, to rows. It counts what it understands in :attr:`AnnotationFile.rows` and
+            notes the rest with :meth:`AnnotationFile.reject`.
+        media, sound: find the files of pictures and, where rows name them separately, of sound.
+        options: everything but the files that decides which rows come out.
+        group: rows about one clip become one sample with all their texts.
+        split: of rows with ``Row.split`` the number that belongs to this table; None = all rows.
+        sources: further files or folders that are known to be there, after ``files``.
+        keep: whether the rows may be kept in a file for the next time.
+    """
+
+    files: tuple[tuple[str, ...], ...]
+    rows: Callable[..., Iterable[Row]]
+    media: Callable[[], Media]
+    sound: Callable[[], Media] | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    group: bool = False
+    split: int | None = None
+    sources: tuple[Path, ...] = ()
+    keep: bool = True
+
+
+class Catalogue:
+    """The tables of one copy of a data set.
+
+    Args:
+        name: of the data set, as registered.
+        root: its folder.
+        folders: where under ``root`` annotation files are looked for.
+        plan: from kind and split to the :class:`Plan`; None = there is no such split by definition.
+        kinds: what the data set offers.
+        about: title, and where the data come from, for the message that tells what is missing.
+        clips: what the media are called in that message, and in which folders under ``root`` they are looked for.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        root: Path,
+        folders: Sequence[str],
+        plan: Callable[[str, str], Plan | None],
+        *,
+        kinds: Sequence[str],
+        about: str,
+        clips: str = "",
+    ) -> None:
+        self.name = name
+        self.root = root
+        self.kinds = tuple(kinds)
+        self._folders = folders
+        self._plan = plan
+        self._about = about
+        self._clips = clips
+        self._read: dict[Any, ArrowTable] = {}
+        self._tables: dict[tuple[str, str], Table] = {}
+
+    def splits(self, kind: str) -> tuple[str, ...]:
+        """Splits of a kind that exist by definition."""
+        check_table(self.name, self.kinds, kind)
+        return tuple(split for split in SPLITS if self._plan(kind, split) is not None)
+
+    def table(self, kind: str, split: str) -> Sequence[Sample]:
+        """The table of one kind and split; empty where there is no such split by definition.
+
+        Raises:
+            ConfigError: the data set has no such kind, or there is no such split at all.
+            DataError: files are missing; the message lists every one that this kind needs.
+        """
+        check_table(self.name, self.kinds, kind, split)
+        if (kind, split) not in self._tables:
+            plan = self._plan(kind, split)
+            if plan is None:
+                return ()
+            table = self._select(plan, self._rows(plan, kind))
+            self._tables[kind, split] = table
+            self._say_if_all_media_are_missing(table, split)
+        return self._tables[kind, split]
+
+    def origin(self) -> dict[str, Any]:
+        """What the run record keeps: the root, every annotation file that was read with its sha256, rows and malformed
+        rows, and for each table how many samples it has and (of small ones) how many have their file."""
+        files = {record["path"]: record for table in self._read.values() for record in table.records()}
+        return {
+            "root": str(self.root.absolute()),
+            "files": list(files.values()),
+            "tables": {f"{kind}/{split}": _facts(table) for (kind, split), table in self._tables.items()},
+        }
+
+    def find(self, names: Iterable[str]) -> Path | None:
+        """The annotation file that goes by one of ``names``, or None."""
+        return find_file([self.root / folder for folder in self._folders], names)
+
+    def _rows(self, plan: Plan, kind: str) -> ArrowTable:
+        paths = [*(self.find(names) for names in plan.files), *plan.sources]
+        if not paths or any(path is None for path in paths):
+            raise DataError(self._what_is_missing(kind))
+        found = [path for path in paths if path is not None]
+        key = (tuple(found), repr(sorted(plan.options.items())))
+        if key not in self._read:
+            files = [AnnotationFile(path) for path in found]
+            source, info = read_rows(
+                self.name,
+                found,
+                plan.options,
+                lambda: plan.rows(*files),
+                lambda: [file.record() for file in files],
+                keep=plan.keep,
+            )
+            for record in info["records"]:
+                warn_of_malformed(record)
+            sound = None if plan.sound is None else plan.sound()
+            self._read[key] = ArrowTable(source, info, plan.media(), sound)
+        return self._read[key]
+
+    def _select(self, plan: Plan, table: ArrowTable) -> Table:
+        if plan.split is not None:
+            table = table.select((table.splits() == plan.split).nonzero()[0])
+        return grouped(table) if plan.group else table
+
+    def _say_if_all_media_are_missing(self, table: Table, split: str) -> None:
+        some = [table[row] for row in range(0, len(table), max(1, len(table) // 100))]
+        media = [ref.path for sample in some for ref in (sample.video, sample.audio) if ref is not None]
+        if media and not any(os.path.exists(path) for path in media):
+            log.warning(
+                "%s: no media file of the %s split was found; the first should be %s", self.name, split, media[0]
+            )
+
+    def _what_is_missing(self, kind: str) -> str:
+        plans = [plan for split in SPLITS if (plan := self._plan(kind, split)) is not None]
+        wanted = dict.fromkeys(names for plan in plans for names in plan.files)
+        lines = [f"  file    {' or '.join(names)}" for names in wanted if self.find(names) is None]
+        if not self.root.is_dir():
+            lines.insert(0, f"  folder  {self.root.absolute()}")
+            lines += [f"  media   {self._clips}"] if self._clips else []
+        looked = ", ".join(f"{name}/" if name else "./" for name in self._folders)
+        return "\n".join(
+            [
+                f"{self.name} is not complete under {self.root.absolute()}. Missing:",
+                *lines,
+                f"Looked for files in {looked} of that folder. dataset.root=FOLDER names another folder.",
+                self._about,
+                "docs/datasets.md shows every layout. To try vtp without it, on a small generated world: dataset=shapes",
+            ]
+        )
+
+
+def _facts(table: Table) -> dict[str, Any]:
+    facts: dict[str, Any] = {"samples": len(table)}
+    if len(table) <= COUNT_ON_DISK:
+        clips: dict[str, bool] = {}
+        for sample, clip in zip(table, table.video_ids(), strict=True):
+            if clip not in clips:
+                ref = sample.video or sample.audio
+                clips[clip] = ref is not None and os.path.exists(ref.path)
+        facts |= {"clips": len(clips), "clips_on_disk": sum(clips.values())}
+    return facts
+
+
+def usual_root(name: str, root: str | Path | None) -> Path:
+    """``root``, or ``$VTP_DATA/<name>``, or ``data/<name>`` without that variable."""
+    return (Path(os.environ.get("VTP_DATA", "data")) / name if root is None else Path(root)).expanduser()
+
+
+def check_choice(key: str, value: Any, known: Any) -> None:
+    """Refuse a value of ``dataset.<key>`` that is not in ``known`` (a Literal or a sequence).
+
+    Raises:
+        ConfigError: names what can be chosen.
+    """
+    choices = get_args(known) or tuple(known)
+    if value not in choices:
+        raise ConfigError(f"dataset.{key}={value!r} must be one of {', '.join(map(str, choices))}.")
+
+
+def check_table(name: str, kinds: Sequence[str], kind: str, split: str = "test") -> None:
+    """Refuse a kind that a data set does not have, or a split that no data set has.
+
+    Raises:
+        ConfigError: names what there is.
+    """
+    if kind not in kinds:
+        raise ConfigError(
+            f"data set {name} has no table of the kind {kind!r}; it has: {', '.join(kinds)}. Choose another task, or a "
+            f"data set that has {kind!r}."
+        )
+    if split not in SPLITS:
+        raise ConfigError(f"split {split!r} must be one of {', '.join(SPLITS)}.")

@@ -1,0 +1,356 @@
+"""Data of one's own from one table: csv, tsv or jsonl with a column ``video`` (or ``audio``) and a column ``caption``,
+or ``question`` and ``answer``, or ``question``, ``options`` and ``answer``.
+
+    video,caption,split                         video,question,options,answer
+    clips/a.mp4,a dog runs,train                clips/a.mp4,what runs?,a dog|a cat,a dog
+
+Further columns: ``audio`` (a file of its own), ``id``, ``start`` and ``end`` in seconds, ``split``, ``category``,
+``question_type``. Usual other names of columns are understood, see :data:`ALIASES`. Options stand in one cell, as JSON
+list or parted by ``|``, or in columns ``option0`` ... (also ``a0``, ``option_a``); the answer is an option or its number,
+from 0. A jsonl row may hold lists in ``caption`` and ``options``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vtp.errors import ConfigError, DataError
+from vtp.types import Sample
+from vtp_datasets.annotations import AnnotationFile, Seen, reason, text_of
+from vtp_datasets.arrow import NONE, Row
+from vtp_datasets.catalogue import SPLITS, Catalogue, Plan
+from vtp_datasets.media_files import EXTENSIONS, Paths
+
+__all__ = ["ALIASES", "OwnData"]
+
+# column -> names that it goes by, in lower case, the first that is there counts
+ALIASES: dict[str, tuple[str, ...]] = {
+    "video": ("video", "video_path", "videopath", "path", "file", "filename", "file_name", "filepath", "video_file",
+              "clip", "clip_name", "video_name", "video_id", "videoid", "image", "image_path", "gif_name"),
+    "audio": ("audio", "audio_path", "audio_file", "sound", "wav"),
+    "caption": ("caption", "captions", "text", "sentence", "description", "title", "name", "label_text"),
+    "question": ("question", "question_content", "query"),
+    "answer": ("answer", "anser", "label", "target", "gt"),
+    "options": ("options", "choices", "candidates", "answers"),
+    "id": ("id", "question_id", "qid", "key", "sample_id", "sen_id"),
+    "start": ("start", "start_time", "start_s", "begin", "start_sec"),
+    "end": ("end", "end_time", "end_s", "stop", "end_sec"),
+    "split": ("split", "subset", "partition", "fold", "set"),
+    "category": ("category", "class"),
+    "question_type": ("question_type", "type"),
+}  # fmt: skip
+_OPTION = re.compile(r"(?:option|choice|candidate|answer)_?(?:[0-9]+|[a-h])$|a_?[0-9]+$")
+_SPLITS = {"train": 0, "training": 0, "val": 1, "valid": 1, "validation": 1, "dev": 1, "test": 2, "testing": 2}
+_SPLITS |= {"eval": 2, "evaluation": 2}
+ABOUT = """Own data are one csv, tsv or jsonl file: dataset.file=FILE, with columns video (or audio) and caption, or
+question and answer. Paths of media are relative to dataset.root, or to the folder of the file."""
+
+
+class OwnData:
+    """Own data, without code.
+
+    Args:
+        file: the table: csv, tsv or jsonl, absolute or relative to the working directory.
+        val_file, test_file: tables of the other splits; with one of them, ``file`` is training data alone.
+        root: folder that paths of media are relative to; None = the folder of the file.
+        val_share, test_share: without a column ``split`` and without those files, the share of the clips that are held
+            out for validation and for testing; at least one each where there are three clips.
+        seed: of that choice. It depends on the names of the clips and on nothing else.
+        namespace: clips of data sets with one namespace are the same clips when their names are the same, which is how
+            a test clip is found to be a training clip of an earlier stage; None = ``csv:`` and the name of ``root``.
+
+    Kinds are those that the columns allow: ``caption`` and ``retrieval`` with captions, ``qa`` with questions, ``mc``
+    with options.
+    """
+
+    name = "csv"
+
+    def __init__(
+        self,
+        *,
+        file: str | Path | None = None,
+        val_file: str | Path | None = None,
+        test_file: str | Path | None = None,
+        root: str | Path | None = None,
+        val_share: float = 0.1,
+        test_share: float = 0.1,
+        seed: int = 0,
+        namespace: str | None = None,
+    ) -> None:
+        if min(val_share, test_share) < 0 or val_share + test_share >= 1:
+            raise ConfigError(
+                f"dataset.val_share={val_share} and dataset.test_share={test_share} must not be negative, and must "
+                "leave something to train on: together less than 1."
+            )
+        if file is None and (val_file is not None or test_file is not None):
+            file = test_file if test_file is not None else val_file  # evaluating a checkpoint needs no training data
+            self._files = {1: val_file, 2: test_file}
+        elif val_file is not None or test_file is not None:
+            self._files = {0: file, 1: val_file, 2: test_file}
+        else:
+            self._files = {}
+        self.file = None if file is None else Path(file).expanduser()
+        folder = Path(".") if self.file is None else self.file.parent
+        self.root = folder if root is None else Path(root).expanduser()
+        self._media_folders = [self.root] if root is None else [self.root, folder]
+        self.media_namespace = namespace or f"csv:{self.root.absolute().name}"
+        self._shares = {1: val_share, 2: test_share}
+        self._seed = seed
+        self._tables: dict[tuple[str, str], Sequence[Sample]] = {}
+
+    @cached_property
+    def kinds(self) -> tuple[str, ...]:
+        """What the columns allow; without a file, everything."""
+        if self.file is None:
+            return ("caption", "retrieval", "qa", "mc")
+        columns = _columns(AnnotationFile(self._existing()))
+        kinds = ["caption", "retrieval"] if "caption" in columns else []
+        kinds += ["qa"] if "question" in columns else []
+        kinds += ["mc"] if columns["options"] else []
+        if not kinds or not {"video", "audio"} & columns.keys():
+            raise DataError(
+                f"{self.file}: the columns say neither what is shown nor what is said about it. Needed are video (or "
+                f"audio) and caption, or question and answer; found: {', '.join(columns['all']) or 'nothing'}. "
+                f"Understood names: {', '.join(sorted({n for names in ALIASES.values() for n in names}))}."
+            )
+        return tuple(kinds)
+
+    def splits(self, kind: str) -> tuple[str, ...]:
+        """Splits that the files or shares make, whether or not there are rows in them."""
+        return self._catalogue.splits(kind)
+
+    def samples(self, kind: str, split: str) -> Sequence[Sample]:
+        """As every data set of this package; ``caption`` and ``retrieval`` have one sample per clip with all its
+        captions, ``qa`` and ``mc`` one per question."""
+        if self.file is None:
+            raise ConfigError("dataset=csv needs dataset.file=FILE: a csv, tsv or jsonl file. " + ABOUT)
+        if (kind, split) not in self._tables:
+            table: Any = self._catalogue.table(kind, split)
+            if not self._files and not self._has_splits:
+                table = self._carved(table, split)
+            self._tables[kind, split] = table
+        return self._tables[kind, split]
+
+    def origin(self) -> dict[str, Any]:
+        """As every data set; with the rule by which splits were made."""
+        carved = {"val_share": self._shares[1], "test_share": self._shares[2], "seed": self._seed}
+        return {**self._catalogue.origin(), "splits": "by file" if self._files else carved}
+
+    @cached_property
+    def _catalogue(self) -> Catalogue:
+        return Catalogue(self.name, self.root, [""], self._plan, kinds=self.kinds, about=ABOUT)
+
+    def _existing(self) -> Path:
+        assert self.file is not None
+        if not self.file.is_file():
+            raise DataError(f"dataset.file={self.file}: there is no such file (in {Path.cwd()}).\n{ABOUT}")
+        return self.file
+
+    def _plan(self, kind: str, split: str) -> Plan | None:
+        number = SPLITS.index(split)
+        file = self._files.get(number) if self._files else self.file
+        if file is None:
+            return None
+        what = "caption" if kind in ("caption", "retrieval") else kind
+        path = Path(file).expanduser().absolute()
+        return Plan(
+            ((str(path),),),
+            lambda source: _rows(source, what),
+            lambda: Paths(self._media_folders, EXTENSIONS),
+            options={"what": what},
+            group=what == "caption",
+            split=None if self._files or not self._has_splits else number,
+        )
+
+    @cached_property
+    def _has_splits(self) -> bool:
+        return "split" in _columns(AnnotationFile(self._existing()))
+
+    def _carved(self, table: Any, split: str) -> Any:
+        """The part of ``table`` that is this split, whole clips only."""
+        keys = np.fromiter((_key(self._seed, clip) for clip in table.video_ids()), np.uint64, count=len(table))
+        clips = np.unique(keys)  # in the order of their hashes, which is random and the same everywhere
+        counts = {part: _count(share, len(clips)) for part, share in self._shares.items()}
+        ends = {1: counts[1], 2: counts[1] + counts[2]}
+        place = np.searchsorted(clips, keys)
+        bounds = {"val": (0, ends[1]), "test": (ends[1], ends[2]), "train": (ends[2], len(clips))}
+        first, last = bounds[split]
+        return table.select(np.flatnonzero((place >= first) & (place < last)))
+
+
+def _count(share: float, clips: int) -> int:
+    return 0 if share == 0 or clips < 3 else max(1, round(share * clips))
+
+
+def _key(seed: int, clip: str) -> int:
+    return int.from_bytes(blake2b(f"{seed}\0{clip}".encode(), digest_size=8).digest(), "big")
+
+
+def _columns(file: AnnotationFile) -> dict[str, Any]:
+    """Column of ours -> its name in the file; ``options`` -> a list of them; ``all`` -> every name in the file."""
+    if _is_csv(file):
+        return _match(file.header())
+    return _match(list(next(_items(file), (0, {}))[1]))
+
+
+def _match(names: Sequence[str]) -> dict[str, Any]:
+    lower = {name.strip().lower().replace(" ", "_"): name for name in names}
+    found: dict[str, Any] = {"all": list(names)}
+    for column, aliases in ALIASES.items():
+        if (alias := next((a for a in aliases if a in lower), None)) is not None:
+            found[column] = lower.pop(alias)
+    one_each = [name for key, name in lower.items() if _OPTION.match(key)]
+    found["options"] = [found["options"]] if "options" in found else one_each if len(one_each) > 1 else []
+    return found
+
+
+def _is_csv(file: AnnotationFile) -> bool:
+    return file.path.suffix.lower() not in (".jsonl", ".json", ".ndjson")
+
+
+def _items(file: AnnotationFile) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """(line, row): the line of a csv or jsonl file, the position in a JSON list."""
+    if _is_csv(file):
+        yield from file.csv(lambda cells: bool({"video", "audio"} & _match(cells).keys()))
+    elif not file.begins_with("["):
+        yield from file.jsonl()
+    else:
+        for position, _, row in file.items():
+            if isinstance(row, dict):
+                yield position, row
+            else:
+                file.reject(f"item {position}", "not an object")
+
+
+def _rows(file: AnnotationFile, what: str) -> Iterator[Row]:
+    columns = _columns(file)
+    names = {ours: theirs for ours, theirs in columns.items() if isinstance(theirs, str)}
+    seen = Seen()
+    for line, theirs in _items(file):
+        row = {ours: theirs[name] for ours, name in names.items() if theirs.get(name) not in (None, "")}
+        try:
+            if "split" in names and "split" not in row:
+                raise ValueError("no split")
+            options = [theirs[name] for name in columns["options"] if theirs.get(name) not in (None, "")]
+            made = _row(row, options, what, line)
+            if "id" in row and not seen.add(made.id):
+                raise ValueError(f"the id {made.id} is there already")
+        except (KeyError, ValueError, TypeError) as error:
+            file.reject(f"line {line}", reason(error))
+            continue
+        file.rows += 1
+        yield made
+
+
+def _row(row: Mapping[str, Any], options: list[Any], what: str, line: int) -> Row:
+    """One item.
+
+    Raises:
+        KeyError, ValueError: what it lacks.
+    """
+    video = text_of(row, "video") if "video" in row else NONE
+    audio = text_of(row, "audio") if "audio" in row else None if video else NONE
+    if not video and not audio:
+        raise ValueError("neither video nor audio")
+    start, end = (_seconds(row, key) for key in ("start", "end"))
+    if start is not None and end is not None and end <= start:
+        raise ValueError(f"the end {end:g} s is not after the start {start:g} s")
+    span = "" if start is None and end is None else f"[{start or 0:g}-{'' if end is None else format(end, 'g')}]"
+    split = None
+    if "split" in row:
+        name = str(row["split"]).strip().lower()
+        if name not in _SPLITS:
+            raise ValueError(f"split {row['split']!r} is none of {', '.join(_SPLITS)}")
+        split = _SPLITS[name]
+    made = Row(
+        str(row["id"]).strip() if "id" in row else str(line),
+        (),
+        video_id=(video or audio or "") + span,
+        video=video,
+        audio=audio,
+        start=start,
+        end=end,
+        split=split,
+        category=str(row["category"]).strip() if "category" in row else None,
+        place=line,
+    )
+    if what == "caption":
+        made.texts = _captions(row["caption"])
+        return made
+    question = text_of(row, "question") if "question" in row or what == "qa" else None
+    made.question_type = str(row["question_type"]).strip() if "question_type" in row else _first_word(question or "")
+    if what == "mc":
+        made.texts = _options(options)
+        made.extra = None if question is None else {"question": question}
+        if "answer" in row:
+            made.answer_index = answer_index(row["answer"], made.texts)
+    else:
+        made.texts = (question or "",)
+        if "answer" in row:
+            made.answer = str(row["answer"]).strip()
+        if made.answer is not None and options:
+            texts = _options(options)
+            made.answer = texts[answer_index(made.answer, texts)]
+    return made
+
+
+def _captions(value: Any) -> tuple[str, ...]:
+    texts = tuple(str(text).strip() for text in (value if isinstance(value, list) else [value]))
+    texts = tuple(text for text in texts if text)
+    if not texts:
+        raise ValueError("no caption")
+    return texts
+
+
+def _options(cells: list[Any]) -> tuple[str, ...]:
+    if len(cells) == 1:
+        cell = cells[0]
+        if isinstance(cell, str):
+            cell = json.loads(cell) if cell.lstrip().startswith("[") else cell.split("|")
+        if not isinstance(cell, list):
+            raise ValueError("options are no list")
+        cells = cell
+    texts = tuple(str(text).strip() for text in cells)
+    if len(texts) < 2 or not all(texts):
+        raise ValueError(f"{len(texts)} options instead of two or more with a text each")
+    return texts
+
+
+def answer_index(value: Any, options: Sequence[str]) -> int:
+    """Which of ``options`` an answer names: the text of one, or its number from 0 (as number or as text).
+
+    Raises:
+        ValueError: none of them.
+    """
+    text = str(value).strip()
+    if text in options:
+        return list(options).index(text)
+    if text.isdecimal() and int(text) < len(options):
+        return int(text)
+    raise ValueError(f"the answer {value!r} is none of {len(options)} options and no number of one")
+
+
+def _seconds(row: Mapping[str, Any], key: str) -> float | None:
+    if key not in row:
+        return None
+    text = str(row[key]).strip()
+    parts = text.split(":")  # 12.5, 01:12.5 or 00:01:12.5
+    value = 0.0
+    for part in parts:
+        value = 60 * value + float(part)
+    if len(parts) > 3 or not 0 <= value < float("inf"):
+        raise ValueError(f"{key} {text!r} is no time in seconds")
+    return value
+
+
+def _first_word(question: str) -> str:
+    words: Iterable[str] = question.lower().split()
+    return next((word.strip("?,.!") for word in words), "") or "other"
