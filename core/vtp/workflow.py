@@ -145,11 +145,8 @@ class Run:
     def task(self) -> Any:
         given = {"dataset": self.dataset, "seed": self.config["seed"], "val_share": self.data.val_share}
         task = self._component("task", self.config["task"], **given)
-        if self.start is not None:
-            from vtp.model.weights import read_config
-
-            if answers := read_config(self.start)["spec"].get("answers"):
-                task.use_answers(answers)
+        if self.start is not None and (answers := _read_spec(self.start).get("answers")):
+            task.use_answers(answers)
         return task
 
     @cached_property
@@ -253,10 +250,33 @@ class Run:
         )
 
     @cached_property
+    def train_samples(self) -> Sequence[Sample]:
+        samples: Sequence[Sample] = self.task.train_samples()
+        return samples
+
+    @cached_property
+    def train_media(self) -> Any:
+        """Which training files are there, as the first process sees the disk."""
+        from vtp import distributed
+        from vtp.data.presence import look
+
+        encoders = self.config["encoder"] if self.start is None else _read_spec(self.start)["encoders"]
+        wanted = [m for m in ("video", "audio") if (encoders.get(m) or {}).get("name") and m not in self.data.drop]
+
+        def media(sample: Sample) -> Any:  # a sample without its picture is lost; one without its sound is not
+            return next((ref for m in wanted if (ref := getattr(sample, m)) is not None), None)
+
+        found: Any = look(self.train_samples, media) if distributed.is_main() else None
+        found = distributed.broadcast_object(found)
+        if found.absent and found.usable and distributed.is_main():  # with none, the error says it
+            log.warning(found.line())
+        return found
+
+    @cached_property
     def train_table(self) -> Sequence[Sample]:
         from vtp.eval.ledger import count_or_share
 
-        samples: Sequence[Sample] = self.task.train_samples()
+        samples: Sequence[Sample] = self.train_media.take(self.train_samples)
         if self.data.limit_train is None:
             return samples
         count = min(len(samples), max(1, count_or_share(self.data.limit_train, len(samples), "data.limit_train")))
@@ -352,6 +372,8 @@ class Run:
         with self._evaluating() as model:
             evaluator = self._evaluator(model)
             result = self.task.evaluate(evaluator, "test")
+            if "train" in self.modes and self.train_media.absent:
+                result.warnings.append(self.train_media.line())
             strips = self.task.examples(evaluator, result) if result.chart else []
         if not distributed.is_main():
             return
@@ -421,7 +443,8 @@ class Run:
         if self.task.selection == "val":
             seen += self.task.samples("val")
         known_list = self.task.known_list() if hasattr(self.task, "known_list") else None
-        return [*before, train_record(self.folder.name, seen, self.dataset, known_list)]
+        record = train_record(self.folder.name, seen, self.dataset, known_list)
+        return [*before, record | {"on_disk": self.train_media.record()}]
 
     @cached_property
     def plugins(self) -> list[dict[str, str]]:
@@ -495,6 +518,14 @@ class Run:
         finally:
             record["ended"] = time.strftime("%Y-%m-%dT%H:%M:%S%z")
             write_json_atomic(self.folder / "run.json", record)
+
+
+def _read_spec(checkpoint: Path) -> dict[str, Any]:
+    """The model specification of a checkpoint."""
+    from vtp.model.weights import read_config
+
+    spec: dict[str, Any] = read_config(checkpoint)["spec"]
+    return spec
 
 
 def _check(config: dict[str, Any], folder: Path) -> None:

@@ -130,7 +130,7 @@ class MultipleChoice:
         result.predictions = scored.predictions()
         low, high = bootstrap_interval(credit, seed=self.seed)
         result.intervals = {"accuracy": (100 * low, 100 * high)}
-        if not scored.ledger.complete:
+        if 0 < scored.ledger.coverage < 1:
             result.rows[EVALUATED_ONLY] = {"accuracy": _percent(credit[scored.ledger.mask()])}
         result.rows["chance"] = {"accuracy": _percent([1 / len(sample.texts) for sample in scored.samples])}
         if not match.official and not match.own:

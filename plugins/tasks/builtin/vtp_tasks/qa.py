@@ -285,7 +285,7 @@ class QuestionAnswering:
         for key in scored.breakdowns():
             for value, accuracy in _by_group(scored.credit, scored.values(key)).items():
                 result.metrics[f"accuracy/{key}={value}"] = accuracy
-        if not scored.collected.ledger.complete:
+        if 0 < scored.collected.ledger.coverage < 1:
             seen = scored.collected.ledger.mask()
             result.rows[EVALUATED_ONLY] = {"accuracy": _mean_percent(scored.credit[seen])}
         if self.splits.has_train:

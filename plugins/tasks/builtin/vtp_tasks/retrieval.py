@@ -316,7 +316,7 @@ class Retrieval:
             result.rows[f"{back}: {SETS[other]}"] = {
                 name: value for name, value in all_metrics.items() if name.startswith(back)
             }
-        if not scored.videos.ledger.complete or not scored.texts.ledger.complete:
+        if 0 < result.ledger.coverage < 1:
             result.rows[EVALUATED_ONLY] = self._metrics(scored.evaluated_only(self.v2t))
         if self.rerank:
             orders = [rerank(sim, self.rerank, self.seed) for sim in (scored.sim, scored.sim.T)]
