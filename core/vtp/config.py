@@ -26,6 +26,7 @@ TOP_LEVEL = {
     "media": "decoding",
     "seed": "of everything random",
     "device": "auto, cpu or cuda",
+    "kernels": "auto, triton or torch: what computes attention and tube masking",
     "threads": "CPU threads of torch per process; null: the cores that loader workers leave over",
     "run_dir": "folder of this run",
     "resume": "auto, a run folder or a checkpoint: go on exactly where it stopped",

@@ -133,6 +133,7 @@ class Run:
         self.media = MediaConfig(**config["media"])
         self.modes = modes(config["mode"])
         self.trainer: Any = None
+        self.running = ""  # what computes attention, once the model is built
         self.evaluated: Path | None = None  # the checkpoint whose weights are in the model
 
     # -- parts -------------------------------------------------------------------------------------------------------
@@ -163,6 +164,7 @@ class Run:
     @cached_property
     def model(self) -> Any:
         from vtp.model.build import BuildContext, build_model, lookup_in
+        from vtp.model.kernels import adopt, use_kernels
         from vtp.model.weights import load_weights, read_config
 
         spec = {"encoders": self.config["encoder"], "objectives": self.config["objectives"]}
@@ -172,7 +174,9 @@ class Run:
             context.assets = self.start / "assets"
         context.answers = tuple(self.task.answers)
         _seed_everything(self.config["seed"])
+        self.running = use_kernels(self.config["kernels"], self.device)
         model = build_model(spec, lookup_in(self.host.registry), context, seed=self.config["seed"])
+        adopt(model, self.device)
         if self.start is not None:
             averaged = self.start / "ema.safetensors"
             load_weights(averaged if averaged.exists() else self.start, model)
@@ -322,7 +326,12 @@ class Run:
             precision=self.config["train"]["precision"],
             limit=self.data.limit_eval,
             max_missing=self.data.max_missing,
-            facts={"sampling": "uniform middle", "decoder": self.media.backend, "dropped": list(self.data.drop)},
+            facts={
+                "sampling": "uniform middle",
+                "decoder": self.media.backend,
+                "dropped": list(self.data.drop),
+                "kernels": self.running,
+            },
         )
 
     # -- what is done ------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from vtp.model.attention import Backend, attention, register_backend, set_kernel
 def _restored(monkeypatch):
     monkeypatch.setattr(module, "_backends", {})
     monkeypatch.setattr(module, "_selected", "auto")
+    monkeypatch.setattr(module, "_looked", True)  # nothing is offered but what a test registers
 
 
 def by_formula(q, k, v, key_mask=None, scale=None):

@@ -1,4 +1,4 @@
-"""``vtp data ACTION ...``: what is on the disk, and how to make it faster to read. Each action is a module of its own."""
+"""``vtp data ACTION ...``: what is on the disk, and how to make it faster to read. One module per action."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["ACTIONS", "main"]
 
 # action -> (module with main(arguments) -> exit code, what it does)
 ACTIONS = {
-    "check": ("vtp.cli.data_check", "count what a protocol needs and what is there, decode it, write a table and a page"),
+    "check": ("vtp.cli.data_check", "count what a protocol needs and what is there, decode it; a table and a page"),
     "cache": ("vtp.cli.data_cache", "decode once: short transcodes, JPEG frames or raw frames for data.cache=DIR"),
     "pack": ("vtp.cli.data_pack", "write WebDataset tar shards, to train from with dataset=shards"),
 }

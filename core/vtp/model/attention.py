@@ -17,7 +17,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from vtp.errors import ConfigError
 
-__all__ = ["Backend", "attention", "attention_torch", "backends", "register_backend", "set_kernels"]
+__all__ = ["Backend", "attention", "attention_torch", "backends", "register_backend", "selected", "set_kernels"]
 
 KERNELS = ("auto", "triton", "torch")
 
@@ -53,6 +53,8 @@ def attention(q: Tensor, k: Tensor, v: Tensor, *, key_mask: Tensor | None = None
         return attention_torch(q, k, v, key_mask, scale)
     if _selected != "auto":
         return _backends[_selected].run(q, k, v, key_mask, scale)
+    if q.device.type == "cuda":  # elsewhere nothing is gained by importing Triton
+        _look_for_kernels()
     for backend in _backends.values():
         if backend.supports(q, k, v, key_mask):
             return backend.run(q, k, v, key_mask, scale)
@@ -82,6 +84,7 @@ def register_backend(name: str, backend: Backend) -> None:
 
 def backends() -> list[str]:
     """Names that :func:`set_kernels` accepts at the moment."""
+    _look_for_kernels()
     return ["auto", "torch", *_backends]
 
 
@@ -93,6 +96,9 @@ def set_kernels(name: str) -> None:
         ConfigError: for a name that nobody offers.
     """
     global _selected
+    if name in ("auto", "torch"):  # need no look at what is installed
+        _selected = name
+        return
     if name not in backends():
         known = ", ".join(backends())
         hint = (
@@ -104,5 +110,23 @@ def set_kernels(name: str) -> None:
     _selected = name
 
 
+def selected() -> str:
+    """What :func:`set_kernels` chose."""
+    return _selected
+
+
+def _look_for_kernels() -> None:
+    """Offer the kernels of vtp-kernels as ``triton``, once, if they are installed."""
+    global _looked
+    if _looked:
+        return
+    _looked = True
+    from vtp.model.kernels import attention_backend
+
+    if (found := attention_backend()) is not None:
+        register_backend("triton", found)
+
+
 _backends: dict[str, Backend] = {}
 _selected = "auto"
+_looked = False

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-# Before torch or tokenizers are imported.
+# Before torch, tokenizers or triton are imported.
 for _name, _value in {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",
+    "TRITON_INTERPRET": "1",  # attention by the Triton kernels, on the CPU
 }.items():
     os.environ.setdefault(_name, _value)
 

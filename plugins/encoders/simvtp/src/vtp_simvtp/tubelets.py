@@ -7,7 +7,6 @@ index   int64 (B, K)   positions in the flattened grid (T', H', W'), T' slowest
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 
 from vtp.errors import ConfigError
+from vtp.model.kernels import operators
 from vtp.model.objective import masked_mean
 from vtp.types import VideoSpec
 
@@ -144,20 +144,9 @@ def masked_pixel_loss(
 
 
 def kernels(video: Tensor) -> ModuleType | None:
-    """vtp-kernels, if it is installed and the clip is one for it: bytes on a GPU. Its PyTorch fallbacks are not
+    """vtp-kernels, if ``kernels=`` allows it and the clip is one for it: bytes on a GPU. Its PyTorch fallbacks are not
     used."""
-    if video.dtype != torch.uint8 or video.device.type != "cuda":
-        return None
-    return _installed_kernels()
-
-
-@functools.cache
-def _installed_kernels() -> ModuleType | None:
-    try:
-        import vtp_kernels
-    except ImportError:
-        return None
-    return vtp_kernels
+    return operators(video.device) if video.dtype == torch.uint8 and video.device.type == "cuda" else None
 
 
 def unpatch(values: Tensor, grid: Grid) -> Tensor:
