@@ -70,6 +70,7 @@ class DataConfig:
     """Loading of samples."""
 
     workers: int = 2  # loader processes; results do not depend on their number
+    cache: str | None = None  # folder that `vtp data cache` made: clips are read from it instead of being decoded
     eval_batch: int = 64  # rows per evaluation batch and process
     group: int = 1  # training samples about one clip that share a decode and an encoder pass, such as its questions
     augment: bool = True  # random crops and frame positions in training; false = as in evaluation

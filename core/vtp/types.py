@@ -82,6 +82,7 @@ class Clip:
         timestamps: float64 (T,), seconds of each frame from the start of the file.
         waveform: float32 (channels, S) in [-1, 1], or None when the file has no audio stream.
         sample_rate: of ``waveform``, in Hz; 0 without one.
+        sound_start: second of the file at which ``waveform`` begins.
         missing: what was asked for and is not there, with the reason, for example ``{"audio": "no audio stream"}``.
     """
 
@@ -90,6 +91,7 @@ class Clip:
     waveform: npt.NDArray[np.float32] | None = None
     sample_rate: int = 0
     missing: dict[str, str] = field(default_factory=dict)
+    sound_start: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

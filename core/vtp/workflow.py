@@ -108,6 +108,7 @@ def execute(config: dict[str, Any] | None, folder: Path | None) -> int:
         with run.recorded():
             for mode in modes(config["mode"]):
                 getattr(run, {"train": "train", "eval": "evaluate", "predict": "predict"}[mode])()
+            run.say_what_was_cached()
     finally:
         distributed.shutdown()
     return 0
@@ -133,6 +134,7 @@ class Run:
         self.media = MediaConfig(**config["media"])
         self.modes = modes(config["mode"])
         self.trainer: Any = None
+        self._cache_checked: set[str] = set()
         self.running = ""  # what computes attention, once the model is built
         self.evaluated: Path | None = None  # the checkpoint whose weights are in the model
 
@@ -205,9 +207,14 @@ class Run:
         from vtp.media import MediaReader
 
         media = self.media
-        return MediaReader(
+        reader = MediaReader(
             backend=media.backend, timeout_s=media.timeout_s, isolate=media.isolate, memory_mb=media.memory_mb
         )
+        if self.data.cache is None:
+            return reader
+        from vtp.media.cache import CachedReader, ClipCache
+
+        return CachedReader(reader, ClipCache(self.data.cache))
 
     @cached_property
     def bad(self) -> Any:
@@ -290,9 +297,11 @@ class Run:
         from vtp import distributed
         from vtp.data import TrainLoader
 
+        pipeline = self._pipeline(train=True)
+        self._check_cache(self.train_table, pipeline, "training")
         return TrainLoader(
             self.train_table,
-            self._pipeline(train=True),
+            pipeline,
             global_batch=global_batch,
             rank=distributed.rank(),
             world_size=distributed.world_size(),
@@ -306,15 +315,40 @@ class Run:
         from vtp import distributed
         from vtp.data import EvalLoader
 
+        pipeline = self._pipeline(train=False, drop=drop)
+        self._check_cache(samples, pipeline, "evaluation")
         return EvalLoader(
             samples,
-            self._pipeline(train=False, drop=drop),
+            pipeline,
             batch_size=self.data.eval_batch,
             rank=distributed.rank(),
             world_size=distributed.world_size(),
             workers=self.data.workers,
             bad=self.bad,
         )
+
+    def _check_cache(self, samples: Sequence[Sample], pipeline: Any, what: str) -> None:
+        """Say once per table how much of it comes from the cache."""
+        from vtp import distributed
+
+        if self.data.cache is None or what in self._cache_checked or not distributed.is_main():
+            return
+        from vtp.media.cache import survey
+
+        self._cache_checked.add(what)
+        log.info(survey(self.reader.cache, samples, pipeline, what))
+
+    def say_what_was_cached(self) -> None:
+        """How many reads of this process and its workers came from ``data.cache``."""
+        if self.data.cache is not None and "reader" in self.__dict__:
+            log.info(self.reader.line())
+
+    def _wait_hint(self, loader: Any) -> Any:
+        from vtp.data.wait_hint import WaitHint, advice
+
+        kind = "" if self.data.cache is None else self.reader.cache.settings.kind
+        size = getattr(loader.pipeline.transform, "decode_size", None)
+        return WaitHint(advice(self.config["dataset"], size, self.data.cache, kind))
 
     def _evaluator(self, model: Any) -> Any:
         from vtp.eval.evaluator import Evaluator
@@ -331,6 +365,7 @@ class Run:
                 "decoder": self.media.backend,
                 "dropped": list(self.data.drop),
                 "kernels": self.running,
+                "cache": None if self.data.cache is None else self.reader.cache.record(),
             },
         )
 
@@ -355,6 +390,7 @@ class Run:
             monitor=self.task.monitor if split else None,
             provenance=self.provenance,
             device=self.device,
+            callbacks=[self._wait_hint(loader)],
         )
         resume = self.config["resume"]
         if resume is not None and not self.config["restart"] and not self.trainer.resume(resume):

@@ -161,7 +161,7 @@ def take_sound(sound: SoundTrack, clip: Clip) -> None:
     if waveform is None:
         clip.missing["audio"] = "no sound could be decoded"
     else:
-        clip.waveform, clip.sample_rate = waveform[None], sound.rate
+        clip.waveform, clip.sample_rate, clip.sound_start = waveform[None], sound.rate, sound.began or 0.0
 
 
 def choose(info: VideoInfo, times: Times | None) -> npt.NDArray[np.int64]:

@@ -43,6 +43,7 @@ class SoundTrack:
     def reset(self) -> None:
         """Forget what was fed, because reading starts over from another place."""
         self.first_second: float | None = None  # time of the first packet that was fed
+        self.began: float | None = None  # time of the first sample that is kept
         self._clock = 0.0  # where the last decoded frame ended, for frames without a time
         self._waiting: list[npt.NDArray[Any]] = []  # decoded, neither mixed nor resampled
         self._waiting_length = 0
@@ -82,6 +83,8 @@ class SoundTrack:
         last = _sample_at(self._end - begin, rate, length)
         if first >= last:
             return
+        if self.began is None:
+            self.began = begin + first / rate
         shape = (rate, frame.format.name, frame.layout.name)
         if shape != self._shape:  # hardly ever: a stream may change its rate or layout on the way
             self._flush()

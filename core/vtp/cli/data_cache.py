@@ -1,0 +1,205 @@
+"""``vtp data cache TARGET OUT``: decode once, so that training does not have to."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vtp.cli.data_target import TARGET_HELP, ArgumentParser, media_paths, samples_of, split_options
+from vtp.errors import ConfigError, DataError
+
+__all__ = ["main"]
+
+ABOUT = """Decode media once and keep the result in the folder OUT, for `vtp run ... data.cache=OUT`.
+
+  jpeg       every frame as a JPEG of quality 90; reading is about ten times faster than decoding (the default)
+  raw        every frame as it is; the fastest and by far the largest
+  transcode  H.264 with a key frame every eight frames; two to three times faster, about twice the size of the original
+
+The sound is kept too. Give the same command again after an interruption, or when files were added or changed: what is
+there and fits is kept. The size should be what training asks for: the encoder's (224), or 8/7 of it (256) with the
+random crops of data.augment=true."""
+
+
+def main(arguments: list[str]) -> int:
+    """Make or complete a cache, and report its size and speed."""
+    from vtp.media.cache import ClipCache, Settings
+    from vtp.media.cache_build import FAILURES, build
+    from vtp.storage import write_json_atomic
+
+    rest, options = split_options(arguments)
+    parsed = _parser().parse_args(rest)
+    settings = Settings(
+        parsed.kind,
+        parsed.size,
+        parsed.frames,
+        parsed.every,
+        0 if parsed.audio == "none" else _number("--audio", parsed.audio),
+        parsed.backend,
+    )
+    sources = media_paths(samples_of(parsed.target, options))
+    if not sources:
+        raise DataError(f"{parsed.target} names no media files.")
+    cache = ClipCache.create(parsed.out, settings)
+    print(f"{len(sources):,} files into {parsed.out} ({settings.text})", flush=True)
+    outcome = build(
+        cache,
+        sources,
+        workers=parsed.workers or _cores(),
+        timeout_s=parsed.timeout,
+        check=parsed.check,
+        retry=parsed.retry,
+        progress=_progress(len(sources)),
+    )
+    report = _report(cache, sources, outcome)
+    write_json_atomic(Path(parsed.out) / "report.json", report)
+    for line in _lines(report, Path(parsed.out), FAILURES):
+        print(line)
+    return 1 if len(outcome.failed) == len(sources) else 0
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        prog="vtp data cache",
+        description=ABOUT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="vtp data cache TARGET OUT [KEY=VALUE ...] [OPTIONS]",
+    )
+    parser.add_argument("target", metavar="TARGET", help=TARGET_HELP)
+    parser.add_argument("out", metavar="OUT", help="folder of the cache: a new one, or one to complete")
+    parser.add_argument("--kind", default="jpeg", help="jpeg, raw or transcode (default %(default)s)")
+    parser.add_argument("--size", type=int, default=256, help="short side in pixels (default %(default)s)")
+    parser.add_argument("--frames", type=int, default=0, help="jpeg, raw: keep so many evenly spread frames of a clip")
+    parser.add_argument("--every", type=int, default=1, help="jpeg, raw: keep every so many frames")
+    parser.add_argument("--audio", default="16000", help="sample rate of the kept sound in Hz, or none")
+    parser.add_argument("--backend", default="auto", help="decoder of the originals, as media.backend")
+    parser.add_argument("--workers", type=int, default=0, help="files at a time (default: one per core)")
+    parser.add_argument("--timeout", type=float, default=120.0, help="seconds for a part of a file (%(default)g)")
+    parser.add_argument("--check", action="store_true", help="read what is there and make damaged clips again")
+    parser.add_argument("--retry", action="store_true", help="try files again that failed before")
+    return parser
+
+
+def _number(name: str, text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ConfigError(f"{name} {text} must be a whole number, for example 16000, or none.") from None
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _progress(total: int, every_s: float = 10.0) -> Callable[[Any], None]:
+    """A line on stderr now and then; on a terminal the same line again and again."""
+    shown = [time.monotonic()]
+    terminal = sys.stderr.isatty()
+
+    def show(outcome: Any) -> None:
+        done = outcome.made + outcome.kept + len(outcome.failed)
+        if time.monotonic() - shown[0] < (0.2 if terminal else every_s) and done < total:
+            return
+        shown[0] = time.monotonic()
+        rate = outcome.made / max(outcome.seconds, 1e-9)
+        text = f"{done:,} of {total:,} done, {len(outcome.failed):,} failed, {rate:.1f} clips/s"
+        end = "" if terminal and done < total else "\n"
+        print(f"\r{text}" if terminal else text, end=end, file=sys.stderr, flush=True)
+
+    return show
+
+
+def _report(cache: Any, sources: Sequence[str], outcome: Any) -> dict[str, Any]:
+    """Size and speed of the whole cache, JSON-able."""
+    good = [source for source in sources if source not in outcome.failed]
+    stored = original = 0
+    for source in good:
+        entry = cache.path(source)
+        movie = entry.with_suffix(".mp4")
+        stored += entry.stat().st_size + (movie.stat().st_size if movie.exists() else 0)
+        original += os.stat(source).st_size
+    return {
+        "files": len(sources),
+        "made": outcome.made,
+        "kept": outcome.kept,
+        "failed": outcome.failed,
+        "bytes": stored,
+        "bytes_of_originals": original,
+        "seconds": round(outcome.seconds, 3),
+        "clips_per_s": round(outcome.made / outcome.seconds, 3) if outcome.made else None,
+        "reading": _speed(cache, good),
+    }
+
+
+def _speed(cache: Any, sources: Sequence[str], seconds: float = 2.0, frames: int = 16) -> dict[str, Any] | None:
+    """Clips per second of processor time, from the originals and from the cache, in turns over a few clips."""
+    from vtp.media.cache import CachedReader
+    from vtp.media.isolation import MediaReader
+    from vtp.media.sampling import uniform
+    from vtp.types import MediaRef
+
+    behind = MediaReader(cache.settings.backend, isolate=False)  # these files were decoded without harm a moment ago
+    readers: dict[str, Any] = {"original": behind, "cache": CachedReader(behind, cache)}
+    spent = dict.fromkeys(readers, 0.0)
+    clips = 0
+    chosen = [sources[i * len(sources) // min(8, len(sources))] for i in range(min(8, len(sources)))]
+    start = time.monotonic()
+    while chosen and time.monotonic() - start < seconds:
+        for source in chosen:
+            took = {}
+            for name, reader in readers.items():
+                begin = time.process_time()
+                try:
+                    reader.read(
+                        MediaRef(source), times=lambda info: uniform(info, frames=frames), size=cache.settings.size
+                    )
+                except Exception:
+                    break  # sound without pictures; and a file that was taken away meanwhile is no reason to fail now
+                took[name] = time.process_time() - begin
+            if len(took) == len(readers):
+                clips += 1
+                for name, value in took.items():
+                    spent[name] += value
+            elif time.monotonic() - start > seconds:
+                break
+        if not clips:
+            return None
+    if not clips:
+        return None
+    rates = {name: round(clips / max(value, 1e-9), 2) for name, value in spent.items()}
+    times = round(float(np.divide(rates["cache"], rates["original"])), 2)
+    return {"frames": frames, "size": cache.settings.size, "clips_per_core_second": rates, "times_faster": times}
+
+
+def _lines(report: dict[str, Any], out: Path, failures: str) -> list[str]:
+    lines = [f"{report['made']:,} made, {report['kept']:,} were there, {len(report['failed']):,} failed"]
+    for path, reason in list(report["failed"].items())[:5]:
+        lines.append(f"  failed: {path}: {reason}")
+    if report["failed"]:
+        lines.append(f"  all of them with their reasons: {out / failures}; --retry tries them again")
+    good = report["files"] - len(report["failed"])
+    if good:
+        share = report["bytes"] / max(1, report["bytes_of_originals"])
+        lines.append(
+            f"size   {report['bytes'] / 1e6:,.1f} MB, {report['bytes'] / good / 1e3:,.0f} KB a clip, "
+            f"{share:.1f} times the originals"
+        )
+    if report["clips_per_s"]:
+        lines.append(f"made   {report['clips_per_s']:.2f} clips/s")
+    if report["reading"]:
+        rates = report["reading"]["clips_per_core_second"]
+        lines.append(
+            f"reads  {rates['cache']:,.0f} clips/s per core instead of {rates['original']:,.0f}: "
+            f"{report['reading']['times_faster']:.1f} times faster "
+            f"({report['reading']['frames']} frames at {report['reading']['size']} pixels)"
+        )
+    if good:
+        lines.append(f"use it: vtp run ... data.cache={out}")
+    return lines

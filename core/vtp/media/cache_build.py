@@ -1,0 +1,364 @@
+"""Making the entries of a cache, one file after the other in several threads.
+
+Originals are decoded by the isolated reader, part by part, so that an hour of video needs no more memory than a few
+seconds. An entry is written beside its place, flushed, and renamed: a killed program leaves a hidden file that the next
+one removes, never half a clip. What cannot be decoded is noted once, with its reason, in ``failures.jsonl``.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vtp.errors import ConfigError, RunError
+from vtp.media.cache import ClipCache, Settings
+from vtp.media.cache_file import CacheDamage, EntryWriter
+from vtp.media.info import VideoError, VideoInfo
+from vtp.media.isolation import MediaReader
+from vtp.media.sampling import uniform
+from vtp.storage import append_text, clean_leftovers
+from vtp.types import Clip, MediaRef
+
+__all__ = ["FAILURES", "Outcome", "build", "make_entry"]
+
+FAILURES = "failures.jsonl"
+_PART_BYTES = 48 << 20  # of decoded frames in memory at a time
+_GOP = "8"  # frames between key frames of a transcode
+# Nothing refers to three of four pictures, so the decoder skips those that are not wanted; no loop filter to run.
+_X264 = {
+    "g": _GOP,
+    "crf": "20",
+    "preset": "veryfast",
+    "tune": "fastdecode",
+    "x264-params": "bframes=3:b-adapt=0:b-pyramid=none:scenecut=0:ref=1",
+}
+_CLOCK = 90000  # ticks per second of a transcode
+
+
+@dataclass
+class Outcome:
+    """What a call of :func:`build` did.
+
+    Attributes:
+        made, kept: clips that were written, and that were there already.
+        failed: reason by path, of this and earlier calls.
+        bytes: of the entries that were written, and ``source_bytes`` of their originals.
+        seconds: of wall-clock time.
+    """
+
+    made: int = 0
+    kept: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
+    bytes: int = 0
+    source_bytes: int = 0
+    seconds: float = 0.0
+
+
+def build(
+    cache: ClipCache,
+    sources: Sequence[str],
+    *,
+    workers: int = 2,
+    timeout_s: float = 120.0,
+    check: bool = False,
+    retry: bool = False,
+    progress: Callable[[Outcome], None] | None = None,
+) -> Outcome:
+    """Bring ``cache`` up to date with ``sources``.
+
+    Args:
+        workers: files that are worked on at a time.
+        timeout_s: for each part of a file; what takes longer is a failure.
+        check: read every entry that is there already, and make damaged ones again.
+        retry: try files again that failed before.
+        progress: called after every file.
+
+    Raises: RunError if the disk is full, or another program is at work here; what is done stays.
+    """
+    outcome = Outcome()
+    start = time.monotonic()
+    with _alone(cache.folder):
+        for folder in (cache.folder / "clips").glob("*"):
+            clean_leftovers(folder)
+        failures = _Failures(cache.folder / FAILURES)
+        local = threading.local()
+
+        def work(source: str) -> tuple[str, str | None, int]:
+            if not hasattr(local, "reader"):
+                local.reader = MediaReader(cache.settings.backend, timeout_s=timeout_s)
+            try:
+                if _is_there(cache, source, check):
+                    return source, "kept", 0
+                if not retry and (reason := failures.find(source)) is not None:
+                    return source, reason, -1
+                return source, None, make_entry(cache, source, local.reader)
+            except VideoError as error:
+                failures.add(source, error)
+                return source, error.reason, -1
+
+        for source, verdict, size in _in_threads(work, sources, workers):
+            if verdict is None:
+                outcome.made += 1
+                outcome.bytes += size
+                outcome.source_bytes += os.stat(source).st_size
+            elif size < 0:
+                outcome.failed[source] = verdict
+            else:
+                outcome.kept += 1
+            outcome.seconds = time.monotonic() - start
+            if progress is not None:
+                progress(outcome)
+    outcome.seconds = time.monotonic() - start
+    return outcome
+
+
+def _in_threads(
+    work: Callable[[str], tuple[str, str | None, int]], sources: Sequence[str], workers: int
+) -> Iterator[tuple[str, str | None, int]]:
+    """Results as they come; after an error nothing new is begun."""
+    pool = ThreadPoolExecutor(max(1, workers), "vtp-cache")
+    rest = iter(sources)
+    running: set[Future[tuple[str, str | None, int]]] = set()
+    try:
+        while True:
+            for source in rest:
+                running.add(pool.submit(work, source))
+                if len(running) >= 2 * max(1, workers):
+                    break
+            if not running:
+                return
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                yield future.result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def make_entry(cache: ClipCache, source: str, reader: MediaReader) -> int:
+    """Decode ``source`` and write its entry; returns its size in bytes.
+
+    Raises: VideoError if the file cannot be used; RunError if the disk is full.
+    """
+    final = cache.path(source)
+    try:
+        status = os.stat(source)
+    except OSError as error:
+        raise VideoError(f"cannot be reached: {error.strerror}", "missing") from None
+    final.parent.mkdir(parents=True, exist_ok=True)
+    made_from = {"path": os.path.abspath(source), "bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
+    hidden = final.parent / f".{final.name}.{os.urandom(6).hex()}.tmp"
+    movie = final.parent / f".{final.stem}.mp4.{os.urandom(6).hex()}.tmp"
+    try:
+        with open(hidden, "wb") as file:
+            record = _write(file, movie, source, reader, cache.settings)
+            record[0].finish(record[1], record[2], {**record[3], "source": made_from})
+            file.flush()
+            os.fsync(file.fileno())
+        size = hidden.stat().st_size
+        if movie.exists():
+            size += movie.stat().st_size
+            os.replace(movie, final.with_suffix(".mp4"))
+        os.replace(hidden, final)
+    except Exception as error:  # av has its own class for it
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            raise RunError(
+                f"{cache.folder}: the disk is full. The clips that are done are kept. "
+                "Free some space and give the same command again: it goes on where it stopped."
+            ) from error
+        raise
+    finally:
+        hidden.unlink(missing_ok=True)
+        movie.unlink(missing_ok=True)
+    return size
+
+
+def _write(
+    file: IO[bytes], movie: Path, source: str, reader: MediaReader, settings: Settings
+) -> tuple[EntryWriter, VideoInfo | None, npt.NDArray[np.int64], dict[str, Any]]:
+    writer = EntryWriter(file, settings.kind)
+    info, first = _look(source, reader, settings)
+    record: dict[str, Any] = {"missing": first.missing, "upright": [0, 0], "reduced": False}
+    places = np.zeros(0, np.int64)
+    if info is not None and first.frames is not None:
+        upright = first.frames.shape[1:3]
+        record["upright"] = [int(side) for side in upright]
+        places = _places(info, settings)
+        size: int | tuple[int, int] = settings.size
+        if settings.kind == "transcode":
+            record["reduced"] = min(upright) > settings.size
+            size = _even(upright, settings.size)
+        parts = _parts(source, reader, info, places, size, record)
+        if settings.kind == "transcode":
+            record["transcode"] = _transcode(movie, parts, info, writer)
+        else:
+            for frames in parts:
+                writer.add_frames(frames)
+    if first.waveform is not None:
+        writer.add_sound(first.waveform[0], settings.audio, first.sound_start)
+    return writer, info, places, record
+
+
+def _look(source: str, reader: MediaReader, settings: Settings) -> tuple[VideoInfo | None, Clip]:
+    """The timeline, the first frame as it is stored, and all of the sound."""
+    seen: list[VideoInfo] = []
+
+    def times(info: VideoInfo) -> npt.NDArray[np.int64]:
+        seen.append(info)
+        return np.zeros(1, np.int64)
+
+    clip = reader.read(MediaRef(source), times=times, audio=settings.audio or None)
+    return (seen[-1] if clip.frames is not None else None), clip
+
+
+def _places(info: VideoInfo, settings: Settings) -> npt.NDArray[np.int64]:
+    """The frames that are kept: with ``frames`` those that uniform sampling chooses."""
+    if settings.frames:
+        return np.unique(info.positions(uniform(info, frames=settings.frames)))
+    return np.arange(0, info.count, settings.every)
+
+
+def _even(upright: tuple[int, ...], size: int) -> tuple[int, int]:
+    """(height, width) of a transcode: the short side at most ``size``, both even, as halved colour planes need."""
+    share = min(1.0, size / min(upright))
+    height, width = (max(2, round(side * share / 2) * 2) for side in upright)
+    return height, width
+
+
+def _parts(
+    source: str,
+    reader: MediaReader,
+    info: VideoInfo,
+    places: npt.NDArray[np.int64],
+    size: int | tuple[int, int],
+    record: dict[str, Any],
+) -> Iterator[npt.NDArray[np.uint8]]:
+    """Decoded frames at ``places``, a part at a time."""
+    height, width = record["upright"]
+    large = max(height, width) * min(height, width) if isinstance(size, int) else size[0] * size[1]
+    if isinstance(size, int):
+        large = round(large * (size / min(height, width)) ** 2)
+    step = max(1, _PART_BYTES // max(1, 3 * large))
+    for begin in range(0, len(places), step):
+        wanted = places[begin : begin + step]
+
+        def times(now: VideoInfo, wanted: npt.NDArray[np.int64] = wanted) -> npt.NDArray[np.int64]:
+            if now.count < info.count and now.count <= int(wanted[-1]):
+                raise VideoError("gives other frames each time it is decoded")
+            return wanted
+
+        frames = reader.read(MediaRef(source), times=times, size=size).frames
+        assert frames is not None
+        yield frames
+
+
+def _transcode(
+    movie: Path, parts: Iterator[npt.NDArray[np.uint8]], info: VideoInfo, writer: EntryWriter
+) -> dict[str, Any]:
+    """Encode frames as H.264 in MP4 with a key frame every eight pictures. The sound is not in it but in the entry."""
+    import av
+
+    count, tick = 0, -1
+    with av.open(str(movie), "w", format="mp4") as container:
+        stream: Any = None
+        for frames in parts:
+            writer.add_frames(frames)
+            if stream is None:
+                stream = container.add_stream("libx264", rate=Fraction(info.fps or 25).limit_denominator(1001))
+                stream.options = dict(_X264)
+                stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
+                stream.codec_context.time_base = Fraction(1, _CLOCK)
+                stream.codec_context.thread_count = 1
+            for picture in frames:
+                frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+                tick = max(tick + 1, round((info.timestamps[count] - info.start) * _CLOCK))
+                frame.pts, frame.time_base = tick, Fraction(1, _CLOCK)
+                container.mux(stream.encode(frame))
+                count += 1
+        container.mux(stream.encode(None))
+    with open(movie, "rb") as file:
+        data = file.read()
+        os.fsync(file.fileno())
+    return {"bytes": len(data), "crc32": zlib.crc32(data)}
+
+
+def _is_there(cache: ClipCache, source: str, check: bool) -> bool:
+    try:
+        entry, _ = cache.find(source)
+        if entry is None:
+            return False
+        if entry.kind == "transcode" and entry.info is not None:
+            movie = Path(entry.path).with_suffix(".mp4")
+            facts = entry.record["transcode"]
+            if not movie.exists() or movie.stat().st_size != facts["bytes"]:
+                return False
+            if check and zlib.crc32(movie.read_bytes()) != facts["crc32"]:
+                return False
+        if check:
+            entry.check()
+    except CacheDamage:
+        return False
+    return True
+
+
+class _Failures:
+    """``failures.jsonl``: one line per file that could not be decoded, valid as long as the file stays as it was."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._known: dict[tuple[Any, ...], str] = {}
+        self._lock = threading.Lock()
+        if path.exists():
+            for line in path.read_text(encoding="utf-8").splitlines():
+                try:
+                    entry = json.loads(line)
+                    self._known[entry["path"], entry["bytes"], entry["mtime_ns"]] = entry["reason"]
+                except (ValueError, KeyError, TypeError):
+                    continue  # the torn line of a process that was killed while it wrote
+
+    def find(self, source: str) -> str | None:
+        """Why ``source`` as it now is failed before; None if it did not."""
+        return self._known.get(self._key(source))
+
+    def add(self, source: str, error: VideoError) -> None:
+        key = self._key(source)
+        with self._lock:
+            if key not in self._known:
+                names = ("path", "bytes", "mtime_ns")
+                entry = {**dict(zip(names, key, strict=True)), "reason": error.reason, "kind": error.kind}
+                torn = self.path.exists() and not (b"\n" + self.path.read_bytes()).endswith(b"\n")
+                append_text(self.path, "\n" * torn + json.dumps(entry, ensure_ascii=False) + "\n")
+            self._known[key] = error.reason
+
+    @staticmethod
+    def _key(source: str) -> tuple[Any, ...]:
+        try:
+            status = os.stat(source)
+        except OSError:
+            return os.path.abspath(source), -1, -1
+        return os.path.abspath(source), status.st_size, status.st_mtime_ns
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Only one program writes into a cache at a time."""
+    with open(folder / ".lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ConfigError(f"another program is writing into {folder}. Wait for it to end.") from None
+        yield
