@@ -47,7 +47,7 @@ def test_the_canonical_form_is_what_the_documentation_says():
 
 @pytest.mark.data
 def test_the_real_1ka_annotation_is_recognised_in_any_order(shared_data):
-    protocol = Protocol.find("msrvtt_1ka", FOLDER)
+    protocol = Protocol.find("msrvtt_1ka")
     pairs = retrieval_pairs(shared_data)
     match = protocol.match(pairs[::-1], "msrvtt", "test")
     assert match.official and match.name == "msrvtt_1ka" and not match.unverified()
@@ -56,7 +56,7 @@ def test_the_real_1ka_annotation_is_recognised_in_any_order(shared_data):
 
 @pytest.mark.data
 def test_one_changed_word_is_not_the_official_set(shared_data):
-    protocol = Protocol.find("msrvtt_1ka", FOLDER)
+    protocol = Protocol.find("msrvtt_1ka")
     pairs = retrieval_pairs(shared_data)
     first = pairs[0]
     changed = [Sample(first.id, first.video, None, ("a person is connecting a thing",), {}, first.extra), *pairs[1:]]
@@ -67,7 +67,7 @@ def test_one_changed_word_is_not_the_official_set(shared_data):
 
 @pytest.mark.data
 def test_the_real_qa_test_set_is_recognised_with_and_without_question_marks(shared_data):
-    protocol = Protocol.find("msrvtt_qa", FOLDER)
+    protocol = Protocol.find("msrvtt_qa")
     test = questions(shared_data, "test")
     assert protocol.match(test, "msrvtt", "test").official
     json_like = [Sample(s.id, None, None, (f"{s.texts[0]}?",), s.labels, s.extra) for s in test]
@@ -79,7 +79,7 @@ def test_the_real_qa_test_set_is_recognised_with_and_without_question_marks(shar
 
 @pytest.mark.data
 def test_training_lists_are_named(shared_data):
-    protocol = Protocol.find("msrvtt_1ka", FOLDER)
+    protocol = Protocol.find("msrvtt_1ka")
     for name, file in (("train.9k", "train.9k"), ("train.7k", "train.7k"), ("train.full", "train.full")):
         media = [row["video_id"] for row in rows(shared_data / f"annotations/msrvtt/MSRVTT_{file}.csv")]
         assert protocol.train_list(media) == name and len(media) == protocol.train_lists[name]["videos"]
@@ -88,7 +88,7 @@ def test_training_lists_are_named(shared_data):
 
 @pytest.mark.data
 def test_the_full_test_set_names_what_could_not_be_verified(shared_data):
-    protocol = Protocol.find("msrvtt_full", FOLDER)
+    protocol = Protocol.find("msrvtt_full")
     media = [row["video_id"] for row in rows(shared_data / "annotations/msrvtt/MSRVTT_test.full.csv")]
     samples = [Sample(name, None, None, ("one", "two"), {}, {"video_id": name}) for name in media]
     match = protocol.match(samples, "msrvtt", "test")
@@ -96,7 +96,7 @@ def test_the_full_test_set_names_what_could_not_be_verified(shared_data):
 
 
 def test_generated_data_is_never_the_official_set():
-    match = Protocol.find("msrvtt_qa", FOLDER).match([Sample("1", texts=("what?",))], "shapes-small-0", "test")
+    match = Protocol.find("msrvtt_qa").match([Sample("1", texts=("what?",))], "shapes-small-0", "test")
     assert match.name == "msrvtt_qa@shapes-small-0" and "the data set is shapes-small-0, not msrvtt" in match.line()
 
 
@@ -112,10 +112,10 @@ def test_every_shipped_protocol_is_complete(path):
 
 def test_an_unknown_protocol_lists_the_known_ones_and_a_path_is_taken(tmp_path):
     with pytest.raises(ConfigError, match="Known: .*msrvtt_1ka, msrvtt_full, msrvtt_mc, msrvtt_qa"):
-        Protocol.find("msrvtt1ka", FOLDER)
+        Protocol.find("msrvtt1ka")
     own = tmp_path / "mine.yaml"
     own.write_text("{name: mine, title: t, dataset: d, kind: qa, split: test, counts: {questions: 1}}")
-    assert Protocol.find(str(own), FOLDER).name == "mine"
+    assert Protocol.find(str(own)).name == "mine"
 
 
 @pytest.mark.parametrize(

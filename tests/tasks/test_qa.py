@@ -252,7 +252,7 @@ def test_examples_show_the_frames_that_the_model_saw(task, oracle, fake_model, m
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"protocol": "msrvtt_aq"}, "no such protocol. Known: .*msrvtt_1ka, msrvtt_full, msrvtt_mc, msrvtt_qa"),
+        ({"protocol": "msrvtt_aq"}, "no such protocol. Did you mean .*Known: .*msrvtt_1ka, msrvtt_full, msrvtt_mc, msrvtt_qa"),
         ({"ties": "random"}, "must be one of expected"),
         ({"answers": 0}, "at least 1"),
     ],

@@ -23,11 +23,21 @@ from typing import Any
 
 import yaml
 
-from vtp.errors import ConfigError
+from vtp.errors import ConfigError, PluginError
 from vtp.eval.task import media_id
+from vtp.registry import did_you_mean
 from vtp.types import Sample
 
-__all__ = ["OWN_DATA", "Match", "Protocol", "canonical_lines", "canonical_text", "sha256_lines"]
+__all__ = [
+    "FORMS",
+    "OWN_DATA",
+    "Match",
+    "Protocol",
+    "canonical_lines",
+    "canonical_text",
+    "protocol_files",
+    "sha256_lines",
+]
 
 OWN_DATA = "own data"  # name of the protocol of data that nobody else has
 FORMS = {"retrieval": "queries", "qa": "questions", "mc": "choices"}  # kind of table -> what is counted beside videos
@@ -64,6 +74,28 @@ def canonical_lines(samples: Sequence[Sample], what: str) -> list[str]:
             for s in samples
         ]
     raise ValueError(f"no canonical form {what!r}: use videos, queries, questions or choices")
+
+
+def protocol_files() -> dict[str, tuple[str, Path]]:
+    """Name -> (plugin, file) of every protocol that the active plugins bring: the YAML files in a folder ``protocols``
+    beside their folder ``conf``. Imports no plugin.
+
+    Raises:
+        PluginError: two plugins bring one name.
+    """
+    from vtp.plugins import Host, config_dir
+
+    found: dict[str, tuple[str, Path]] = {}
+    for point in Host().active_points():
+        folder = config_dir(point)
+        for path in sorted((folder.parent / "protocols").glob("*.yaml")) if folder else ():
+            if path.stem in found:
+                raise PluginError(
+                    f"the protocol {path.stem} is offered by {found[path.stem][0]} and {point.name}. "
+                    f"Switch one off: VTP_BLOCK_PLUGINS={point.name}"
+                )
+            found[path.stem] = point.name, path
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,20 +161,21 @@ class Protocol:
         return cls(**content)
 
     @classmethod
-    def find(cls, name: str, folder: Path) -> Protocol:
-        """The protocol ``name`` of ``folder``; a name that ends in ``.yaml`` is a path of the user's own.
+    def find(cls, name: str) -> Protocol:
+        """The protocol ``name`` of any plugin; a name that ends in ``.yaml`` is a path of the user's own.
 
         Raises:
             ConfigError: there is none; lists what there is.
         """
         if name.endswith((".yaml", ".yml")):
             return cls.load(name)
-        if not (folder / f"{name}.yaml").is_file():
-            names = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
+        files = protocol_files()
+        if name not in files:
             raise ConfigError(
-                f"task.protocol={name}: there is no such protocol. Known: {names}; or give the path of a YAML file."
+                f"task.protocol={name}: there is no such protocol.{did_you_mean(name, files)} Known: "
+                f"{', '.join(sorted(files))}; or give the path of a YAML file, or null for data of your own."
             )
-        return cls.load(folder / f"{name}.yaml")
+        return cls.load(files[name][1])
 
     @classmethod
     def own(cls, dataset: str, kind: str) -> Protocol:

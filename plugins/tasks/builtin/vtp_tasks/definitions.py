@@ -1,16 +1,13 @@
-"""The protocol files of this package, and what stands in for one."""
+"""What tasks of all kinds read from their options: the protocol and the split."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from vtp.errors import ConfigError
 from vtp.eval.protocol import Protocol
 
-__all__ = ["PROTOCOLS", "find_protocol", "rule_for"]
-
-PROTOCOLS = Path(__file__).parent / "protocols"
+__all__ = ["find_protocol", "rule_for"]
 
 
 def find_protocol(name: str | None, dataset: Any, kind: str) -> Protocol:
@@ -20,7 +17,7 @@ def find_protocol(name: str | None, dataset: Any, kind: str) -> Protocol:
     Raises:
         ConfigError: there is none of this name.
     """
-    return Protocol.own(dataset.name, kind) if name is None else Protocol.find(name, PROTOCOLS)
+    return Protocol.own(dataset.name, kind) if name is None else Protocol.find(name)
 
 
 def rule_for(split: str, selection: str | None) -> str | None:

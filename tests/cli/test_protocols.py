@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from vtp.cli.main import main
+from vtp.errors import PluginError
+from vtp.eval import protocol
+
+
+def test_every_protocol_is_listed_with_its_counts(capsys):
+    assert main(["protocols"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    (line,) = [line for line in lines if line.startswith("msvd ")]
+    assert "670 videos, 27,763 queries" in line and line.endswith("[tasks]")
+
+
+def test_one_protocol_is_shown_with_hashes_and_what_has_none(capsys):
+    assert main(["protocols", "show", "vatex"]) == 0
+    out = capsys.readouterr().out
+    assert "videos     1,500       sha256 efc26b559080d66f" in out
+    assert "queries    15,000      no hash: reported as unverified" in out
+    assert "trained on train: 25,991 videos" in out and "1,335" not in out
+
+
+def test_programs_get_json(capsys):
+    assert main(["protocols", "show", "msvd_qa", "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["counts"] == {"videos": 504, "questions": 13157} and record["kind"] == "qa"
+    assert main(["protocols", "--json"]) == 0
+    assert "msvd_qa" in [one["name"] for one in json.loads(capsys.readouterr().out)]
+
+
+def test_a_file_of_ones_own_can_be_shown(tmp_path, capsys):
+    own = tmp_path / "mine.yaml"
+    own.write_text("{name: mine, title: t, dataset: d, kind: qa, split: test, counts: {questions: 1}}")
+    assert main(["protocols", "show", str(own)]) == 0
+    out = capsys.readouterr().out
+    assert "questions  1" in out and "videos     number not known" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["show", "msvdqa"], "no protocol 'msvdqa'. Did you mean 'msvd_qa'"),
+        (["show"], "`vtp protocols show NAME` shows one"),
+        (["list", "msvd"], "`vtp protocols` lists them"),
+        (["show", "nowhere.yaml"], "protocol nowhere.yaml: cannot be read"),
+    ],
+)
+def test_mistakes_are_explained(arguments, message, capsys):
+    assert main(["protocols", *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_two_plugins_with_one_protocol_are_refused(tmp_path, monkeypatch):
+    from types import SimpleNamespace
+
+    for name in ("one", "two"):
+        (tmp_path / name / "conf").mkdir(parents=True)
+        (tmp_path / name / "protocols").mkdir()
+        (tmp_path / name / "protocols" / "same.yaml").write_text("")
+    points = [SimpleNamespace(name=name) for name in ("one", "two")]
+    monkeypatch.setattr("vtp.plugins.Host.active_points", lambda self: points)
+    monkeypatch.setattr("vtp.plugins.config_dir", lambda point: tmp_path / point.name / "conf")
+    with pytest.raises(PluginError, match="the protocol same is offered by one and two"):
+        protocol.protocol_files()

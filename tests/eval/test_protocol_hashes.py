@@ -1,0 +1,93 @@
+"""The committed protocol files against the official annotation files, and the readers against the protocol files."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def tool():
+    spec = importlib.util.spec_from_file_location("protocol_hashes", ROOT / "tools/protocol_hashes.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.data
+def test_every_protocol_file_says_what_the_annotations_say(shared_data, tool, capsys):
+    assert tool.main([str(shared_data / "annotations")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) >= 40 and all(line.endswith("ok") for line in lines)
+    # numbers published with the data sets
+    for start in ("msvd           queries                 27,763", "msvd_qa        questions               13,157",
+                  "didemo         videos                   1,004", "activitynet    videos                   4,917",
+                  "audiocaps      queries                  4,875", "msrvtt_qa      questions               72,821"):  # fmt: skip
+        assert any(line.startswith(start) for line in lines), start
+
+
+@pytest.mark.data
+def test_a_file_that_says_something_else_is_found_and_can_be_put_right(shared_data, tool, tmp_path, monkeypatch, capsys):
+    for name in ("msvd", "vatex", "coco"):
+        shutil.copy(tool.PROTOCOLS / f"{name}.yaml", tmp_path)
+    before = {path.name: path.read_text(encoding="utf-8") for path in tmp_path.iterdir()}
+    monkeypatch.setattr(tool, "PROTOCOLS", tmp_path)
+    broken = before["msvd.yaml"].replace("queries: 27763", "queries: 27764").replace("  videos: 95eacd", "  videos: 05eacd")
+    broken = broken.replace("{videos: 1200, sha256: abfb", "{videos: 1201, sha256: abfb")
+    (tmp_path / "msvd.yaml").write_text(broken, encoding="utf-8")
+    assert tool.main([str(shared_data / "annotations")]) == 1
+    out, err = capsys.readouterr()
+    assert out.count("DIFFERENT") == 3 and "3 parts differ" in err
+    assert tool.main([str(shared_data / "annotations"), "--write"]) == 0
+    assert {path.name: path.read_text(encoding="utf-8") for path in tmp_path.iterdir()} == before
+
+
+def test_without_annotations_there_is_nothing_to_compare(tool, tmp_path, capsys):
+    assert tool.main([str(tmp_path)]) == 0
+    assert capsys.readouterr().out == ""
+
+
+# protocol -> data set, its options, folders of annotations that make up its root
+READ = {
+    "msvd": ("msvd", {}, ("msvd", "msvd_qa")),
+    "msvd_qa": ("msvd", {}, ("msvd", "msvd_qa")),
+    "msvd_cn": ("msvd_cn", {}, ("msvd", "msvd_cn")),
+    "msrvtt_1ka": ("msrvtt", {}, ("msrvtt",)),
+    "msrvtt_qa": ("msrvtt", {}, ("msrvtt_qa",)),
+    "didemo": ("didemo", {}, ("didemo",)),
+    "didemo_val": ("didemo", {}, ("didemo",)),
+    "activitynet": ("activitynet", {}, ("activitynet",)),
+    "audiocaps": ("audiocaps", {}, ("audiocaps",)),
+    "audiocaps_val": ("audiocaps", {}, ("audiocaps",)),
+}
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("name", READ)
+def test_the_reader_gives_the_official_set(name, shared_data, tmp_path):
+    from vtp.eval.protocol import Protocol
+    from vtp.plugins import host
+
+    dataset, options, folders = READ[name]
+    for folder in folders:
+        for path in (shared_data / "annotations" / folder).iterdir():
+            (tmp_path / path.name).unlink(missing_ok=True)
+            (tmp_path / path.name).symlink_to(path)
+    protocol = Protocol.find(name)
+    component = host().registry.get("dataset", dataset).load()
+    built = component(root=tmp_path, **options)
+    match = protocol.match(built.samples(protocol.kind, protocol.split), built.name, protocol.split)
+    assert match.official and not match.unverified(), match.line()
+
+
+def test_every_protocol_that_can_be_computed_is_read_too(tool):
+    hashed = {path.stem for path in tool.PROTOCOLS.glob("*.yaml")
+              if "queries" in (parts := yaml.safe_load(path.read_text(encoding="utf-8")).get("sha256") or {})
+              or "questions" in parts}  # fmt: skip
+    assert hashed == set(READ)
