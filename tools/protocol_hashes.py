@@ -80,9 +80,9 @@ def msvd_cn(root: Path) -> Parts:
     return pairs((clip, text) for clip, text in named if clip in chosen)
 
 
-def msvd_qa(root: Path) -> Parts:
+def msvd_qa(root: Path, split: str = "test") -> Parts:
     clips = msvd_names(root)
-    found = load(root / "msvd_qa/test_qa.json")
+    found = load(root / f"msvd_qa/{split}_qa.json")
     return questions((clips[f"vid{q['video_id']}"], q["question"], q["answer"]) for q in found)
 
 
@@ -144,13 +144,12 @@ TRAIN_LISTS: dict[str, Callable[[Path], Parts]] = {
     "msrvtt train.full": lambda root: msrvtt_list(root, "train.full"),
     "msvd train": lambda root: msvd(root, "train"),
     "msvd_cn train": lambda root: msvd(root, "train"),
-    "msvd train_qa": lambda root: {"videos": sorted({msvd_names(root)[f"vid{q['video_id']}"]
-                                                     for q in load(root / "msvd_qa/train_qa.json")})},
+    "msvd train_qa": lambda root: msvd_qa(root, "train"),
     "didemo train": lambda root: {"videos": [n.rpartition(".")[0] for n in names(root / "didemo/train_list.txt")]},
     "activitynet train": lambda root: {"videos": sorted(load(root / "activitynet/train.json"))},
     "audiocaps train": lambda root: audiocaps(root, "train"),
     "vatex train": lambda root: vatex(root, "train"),
-}  # fmt: skip
+}
 
 
 def computed(root: Path, name: str, content: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], int, str]]:
