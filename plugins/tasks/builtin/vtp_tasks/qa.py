@@ -84,7 +84,7 @@ class QuestionAnswering:
         answers: size of the answer list; None = every training answer.
         answers_from: ``train``, or ``all`` to add the answers that only other splits have behind them.
         breakdown: keys of ``extra`` by which accuracy is broken down, where every question has them; the first one
-            heads the table, the others follow.
+            heads the table, the others follow. ``question_group`` is what stands before the ``/`` of a question type.
         objective: the objective whose ``logits(ctx)`` (B, answers) are scored.
         selection: rule by which the checkpoint is chosen; None = ``val`` if there is a validation split, else ``last``.
         ties: tie rule. Under ``expected`` a right answer that shares the best score with t others earns 1 / (t + 1).
@@ -372,10 +372,10 @@ class _Scored:
 
     def breakdowns(self) -> list[str]:
         """The keys of ``breakdown`` that every question has."""
-        return [key for key in self.task.breakdown if all(key in sample.extra for sample in self.samples)]
+        return [key for key in self.task.breakdown if all(_extra(sample, key) is not None for sample in self.samples)]
 
     def values(self, key: str) -> list[str]:
-        return [str(sample.extra[key]) for sample in self.samples]
+        return [str(_extra(sample, key)) for sample in self.samples]
 
     def groups(self) -> list[str]:
         """What the table is broken down by: the data set's own question types where every question has one, else first
@@ -414,6 +414,15 @@ class _Scored:
                 line |= {"prediction": None, "missing": self.collected.misses[sample.id]}
             lines.append(line)
         return lines
+
+
+def _extra(sample: Sample, key: str) -> Any:
+    """What a question says under ``key``. ``question_group`` is the first part of a type such as
+    ``Audio-Visual/Counting``."""
+    if key != "question_group" or key in sample.extra:
+        return sample.extra.get(key)
+    group, slash, _ = str(sample.extra.get("question_type", "")).partition("/")
+    return group if slash else None
 
 
 def _scores_that_are_not_numbers_are_missing(collected: Collected) -> Collected:
