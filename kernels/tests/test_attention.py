@@ -305,3 +305,21 @@ def test_errors_name_the_shapes(change, message):
     layout = LAYOUTS["full"]()
     with pytest.raises(ValueError, match=message):
         masked_attention(*change(*inputs(layout, torch.float32)[:3], layout))
+
+
+def test_flop_counter_knows_the_operations():
+    """2 n m k per product: 2 products forward, 5 backward; packed samples as samples of mean length."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    q, k, v = (torch.randn(2, length, 3, 16, requires_grad=True) for length in (5, 7, 7))
+    with FlopCounterMode(display=False) as counter:
+        masked_attention(q, k, v, AttnLayout.from_key_mask(torch.ones(2, 7).bool(), n_queries=5), backend="torch")
+    assert counter.get_total_flops() == 2 * 2 * (2 * 5 * 7) * 3 * 16
+    with FlopCounterMode(display=False) as counter:
+        layout = AttnLayout.from_key_mask(torch.ones(2, 7).bool(), n_queries=5)
+        masked_attention(q, k, v, layout, backend="torch").sum().backward()
+    assert counter.get_total_flops() == (2 + 5) * 2 * (2 * 5 * 7) * 3 * 16
+    packed = torch.randn(12, 3, 16)
+    with FlopCounterMode(display=False) as counter:
+        masked_attention(packed, packed, packed, AttnLayout.from_lengths([6, 6], packed=True), backend="torch")
+    assert counter.get_total_flops() == 2 * 2 * (2 * 6 * 6) * 3 * 16

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.utils.flop_counter import register_flop_formula
 
 from vtp_kernels.attention_fallback import fallback_backward, fallback_forward, statistics
 from vtp_kernels.configs import attention_config
@@ -596,6 +597,26 @@ def _backward(ctx: Any, do: Tensor, _: Tensor | None) -> tuple[Any, ...]:
 _attention_forward.register_kernel("cpu")(_attention_forward._init_fn)
 _attention_backward.register_kernel("cpu")(_attention_backward._init_fn)
 _attention_forward.register_autograd(_backward, setup_context=_setup_context)
+
+
+def _operations(q: torch.Size, k: torch.Size, products: int) -> int:
+    """FLOPs of so many products of two matrices per head. All pairs of a sample count, as torch's counter does for its
+    own attention under a mask; of packed samples, whose lengths are on the device, all pairs of the batch would: they
+    count as one sample of mean length."""
+    pairs = q[0] * q[1] * k[1] if len(q) == 4 else q[0] * k[0]
+    return 2 * products * pairs * q[-2] * q[-1]
+
+
+@register_flop_formula(torch.ops.vtp_kernels.attention_forward)
+def _(q, k, v, *rest, out_shape=None, **kwargs) -> int:
+    batch = rest[-3] if len(q) == 3 else 1
+    return _operations(q, k, 2) // max(batch, 1)
+
+
+@register_flop_formula(torch.ops.vtp_kernels.attention_backward)
+def _(do, q, k, v, *rest, out_shape=None, **kwargs) -> int:
+    batch = rest[-3] if len(q) == 3 else 1
+    return _operations(q, k, 5) // max(batch, 1)  # scores again, dv, dp, dq, dk
 
 
 def masked_attention(
