@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-import vtp_tasks
 from vtp.errors import ConfigError, DataError
 from vtp.eval.protocol import Protocol
 from vtp_datasets.msrvtt import MSRVTT, clip_name
@@ -370,9 +369,52 @@ def test_wrong_options_are_refused(options, words):
         MSRVTT(**options)
 
 
-def test_unknown_tables_are_a_bug_of_the_caller(tmp_path):
-    with pytest.raises(ValueError, match="no table 'mc'"):
-        MSRVTT(root=tmp_path).samples("mc", "test")
+def test_unknown_tables_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match="no table of the kind 'asr'; it has: caption, retrieval, qa, mc"):
+        MSRVTT(root=tmp_path).samples("asr", "test")
+    with pytest.raises(ConfigError, match="split 'dev' must be one of train, val, test"):
+        MSRVTT(root=tmp_path).samples("qa", "dev")
+
+
+def test_splits_that_exist_by_definition(tmp_path):
+    dataset, full = MSRVTT(root=tmp_path), MSRVTT(root=tmp_path, train_list="full")
+    assert dataset.splits("qa") == full.splits("caption") == ("train", "val", "test")
+    assert dataset.splits("retrieval") == ("train", "test") and dataset.splits("mc") == ("test",)
+
+
+# -- multiple choice -------------------------------------------------------------------------------------------------
+
+
+def test_choices_and_their_malformed_rows(tmp_path):
+    good = {"qid": "mc0", "clip_name": "data/mp4/video9770", "answer": "1", "options": [" a ", "b", "c"]}
+    rows = [
+        good,
+        good | {"qid": "mc1", "clip_name": "msr9771", "answer": 2},
+        good,
+        good | {"qid": "mc3", "answer": "7"},
+        good | {"qid": "mc4", "options": ["only one"]},
+        good | {"qid": "mc5", "clip_name": "kitchen"},
+    ]
+    text = "\n".join(map(json.dumps, rows)) + "\nno json"
+    dataset = MSRVTT(root=write(tmp_path, {"msrvtt_multi_choice_qa.jsonl": text}))
+    first, second = dataset.samples("mc", "test")
+    assert (first.id, first.texts, first.labels) == ("mc0", ("a", "b", "c"), {"answer_index": 1})
+    assert first.extra["video_id"] == "video9770" and Path(first.video.path).name == "video9770.mp4"
+    assert (second.extra["video_id"], second.labels) == ("video9771", {"answer_index": 2})
+    assert len(dataset.samples("mc", "train")) == 0
+    (record,) = dataset.origin()["files"]
+    assert record["rows"] == 2 and [why.partition(": ")[0] for why in record["malformed_first"]] == [
+        f"line {n}" for n in range(3, 8)
+    ]
+
+
+@pytest.mark.data
+def test_the_real_choices(shared_data):
+    table = MSRVTT(root=shared_data / "videos" / "msrvtt", videos=".").samples("mc", "test")
+    assert [s.texts[s.labels["answer_index"]] for s in table] == [
+        "the boy is trying to fix the problem", "a young girl is in the gym",
+    ]  # fmt: skip
+    assert all(len(s.texts) == 5 and Path(s.video.path).is_file() for s in table)
 
 
 # -- tables ----------------------------------------------------------------------------------------------------------
@@ -422,7 +464,7 @@ def test_the_real_questions(real, shared_data):
 @pytest.mark.data
 @pytest.mark.parametrize("name, kind", [("msrvtt_qa", "qa"), ("msrvtt_1ka", "retrieval")])
 def test_the_real_tables_are_the_official_protocols(real, name, kind):
-    protocol = Protocol.find(name, Path(vtp_tasks.__file__).parent / "protocols")
+    protocol = Protocol.find(name)
     match = protocol.match(real.samples(kind, "test"), "msrvtt", "test")
     assert match.official, match.differences
 

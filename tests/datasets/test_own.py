@@ -64,7 +64,8 @@ def test_media_are_relative_to_the_root_then_to_the_file_and_found_without_an_ex
     (tmp_path / "list" / "b.mp4").touch()
     (tmp_path / "clips" / "x.mp4").touch()
     text = f"video,caption\na,1\nb.mp4,2\n{tmp_path}/c.mp4,3\nsub/x.mp4,4\n"
-    dataset = OwnData(file=write(tmp_path / "list" / "my.csv", text), root=tmp_path / "clips", val_share=0, test_share=0)
+    file = write(tmp_path / "list" / "my.csv", text)
+    dataset = OwnData(file=file, root=tmp_path / "clips", val_share=0, test_share=0)
     found = [s.video.path for s in dataset.samples("caption", "train")]
     # the last one is another file than clips/x.mp4, and missing
     assert found == [str(tmp_path / p) for p in ("clips/a.webm", "list/b.mp4", "c.mp4", "clips/sub/x.mp4")]
@@ -104,7 +105,8 @@ def test_a_column_says_the_split(tmp_path):
 def test_without_one_whole_clips_are_held_out(tmp_path):
     lines = [f"clip{n % 50}.mp4,caption {n}" for n in range(200)]
     dataset = OwnData(file=write(tmp_path / "my.csv", "\n".join(["video,caption", *lines])))
-    clips = {split: {s.extra["video_id"] for s in dataset.samples("caption", split)} for split in ("train", "val", "test")}
+    splits = ("train", "val", "test")
+    clips = {split: {s.extra["video_id"] for s in dataset.samples("caption", split)} for split in splits}
     assert {split: len(found) for split, found in clips.items()} == {"train": 40, "val": 5, "test": 5}
     assert len(set.union(*clips.values())) == 50
     texts = sorted(text for s in everything(dataset, "caption").values() for text in s.texts)

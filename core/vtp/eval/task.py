@@ -8,7 +8,8 @@ task decides nothing about devices, ranks, batches or files: it hands a function
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -21,8 +22,19 @@ if TYPE_CHECKING:
     from vtp.eval.evaluator import Evaluator
     from vtp.eval.figures import Strip
 
-__all__ = ["SELECTION_RULES", "Table", "Task", "TaskResult", "carve_validation", "media_id", "resolve_selection"]
+__all__ = [
+    "SELECTION_RULES",
+    "Table",
+    "Task",
+    "TaskResult",
+    "carve_validation",
+    "clip_names",
+    "media_id",
+    "resolve_selection",
+    "whole_clip",
+]
 
+_SPAN = re.compile(r"\[[0-9.e+]+-[0-9.e+]*\]$")
 SELECTION_RULES = ("last", "val", "test(!)")
 
 
@@ -152,6 +164,17 @@ def media_id(sample: Sample) -> str:
         else f"[{media.start or 0:g}-{'' if media.end is None else format(media.end, 'g')}]"
     )
     return media.path.replace("\\", "/").rsplit("/", 1)[-1] + span
+
+
+def whole_clip(name: str) -> str:
+    """The clip that a name is about: ``a.mp4[1-2.5]``, a span of it, is about ``a.mp4``."""
+    return _SPAN.sub("", name)
+
+
+def clip_names(samples: Iterable[Sample]) -> Iterator[str]:
+    """:func:`media_id` of every sample. Tables of millions of rows have a method ``video_ids`` that makes no samples."""
+    bulk = getattr(samples, "video_ids", None)
+    return iter(bulk()) if bulk is not None else map(media_id, samples)
 
 
 def resolve_selection(selection: str | None, has_validation: bool) -> str:

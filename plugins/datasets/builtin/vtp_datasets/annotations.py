@@ -24,7 +24,7 @@ from typing import Any
 
 from vtp.errors import DataError
 
-__all__ = ["AnnotationFile", "Seen", "find_file", "reason", "text_of", "warn_of_malformed"]
+__all__ = ["AnnotationFile", "Seen", "clip_list", "find_file", "reason", "text_of", "warn_of_malformed"]
 
 log = logging.getLogger("vtp")
 
@@ -49,6 +49,16 @@ def text_of(row: Mapping[str, Any], key: str) -> str:
     if not isinstance(text, str) or not text.strip():
         raise ValueError(f"no {key}")
     return text.strip()
+
+
+def clip_list(file: AnnotationFile) -> Iterator[tuple[int, str]]:
+    """(line, clip) of a list of clips; a clip that comes twice is malformed."""
+    seen = Seen()
+    for line, clip in file.lines():
+        if seen.add(clip):
+            yield line, clip
+        else:
+            file.reject(f"line {line}", f"{clip} is there already")
 
 
 def reason(error: Exception) -> str:
@@ -143,6 +153,12 @@ class AnnotationFile:
                 if text := text.strip():
                     yield line, text
 
+    def numbered_lines(self) -> Iterator[tuple[int, str]]:
+        """Every line with its white space but without its end, also blank ones, as (line number, text)."""
+        with self._open() as stream:
+            for line, text in enumerate(stream, start=1):
+                yield line, text.rstrip("\r\n")
+
     def csv(self, header: Callable[[list[str]], bool]) -> Iterator[tuple[int, dict[str, str]]]:
         """Rows of a delimited file as (line number, column -> value); the line is where the row ends.
 
@@ -211,8 +227,8 @@ class AnnotationFile:
         with open(self.path, "rb") as file:
             if file.read(23) == b"version https://git-lfs":
                 raise DataError(
-                    f"{self.path}: this is a Git LFS pointer ({os.path.getsize(self.path)} bytes), not the file itself. "
-                    "Get the content with `git lfs pull` in the repository it came from, or download the file from "
+                    f"{self.path}: this is a Git LFS pointer ({os.path.getsize(self.path)} bytes), not the file itself."
+                    " Get the content with `git lfs pull` in the repository it came from, or download the file from "
                     "another copy."
                 )
             file.seek(0)

@@ -31,7 +31,17 @@ from vtp.errors import DataError
 from vtp.types import Sample
 from vtp_datasets.media_files import Media
 
-__all__ = ["BATCH_ROWS", "NONE", "ArrowTable", "GroupedTable", "Row", "cache_folder", "grouped", "read_rows"]
+__all__ = [
+    "BATCH_ROWS",
+    "NONE",
+    "ArrowTable",
+    "GroupedTable",
+    "Row",
+    "cache_folder",
+    "grouped",
+    "read_rows",
+    "span_name",
+]
 
 log = logging.getLogger("vtp")
 
@@ -95,6 +105,13 @@ class Row:
     file: int = 0
     place: int | str = 0
     extra: Mapping[str, Any] | None = None
+
+
+def span_name(clip: str, start: float | None, end: float | None) -> str:
+    """``a.mp4`` from 1 to 2.5 seconds is the clip ``a.mp4[1-2.5]``; without a span it is ``a.mp4``."""
+    if start is None and end is None:
+        return clip
+    return f"{clip}[{start or 0:g}-{'' if end is None else format(end, 'g')}]"
 
 
 def cache_folder() -> Path:
@@ -195,8 +212,8 @@ class _Writer:
             self._writer.write_batch(batch, custom_metadata=metadata)
         except OSError as error:
             raise DataError(
-                f"the annotations cannot be kept in {self.target.parent}: {error}. They need about as much space as the "
-                "annotation files; name a folder on another disk with the variable VTP_CACHE."
+                f"the annotations cannot be kept in {self.target.parent}: {error}. They need about as much space as "
+                "the annotation files; name a folder on another disk with the variable VTP_CACHE."
             ) from error
 
     def finish(self, info: Mapping[str, Any]) -> None:
@@ -458,10 +475,9 @@ class GroupedTable(Sequence[Sample]):
         end = self._starts[position + 1] if position + 1 < len(self) else len(self._order)
         rows = self._order[self._starts[position] : end]
         first = self.table[int(rows[0])]
-        texts = (first.texts, *(self.table.texts(int(row)) for row in rows[1:]))
-        return Sample(
-            first.id, first.video, first.audio, tuple(text for part in texts for text in part), first.labels, first.extra
-        )
+        parts = (first.texts, *(self.table.texts(int(row)) for row in rows[1:]))
+        texts = tuple(text for part in parts for text in part)
+        return Sample(first.id, first.video, first.audio, texts, first.labels, first.extra)
 
     def select(self, rows: npt.NDArray[Any]) -> GroupedTable:
         """A view of some samples."""

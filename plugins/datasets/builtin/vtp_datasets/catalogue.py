@@ -1,5 +1,6 @@
 """What the readers of this package share: files are found under a root, what is missing is told at once, every table is
-made once, and the run record says what was read. A reader brings a plan per table: which files, and how they become rows.
+made once, and the run record says what was read. A reader brings a plan per table: which files, and how they become
+rows.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from vtp_datasets.annotations import AnnotationFile, find_file, warn_of_malforme
 from vtp_datasets.arrow import ArrowTable, GroupedTable, Row, grouped, read_rows
 from vtp_datasets.media_files import Media
 
-__all__ = ["KINDS", "SPLITS", "Catalogue", "Plan", "check_choice", "check_table", "usual_root"]
+__all__ = ["KINDS", "SPLITS", "Catalogue", "Plan", "check_choice", "check_table", "given_or", "usual_root"]
 
 log = logging.getLogger("vtp")
 
@@ -157,8 +158,9 @@ class Catalogue:
         media = [ref.path for sample in some for ref in (sample.video, sample.audio) if ref is not None]
         if media and not any(os.path.exists(path) for path in media):
             log.warning(
-                "%s: no media file of the %s split was found; the first should be %s", self.name, split, media[0]
-            )
+                "%s: of %d samples of the %s split that were looked at, none has its media; the first should be %s",
+                self.name, len(some), split, media[0],
+            )  # fmt: skip
 
     def _what_is_missing(self, kind: str) -> str:
         plans = [plan for split in SPLITS if (plan := self._plan(kind, split)) is not None]
@@ -174,7 +176,7 @@ class Catalogue:
                 *lines,
                 f"Looked for files in {looked} of that folder. dataset.root=FOLDER names another folder.",
                 self._about,
-                "docs/datasets.md shows every layout. To try vtp without it, on a small generated world: dataset=shapes",
+                "docs/datasets.md shows every layout. To try vtp without it, on a small generated world: dataset=shapes"
             ]
         )
 
@@ -194,6 +196,12 @@ def _facts(table: Table) -> dict[str, Any]:
 def usual_root(name: str, root: str | Path | None) -> Path:
     """``root``, or ``$VTP_DATA/<name>``, or ``data/<name>`` without that variable."""
     return (Path(os.environ.get("VTP_DATA", "data")) / name if root is None else Path(root)).expanduser()
+
+
+def given_or(given: str | Path | None, usual: tuple[str, ...]) -> tuple[str, ...]:
+    """Names of an annotation file: the one that the user gave, relative to the root or to the working directory, or the
+    usual ones."""
+    return usual if given is None else (str(Path(given).expanduser()), str(Path(given).expanduser().absolute()))
 
 
 def check_choice(key: str, value: Any, known: Any) -> None:

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from vtp.errors import DataError
 from vtp.types import MediaRef
@@ -142,8 +142,8 @@ class Layouts:
     Args:
         folders: where the layouts begin, most specific first.
         patterns: paths under them, with ``{name}`` (what the annotation gives), ``{stem}`` (its last part),
-            ``{short}`` (that without its last four characters) or, for numbers, ``{shard}`` and ``{key}`` as img2dataset
-            names them.
+            ``{short}`` (that without its last four characters), ``{first}`` and ``{two}`` (its first ones) or, for
+            numbers, ``{shard}`` and ``{key}`` as img2dataset names them.
     """
 
     def __init__(self, folders: Iterable[Path], patterns: tuple[str, ...]) -> None:
@@ -153,7 +153,7 @@ class Layouts:
 
     def _paths(self, name: str) -> Iterable[tuple[tuple[str, str], str]]:
         stem = name.rsplit("/", 1)[-1]
-        parts: dict[str, Any] = {"name": name, "stem": stem, "short": stem[:-4] or "0"}
+        parts = {"name": name, "stem": stem, "short": stem[:-4] or "0", "first": stem[:1], "two": stem[:2]}
         if stem.isdecimal():
             parts |= {"shard": f"{int(stem) // 10_000:05d}", "key": f"{int(stem):09d}"}
         places = [(folder, pattern) for folder in self.folders for pattern in self.patterns]

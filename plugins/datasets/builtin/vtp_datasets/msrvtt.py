@@ -9,6 +9,8 @@ Lists         ``MSRVTT_train.9k.csv`` (7k, full), ``MSRVTT_val.full.csv``, ``MSR
 1k-A test     ``MSRVTT_JSFUSION_test.csv``: key,vid_key,video_id,sentence
 Questions     ``train_qa.json`` (val, test): [{"answer", "id", "question", "video_id", "category_id"}], or
               ``train.csv``: video,question,answer,qid,type, where ``type`` is the category
+Choices       ``msrvtt_multi_choice_qa.jsonl`` (MSRVTT-MC, 2,990 test items): {"qid": "mc0", "clip_name": "video9770",
+              "answer": "0", "options": [...]}, where ``answer`` is the position of the right option
 
 Times in the caption file are those of the YouTube video that a clip was cut from, so they are no spans of the clip.
 """
@@ -19,13 +21,15 @@ import logging
 import os
 import re
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from vtp.errors import ConfigError, DataError
 from vtp.types import Sample
 from vtp_datasets.annotations import AnnotationFile, find_file
+from vtp_datasets.antmmf import choice_rows
+from vtp_datasets.catalogue import Catalogue, Plan, check_table
 from vtp_datasets.media_files import ClipFolders
 from vtp_datasets.tables import CaptionTable, Clips, QATable
 
@@ -33,7 +37,7 @@ __all__ = ["MSRVTT", "clip_name"]
 
 log = logging.getLogger("vtp")
 
-Kind = Literal["caption", "retrieval", "qa"]
+Kind = Literal["caption", "retrieval", "qa", "mc"]
 Split = Literal["train", "val", "test"]
 TrainList = Literal["9k", "7k", "full"]
 TestList = Literal["1ka", "full"]
@@ -42,13 +46,15 @@ ANNOTATIONS = ("", "annotations", "annotation", "msrvtt", "msrvtt_data", "msrvtt
 VIDEOS = ("videos", "videos/all", "TrainValVideo", "TestVideo", "videos/TrainValVideo", "videos/TestVideo", "")
 CAPTIONS = ("MSRVTT_data.json", "train_val_videodatainfo.json", "test_videodatainfo.json")
 PAIRS = ("MSRVTT_JSFUSION_test.csv",)
+CHOICES = ("msrvtt_multi_choice_qa.jsonl", "msrvtt_mc_test.jsonl", "MSRVTT_MC_test.jsonl", "mc_test.jsonl")
 SOURCES = """Where MSR-VTT comes from:
   clips and captions: the MSR-VTT release of Microsoft Research (Xu, Mei, Yao and Rui, "MSR-VTT: A Large Video \
 Description Dataset for Bridging Video and Language", CVPR 2016)
   lists and the 1k-A test: the files that the retrieval code of Collaborative Experts, CLIP4Clip and CLIP2Video \
 shares; the test pairs are those of JSFusion (Yu, Kim and Kim, ECCV 2018)
   questions: MSRVTT-QA (Xu et al., "Video Question Answering via Gradually Refined Attention over Appearance and \
-Motion", ACM Multimedia 2017)"""
+Motion", ACM Multimedia 2017)
+  choices: MSRVTT-MC (Yu, Kim and Kim, ECCV 2018), in the jsonl form of AntMMF"""
 
 _CLIP = re.compile(r"(?:video|msr)?0*(\d+)(?:\.\w+)?$", re.IGNORECASE)
 
@@ -79,6 +85,8 @@ class MSRVTT:
     """
 
     name = "msrvtt"
+    media_namespace = "msrvtt"
+    kinds: tuple[str, ...] = get_args(Kind)
 
     def __init__(
         self,
@@ -97,19 +105,31 @@ class MSRVTT:
         self._videos = videos
         self._files: dict[Path, AnnotationFile] = {}
         self._tables: dict[tuple[str, str], QATable | CaptionTable] = {}
+        self._choices = Catalogue("msrvtt", self.root, ANNOTATIONS, self._choice_plan, kinds=("mc",), about=SOURCES)
 
-    def samples(self, kind: Kind, split: Split) -> Sequence[Sample]:
+    def splits(self, kind: str) -> tuple[str, ...]:
+        """Splits that exist by definition: choices are for testing, and retrieval with the 9k or 7k list leaves no clip
+        for validation."""
+        check_table(self.name, self.kinds, kind)
+        if kind == "mc":
+            return ("test",)
+        return ("train", "val", "test") if kind == "qa" or self.train_list == "full" else ("train", "test")
+
+    def samples(self, kind: str, split: str) -> Sequence[Sample]:
         """The table of one kind and split.
 
         ``qa``: one question each, ``labels["answer"]``. ``caption``: one clip each with all its captions.
         ``retrieval``: the same for training; for testing the (clip, caption) pairs of 1k-A, or all captions of the full
-        test set. Retrieval with the 9k or 7k list has no validation split, because those lists contain it.
+        test set. Retrieval with the 9k or 7k list has no validation split, because those lists contain it. ``mc``: one
+        item each, its texts are the options, ``labels["answer_index"]`` is the right one.
 
         Raises:
+            ConfigError: there is no such kind or split.
             DataError: files are missing; the message lists every one that this kind needs.
         """
-        if kind not in get_args(Kind) or split not in get_args(Split):
-            raise ValueError(f"no table {kind!r}, {split!r}: kinds are {get_args(Kind)}, splits {get_args(Split)}")
+        check_table(self.name, self.kinds, kind, split)
+        if kind == "mc":
+            return self._choices.table(kind, split)
         if (kind, split) not in self._tables:
             if any(find is None for find in self._needed(kind, split).values()):
                 raise DataError(self._what_is_missing(kind))
@@ -125,12 +145,14 @@ class MSRVTT:
     def origin(self) -> dict[str, Any]:
         """What the run record keeps: the root, every annotation file that was read with its sha256, rows and malformed
         rows, and how many clips of each table are on the disk."""
+        choices = self._choices.origin()
         return {
             "root": str(self.root.absolute()),
             "train_list": self.train_list,
             "test": self.test,
-            "files": [file.record() for file in self._files.values()],
-            "tables": {
+            "files": [file.record() for file in self._files.values()] + choices["files"],
+            "tables": choices["tables"]
+            | {
                 f"{kind}/{split}": {
                     "samples": len(table),
                     "clips": len(table.clips),
@@ -150,7 +172,11 @@ class MSRVTT:
     def _folders(self) -> list[Path]:
         return [self.root / name for name in ANNOTATIONS]
 
-    def _needed(self, kind: Kind, split: Split) -> dict[tuple[str, ...], Path | None]:
+    def _choice_plan(self, kind: str, split: str) -> Plan | None:
+        rows = partial(choice_rows, clip_of=clip_name)
+        return Plan((CHOICES,), rows, lambda: self._clips) if split == "test" else None
+
+    def _needed(self, kind: str, split: str) -> dict[tuple[str, ...], Path | None]:
         """Names of each file that a table is made of -> where it is."""
         if kind == "qa":
             wanted = [(f"{split}_qa.json", f"{split}.csv")]
@@ -164,7 +190,7 @@ class MSRVTT:
             wanted = [PAIRS] if kind == "retrieval" else [CAPTIONS, PAIRS]
         return {names: find_file(self._folders, names) for names in wanted}
 
-    def _what_is_missing(self, kind: Kind) -> str:
+    def _what_is_missing(self, kind: str) -> str:
         found: dict[tuple[str, ...], Path | None] = {}
         for split in get_args(Split):
             found |= self._needed(kind, split)
@@ -194,7 +220,7 @@ class MSRVTT:
 
     # -- questions ---------------------------------------------------------------------------------------------------
 
-    def _questions(self, split: Split) -> QATable:
+    def _questions(self, split: str) -> QATable:
         file = self._file((f"{split}_qa.json", f"{split}.csv"))
         table = QATable(Clips(self._clips.path), file.path.name)
         seen: set[str] = set()
@@ -217,7 +243,7 @@ class MSRVTT:
 
     # -- captions ----------------------------------------------------------------------------------------------------
 
-    def _captions(self, kind: Kind, split: Split) -> CaptionTable:
+    def _captions(self, kind: str, split: str) -> CaptionTable:
         clips = Clips(self._clips.path)
         if split == "val" and self.train_list != "full":
             return CaptionTable(clips, "")

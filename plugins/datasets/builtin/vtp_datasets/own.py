@@ -6,8 +6,8 @@ or ``question`` and ``answer``, or ``question``, ``options`` and ``answer``.
 
 Further columns: ``audio`` (a file of its own), ``id``, ``start`` and ``end`` in seconds, ``split``, ``category``,
 ``question_type``. Usual other names of columns are understood, see :data:`ALIASES`. Options stand in one cell, as JSON
-list or parted by ``|``, or in columns ``option0`` ... (also ``a0``, ``option_a``); the answer is an option or its number,
-from 0. A jsonl row may hold lists in ``caption`` and ``options``.
+list or parted by ``|``, or in columns ``option0`` ... (also ``a0``, ``option_a``); the answer is an option or its
+number, from 0. A jsonl row may hold lists in ``caption`` and ``options``.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from typing import Any
 import numpy as np
 
 from vtp.errors import ConfigError, DataError
+from vtp.eval.task import whole_clip
 from vtp.types import Sample
 from vtp_datasets.annotations import AnnotationFile, Seen, reason, text_of
-from vtp_datasets.arrow import NONE, Row
+from vtp_datasets.arrow import NONE, Row, span_name
 from vtp_datasets.catalogue import SPLITS, Catalogue, Plan
 from vtp_datasets.media_files import EXTENSIONS, Paths
 
@@ -176,7 +177,8 @@ class OwnData:
 
     def _carved(self, table: Any, split: str) -> Any:
         """The part of ``table`` that is this split, whole clips only."""
-        keys = np.fromiter((_key(self._seed, clip) for clip in table.video_ids()), np.uint64, count=len(table))
+        names = map(whole_clip, table.video_ids())
+        keys = np.fromiter((_key(self._seed, clip) for clip in names), np.uint64, count=len(table))
         clips = np.unique(keys)  # in the order of their hashes, which is random and the same everywhere
         counts = {part: _count(share, len(clips)) for part, share in self._shares.items()}
         ends = {1: counts[1], 2: counts[1] + counts[2]}
@@ -263,7 +265,6 @@ def _row(row: Mapping[str, Any], options: list[Any], what: str, line: int) -> Ro
     start, end = (_seconds(row, key) for key in ("start", "end"))
     if start is not None and end is not None and end <= start:
         raise ValueError(f"the end {end:g} s is not after the start {start:g} s")
-    span = "" if start is None and end is None else f"[{start or 0:g}-{'' if end is None else format(end, 'g')}]"
     split = None
     if "split" in row:
         name = str(row["split"]).strip().lower()
@@ -273,7 +274,7 @@ def _row(row: Mapping[str, Any], options: list[Any], what: str, line: int) -> Ro
     made = Row(
         str(row["id"]).strip() if "id" in row else str(line),
         (),
-        video_id=(video or audio or "") + span,
+        video_id=span_name(video or audio or "", start, end),
         video=video,
         audio=audio,
         start=start,

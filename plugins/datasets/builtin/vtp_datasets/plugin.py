@@ -5,6 +5,23 @@ from vtp import hookimpl
 
 @hookimpl
 def vtp_register_datasets(register):
+    register("activitynet", "vtp_datasets.activitynet:ActivityNet")
+    register("antmmf", "vtp_datasets.antmmf:AntMMF")
+    register("audiocaps", "vtp_datasets.audiocaps:AudioCaps")
+    register("caption_json", "vtp_datasets.caption_json:CaptionJson")
+    register("cc3m", "vtp_datasets.cc3m:CC3M")
+    register("cnvid", "vtp_datasets.timed_text:CNVid")
+    register("coco", "vtp_datasets.karpathy:COCO")
     register("csv", "vtp_datasets.own:OwnData")
+    register("didemo", "vtp_datasets.didemo:DiDeMo")
+    register("flickr30k", "vtp_datasets.karpathy:Flickr30k")
+    register("howto100m", "vtp_datasets.timed_text:HowTo100M")
     register("msrvtt", "vtp_datasets.msrvtt:MSRVTT")
+    register("msvd", "vtp_datasets.msvd:MSVD")
+    register("msvd_cn", "vtp_datasets.msvd:MSVDCN")
+    register("music_avqa", "vtp_datasets.music_avqa:MusicAVQA")
     register("shapes", "vtp_datasets.shapes:Shapes")
+    register("vat", "vtp_datasets.vat:VAT")
+    register("vatex", "vtp_datasets.vatex:VATEX")
+    register("visual_genome", "vtp_datasets.visual_genome:VisualGenome")
+    register("webvid", "vtp_datasets.webvid:WebVid")

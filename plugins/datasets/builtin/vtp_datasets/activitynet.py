@@ -1,0 +1,132 @@
+"""ActivityNet Captions: long videos, each with sentences that tell what happens when.
+
+Sentences   ``train.json``, ``val_1.json``: {"v_QOlSCBRmfWY": {"duration": 82.73, "timestamps": [[0.83, 19.86], ...],
+            "sentences": [...]}}; 10,009 and 4,917 clips
+Lists       ``train_list.txt``, ``val_1_list.txt``: the second lacks v_0dkIbKXXFzI
+Clips       ``v_QOlSCBRmfWY.mp4`` or ``QOlSCBRmfWY.mp4``
+
+What papers call the test set is val_1. There is no validation split: val_2 describes the same clips again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from vtp.types import Sample
+from vtp_datasets.annotations import AnnotationFile, clip_list, reason
+from vtp_datasets.arrow import Row, span_name
+from vtp_datasets.catalogue import Catalogue, Plan, usual_root
+from vtp_datasets.media_files import Aliases, ClipFolders
+
+__all__ = ["ActivityNet"]
+
+FOLDERS = ("", "annotations", "captions", "activitynet", "ActivityNet", "annotations/activitynet")
+VIDEOS = ("videos", "videos/all", "Activity_Videos", "activitynet", "")
+NAMES = {"train": "train", "test": "val_1"}
+ABOUT = """Where ActivityNet Captions comes from:
+  sentences: train.json and val_1.json of Dense-Captioning Events in Videos (Krishna et al., ICCV 2017)
+  lists: train_list.txt and val_1_list.txt as retrieval code shares them (only with dataset.lists=true)
+  clips: the videos of ActivityNet 1.3"""
+
+
+class ActivityNet:
+    """ActivityNet Captions, as paragraphs about whole videos or as sentences about moments.
+
+    Args:
+        root: folder with annotations and clips; None = ``$VTP_DATA/activitynet``, or ``data/activitynet`` without that
+            variable.
+        videos: folder of the clips, absolute or relative to ``root``; None = the usual ones.
+        moments: one sample per sentence, with its span, in place of one per clip with the whole paragraph.
+        lists: only the clips of ``train_list.txt`` and ``val_1_list.txt`` (4,916 for testing in place of 4,917).
+    """
+
+    name = "activitynet"
+    media_namespace = "activitynet"
+    kinds = ("caption", "retrieval")
+
+    def __init__(
+        self,
+        *,
+        root: str | Path | None = None,
+        videos: str | Path | None = None,
+        moments: bool = False,
+        lists: bool = False,
+    ) -> None:
+        self.root = usual_root(self.name, root)
+        self.moments = moments
+        self.lists = lists
+        self._videos = videos
+        self._catalogue = Catalogue(
+            self.name, self.root, FOLDERS, self._plan, kinds=self.kinds, about=ABOUT, clips="v_QOlSCBRmfWY.mp4 ..."
+        )
+
+    def splits(self, kind: str) -> tuple[str, ...]:
+        return self._catalogue.splits(kind)
+
+    def samples(self, kind: str, split: str) -> Sequence[Sample]:
+        """One clip each, its text all its sentences joined by a space; or one sentence and its span each."""
+        return self._catalogue.table(kind, split)
+
+    def origin(self) -> dict[str, Any]:
+        return {**self._catalogue.origin(), "moments": self.moments, "lists": self.lists}
+
+    def _plan(self, kind: str, split: str) -> Plan | None:
+        if split not in NAMES:
+            return None
+        files: tuple[tuple[str, ...], ...] = ((f"{NAMES[split]}.json",),)
+        if self.lists:
+            files += ((f"{NAMES[split]}_list.txt",),)
+        return Plan(
+            files,
+            partial(_rows, moments=self.moments),
+            lambda: Aliases(ClipFolders(self.root, self._videos, VIDEOS), ("{name}", "{youtube}"), _parts),
+            options={"moments": self.moments},
+        )
+
+
+def _parts(clip: str) -> dict[str, str]:
+    return {"youtube": clip.removeprefix("v_")}
+
+
+def _rows(file: AnnotationFile, listed: AnnotationFile | None = None, *, moments: bool) -> Iterator[Row]:
+    """``file.rows`` counts sentences."""
+    wanted = {} if listed is None else {clip: line for line, clip in clip_list(listed)}
+    for position, clip, value in file.items():
+        if listed is not None:
+            if clip not in wanted:
+                continue
+            del wanted[clip]
+            listed.rows += 1
+        try:
+            sentences, times = value["sentences"], value["timestamps"]
+            if len(sentences) != len(times) or not sentences:
+                raise ValueError(f"{len(sentences)} sentences with {len(times)} time stamps")
+            texts = [str(text).strip() for text in sentences]
+        except (KeyError, ValueError, TypeError) as error:
+            file.reject(f"clip {clip}", reason(error))
+            continue
+        if moments:
+            yield from _moments(file, clip, texts, times)
+        else:
+            file.rows += len(texts)
+            yield Row(clip, [" ".join(filter(None, texts))], place=position, extra={"sentences": len(texts)})
+    for clip, line in wanted.items():
+        assert listed is not None
+        listed.reject(f"line {line}", f"{clip} has no sentence")
+
+
+def _moments(file: AnnotationFile, clip: str, texts: list[str], times: list[Any]) -> Iterator[Row]:
+    for number, (text, span) in enumerate(zip(texts, times, strict=True)):
+        try:
+            start, end = (float(second) for second in span)
+            if not 0 <= start < end or not text:
+                raise ValueError(f"{span} is no span with a start before its end" if text else "no sentence")
+        except (ValueError, TypeError) as error:
+            file.reject(f"clip {clip}, sentence {number}", reason(error))
+            continue
+        file.rows += 1
+        name = f"{clip}#{number}"
+        yield Row(name, [text], video_id=span_name(clip, start, end), video=clip, start=start, end=end, place=clip)

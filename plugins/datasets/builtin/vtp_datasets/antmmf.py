@@ -1,0 +1,136 @@
+"""Files of the AntMMF framework (SNP-S3, CNVid): one JSON object per line.
+
+    {"caption": "...", "clip_name": "data/mp4/video9770", "sen_id": 0, "label": 1}               training
+    {"caption": "...", "clip_name": "video9770", "retrieval_key": "ret0"}                        testing
+    {"caption": "...", "clip_name": "video9770.mp4", "start": 0.0, "end": 3.7, "type": "video"}  a span
+    {"caption": "...", "clip_name": "dog.jpg", "type": "image"}                                  an image
+    {"qid": "mc0", "clip_name": "video9770", "answer": "0", "options": ["...", ...]}             multiple choice
+
+``clip_name`` stands with or without folder and extension: the file is found by its path, or by its stem.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from vtp.types import Sample
+from vtp_datasets.annotations import AnnotationFile, Seen, reason, text_of
+from vtp_datasets.arrow import NONE, Row, span_name
+from vtp_datasets.catalogue import Catalogue, Plan, given_or, usual_root
+from vtp_datasets.media_files import EXTENSIONS, IMAGES, ClipFolders, stem_of
+from vtp_datasets.own import answer_index
+
+__all__ = ["AntMMF", "choice_rows"]
+
+USUAL = {
+    split: (f"{split}.jsonl", *(f"{name}_{split}.jsonl" for name in ("msrvtt", "msvd", "didemo", "webvid", "cnvid")))
+    for split in ("train", "val", "test")
+}
+CHOICES = ("msrvtt_multi_choice_qa.jsonl", "multi_choice_qa.jsonl", "mc_test.jsonl", "test_mc.jsonl")
+FOLDERS = ("videos", "images", "data/mp4", "mp4", "data/images", "data", "")
+ABOUT = """AntMMF's files are named by dataset.train_file, dataset.val_file and dataset.test_file (or train.jsonl, ...);
+multiple-choice questions by dataset.mc_file."""
+
+
+class AntMMF:
+    """Data in AntMMF's form: clips, spans of clips and images in any mixture.
+
+    Args:
+        root: folder with files and clips; None = ``$VTP_DATA/antmmf``, or ``data/antmmf`` without that variable.
+        train_file, val_file, test_file: captions, absolute or relative to ``root``; None = ``train.jsonl`` and the
+            like, where they are there.
+        mc_file: multiple-choice questions; None = the usual names.
+        videos: folder of clips and images, absolute or relative to ``root``; None = the usual ones, all together.
+        namespace: data sets with one namespace share their clips, for the leak check.
+    """
+
+    name = "antmmf"
+    kinds = ("caption", "retrieval", "mc")
+
+    def __init__(
+        self,
+        *,
+        root: str | Path | None = None,
+        train_file: str | Path | None = None,
+        val_file: str | Path | None = None,
+        test_file: str | Path | None = None,
+        mc_file: str | Path | None = None,
+        videos: str | Path | None = None,
+        namespace: str = "antmmf",
+    ) -> None:
+        self.root = usual_root(self.name, root)
+        self.media_namespace = namespace
+        self._files = {"train": train_file, "val": val_file, "test": test_file}
+        self._mc_file = mc_file
+        self._videos = videos
+        self._catalogue = Catalogue(
+            self.name, self.root, ("", "annotations", "jsonl"), self._plan, kinds=self.kinds, about=ABOUT,
+            clips="the clips and images, in videos/ and images/",
+        )  # fmt: skip
+
+    def splits(self, kind: str) -> tuple[str, ...]:
+        return self._catalogue.splits(kind)
+
+    def samples(self, kind: str, split: str) -> Sequence[Sample]:
+        """One clip (or span, or image) each with all its captions; ``mc``: one question each, its options as texts."""
+        return self._catalogue.table(kind, split)
+
+    def origin(self) -> dict[str, Any]:
+        return self._catalogue.origin()
+
+    def _plan(self, kind: str, split: str) -> Plan | None:
+        if kind == "mc":
+            if split != "test":
+                return None
+            return Plan((given_or(self._mc_file, CHOICES),), choice_rows, self._media, options={"kind": "mc"})
+        names = given_or(self._files[split], USUAL[split])
+        if split != "train" and self._files[split] is None and self._catalogue.find(names) is None:
+            return None  # nothing says that there should be one
+        return Plan((names,), _rows, self._media, options={"kind": "caption"}, group=True)
+
+    def _media(self) -> ClipFolders:
+        return ClipFolders(self.root, self._videos, FOLDERS, EXTENSIONS | IMAGES)
+
+
+def _rows(file: AnnotationFile) -> Iterator[Row]:
+    for line, row in file.jsonl():
+        try:
+            name = text_of(row, "clip_name")
+            clip = stem_of(name)
+            start, end = (None if row.get(key) is None else float(row[key]) for key in ("start", "end"))
+            if start is not None and end is not None and not 0 <= start < end:
+                raise ValueError(f"{start:g} to {end:g} s is no span with a start before its end")
+            made = Row(str(row.get("retrieval_key", line)), [text_of(row, "caption")])
+        except (KeyError, ValueError, TypeError) as error:
+            file.reject(f"line {line}", reason(error))
+            continue
+        image = row.get("type") == "image" or f".{name.rpartition('.')[2].lower()}" in IMAGES
+        made.video_id, made.video, made.place = span_name(clip, start, end), clip, line
+        made.start, made.end, made.audio = start, end, NONE if image else None
+        made.extra = {key: row[key] for key in ("label",) if key in row} or None
+        file.rows += 1
+        yield made
+
+
+def choice_rows(file: AnnotationFile, clip_of: Callable[[str], str] = stem_of) -> Iterator[Row]:
+    """Rows of a multiple-choice file: {"qid", "clip_name" or "video", "options" or "caption", "answer"}; ``clip_of``
+    makes the name of a clip out of what is in the file."""
+    seen = Seen()
+    for line, row in file.jsonl():
+        try:
+            clip = clip_of(text_of(row, "clip_name" if "clip_name" in row else "video"))
+            options = row["options"] if "options" in row else row["caption"]
+            texts = [str(option).strip() for option in options] if isinstance(options, list) else []
+            if len(texts) < 2 or not all(texts):
+                raise ValueError("no list of options with a text each")
+            name = str(row.get("qid", line))
+            if not seen.add(name):
+                raise ValueError(f"the qid {name} is there already")
+            made = Row(name, texts, video_id=clip, answer_index=answer_index(row["answer"], texts), place=line)
+        except (KeyError, ValueError, TypeError) as error:
+            file.reject(f"line {line}", reason(error))
+            continue
+        file.rows += 1
+        yield made

@@ -1,0 +1,90 @@
+"""Captions as SimVTP reads them: a JSON object {"path of a video": "its caption"}, for any number of videos.
+
+Paths are absolute, or relative to ``root`` (or to ``root/videos``). A caption may also be a list of captions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from vtp.types import Sample
+from vtp_datasets.annotations import AnnotationFile, reason
+from vtp_datasets.arrow import Row
+from vtp_datasets.catalogue import Catalogue, Plan, given_or, usual_root
+from vtp_datasets.media_files import EXTENSIONS, Paths
+
+__all__ = ["CaptionJson"]
+
+USUAL = {
+    "train": ("train.json", "train_9k_miech.json", "webvid_train.json", "captions_train.json", "captions.json"),
+    "val": ("val.json", "webvid_val.json", "captions_val.json"),
+    "test": ("test.json", "test_1k_miech.json", "webvid_test.json", "captions_test.json"),
+}
+ABOUT = """The form is that of SimVTP's files (train_9k_miech.json): {"path": "caption"}. dataset.file=FILE names the
+training file, dataset.val_file and dataset.test_file those of the other splits."""
+
+
+class CaptionJson:
+    """A JSON object from paths to captions for each split.
+
+    Args:
+        root: folder that paths are relative to; None = ``$VTP_DATA/caption_json``, or ``data/caption_json`` without
+            that variable.
+        file, val_file, test_file: the JSON files, absolute or relative to ``root``; None = ``train.json`` and the like;
+            of validation and testing only where they are there.
+        namespace: data sets with one namespace share their clips, for the leak check; None = ``caption_json:`` and the
+            name of ``root``.
+    """
+
+    name = "caption_json"
+    kinds = ("caption", "retrieval")
+
+    def __init__(
+        self,
+        *,
+        root: str | Path | None = None,
+        file: str | Path | None = None,
+        val_file: str | Path | None = None,
+        test_file: str | Path | None = None,
+        namespace: str | None = None,
+    ) -> None:
+        self.root = usual_root(self.name, root)
+        self.media_namespace = namespace or f"caption_json:{self.root.absolute().name}"
+        self._files = {"train": file, "val": val_file, "test": test_file}
+        self._catalogue = Catalogue(
+            self.name, self.root, ("", "annotations"), self._plan, kinds=self.kinds, about=ABOUT,
+            clips="the videos, at the paths that the files give",
+        )  # fmt: skip
+
+    def splits(self, kind: str) -> tuple[str, ...]:
+        return self._catalogue.splits(kind)
+
+    def samples(self, kind: str, split: str) -> Sequence[Sample]:
+        """One video each with its caption."""
+        return self._catalogue.table(kind, split)
+
+    def origin(self) -> dict[str, Any]:
+        return self._catalogue.origin()
+
+    def _plan(self, kind: str, split: str) -> Plan | None:
+        names = given_or(self._files[split], USUAL[split])
+        if split != "train" and self._files[split] is None and self._catalogue.find(names) is None:
+            return None
+        return Plan((names,), _rows, lambda: Paths([self.root, self.root / "videos"], EXTENSIONS))
+
+
+def _rows(file: AnnotationFile) -> Iterator[Row]:
+    for position, path, value in file.items():
+        try:
+            if not isinstance(path, str):
+                raise TypeError("the file is a list; it should be an object from paths to captions")
+            texts = [str(text).strip() for text in (value if isinstance(value, list) else [value])]
+            if not path.strip() or not any(texts):
+                raise ValueError("no caption" if path.strip() else "no path")
+        except (ValueError, TypeError) as error:
+            file.reject(f"item {position}", reason(error))
+            continue
+        file.rows += 1
+        yield Row(path, [text for text in texts if text], place=position)

@@ -1,0 +1,238 @@
+"""Speech with times: HowTo100M and CNVid-3.5M. Every segment of a video is a sample with its span.
+
+HowTo100M   a folder with ``<video id>.csv`` per video: start,end,text or end,start,text; or ``caption.json``
+            (``raw_caption.json``): {"<video id>": {"start": [...], "end": [...], "text": [...]}}. For testing
+            YouCook2's 3,350 segments: ``validation_youcook.csv`` with columns end,start,task,text,video_id
+CNVid       ``caption.json`` of the same form, in Chinese
+Clips       ``<video id>.mp4`` or another extension, in one folder, or in folders named by the first characters
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from vtp.errors import ConfigError
+from vtp.types import Sample
+from vtp_datasets.annotations import AnnotationFile, reason
+from vtp_datasets.arrow import Row, span_name
+from vtp_datasets.catalogue import Catalogue, Plan, given_or, usual_root
+from vtp_datasets.media_files import Layouts
+
+__all__ = ["CNVid", "HowTo100M"]
+
+PATTERNS = ("{name}.mp4", "{name}.webm", "{name}.mkv", "{first}/{name}.mp4", "{two}/{name}.mp4", "{name}/{name}.mp4")
+FOLDERS = ("", "annotations", "captions", "howto100m", "annotations/howto100m")
+CAPTION_FOLDERS = ("captions", "small_train_captions", "howto100m_captions", "annotations/howto100m", "howto100m",
+                   "annotations", "")  # fmt: skip
+JSON = ("caption.json", "captions.json", "raw_caption.json")
+TEST = ("validation_youcook.csv", "youcook2_val.csv")
+NOT_VIDEOS = ("validation_", "small_", "msrvtt_", "lsmdc", "howto100m_videos", "task_ids", "HowTo100M_")
+ABOUT_HOWTO = """Where HowTo100M comes from:
+  speech: caption.json or raw_caption.json of the release (Miech et al., ICCV 2019), or one csv per video as MIL-NCE has
+  test: validation_youcook.csv, YouCook2's validation segments in the same form
+  clips: YouTube videos; many are gone from their site, and what is missing is replaced in training and counted"""
+ABOUT_CNVID = """Where CNVid-3.5M comes from:
+  speech: caption.json of the release (Gan et al., CVPR 2023): {video: {"text": [...], "start": [...], "end": [...]}}
+  clips: the videos that the release lists"""
+
+
+class HowTo100M:
+    """Narrated instructional videos, one sample per segment of speech.
+
+    Args:
+        root: folder with speech and videos; None = ``$VTP_DATA/howto100m``, or ``data/howto100m`` without that
+            variable.
+        captions: folder with one csv per video, or a json file with all of them, absolute or relative to ``root``; None
+            = a ``caption.json``, or the usual folders.
+        videos: folder of the videos, absolute or relative to ``root``; None = the usual ones.
+        min_seconds: segments shorter than this grow to it on both sides; 0 = none do.
+    """
+
+    name = "howto100m"
+    media_namespace = "howto100m"
+    kinds = ("caption", "retrieval")
+
+    def __init__(
+        self,
+        *,
+        root: str | Path | None = None,
+        captions: str | Path | None = None,
+        videos: str | Path | None = None,
+        min_seconds: float = 0.0,
+    ) -> None:
+        _check(min_seconds)
+        self.root = usual_root(self.name, root)
+        self.min_seconds = min_seconds
+        self._captions = captions
+        self._videos = videos
+        self._catalogue = Catalogue(
+            self.name, self.root, FOLDERS, self._plan, kinds=self.kinds, about=ABOUT_HOWTO, clips="<video id>.mp4 ..."
+        )
+
+    def splits(self, kind: str) -> tuple[str, ...]:
+        return self._catalogue.splits(kind)
+
+    def samples(self, kind: str, split: str) -> Sequence[Sample]:
+        """One segment each: ``extra["video_id"]`` names video and span."""
+        return self._catalogue.table(kind, split)
+
+    def origin(self) -> dict[str, Any]:
+        return {**self._catalogue.origin(), "min_seconds": self.min_seconds}
+
+    def _plan(self, kind: str, split: str) -> Plan | None:
+        media = partial(_media, self.root, self._videos)
+        options = {"split": split, "min_seconds": self.min_seconds}
+        if split == "val":
+            return None
+        if split == "test":
+            return Plan((TEST,), partial(_one_csv, least=0.0), media, options=options)
+        folder = self._folder()
+        if folder is not None:
+            rows = partial(_many_csv, least=self.min_seconds)
+            return Plan((), rows, media, options=options, sources=(folder,))
+        files = (given_or(self._captions, JSON),)
+        return Plan(files, partial(_json, least=self.min_seconds), media, options=options)
+
+    def _folder(self) -> Path | None:
+        """The folder with a csv per video; None where a json file is given or found."""
+        if self._captions is None:
+            if self._catalogue.find(JSON) is not None:
+                return None
+            names: Iterable[str | Path] = CAPTION_FOLDERS
+        else:
+            names = (Path(self._captions).expanduser(),)
+        return next((self.root / name for name in names if next(_video_files(self.root / name), None)), None)
+
+
+class CNVid:
+    """CNVid-3.5M: Chinese videos with timed speech, one sample per segment.
+
+    Args:
+        root: folder with speech and videos; None = ``$VTP_DATA/cnvid``, or ``data/cnvid`` without that variable.
+        captions: the json file, absolute or relative to ``root``; None = ``caption.json``.
+        videos: folder of the videos, absolute or relative to ``root``; None = the usual ones.
+        min_seconds: segments shorter than this grow to it on both sides; 0 = none do.
+    """
+
+    name = "cnvid"
+    media_namespace = "cnvid"
+    kinds = ("caption", "retrieval")
+
+    def __init__(
+        self,
+        *,
+        root: str | Path | None = None,
+        captions: str | Path | None = None,
+        videos: str | Path | None = None,
+        min_seconds: float = 0.0,
+    ) -> None:
+        _check(min_seconds)
+        self.root = usual_root(self.name, root)
+        self.min_seconds = min_seconds
+        self._captions = captions
+        self._videos = videos
+        self._catalogue = Catalogue(
+            self.name, self.root, FOLDERS, self._plan, kinds=self.kinds, about=ABOUT_CNVID, clips="<video id>.mp4 ..."
+        )
+
+    def splits(self, kind: str) -> tuple[str, ...]:
+        return self._catalogue.splits(kind)
+
+    def samples(self, kind: str, split: str) -> Sequence[Sample]:
+        """One segment each: ``extra["video_id"]`` names video and span."""
+        return self._catalogue.table(kind, split)
+
+    def origin(self) -> dict[str, Any]:
+        return {**self._catalogue.origin(), "min_seconds": self.min_seconds}
+
+    def _plan(self, kind: str, split: str) -> Plan | None:
+        if split != "train":
+            return None
+        rows = partial(_json, least=self.min_seconds)
+        media = partial(_media, self.root, self._videos)
+        return Plan((given_or(self._captions, JSON),), rows, media, options={"min_seconds": self.min_seconds})
+
+
+def _check(min_seconds: float) -> None:
+    if min_seconds < 0:
+        raise ConfigError(f"dataset.min_seconds={min_seconds} must not be negative; 0 leaves segments as they are.")
+
+
+def _media(root: Path, videos: str | Path | None) -> Layouts:
+    folders = [root / videos] if videos is not None else [root / "videos", root / "videos" / "all", root]
+    return Layouts(folders, PATTERNS)
+
+
+def _video_files(folder: Path) -> Iterator[os.DirEntry[str]]:
+    """The csv files of a folder that are named after a video."""
+    if folder.is_dir():
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.endswith(".csv") and not entry.name.startswith(NOT_VIDEOS):
+                    yield entry
+
+
+def _many_csv(folder: AnnotationFile, *, least: float) -> Iterator[Row]:
+    """Segments of a folder with a csv per video; ``folder`` collects what is told of all of them."""
+    names = sorted(entry.name for entry in _video_files(folder.path))
+    for name in names:
+        file = AnnotationFile(folder.path / name)
+        cells = ((line, row) for line, row in file.csv(lambda cells: "text" in cells))
+        yield from _segments(file, name.removesuffix(".csv"), cells, least)
+        folder.rows += file.rows
+        for bad in file.malformed:
+            folder.reject(f"{name}, {bad.partition(': ')[0]}", bad.partition(": ")[2])
+        folder.malformed_count += file.malformed_count - len(file.malformed)
+    folder.notes["files"] = len(names)
+
+
+def _one_csv(file: AnnotationFile, *, least: float) -> Iterator[Row]:
+    for line, row in file.csv(lambda cells: "text" in cells):
+        yield from _segments(file, row.get("video_id", "").strip(), [(line, row)], least, name=str(line))
+
+
+def _json(file: AnnotationFile, *, least: float) -> Iterator[Row]:
+    for _, video, value in file.items():
+        try:
+            columns = [value[key] for key in ("start", "end", "text")]
+            if len({len(column) for column in columns}) != 1:
+                raise ValueError(f"{' and '.join(str(len(c)) for c in columns)} starts, ends and texts")
+        except (KeyError, ValueError, TypeError) as error:
+            file.reject(f"video {video}", reason(error))
+            continue
+        rows = (dict(zip(("start", "end", "text"), cells, strict=True)) for cells in zip(*columns, strict=True))
+        yield from _segments(file, str(video), enumerate(rows), least)
+
+
+def _segments(
+    file: AnnotationFile, video: str, rows: Iterable[tuple[int, Any]], least: float, name: str = ""
+) -> Iterator[Row]:
+    for number, row in rows:
+        try:
+            start, end, text = float(row["start"]), float(row["end"]), str(row["text"]).strip()
+            if not video:
+                raise ValueError("no video_id")
+            if not text:
+                raise ValueError("no text")
+            if not 0 <= start < end < float("inf"):
+                raise ValueError(f"{start:g} to {end:g} s is no span with a start before its end")
+        except (KeyError, ValueError, TypeError) as error:
+            file.reject(f"line {number}" if file.path.suffix == ".csv" else f"video {video}, {number}", reason(error))
+            continue
+        if end - start < least:
+            middle = (start + end) / 2
+            start, end = max(0.0, middle - least / 2), max(least, middle + least / 2)
+        file.rows += 1
+        yield Row(
+            name or f"{video}#{number}",
+            [text],
+            video_id=span_name(video, start, end),
+            video=video,
+            start=start,
+            end=end,
+            place=f"{video}:{number}" if not name else number,
+        )

@@ -1,0 +1,118 @@
+"""Data as simple-multimodal (VAT) reads them: ``train.csv`` with columns audio,text,video, each a path.
+
+Sound       wav, mp3 or m4a, relative to ``audio_root``
+Text        a file, relative to ``text_root``: of ``.json`` the text inside (or in ``text``, ``caption`` or ``title``),
+            of others the whole content. Some copies end the title with ``#`` tags: ``tags=false`` drops them
+Video       mp4, relative to ``video_root``
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from vtp.types import Sample
+from vtp_datasets.annotations import AnnotationFile, reason
+from vtp_datasets.arrow import NONE, Row
+from vtp_datasets.catalogue import Catalogue, Plan, usual_root
+from vtp_datasets.media_files import EXTENSIONS, SOUNDS, Paths, stem_of
+
+__all__ = ["VAT"]
+
+ABOUT = """The form is that of simple-multimodal: ROOT/train.csv (val.csv, test.csv) with columns audio,text,video, and
+the folders audio/, text/ and video/ that their paths are relative to (dataset.audio_root and so on name others)."""
+
+
+class VAT:
+    """Clips with sound and a text in files of their own.
+
+    Args:
+        root: folder with the csv files; None = ``$VTP_DATA/vat``, or ``data/vat`` without that variable.
+        audio_root, text_root, video_root: what the paths of each column are relative to, absolute or relative to
+            ``root``; None = ``audio``, ``text`` or ``video`` under ``root``, or ``root``.
+        tags: keep what follows the first ``#`` of a text.
+        namespace: data sets with one namespace share their clips, for the leak check; None = ``vat:`` and the name of
+            ``root``.
+    """
+
+    name = "vat"
+    kinds = ("caption", "retrieval")
+
+    def __init__(
+        self,
+        *,
+        root: str | Path | None = None,
+        audio_root: str | Path | None = None,
+        text_root: str | Path | None = None,
+        video_root: str | Path | None = None,
+        tags: bool = True,
+        namespace: str | None = None,
+    ) -> None:
+        self.root = usual_root(self.name, root)
+        self.tags = tags
+        self.media_namespace = namespace or f"vat:{self.root.absolute().name}"
+        self._given = {"audio": audio_root, "text": text_root, "video": video_root}
+        self._catalogue = Catalogue(
+            self.name, self.root, ("",), self._plan, kinds=self.kinds, about=ABOUT,
+            clips="the files that train.csv names, in audio/, text/ and video/",
+        )  # fmt: skip
+
+    def splits(self, kind: str) -> tuple[str, ...]:
+        return self._catalogue.splits(kind)
+
+    def samples(self, kind: str, split: str) -> Sequence[Sample]:
+        """One clip each with its text; the sound is a file of its own."""
+        return self._catalogue.table(kind, split)
+
+    def origin(self) -> dict[str, Any]:
+        return {**self._catalogue.origin(), "tags": self.tags}
+
+    def _plan(self, kind: str, split: str) -> Plan | None:
+        name = f"{split}.csv"
+        if split != "train" and self._catalogue.find((name,)) is None:
+            return None
+        return Plan(
+            ((name,),),
+            partial(_rows, texts=Paths(self._folders("text")), tags=self.tags),
+            lambda: Paths(self._folders("video"), EXTENSIONS),
+            lambda: Paths(self._folders("audio"), SOUNDS | EXTENSIONS),
+            keep=False,  # the texts lie in further files, whose changes nobody would see
+        )
+
+    def _folders(self, column: str) -> list[Path]:
+        given = self._given[column]
+        return [self.root / given] if given is not None else [self.root / column, self.root / f"{column}s", self.root]
+
+
+def _rows(file: AnnotationFile, *, texts: Paths, tags: bool) -> Iterator[Row]:
+    for line, row in file.csv(lambda cells: "text" in cells):
+        try:
+            video, audio = row.get("video", "").strip(), row.get("audio", "").strip()
+            if not video and not audio:
+                raise ValueError("neither video nor audio")
+            text = _text(str(texts.ref(row["text"].strip()).path))
+            text = text if tags else text.partition("#")[0]
+            if not text.strip():
+                raise ValueError(f"no text in {row['text']}")
+        except (KeyError, ValueError, OSError) as error:
+            why = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) else reason(error)
+            file.reject(f"line {line}", why)
+            continue
+        file.rows += 1
+        clip = stem_of(video or audio)
+        yield Row(str(line), [text.strip()], video_id=clip, video=video or NONE, audio=audio or None, place=line)
+
+
+def _text(path: str) -> str:
+    content = Path(path).read_text(encoding="utf-8-sig")
+    if not path.endswith(".json"):
+        return content
+    value: Any = json.loads(content)
+    if isinstance(value, dict):
+        value = next((value[key] for key in ("text", "caption", "title") if key in value), None)
+    if not isinstance(value, str):
+        raise ValueError(f"{path}: neither a text nor an object with text, caption or title")
+    return value

@@ -1,0 +1,83 @@
+"""Visual Genome: images with phrases about their regions, for pre-training.
+
+Phrases   ``region_descriptions.json``: [{"id": 1, "regions": [{"region_id", "image_id", "phrase", "x", "y", "width",
+          "height"}, ...]}]
+Images    ``VG_100K/1.jpg`` and ``VG_100K_2/1.jpg``, or all in ``images``
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from vtp.types import Sample
+from vtp_datasets.annotations import AnnotationFile, reason, text_of
+from vtp_datasets.arrow import NONE, Row
+from vtp_datasets.catalogue import Catalogue, Plan, usual_root
+from vtp_datasets.media_files import Layouts
+
+__all__ = ["VisualGenome"]
+
+ABOUT = """Where Visual Genome comes from:
+  phrases: region_descriptions.json of the release (Krishna et al., IJCV 2017)
+  images: images.zip and images2.zip of the same"""
+
+
+class VisualGenome:
+    """Visual Genome; there is no split but training.
+
+    Args:
+        root: folder with phrases and images; None = ``$VTP_DATA/visual_genome``, or ``data/visual_genome`` without that
+            variable.
+        images: folder of the images, absolute or relative to ``root``; None = the usual ones.
+    """
+
+    name = "visual_genome"
+    media_namespace = "visual_genome"
+    kinds = ("caption", "retrieval")
+
+    def __init__(self, *, root: str | Path | None = None, images: str | Path | None = None) -> None:
+        self.root = usual_root(self.name, root)
+        self._images = images
+        self._catalogue = Catalogue(
+            self.name, self.root, ("", "annotations", "visual_genome"), self._plan, kinds=self.kinds, about=ABOUT,
+            clips="VG_100K/1.jpg ... and VG_100K_2/",
+        )  # fmt: skip
+
+    def splits(self, kind: str) -> tuple[str, ...]:
+        return self._catalogue.splits(kind)
+
+    def samples(self, kind: str, split: str) -> Sequence[Sample]:
+        """One image each with the phrases about all its regions."""
+        return self._catalogue.table(kind, split)
+
+    def origin(self) -> dict[str, Any]:
+        return self._catalogue.origin()
+
+    def _plan(self, kind: str, split: str) -> Plan | None:
+        return Plan((("region_descriptions.json",),), _rows, self._media) if split == "train" else None
+
+    def _media(self) -> Layouts:
+        names = (self._images,) if self._images is not None else ("VG_100K", "VG_100K_2", "images", "")
+        patterns = ("{name}.jpg", "VG_100K/{name}.jpg", "VG_100K_2/{name}.jpg")
+        return Layouts([self.root / name for name in names], patterns)
+
+
+def _rows(file: AnnotationFile) -> Iterator[Row]:
+    """``file.rows`` counts phrases."""
+    for position, _, image in file.items():
+        try:
+            regions, number = image["regions"], image["id"]
+        except (KeyError, TypeError) as error:
+            file.reject(f"item {position}", reason(error))
+            continue
+        phrases = []
+        for place, region in enumerate(regions):
+            try:
+                phrases.append(text_of(region, "phrase"))
+            except (KeyError, ValueError, TypeError) as error:
+                file.reject(f"item {position}, region {place}", reason(error))
+        file.rows += len(phrases)
+        if phrases:
+            yield Row(str(number), phrases, audio=NONE, place=position)
