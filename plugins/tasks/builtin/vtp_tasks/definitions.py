@@ -1,13 +1,20 @@
-"""What tasks of all kinds read from their options: the protocol and the split."""
+"""What tasks of all kinds share: the options protocol and split, and reading tables without making more samples than
+needed, because a table of a big data set makes each sample when it is asked for."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from vtp.errors import ConfigError
 from vtp.eval.protocol import Protocol
+from vtp.eval.task import media_id
+from vtp.types import Sample
 
-__all__ = ["find_protocol", "rule_for"]
+__all__ = ["clips_of", "find_protocol", "rows_of", "rule_for", "texts_of"]
 
 
 def find_protocol(name: str | None, dataset: Any, kind: str) -> Protocol:
@@ -35,3 +42,21 @@ def rule_for(split: str, selection: str | None) -> str | None:
             "task.selection=last, or say so with task.selection='test(!)'."
         )
     return "last" if split == "val" and selection is None else selection
+
+
+def texts_of(table: Sequence[Sample]) -> Iterable[str]:
+    """All texts of a table, in one go where it can."""
+    bulk = getattr(table, "all_texts", None)
+    return bulk() if bulk is not None else (text for sample in table for text in sample.texts)
+
+
+def clips_of(table: Sequence[Sample]) -> set[str]:
+    """The clips of a table, in one go where it can."""
+    bulk = getattr(table, "video_ids", None)
+    return set(bulk()) if bulk is not None else {media_id(sample) for sample in table}
+
+
+def rows_of(table: Sequence[Sample], rows: npt.NDArray[np.int64]) -> Sequence[Sample]:
+    """Some rows of a table, as a view where it can."""
+    select = getattr(table, "select", None)
+    return select(rows) if select is not None else [table[int(row)] for row in rows]

@@ -24,7 +24,7 @@ from vtp.eval.metrics import TIE_RULES, Ranks, TieRule, rank_queries
 from vtp.eval.significance import bootstrap_interval
 from vtp.eval.task import Table, TaskResult, media_id, resolve_selection
 from vtp.types import Modality, Sample
-from vtp_tasks.definitions import find_protocol
+from vtp_tasks.definitions import clips_of, find_protocol, texts_of
 from vtp_tasks.examples import evenly, frames_of
 from vtp_tasks.rerank import match_texts
 from vtp_tasks.retrieval import gallery
@@ -88,11 +88,11 @@ class MultipleChoice:
         return samples
 
     def texts(self) -> Iterable[str]:
-        return (text for sample in self.train_samples() for text in sample.texts)
+        return texts_of(self.train_samples())
 
     def known_list(self) -> str | None:
         """Name of the known training list that the training clips are exactly, or None."""
-        return self.protocol.train_list({media_id(sample) for sample in self.train_samples()})
+        return self.protocol.train_list(clips_of(self.train_samples()))
 
     def labels(self, sample: Sample) -> dict[str, int | float]:
         return {}
@@ -190,7 +190,7 @@ class MultipleChoice:
 
     def _score(self, evaluator: Evaluator, split: str) -> _Scored:
         table = self.samples(split)
-        samples = evaluator.limited(table)
+        samples = list(evaluator.limited(table))
         if not samples:
             raise DataError(f"{self.dataset.name}: there is no multiple-choice question in the {split} split.")
         wrong = [s for s in samples if not 0 <= int(s.labels.get("answer_index", 0)) < len(s.texts)]

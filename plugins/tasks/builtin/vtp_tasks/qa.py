@@ -8,6 +8,7 @@ finer types, by default in ``extra["question_type"]``.
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import cached_property
@@ -22,9 +23,9 @@ from vtp.eval.figures import Strip
 from vtp.eval.ledger import EVALUATED_ONLY
 from vtp.eval.metrics import TIE_RULES, Ranks, TieRule, accuracy_by_type
 from vtp.eval.significance import bootstrap_interval
-from vtp.eval.task import Table, TaskResult, media_id
+from vtp.eval.task import Table, TaskResult
 from vtp.types import Modality, Sample
-from vtp_tasks.definitions import find_protocol, rule_for
+from vtp_tasks.definitions import clips_of, find_protocol, rows_of, rule_for, texts_of
 from vtp_tasks.examples import evenly, frames_of
 from vtp_tasks.splits import Splits
 
@@ -48,23 +49,35 @@ def question_type(question: str) -> str:
 
 
 class AnswerPrior:
-    """What can be answered without looking: counted over the training questions.
+    """What can be answered without looking: counted over the training questions, in one pass.
 
     ``majority`` is the most frequent answer; calling it with a question gives the most frequent answer to exactly that
     question, or ``majority`` when it was never asked.
+
+    Attributes:
+        answers: distinct answers in order of appearance.
+        given: int64 (N,), the place in ``answers`` of each question's answer.
     """
 
     def __init__(self, samples: Iterable[Sample]) -> None:
-        by_question: dict[str, Counter[str]] = {}
-        total: Counter[str] = Counter()
+        by_question: dict[str, Counter[int]] = {}
+        place: dict[str, int] = {}
+        given = array("q")
         for sample in samples:
-            answer = str(sample.labels["answer"])
+            answer = place.setdefault(str(sample.labels["answer"]), len(place))
             by_question.setdefault(_key(sample.texts[0]), Counter())[answer] += 1
-            total[answer] += 1
-        if not total:
+            given.append(answer)
+        if not place:
             raise DataError("there are no training questions to count answers of")
-        self.majority = total.most_common(1)[0][0]
-        self._answers = {question: counts.most_common(1)[0][0] for question, counts in by_question.items()}
+        self.answers = list(place)
+        self.given = np.frombuffer(given, np.int64)
+        self.counts = np.bincount(self.given, minlength=len(place))
+        self.majority = self.answers[int(self.counts.argmax())]  # the first of equals
+        self._answers = {q: self.answers[counts.most_common(1)[0][0]] for q, counts in by_question.items()}
+
+    def by_frequency(self) -> tuple[str, ...]:
+        """All answers, most frequent first, equals in order of appearance."""
+        return tuple(self.answers[i] for i in np.argsort(-self.counts, kind="stable"))
 
     def __call__(self, question: str) -> str:
         return self._answers.get(_key(question), self.majority)
@@ -139,12 +152,16 @@ class QuestionAnswering:
     # --- training -------------------------------------------------------------------------------------------------
 
     @cached_property
+    def _prior(self) -> AnswerPrior:
+        return AnswerPrior(self.splits["train"])
+
+    @cached_property
     def _counted_answers(self) -> tuple[str, ...]:
-        tables = [self.splits["train"]]
+        found = dict.fromkeys(self._prior.by_frequency())
         if self.answers_from == "all":
-            tables += [self.splits["val"], self.splits["test"]]
-        counted = [answer_list(str(sample.labels["answer"]) for sample in table) for table in tables]
-        return tuple(dict.fromkeys(answer for found in counted for answer in found))[: self.size]
+            for split in ("val", "test"):
+                found |= dict.fromkeys(answer_list(str(s.labels["answer"]) for s in self.splits[split]))
+        return tuple(found)[: self.size]
 
     @property
     def answers(self) -> tuple[str, ...]:
@@ -158,20 +175,26 @@ class QuestionAnswering:
     def _index(self) -> dict[str, int]:
         return {answer: i for i, answer in enumerate(self.answers)}
 
+    @property
+    def _in_list(self) -> Any:
+        """bool (N,): training questions whose answer is in the list."""
+        return np.array([answer in self._index for answer in self._prior.answers])[self._prior.given]
+
     def train_samples(self) -> Sequence[Sample]:
-        return [sample for sample in self.splits["train"] if str(sample.labels["answer"]) in self._index]
+        kept = self._in_list
+        return self.splits["train"] if kept.all() else rows_of(self.splits["train"], np.flatnonzero(kept))
 
     def known_list(self) -> str | None:
         """Name of the known training list that the training clips are exactly, or None."""
-        return self.protocol.train_list({media_id(sample) for sample in self.splits["train"]})
+        return self.protocol.train_list(clips_of(self.splits["train"]))
 
     @property
     def dropped(self) -> int:
         """Training questions whose answer is not in the list."""
-        return sum(str(sample.labels["answer"]) not in self._index for sample in self.splits["train"])
+        return int((~self._in_list).sum())
 
     def texts(self) -> Iterable[str]:
-        return (text for sample in self.splits["train"] for text in sample.texts)
+        return texts_of(self.splits["train"])
 
     def labels(self, sample: Sample) -> dict[str, int | float]:
         return {
@@ -192,7 +215,7 @@ class QuestionAnswering:
 
     def evaluate(self, evaluator: Evaluator, split: str = "test", *, detail: bool = True) -> TaskResult:
         table = self.samples(split)
-        samples = evaluator.limited(table)
+        samples = list(evaluator.limited(table))
         if not samples:
             raise DataError(f"{self.dataset.name}: there is no question in the {split} split to evaluate.")
         scored = self._score(evaluator, samples)
@@ -289,7 +312,7 @@ class QuestionAnswering:
             seen = scored.collected.ledger.mask()
             result.rows[EVALUATED_ONLY] = {"accuracy": _mean_percent(scored.credit[seen])}
         if self.splits.has_train:
-            prior = AnswerPrior(self.splits["train"])
+            prior = self._prior
             for label, guess in (("question-only prior", prior), ("majority answer", lambda question: prior.majority)):
                 credit = np.array([float(guess(s.texts[0]) == str(s.labels["answer"])) for s in scored.samples])
                 result.rows[label] = {"accuracy": _mean_percent(credit)}

@@ -27,7 +27,7 @@ from vtp.eval.metrics import TIE_RULES, Ranks, TieRule, dual_softmax, rank_queri
 from vtp.eval.significance import bootstrap_interval
 from vtp.eval.task import Table, TaskResult, media_id
 from vtp.types import Modality, Sample
-from vtp_tasks.definitions import find_protocol, rule_for
+from vtp_tasks.definitions import clips_of, find_protocol, rule_for, texts_of
 from vtp_tasks.examples import evenly, frames_of
 from vtp_tasks.rerank import rerank, score_pairs
 from vtp_tasks.splits import Splits
@@ -187,11 +187,11 @@ class Retrieval:
         return self.splits["train"]
 
     def texts(self) -> Iterable[str]:
-        return (text for sample in self.splits["train"] for text in sample.texts)
+        return texts_of(self.splits["train"])
 
     def known_list(self) -> str | None:
         """Name of the known training list that the training clips are exactly, or None."""
-        return self.protocol.train_list({media_id(sample) for sample in self.splits["train"]})
+        return self.protocol.train_list(clips_of(self.splits["train"]))
 
     def labels(self, sample: Sample) -> dict[str, int | float]:
         return {}
@@ -265,7 +265,7 @@ class Retrieval:
         ]
 
     def _score(self, evaluator: Evaluator, split: str) -> _Scored:
-        table = self.samples(split)
+        table = list(self.samples(split))
         clips = gallery(table)
         if not clips:
             raise DataError(f"{self.dataset.name}: there is no clip in the {split} split to evaluate.")
