@@ -269,15 +269,19 @@ class Run:
     def train_media(self) -> Any:
         """Which training files are there, as the first process sees the disk."""
         from vtp import distributed
-        from vtp.data.presence import look
+        from vtp.data.presence import look, on_disk
 
+        cache = getattr(self.reader, "cache", None)  # what is in data.cache needs no original
         encoders = self.config["encoder"] if self.start is None else _read_spec(self.start)["encoders"]
         wanted = [m for m in ("video", "audio") if (encoders.get(m) or {}).get("name") and m not in self.data.drop]
 
         def media(sample: Sample) -> Any:  # a sample without its picture is lost; one without its sound is not
             return next((ref for m in wanted if (ref := getattr(sample, m)) is not None), None)
 
-        found: Any = look(self.train_samples, media) if distributed.is_main() else None
+        def there(path: str) -> bool:
+            return on_disk(path) or (cache is not None and cache.path(path).exists())
+
+        found: Any = look(self.train_samples, media, there) if distributed.is_main() else None
         found = distributed.broadcast_object(found)
         if found.absent and found.usable and distributed.is_main():  # with none, the error says it
             log.warning(found.line())

@@ -88,3 +88,18 @@ def test_a_large_table_is_sampled_first(monkeypatch):
     assert holes.seen == 5050 and found.absent == 2500
     np.testing.assert_array_equal(found.rows, np.arange(1, 5000, 2))
     assert found.take(holes)[:2] == ["1", "3"]  # as a view, without touching rows
+
+
+class QuestionsOf(list):
+    """Many rows about few files, and it knows which."""
+
+    def media_numbers(self):
+        return np.array([0, 0, 2, 2, 0])
+
+
+def test_rows_about_one_file_are_looked_at_once(clips):
+    table = QuestionsOf(table_of(*[clips / "a.mp4"] * 2, *[clips / "b.mp4"] * 2, clips / "a.mp4"))
+    asked = []
+    found = look(table, lambda sample: asked.append(sample.id) or sample.video)
+    assert asked == ["q0", "q2"]
+    assert (found.usable, found.absent) == (3, 1) and [s.id for s in found.take(table)] == ["q0", "q1", "q4"]

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from vtp.data.keys import keyed_generator
 from vtp.errors import DataError
+from vtp.media.member import split_member
 from vtp.types import MediaRef, Sample
 
 __all__ = ["Presence", "look", "on_disk"]
@@ -85,9 +86,11 @@ class Presence:
 
 
 def on_disk(path: str) -> bool:
-    """Whether something is at ``path``, whatever it is: a pipe or a folder is a bad file, not an absent one."""
+    """Whether something is at ``path``, whatever it is: a pipe or a folder is a bad file, not an absent one. Of a member
+    of a tar file, the tar file."""
+    member = split_member(path)
     try:
-        os.stat(path)
+        os.stat(path if member is None else member.tar)
     except (FileNotFoundError, NotADirectoryError):
         return False
     except (OSError, ValueError):
@@ -99,37 +102,39 @@ def look(table: Sequence[Sample], media: MediaOf, exists: Callable[[str], bool] 
     """Look for the media of every row.
 
     Args:
-        table: samples.
+        table: samples. One that says which rows are about the same media (``media_numbers``) is asked once for each.
         media: the file without which a row cannot be used; None = it needs none.
         exists: whether a path is there.
 
     Tables of more than 200,000 rows that can be cut (``select``) are looked at in 2,000 places first, and in full only
     if something is absent there.
     """
-    rows: Any = range(len(table))
     if len(table) > _LARGE and hasattr(table, "select"):
         places = np.sort(keyed_generator("presence", len(table)).choice(len(table), _PART, replace=False))
-        if not _look_at(table, places, media, exists)[2]:
+        if _look_at(table, places, media, exists)[0].all():
             return Presence(len(table), len(table), 0, 0)
-    usable, files, absent = _look_at(table, rows, media, exists)
+    numbers = getattr(table, "media_numbers", None)
+    rows = np.arange(len(table)) if numbers is None else numbers()
+    firsts, inverse = np.unique(rows, return_inverse=True)
+    there, files = _look_at(table, firsts, media, exists)
+    absent = [path for path, found in files.items() if not found]
+    usable = np.flatnonzero(there[inverse])
     if not absent:
         return Presence(len(table), len(table), len(files), 0)
-    return Presence(len(table), len(usable), len(files), len(absent), absent[0], np.array(usable, np.int64))
+    return Presence(len(table), len(usable), len(files), len(absent), absent[0], usable)
 
 
 def _look_at(
-    table: Sequence[Sample], rows: Any, media: MediaOf, exists: Callable[[str], bool]
-) -> tuple[list[int], dict[str, bool], list[str]]:
-    """Usable rows, file -> whether it is there, and the absent ones in the order of the table."""
+    table: Sequence[Sample], rows: npt.NDArray[np.int64], media: MediaOf, exists: Callable[[str], bool]
+) -> tuple[npt.NDArray[np.bool_], dict[str, bool]]:
+    """Whether each of ``rows`` can be used, and file -> whether it is there, in the order of the table."""
     files: dict[str, bool] = {}
-    usable: list[int] = []
-    for row in rows:
+    there = np.ones(len(rows), dtype=bool)
+    for i, row in enumerate(rows):
         ref = media(table[int(row)])
         if ref is None or isinstance(ref.path, bytes):
-            usable.append(int(row))
             continue
         if ref.path not in files:
             files[ref.path] = exists(ref.path)
-        if files[ref.path]:
-            usable.append(int(row))
-    return usable, files, [path for path, there in files.items() if not there]
+        there[i] = files[ref.path]
+    return there, files
