@@ -40,7 +40,7 @@ __all__ = ["Run", "execute", "find_unfinished", "fingerprint", "follow", "launch
 log = logging.getLogger("vtp")
 
 # These say where and how to go on, not what is computed; two configurations that differ only here are the same run.
-_NOT_FINGERPRINTED = ("run_dir", "resume", "restart")
+_NOT_FINGERPRINTED = ("run_dir", "resume", "restart", "profile")
 
 
 def fingerprint(config: Mapping[str, Any]) -> str:
@@ -295,7 +295,13 @@ class Run:
         if self.data.limit_train is None:
             return samples
         count = min(len(samples), max(1, count_or_share(self.data.limit_train, len(samples), "data.limit_train")))
-        return [samples[i * len(samples) // count] for i in range(count)]
+        rows = [i * len(samples) // count for i in range(count)]
+        if hasattr(samples, "select"):
+            import numpy as np
+
+            selected: Sequence[Sample] = samples.select(np.array(rows))
+            return selected
+        return [samples[row] for row in rows]
 
     def _train_loader(self, global_batch: int) -> Any:
         from vtp import distributed
@@ -394,7 +400,7 @@ class Run:
             monitor=self.task.monitor if split else None,
             provenance=self.provenance,
             device=self.device,
-            callbacks=[self._wait_hint(loader)],
+            callbacks=[self._wait_hint(loader), *self._profile(config.precision)],
         )
         resume = self.config["resume"]
         if resume is not None and not self.config["restart"] and not self.trainer.resume(resume):
@@ -411,6 +417,12 @@ class Run:
         )
         self.trainer.fit()
         self.evaluated = self.trainer.load_best() if selection != "last" else None
+
+    def _profile(self, precision: str) -> list[Any]:
+        from vtp.train.profiling import Profile
+
+        wanted = self.config["profile"]
+        return [Profile(self.folder / "profile", wanted, precision)] if wanted else []
 
     def evaluate(self) -> None:
         """Score the test split by the task's protocol; write report.json, predictions.jsonl and report.png."""
@@ -529,6 +541,7 @@ class Run:
             "metrics.jsonl": "losses by step",
             "tensorboard": "the same as curves: tensorboard --logdir",
             "bad_samples.jsonl": "files that could not be used, and why",
+            "profile": "where the time of a step goes: tables and a trace",
         }
         print(f"\nin {self.folder}:")
         for name, text in texts.items():
@@ -591,9 +604,11 @@ def _check(config: dict[str, Any], folder: Path) -> None:
     wrong += DataConfig(**config["data"]).validate()
     if "train" in parts:
         from vtp.train.config import TrainConfig
+        from vtp.train.profiling import ProfileSteps
 
         try:
             TrainConfig(**config["train"]).validate(int(os.environ.get("WORLD_SIZE", "1")))
+            ProfileSteps.parse(config["profile"])
         except ConfigError as error:
             wrong += str(error).splitlines()
         if config["resume"] is None and any(folder.glob("checkpoints/step_*")):
