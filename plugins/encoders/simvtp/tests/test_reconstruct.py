@@ -121,3 +121,6 @@ def test_command_explains_what_is_missing(vocab, tmp_path, capsys):
     arguments = [str(tmp_path / "mvm"), str(tmp_path / "clip.mp4"), str(tmp_path / "out"), "--text", "w1"]
     assert main(["reconstruct", *arguments]) == 2
     assert "leave --text out" in capsys.readouterr().err
+    arguments = [str(tmp_path / "mvm"), str(tmp_path / "nowhere.mp4"), str(tmp_path / "out")]
+    assert main(["reconstruct", *arguments]) == 2
+    assert "nowhere.mp4: no such file" in capsys.readouterr().err

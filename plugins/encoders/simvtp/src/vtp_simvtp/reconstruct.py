@@ -165,7 +165,7 @@ def _prepare(model: VTPModel, options: argparse.Namespace) -> None:
 
 def _read(video: Path, spec: Any, clips: int, stride: int) -> Frames:
     """K windows of one video, uint8 (K, T, H, W, 3), decoded once."""
-    from vtp.media import MediaReader
+    from vtp.media import MediaReader, VideoError
 
     transform = EvalTransform(spec.size)
     reader = MediaReader()
@@ -175,6 +175,8 @@ def _read(video: Path, spec: Any, clips: int, stride: int) -> Frames:
             times=lambda info: multi_clip(info, frames=spec.frames, stride=stride, clips=clips).ravel(),
             size=transform.decode_size,
         )
+    except VideoError as error:
+        raise DataError(f"{video}: {error.reason}. Give a video file that can be decoded.") from error
     finally:
         reader.close()
     if clip.frames is None:
