@@ -500,11 +500,11 @@ class Run:
             before = list(provenance.get("stages") or [{"stage": source.name, "media": None}])
         if "train" not in self.modes:
             return before
-        seen = list(self.train_table)
-        if self.task.selection == "val":
-            seen += self.task.samples("val")
+        selected_on = self.task.samples("val") if self.task.selection == "val" else ()
         known_list = self.task.known_list() if hasattr(self.task, "known_list") else None
-        record = train_record(self.folder.name, seen, self.dataset, known_list)
+        record = train_record(
+            self.folder.name, self.train_table, self.dataset, known_list, selected_on=selected_on
+        )
         return [*before, record | {"on_disk": self.train_media.record()}]
 
     @cached_property

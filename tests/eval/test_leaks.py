@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
+import zlib
+from hashlib import blake2b
 from types import SimpleNamespace
 
 import pytest
@@ -83,3 +87,56 @@ def test_clips_without_an_id_are_known_by_their_file():
 def test_only_refuse_and_stamp_exist():
     with pytest.raises(ConfigError, match="refuse or stamp"):
         check_leaks([], [], on_leak="ignore")
+
+
+# -- millions of clips -----------------------------------------------------------------------------------------------
+
+
+class Bulk:
+    """A table that gives names without samples, as those of millions of rows do."""
+
+    def __init__(self, names):
+        self.names = names
+
+    def __len__(self):
+        return len(self.names)
+
+    def __iter__(self):
+        raise AssertionError("samples were made")
+
+    def video_ids(self):
+        return iter(self.names)
+
+
+def test_many_clips_are_remembered_as_hashes_and_still_found(monkeypatch):
+    monkeypatch.setattr("vtp.eval.leaks.NAMED_CLIPS", 1000)
+    names = [f"video{n}" for n in range(5000)]
+    record = json.loads(json.dumps(train_record("pretrain", Bulk(names * 2), MSRVTT)))
+    assert (record["samples"], record["clips"]) == (10_000, 5000)
+    kept = sorted(int.from_bytes(blake2b(f"msrvtt:{n}".encode(), digest_size=8).digest(), "big") for n in names)
+    planes = zlib.decompress(base64.b64decode(record["media"]["data"]))
+    assert [int.from_bytes(planes[i::5000], "big") for i in range(5000)] == kept
+    assert record["sha256"] == hashlib.sha256(b"".join(k.to_bytes(8, "big") for k in kept)).hexdigest()
+    report = check_leaks([record], media_names(clips(4999, 7, 5000, 9999), MSRVTT), on_leak="stamp")
+    assert report.found == {"pretrain": ("msrvtt:video4999", "msrvtt:video7")} and report.tested == 4
+    assert not check_leaks([record], media_names(clips(5000), MSRVTT)).found
+    by_name = train_record("pretrain", Bulk(names[:1000]), MSRVTT)
+    assert by_name["media"] == sorted(f"msrvtt:{n}" for n in names[:1000])
+
+
+def test_hashes_of_another_version_are_refused():
+    with pytest.raises(DataError, match="md5.*cannot read"):
+        check_leaks([{"stage": "s", "media": {"hash": "md5", "data": ""}}], ["msrvtt:video1"])
+
+
+@pytest.mark.parametrize("named", [0, 1000])
+def test_a_span_is_a_part_of_its_clip(monkeypatch, named):
+    monkeypatch.setattr("vtp.eval.leaks.NAMED_CLIPS", named)
+    stage = train_record("s", Bulk(["a[0-2.5]", "b", "c[1-2]"]), MSRVTT)
+    report = check_leaks([stage], [f"msrvtt:{n}" for n in ("a", "b[3-]", "c[5-6]", "d")], on_leak="stamp")
+    assert report.found == {"s": ("msrvtt:a", "msrvtt:b[3-]", "msrvtt:c[5-6]")}
+
+
+def test_what_a_checkpoint_was_chosen_by_counts(monkeypatch):
+    record = train_record("s", clips(1), MSRVTT, selected_on=clips(2))
+    assert record["media"] == ["msrvtt:video1", "msrvtt:video2"] and record["samples"] == record["clips"] == 2

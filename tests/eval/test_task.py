@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from vtp.errors import ConfigError
-from vtp.eval.task import carve_validation, media_id, resolve_selection
+from vtp.eval.task import carve_validation, media_id, resolve_selection, whole_clip
 from vtp.types import MediaRef, Sample
 
 
@@ -36,3 +36,42 @@ def test_a_clip_is_known_by_its_id_else_its_file_else_the_sample():
     assert media_id(Sample("a", MediaRef("x/y.mp4"))) == "y.mp4"
     assert media_id(Sample("a", None, MediaRef("x/y.wav", None, 3.0))) == "y.wav[0-3]"
     assert media_id(Sample("a", MediaRef(b"bytes"))) == media_id(Sample("a")) == "a"
+
+
+def test_held_out_rows_of_a_big_table_are_views():
+    names = [f"clip{n % 700}" for n in range(2000)]
+
+    class Table:
+        def __init__(self, rows):
+            self.rows = rows
+
+        def __len__(self):
+            return len(self.rows)
+
+        def __iter__(self):
+            raise AssertionError("samples were made")
+
+        def video_ids(self):
+            return (names[row] for row in self.rows)
+
+        def select(self, rows):
+            return Table([self.rows[row] for row in rows])
+
+    train, val = carve_validation(Table(range(2000)), 0.2, 0)
+    samples = [Sample(str(n), extra={"video_id": name}) for n, name in enumerate(names)]
+    expected = carve_validation(samples, 0.2, 0)
+    assert [list(part.rows) for part in (train, val)] == [[int(s.id) for s in part] for part in expected]
+    assert 0 < len(val) < len(train)
+
+
+def test_spans_of_one_clip_are_held_out_together():
+    samples = [Sample(f"{n}.{k}", extra={"video_id": f"{n}.mp4[{k}-{k + 1}.5]"}) for n in range(100) for k in range(5)]
+    train, val = carve_validation(samples, 0.3, 0)
+    clips = [{whole_clip(media_id(s)) for s in part} for part in (train, val)]
+    assert not clips[0] & clips[1] and len(clips[0] | clips[1]) == 100 and 10 < len(clips[1]) < 50
+
+
+def test_what_is_a_span():
+    spans = {"a[0-2.5]": "a", "a[3-]": "a", "a[1e+06-2e+06]": "a", "a[x]": "a[x]", "[1-2]b": "[1-2]b"}
+    for name, clip in spans.items():
+        assert whole_clip(name) == clip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +31,8 @@ class TrainLoader:
 
     Row ``s`` of the endless stream of rows belongs to epoch ``s // U`` with U the rows of an epoch: the table cut to
     whole global batches. A table smaller than one global batch is not cut: a batch then runs over from one epoch into
-    the next, so all items are seen equally often. Each epoch has its own permutation, keyed by (seed, epoch). Rank r
+    the next, so all items are seen equally often. Each epoch has its own permutation, keyed by (seed, epoch); a
+    table that has ``epoch_order(generator)`` makes it, as shards do to read nearly in sequence. Rank r
     gets rows [r * local, (r + 1) * local) of the global batch.
 
     A sample that cannot be decoded is replaced by another *whole* sample (its own media and its own text), drawn with
@@ -111,6 +113,7 @@ class TrainLoader:
         self._samples = int(state["samples"])
 
     def __iter__(self) -> Iterator[Batch]:
+        self._order(self.epoch)  # before the workers are forked: they share it
         for delivery in deliver(self._steps(self._samples), self._load, workers=self.workers):
             assert delivery.batch is not None
             self._judge(delivery)
@@ -123,9 +126,14 @@ class TrainLoader:
             yield samples
             samples += self.global_batch
 
-    def _permutation(self, epoch: int) -> npt.NDArray[np.int64]:
-        order = keyed_generator(self.seed, "order", epoch).permutation(len(self.table))
-        return order if self._clips is None else _grouped(order, self._clips, self.group)
+    def _permutation(self, epoch: int) -> npt.NDArray[np.integer[Any]]:
+        generator = keyed_generator(self.seed, "order", epoch)
+        if hasattr(self.table, "epoch_order"):  # it knows which rows lie near each other
+            order = np.asarray(self.table.epoch_order(generator), np.int64)
+        else:
+            order = generator.permutation(len(self.table))
+        order = order if self._clips is None else _grouped(order, self._clips, self.group)
+        return order.astype(np.int32) if len(order) < 2**31 else order  # every worker keeps one
 
     def _load(self, first_row: int) -> Delivery:
         """This rank's rows of the global batch that starts at ``first_row`` of the stream. Runs in a worker."""
@@ -179,6 +187,9 @@ class TrainLoader:
 
 def _clip_numbers(table: Sequence[Sample], pipeline: Pipeline) -> npt.NDArray[np.int64]:
     """int64 (N,): for each row the first row of the table that is about the same media."""
+    bulk = getattr(table, "media_numbers", None)  # tables of millions of rows tell it without making samples
+    if bulk is not None:
+        return np.asarray(bulk(), np.int64)
     first: dict[tuple[object, ...], int] = {}
     return np.array([first.setdefault(tuple(pipeline.media(table[row])), row) for row in range(len(table))], np.int64)
 

@@ -7,43 +7,92 @@ Two clips are the same when data set and clip id are (``msrvtt:video7010``). Dat
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import base64
+import hashlib
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from vtp.errors import ConfigError, DataError
 from vtp.eval.protocol import sha256_lines
-from vtp.eval.task import media_id
+from vtp.eval.task import clip_names, whole_clip
 from vtp.types import Sample
 
 __all__ = ["LeakReport", "check_leaks", "media_names", "train_record"]
 
+NAMED_CLIPS = 200_000  # clips of a stage up to which a checkpoint remembers their names
+
 
 def media_names(samples: Iterable[Sample], dataset: Any) -> list[str]:
     """``namespace:clip`` of every clip of a table, sorted and unique."""
-    namespace = getattr(dataset, "media_namespace", None) or dataset.name
-    return sorted({f"{namespace}:{media_id(sample)}" for sample in samples})
+    return sorted(set(_names([samples], dataset)))
 
 
-def train_record(stage: str, samples: Sequence[Sample], dataset: Any, list_name: str | None = None) -> dict[str, Any]:
+def train_record(
+    stage: str,
+    samples: Sequence[Sample],
+    dataset: Any,
+    list_name: str | None = None,
+    *,
+    selected_on: Sequence[Sample] = (),
+) -> dict[str, Any]:
     """What a checkpoint must remember of one training stage; JSON-able. Append it to the records of the stages before.
+
+    The clips are remembered by name. Of more than 200,000 clips only hashes of 8 bytes are kept, sorted and compressed:
+    a list of 2.5 million names would be 100 MB in every checkpoint.
 
     Args:
         stage: what people call it, such as the run's folder or ``train``.
-        samples: everything that was trained or selected on, validation included.
+        samples: everything that was trained on.
         dataset: where they come from.
         list_name: name of the known list they are, if any (``train.9k``).
+        selected_on: validation samples by which a checkpoint was chosen.
     """
-    media = media_names(samples, dataset)
+    tables = [samples, selected_on]
+    hashes = _hashes(_names(tables, dataset), len(samples) + len(selected_on))
+    by_name = len(hashes) <= NAMED_CLIPS
+    media = sorted(set(_names(tables, dataset))) if by_name else None
     return {
         "stage": stage,
         "dataset": dataset.name,
         "list": list_name,
-        "samples": len(samples),
-        "clips": len(media),
-        "sha256": sha256_lines(media),
-        "media": media,
+        "samples": len(samples) + len(selected_on),
+        "clips": len(hashes) if media is None else len(media),
+        "sha256": hashlib.sha256(hashes.tobytes()).hexdigest() if media is None else sha256_lines(media),
+        "media": _packed(hashes) if media is None else media,
     }
+
+
+def _names(tables: Iterable[Iterable[Sample]], dataset: Any) -> Iterator[str]:
+    namespace = getattr(dataset, "media_namespace", None) or dataset.name
+    return (f"{namespace}:{name}" for table in tables for name in clip_names(table))
+
+
+def _hashes(names: Iterable[str], count: int = -1) -> npt.NDArray[np.uint64]:
+    """Sorted, unique, big-endian hashes of names; spans count as their whole clip."""
+    digests = (blake2b(whole_clip(name).encode(), digest_size=8).digest() for name in names)
+    return np.unique(np.fromiter((int.from_bytes(digest, "big") for digest in digests), ">u8", count=count))
+
+
+def _packed(hashes: npt.NDArray[np.uint64]) -> dict[str, Any]:
+    """JSON-able form. First bytes of sorted numbers change slowly, so they are stored together, and shrink."""
+    planes = hashes.astype(">u8").view(np.uint8).reshape(-1, 8).T.tobytes()
+    return {"hash": "blake2b-8", "count": len(hashes), "data": base64.b64encode(zlib.compress(planes, 6)).decode()}
+
+
+def _unpacked(record: Mapping[str, Any]) -> npt.NDArray[np.uint64]:
+    if record.get("hash") != "blake2b-8":
+        raise DataError(
+            f"a checkpoint remembers its training clips as {record.get('hash')!r}, which this version of vtp cannot "
+            "read (it knows blake2b-8). Use the version that wrote it, or a newer one."
+        )
+    planes = np.frombuffer(zlib.decompress(base64.b64decode(record["data"])), np.uint8).reshape(8, -1)
+    return np.ascontiguousarray(planes.T).view(">u8").reshape(-1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +137,8 @@ class LeakReport:
 def check_leaks(stages: Sequence[Mapping[str, Any]], tested: Sequence[str], *, on_leak: str = "refuse") -> LeakReport:
     """Compare the clips of all training stages with those of a test set.
 
+    A span of a clip (``a.mp4[1-2.5]``) overlaps the whole clip and every other span of it.
+
     Args:
         stages: records of :func:`train_record`, oldest first. One without ``media`` is reported as unknown.
         tested: names from :func:`media_names`.
@@ -99,7 +150,9 @@ def check_leaks(stages: Sequence[Mapping[str, Any]], tested: Sequence[str], *, o
     """
     if on_leak not in ("refuse", "stamp"):
         raise ConfigError(f"data.on_leak={on_leak!r} must be refuse or stamp.")
-    test = set(tested)
+    test: dict[str, list[str]] = {}  # whole clip -> names
+    for name in sorted(set(tested)):
+        test.setdefault(whole_clip(name), []).append(name)
     found: dict[str, tuple[str, ...]] = {}
     unknown = []
     for number, stage in enumerate(stages, start=1):
@@ -107,9 +160,9 @@ def check_leaks(stages: Sequence[Mapping[str, Any]], tested: Sequence[str], *, o
         label = label if label not in found and label not in unknown else f"{label} ({number})"
         if stage.get("media") is None:
             unknown.append(label)
-        elif overlap := sorted(test.intersection(stage["media"])):
-            found[label] = tuple(overlap)
-    report = LeakReport(len(test), found, tuple(unknown))
+        elif overlap := _overlap(test, stage["media"]):
+            found[label] = tuple(sorted(overlap))
+    report = LeakReport(sum(map(len, test.values())), found, tuple(unknown))
     if found and on_leak == "refuse":
         raise DataError(
             f"{report.line()}. Such a score would mean nothing. Train on a list without these clips, or set "
@@ -117,3 +170,13 @@ def check_leaks(stages: Sequence[Mapping[str, Any]], tested: Sequence[str], *, o
             "carry the word LEAK."
         )
     return report
+
+
+def _overlap(test: Mapping[str, list[str]], media: Sequence[str] | Mapping[str, Any]) -> list[str]:
+    """Names of the test clips (by whole clip) that are among those of a stage, which are names or packed hashes."""
+    if isinstance(media, Mapping):
+        clips = list(test)
+        keys = np.array([int.from_bytes(blake2b(c.encode(), digest_size=8).digest(), "big") for c in clips], np.uint64)
+        inside = np.isin(keys, _unpacked(media))
+        return [name for clip, hit in zip(clips, inside, strict=True) if hit for name in test[clip]]
+    return [name for clip in set(map(whole_clip, media)) & test.keys() for name in test[clip]]

@@ -16,6 +16,7 @@ Texts are lower-cased, runs of white space become one space, and a final questio
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -212,7 +213,13 @@ class Protocol:
 
     def train_list(self, media: Iterable[str]) -> str | None:
         """Name of the known training list that consists of exactly these clips, or None."""
-        found = sha256_lines(set(media))
+        longest = max((facts.get("videos", math.inf) for facts in self.train_lists.values()), default=0)
+        clips: set[str] = set()
+        for name in media:  # millions of names are none of the lists, and are not collected to find that out
+            clips.add(name)
+            if len(clips) > longest:
+                return None
+        found = sha256_lines(clips)
         return next((name for name, facts in self.train_lists.items() if facts.get("sha256") == found), None)
 
 

@@ -172,7 +172,7 @@ def whole_clip(name: str) -> str:
 
 
 def clip_names(samples: Iterable[Sample]) -> Iterator[str]:
-    """:func:`media_id` of every sample. Tables of millions of rows have a method ``video_ids`` that makes no samples."""
+    """:func:`media_id` of every sample. Tables of millions of rows have a method ``video_ids`` that makes none."""
     bulk = getattr(samples, "video_ids", None)
     return iter(bulk()) if bulk is not None else map(media_id, samples)
 
@@ -201,19 +201,24 @@ def resolve_selection(selection: str | None, has_validation: bool) -> str:
     return selection
 
 
-def carve_validation(samples: Sequence[Sample], share: float, seed: int) -> tuple[list[Sample], list[Sample]]:
+def carve_validation(
+    samples: Sequence[Sample], share: float, seed: int
+) -> tuple[Sequence[Sample], Sequence[Sample]]:
     """Split training samples into training and validation so that no clip is in both.
 
     A clip goes to validation when a hash of (seed, clip) falls below ``share``: the choice depends on nothing else, so
-    it survives a reordered or longer file.
+    it survives a reordered or longer file. Spans of one clip stay together.
 
     Returns:
-        what is left for training, and the validation samples.
+        what is left for training, and the validation samples; views of a table that can give them (``select``).
     """
-    train: list[Sample] = []
-    held_out: list[Sample] = []
+    import numpy as np
+
     threshold = int(share * 2**64)
-    for sample in samples:
-        key = blake2b(f"{seed}\0{media_id(sample)}".encode(), digest_size=8).digest()
-        (held_out if int.from_bytes(key, "big") < threshold else train).append(sample)
-    return train, held_out
+    names = map(whole_clip, clip_names(samples))
+    keys = (blake2b(f"{seed}\0{name}".encode(), digest_size=8).digest() for name in names)
+    held_out = np.fromiter((int.from_bytes(key, "big") < threshold for key in keys), bool, count=len(samples))
+    parts = (np.flatnonzero(~held_out), np.flatnonzero(held_out))
+    select = getattr(samples, "select", None)
+    left, chosen = (select(rows) if select is not None else [samples[int(row)] for row in rows] for rows in parts)
+    return left, chosen

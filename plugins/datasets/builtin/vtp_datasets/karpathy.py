@@ -1,6 +1,6 @@
 """Images with captions: COCO and Flickr30k in the files that people split them by.
 
-``*_karpathy_test.jsonl``     one image per line: {"caption": [...], "image": "coco_dataset/val2014/COCO_val2014_1.jpg"};
+``*_karpathy_test.jsonl``     one image per line: {"caption": [...], "image": "coco_dataset/val2014/000.jpg"};
                               a json list of the same; ``caption`` may be one text
 ``dataset_coco.json``         Karpathy's own: {"images": [{"filepath", "filename", "split", "sentences": [{"raw"}]}]};
                               ``restval`` belongs to training

@@ -11,10 +11,9 @@ import numpy.typing as npt
 
 from vtp.errors import ConfigError
 from vtp.eval.protocol import Protocol
-from vtp.eval.task import media_id
 from vtp.types import Sample
 
-__all__ = ["clips_of", "find_protocol", "rows_of", "rule_for", "texts_of"]
+__all__ = ["find_protocol", "rows_of", "rule_for", "texts_of"]
 
 
 def find_protocol(name: str | None, dataset: Any, kind: str) -> Protocol:
@@ -48,12 +47,6 @@ def texts_of(table: Sequence[Sample]) -> Iterable[str]:
     """All texts of a table, in one go where it can."""
     bulk = getattr(table, "all_texts", None)
     return bulk() if bulk is not None else (text for sample in table for text in sample.texts)
-
-
-def clips_of(table: Sequence[Sample]) -> set[str]:
-    """The clips of a table, in one go where it can."""
-    bulk = getattr(table, "video_ids", None)
-    return set(bulk()) if bulk is not None else {media_id(sample) for sample in table}
 
 
 def rows_of(table: Sequence[Sample], rows: npt.NDArray[np.int64]) -> Sequence[Sample]:

@@ -22,9 +22,9 @@ from vtp.eval.figures import Strip
 from vtp.eval.ledger import EVALUATED_ONLY, Ledger
 from vtp.eval.metrics import TIE_RULES, Ranks, TieRule, rank_queries
 from vtp.eval.significance import bootstrap_interval
-from vtp.eval.task import Table, TaskResult, media_id, resolve_selection
+from vtp.eval.task import Table, TaskResult, clip_names, media_id, resolve_selection
 from vtp.types import Modality, Sample
-from vtp_tasks.definitions import clips_of, find_protocol, texts_of
+from vtp_tasks.definitions import find_protocol, texts_of
 from vtp_tasks.examples import evenly, frames_of
 from vtp_tasks.rerank import match_texts
 from vtp_tasks.retrieval import gallery
@@ -92,7 +92,7 @@ class MultipleChoice:
 
     def known_list(self) -> str | None:
         """Name of the known training list that the training clips are exactly, or None."""
-        return self.protocol.train_list(clips_of(self.train_samples()))
+        return self.protocol.train_list(clip_names(self.train_samples()))
 
     def labels(self, sample: Sample) -> dict[str, int | float]:
         return {}

@@ -23,9 +23,9 @@ from vtp.eval.figures import Strip
 from vtp.eval.ledger import EVALUATED_ONLY
 from vtp.eval.metrics import TIE_RULES, Ranks, TieRule, accuracy_by_type
 from vtp.eval.significance import bootstrap_interval
-from vtp.eval.task import Table, TaskResult
+from vtp.eval.task import Table, TaskResult, clip_names
 from vtp.types import Modality, Sample
-from vtp_tasks.definitions import clips_of, find_protocol, rows_of, rule_for, texts_of
+from vtp_tasks.definitions import find_protocol, rows_of, rule_for, texts_of
 from vtp_tasks.examples import evenly, frames_of
 from vtp_tasks.splits import Splits
 
@@ -186,7 +186,7 @@ class QuestionAnswering:
 
     def known_list(self) -> str | None:
         """Name of the known training list that the training clips are exactly, or None."""
-        return self.protocol.train_list(clips_of(self.splits["train"]))
+        return self.protocol.train_list(clip_names(self.splits["train"]))
 
     @property
     def dropped(self) -> int:

@@ -25,9 +25,9 @@ from vtp.eval.figures import Strip
 from vtp.eval.ledger import EVALUATED_ONLY, Ledger
 from vtp.eval.metrics import TIE_RULES, Ranks, TieRule, dual_softmax, rank_queries, retrieval_metrics, sanity_warnings
 from vtp.eval.significance import bootstrap_interval
-from vtp.eval.task import Table, TaskResult, media_id
+from vtp.eval.task import Table, TaskResult, clip_names, media_id
 from vtp.types import Modality, Sample
-from vtp_tasks.definitions import clips_of, find_protocol, rule_for, texts_of
+from vtp_tasks.definitions import find_protocol, rule_for, texts_of
 from vtp_tasks.examples import evenly, frames_of
 from vtp_tasks.rerank import rerank, score_pairs
 from vtp_tasks.splits import Splits
@@ -191,7 +191,7 @@ class Retrieval:
 
     def known_list(self) -> str | None:
         """Name of the known training list that the training clips are exactly, or None."""
-        return self.protocol.train_list(clips_of(self.splits["train"]))
+        return self.protocol.train_list(clip_names(self.splits["train"]))
 
     def labels(self, sample: Sample) -> dict[str, int | float]:
         return {}

@@ -42,7 +42,7 @@ class Splits:
         return resolve_selection(self._wanted, has_own or (self._wanted == "val" and self.val_share is not None))
 
     @property
-    def held_out(self) -> list[Sample]:
+    def held_out(self) -> Sequence[Sample]:
         """Validation samples taken out of training; empty where the data set has its own, or none are needed."""
         return self._carved[1]
 
@@ -71,10 +71,10 @@ class Splits:
             return False  # absent files; if everything is absent, the training split says so
 
     @cached_property
-    def _carved(self) -> tuple[Sequence[Sample], list[Sample]]:
+    def _carved(self) -> tuple[Sequence[Sample], Sequence[Sample]]:
         train: Sequence[Sample] = self.dataset.samples(self.kind, "train")
         if self.selection != "val" or self._has_own_validation or self.val_share is None:
-            return train, []
+            return train, ()
         left, held_out = carve_validation(train, self.val_share, self.seed)
         if not left or not held_out:
             raise DataError(
