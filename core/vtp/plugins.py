@@ -30,7 +30,17 @@ from vtp import VTP_API, __version__
 from vtp.errors import PluginError
 from vtp.registry import Entry, Registry
 
-__all__ = ["Host", "PluginInfo", "PluginPoint", "config_dir", "discover", "host", "option_providers"]
+__all__ = [
+    "Host",
+    "PluginInfo",
+    "PluginPoint",
+    "addon_hint",
+    "config_dir",
+    "discover",
+    "host",
+    "missing_addons",
+    "option_providers",
+]
 
 CORE = "vtp-core"
 ENCODER_SLOTS = ("text", "video", "audio", "fusion")
@@ -105,6 +115,22 @@ def discover() -> list[PluginPoint]:
                 continue
             points[(point.name, point.value)] = point
     return sorted(points.values(), key=lambda p: (not p.builtin, p.name, p.distribution))
+
+
+def missing_addons() -> dict[str, str]:
+    """Add-ons of the vtp project that are not installed, from the list that vtp-core's metadata carries: their names
+    and the distributions that hold them."""
+    points = importlib.metadata.entry_points(group="vtp.workspace")
+    return {p.name: f"vtp-plugin-{p.name}" for p in points if importlib.util.find_spec(p.module.split(".")[0]) is None}
+
+
+def addon_hint(name: str) -> str:
+    """`` 'simvtp_vtc' comes with vtp-plugin-simvtp, which is not installed: pip install vtp-plugin-simvtp.``, or
+    nothing where no missing add-on has to do with ``name``."""
+    for addon, distribution in sorted(missing_addons().items()):
+        if any(part == addon or part.startswith(f"{addon}_") for part in name.split("/")):
+            return f" {name!r} comes with {distribution}, which is not installed: pip install {distribution}."
+    return ""
 
 
 def config_dir(point: PluginPoint) -> Path | None:

@@ -128,8 +128,11 @@ class Registry:
         if key not in self._entries:
             known = [entry.name for entry in self.entries(kind)]
             notes = "".join(f"\n  note: {note}" for note in self.notes)
+            from vtp.plugins import addon_hint  # which imports this module
+
+            hint = addon_hint(name) or did_you_mean(name, known)
             raise PluginError(
-                f"no plugin offers {kind} {name!r}.{did_you_mean(name, known)} Known: {', '.join(known) or 'none'}. "
+                f"no plugin offers {kind} {name!r}.{hint} Known: {', '.join(known) or 'none'}. "
                 f"`vtp plugins` lists what is installed.{notes}"
             )
         return self._entries[key]

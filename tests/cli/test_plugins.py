@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from vtp import plugins
+from vtp.cli.main import main
 from vtp.errors import PluginError
 from vtp.plugins import Host, config_dir, discover, option_providers
 
@@ -160,3 +162,31 @@ def test_the_core_imports_no_plugin():
     pattern = re.compile(rf"^\s*(?:from|import)\s+({'|'.join(plugins)})\b", re.M)
     for file in Path(vtp.__file__).parent.rglob("*.py"):
         assert not pattern.search(file.read_text()), file
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run", "model=simvtp", "task=msrvtt_qa", "dataset=shapes"],
+        ["run", "task=msrvtt_retrieval", "dataset=shapes", "objective=[simvtp_vtc]"],
+        ["run", "experiment=simvtp/tiny_pretrain"],
+        ["show", "objective", "simvtp_vtm"],
+        ["import", "simvtp", "a.pth", "b"],
+        ["reconstruct", "a", "b", "c"],
+    ],
+)
+def test_what_an_addon_brings_is_named_with_its_package_where_it_is_missing(monkeypatch, capsys, arguments):
+    real = plugins.importlib.util.find_spec
+    absent = lambda name, *rest: None if name.startswith("vtp_simvtp") else real(name, *rest)  # noqa: E731
+    monkeypatch.setattr(plugins.importlib.util, "find_spec", absent)
+    plugins.host.cache_clear()
+    try:
+        assert main(arguments) == 2
+        said = capsys.readouterr().err
+        wanted = "not installed: " if arguments[0] == "reconstruct" else "pip install "
+        wanted += "vtp-plugin-simvtp"
+        assert wanted in said and "Traceback" not in said
+        assert main(["plugins"]) == 0
+        assert "not installed: simvtp; pip install vtp-plugin-simvtp" in capsys.readouterr().out
+    finally:
+        plugins.host.cache_clear()

@@ -94,8 +94,10 @@ def _show(arguments: list[str]) -> int:
         )
     group = groups[options.kind]
     if options.name not in group:
+        from vtp.plugins import addon_hint
+
         raise ConfigError(
-            f"no {options.name!r} in {options.kind!r}.{did_you_mean(options.name, group)} "
+            f"no {options.name!r} in {options.kind!r}.{addon_hint(options.name) or did_you_mean(options.name, group)} "
             f"Known: {', '.join(sorted(group))}."
         )
     from vtp.errors import PluginError

@@ -69,14 +69,15 @@ def main(arguments: list[str] | None = None) -> int:
 def _plugin_command(command: str, rest: list[str]) -> int:
     """A command that a plugin offers; plugins are only loaded when no built-in command has that name."""
     from vtp.errors import PluginError
-    from vtp.plugins import host
+    from vtp.plugins import host, missing_addons
     from vtp.registry import did_you_mean
 
     registry = host().registry
     offered = [entry.name for entry in registry.entries("command")]
     if command not in offered:
         hint = did_you_mean(command, [*COMMANDS, *offered])
-        notes = "".join(f"\n  note: {note}" for note in registry.notes)
+        absent = [f"not installed: {distribution}" for distribution in missing_addons().values()]
+        notes = "".join(f"\n  note: {note}" for note in [*registry.notes, *absent])
         raise PluginError(f"there is no such command.{hint} `vtp --help` lists them.{notes}")
     return int(registry.get("command", command).load()(rest) or 0)
 

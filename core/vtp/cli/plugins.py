@@ -24,7 +24,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--verbose", action="store_true", help="with the traceback of each broken plugin")
     options = parser.parse_args(arguments)
 
-    from vtp.plugins import host
+    from vtp.plugins import host, missing_addons
 
     infos = host().infos
     faulty = [info for info in infos if info.status in ("broken", "incompatible", "refused")]
@@ -41,6 +41,8 @@ def main(arguments: list[str]) -> int:
         print("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[4]]))
         if index and (path := infos[index - 1].path):
             print(f"  {path}")
+    for name, distribution in sorted(missing_addons().items()):
+        print(f"\nnot installed: {name}; pip install {distribution}")
     for info in faulty:
         print(f"\n{info.summary()}")
         if options.verbose and info.trace:

@@ -143,6 +143,12 @@ def _helpful(arguments: list[str]) -> Iterator[None]:
             os.environ["HYDRA_FULL_ERROR"] = before
 
 
+def _addon(choice: str) -> str:
+    from vtp.plugins import addon_hint
+
+    return addon_hint(choice.partition("/")[2])
+
+
 def _explain(error: BaseException, arguments: list[str]) -> str:
     """What a hydra or omegaconf error means, in one line."""
     from hydra.errors import OverrideParseException
@@ -160,11 +166,16 @@ def _explain(error: BaseException, arguments: list[str]) -> str:
     if match := re.search(r"Could not (?:find|load) '([^']+)/([^'/]+)'", text):
         group, option = match.groups()
         known = options.get(group, [])
+        if hint := _addon(f"{group}/{option}"):
+            return f"no {option!r} in {group!r}.{hint}"
         return f"no {option!r} in {group!r}.{did_you_mean(option, known)} Available: {', '.join(known) or 'none'}."
     if match := re.search(r"Could not override '([^'@]+)(?:@[^']*)?'", text):
         key = match.group(1)
         if "." in key:
             return f"the configuration has no key {key!r}.{_key_hint(key, arguments)}"
+        chosen = next((a.partition("=")[2] for a in arguments if a.lstrip("+").startswith(f"{key}=")), "")
+        if hint := _addon(f"{key}/{chosen}"):
+            return f"nothing is called {key}={chosen} here.{hint}"
         hint = did_you_mean(key, [*options, *_keys()])
         return f"the configuration has no key or group {key!r}.{hint} `vtp run --help` lists them."
     if match := re.search(r"Key '([^']+)' (?:is )?not in (?:struct|'\w+')", text):
