@@ -15,7 +15,7 @@ import numpy as np
 from vtp.cli.data_target import TARGET_HELP, ArgumentParser, media_paths, samples_of, split_options
 from vtp.errors import ConfigError, DataError
 
-__all__ = ["main"]
+__all__ = ["cores", "main", "whole_number"]
 
 ABOUT = """Decode media once and keep the result in the folder OUT, for `vtp run ... data.cache=OUT`.
 
@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> int:
         parsed.size,
         parsed.frames,
         parsed.every,
-        0 if parsed.audio == "none" else _number("--audio", parsed.audio),
+        0 if parsed.audio == "none" else whole_number("--audio", parsed.audio),
         parsed.backend,
     )
     sources = media_paths(samples_of(parsed.target, options))
@@ -52,7 +52,7 @@ def main(arguments: list[str]) -> int:
     outcome = build(
         cache,
         sources,
-        workers=parsed.workers or _cores(),
+        workers=parsed.workers or cores(),
         timeout_s=parsed.timeout,
         check=parsed.check,
         retry=parsed.retry,
@@ -87,14 +87,16 @@ def _parser() -> ArgumentParser:
     return parser
 
 
-def _number(name: str, text: str) -> int:
+def whole_number(name: str, text: str) -> int:
+    """The value of the option ``name``; ConfigError if it is no whole number."""
     try:
         return int(text)
     except ValueError:
         raise ConfigError(f"{name} {text} must be a whole number, for example 16000, or none.") from None
 
 
-def _cores() -> int:
+def cores() -> int:
+    """Processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -57,7 +57,8 @@ class BadSampleLedger:
         self._refresh()
         if not self._entries:
             return None  # before the bytes of a shard member are hashed
-        entry = self._entries.get(media_key(ref)) or self._entries.get(_entry_key(ref, "span"))
+        key = media_key(ref)  # once: of bytes it is a hash
+        entry = self._entries.get(key) or self._entries.get(f"{key}#{ref.start}-{ref.end}")
         if entry is None:
             return None
         error = VideoError(entry["reason"], entry["kind"], entry["backend"])

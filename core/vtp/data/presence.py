@@ -86,8 +86,8 @@ class Presence:
 
 
 def on_disk(path: str) -> bool:
-    """Whether something is at ``path``, whatever it is: a pipe or a folder is a bad file, not an absent one. Of a member
-    of a tar file, the tar file."""
+    """Whether something is at ``path``, whatever it is: a pipe or a folder is a bad file, not an absent one. Of what is
+    in a tar file, the tar file."""
     member = split_member(path)
     try:
         os.stat(path if member is None else member.tar)

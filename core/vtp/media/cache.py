@@ -28,6 +28,7 @@ import numpy.typing as npt
 from vtp.errors import ConfigError, DataError
 from vtp.media.backends import Times
 from vtp.media.cache_file import KINDS, CacheDamage, Entry
+from vtp.media.frames import resample, resize
 from vtp.media.info import MediaInfo, VideoError, VideoInfo
 from vtp.types import Clip, MediaRef, Sample
 
@@ -322,7 +323,7 @@ class CachedReader:
         if entry.kind == "transcode":
             clip.frames = self._decode(entry, rows, shape)
         else:
-            clip.frames = _resize(entry.frames(rows), shape)
+            clip.frames = resize(entry.frames(rows), shape)
         clip.timestamps = entry.info.timestamps[entry.places[rows]]
 
     def _decode(self, entry: Entry, rows: npt.NDArray[np.int64], shape: tuple[int, int]) -> npt.NDArray[np.uint8]:
@@ -372,18 +373,8 @@ def _take_sound(clip: Clip, entry: Entry, ref: MediaRef, rate: int) -> None:
     if not len(heard):
         clip.missing["audio"] = "no sound could be decoded"
         return
-    if rate != sound["rate"]:
-        heard = _resample(heard, sound["rate"], rate)
+    heard = resample(heard, int(sound["rate"]), rate)
     clip.waveform, clip.sample_rate, clip.sound_start = heard[None], rate, max(float(sound["start"]), start)
-
-
-def _resample(waveform: npt.NDArray[np.float32], source: int, rate: int) -> npt.NDArray[np.float32]:
-    import av
-
-    resampler = av.AudioResampler(format="fltp", layout="mono", rate=rate)
-    piece = av.AudioFrame.from_ndarray(waveform[None], format="fltp", layout="mono")
-    piece.sample_rate = source
-    return np.concatenate([f.to_ndarray()[0] for part in (piece, None) for f in resampler.resample(part)])
 
 
 def _nearest(stored: npt.NDArray[np.float64], wanted: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
@@ -393,13 +384,3 @@ def _nearest(stored: npt.NDArray[np.float64], wanted: npt.NDArray[np.float64]) -
     if len(stored) == 1:
         return np.zeros(len(wanted), np.int64)
     return np.asarray(np.where(wanted - stored[before] <= stored[after] - wanted, before, after), np.int64)
-
-
-def _resize(frames: npt.NDArray[np.uint8], shape: tuple[int, int]) -> npt.NDArray[np.uint8]:
-    if frames.shape[1:3] == shape or not len(frames):
-        return frames
-    import torch
-    from torchvision.transforms.v2 import functional
-
-    clip = functional.resize(torch.from_numpy(frames).permute(0, 3, 1, 2), list(shape), antialias=True)
-    return np.asarray(clip.permute(0, 2, 3, 1).contiguous().numpy(), np.uint8)

@@ -26,6 +26,7 @@ import numpy.typing as npt
 from vtp.errors import ConfigError, RunError
 from vtp.media.backends import DEFAULT, Decoder, Times, find_backend, load_backend
 from vtp.media.info import MediaInfo, VideoError
+from vtp.media.member import fetch, read_frames, split_member
 from vtp.types import Clip, MediaRef
 
 __all__ = ["MediaReader"]
@@ -82,8 +83,11 @@ class MediaReader:
         Raises: VideoError, also with the kinds ``timeout``, ``crash`` and ``memory``; PluginError if the backend itself
             does not work.
         """
+        member = split_member(ref.path)
+        if member is not None and member.is_frames:  # nothing to decode, so nothing to isolate
+            return read_frames(member, ref, times=times, size=size, audio=audio, video=video)
         if not self.isolate:
-            return self._in_process().read(ref, times=times, size=size, audio=audio, video=video)
+            return self._in_process().read(fetch(ref), times=times, size=size, audio=audio, video=video)
         with self._owned():
             answer: Clip = self._ask(("read", ref, times is not None, size, audio, video), times)
             return answer
@@ -91,7 +95,7 @@ class MediaReader:
     def probe(self, ref: MediaRef) -> MediaInfo:
         """As :func:`vtp.media.probe`, within the limits."""
         if not self.isolate:
-            return self._in_process().probe(ref)
+            return self._in_process().probe(fetch(ref))
         with self._owned():
             answer: MediaInfo = self._ask(("probe", ref), None)
             return answer

@@ -23,6 +23,7 @@ import numpy.typing as npt
 from vtp.errors import VtpError
 from vtp.media.backends import Decoder, load_backend
 from vtp.media.info import VideoError, VideoInfo
+from vtp.media.member import fetch
 from vtp.types import Clip, MediaRef
 
 __all__ = ["main"]
@@ -56,10 +57,10 @@ def main() -> None:
 def _serve(connection: Connection, decoder: Decoder, block: _Block, request: tuple[Any, ...]) -> tuple[str, Any]:
     try:
         if request[0] == "probe":
-            return "info", decoder.probe(request[1])
+            return "info", decoder.probe(fetch(request[1]))
         _, ref, chosen, size, audio, video = request
         block.shrink()
-        return "clip", block.write(_read(connection, decoder, ref, chosen, size, audio, video))
+        return "clip", block.write(_read(connection, decoder, fetch(ref), chosen, size, audio, video))
     except VideoError as error:
         error.backend = error.backend or decoder.name
         return "error", error

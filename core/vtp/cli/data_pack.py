@@ -1,0 +1,87 @@
+"""``vtp data pack SRC OUT``: WebDataset tar shards from a folder, a table or a data set."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from vtp.cli.data_cache import cores, whole_number
+from vtp.cli.data_target import TARGET_HELP, ArgumentParser, samples_of, split_options
+from vtp.errors import DataError
+
+__all__ = ["main"]
+
+ABOUT = """Pack media and texts into tar shards in video2dataset's layout (00000.tar with KEY.mp4, KEY.txt, KEY.json),
+to train from with `vtp run ... dataset=shards dataset.urls=OUT`, here or with the webdataset library.
+
+Of a data set the training split is packed; kind=qa (caption, retrieval, mc) and split=val choose another table. With
+--frames, N evenly spread frames are decoded and scaled once and stored as KEY.npy, with the sound as KEY.wav: nothing
+is left to decode. Give the same command again after an interruption: whole shards are kept."""
+
+
+def main(arguments: list[str]) -> int:
+    """Write shards and say what they hold."""
+    from vtp.data.shards_pack import MANIFEST, Packing, pack
+
+    rest, options = split_options(arguments)
+    parsed = _parser().parse_args(rest)
+    packing = Packing(
+        parsed.frames,
+        parsed.size,
+        0 if parsed.audio == "none" else whole_number("--audio", parsed.audio),
+        parsed.per_shard,
+        parsed.backend,
+    )
+    if not Path(parsed.target).expanduser().exists():
+        options.setdefault("split", "train")
+    samples = list(samples_of(parsed.target, options, kinds=("caption", "retrieval")))
+    if not samples:
+        raise DataError(f"{parsed.target} has no samples to pack.")
+    manifest = pack(
+        samples,
+        parsed.out,
+        packing,
+        workers=parsed.workers or cores(),
+        timeout_s=parsed.timeout,
+        progress=_progress(),
+    )
+    failures = manifest["failures"]
+    print(
+        f"{manifest['keys']:,} clips, {manifest['samples']:,} samples in {len(manifest['shards']):,} shards, "
+        f"{manifest['bytes'] / 1e6:,.1f} MB; {len(failures):,} clips failed"
+    )
+    for failure in failures[:5]:
+        print(f"  failed: {failure['path']}: {failure['reason']}")
+    if failures:
+        print(f"  all of them with their reasons: {Path(parsed.out) / MANIFEST}")
+    print(f"use it: vtp run ... dataset=shards dataset.urls={parsed.out}")
+    return 0 if manifest["keys"] else 1
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        prog="vtp data pack",
+        description=ABOUT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="vtp data pack SRC OUT [KEY=VALUE ...] [OPTIONS]",
+    )
+    parser.add_argument("target", metavar="SRC", help=TARGET_HELP)
+    parser.add_argument("out", metavar="OUT", help="folder of the shards: a new one, or one to complete")
+    parser.add_argument("--frames", type=int, default=0, help="decode so many evenly spread frames (0: the files)")
+    parser.add_argument("--size", type=int, default=256, help="short side of the frames in pixels (%(default)s)")
+    parser.add_argument("--audio", default="16000", help="with --frames: sample rate of the sound in Hz, or none")
+    parser.add_argument("--per-shard", type=int, default=1000, help="clips in a shard (default %(default)s)")
+    parser.add_argument("--backend", default="auto", help="decoder, as media.backend")
+    parser.add_argument("--workers", type=int, default=0, help="shards at a time (default: one per core)")
+    parser.add_argument("--timeout", type=float, default=120.0, help="seconds for a file (%(default)g)")
+    return parser
+
+
+def _progress() -> Callable[[int, int], None]:
+    def show(done: int, total: int) -> None:
+        end = "" if sys.stderr.isatty() and done < total else "\n"
+        print(f"{chr(13) * sys.stderr.isatty()}{done:,} of {total:,} shards", end=end, file=sys.stderr, flush=True)
+
+    return show

@@ -1,0 +1,369 @@
+"""Writing samples into WebDataset tar shards, in video2dataset's layout: ``00000.tar`` with ``KEY.mp4``, ``KEY.txt``
+and ``KEY.json``, and ``00000_stats.json`` beside it.
+
+Samples about one file (and, where frames are decoded, one span of it) share a key; ``json`` lists them all. A shard is
+written beside its place, flushed and renamed, then its statistics are: a shard without matching statistics is written
+again. What goes into which shard depends on the samples alone, so a second call goes on where the first one stopped.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import io
+import json
+import os
+import tarfile
+import threading
+import time
+import wave
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vtp.errors import ConfigError, RunError
+from vtp.media.info import VideoError, VideoInfo
+from vtp.media.isolation import MediaReader
+from vtp.media.sampling import uniform
+from vtp.storage import clean_leftovers, write_json_atomic
+from vtp.types import MediaRef, Sample
+
+__all__ = ["MANIFEST", "Packing", "pack"]
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """How shards are made.
+
+    Attributes:
+        frames: decoded frames per clip, spread evenly; 0 packs the files themselves.
+        size: short side of the frames in pixels.
+        audio: sample rate of the sound beside decoded frames; 0 = none.
+        per_shard: keys in a shard.
+        backend: decoder.
+    """
+
+    frames: int = 0
+    size: int = 256
+    audio: int = 16000
+    per_shard: int = 1000
+    backend: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.frames < 0 or self.size < 16 or self.audio < 0 or self.per_shard < 1:
+            raise ConfigError(
+                f"--frames {self.frames} --size {self.size} --audio {self.audio} --per-shard {self.per_shard}: frames "
+                "and audio must not be negative, size at least 16, per-shard at least 1."
+            )
+        if self.per_shard > 9999:
+            raise ConfigError(f"--per-shard {self.per_shard} must be at most 9999: keys have four digits for it.")
+
+
+@dataclass(slots=True)
+class _Key:
+    """One key of a shard: its media and the samples about them."""
+
+    name: str
+    video: MediaRef | None
+    audio: MediaRef | None
+    samples: list[Sample] = field(default_factory=list)
+
+
+def pack(
+    samples: Iterable[Sample],
+    out: Path | str,
+    packing: Packing,
+    *,
+    workers: int = 2,
+    timeout_s: float = 120.0,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Write all shards, or those that are not there yet, and ``manifest.json``; returns the manifest.
+
+    Args:
+        progress: called with (shards done, shards in all) after each.
+
+    Raises: ConfigError if ``out`` holds something else; RunError if the disk is full (whole shards stay).
+    """
+    out = Path(out)
+    _claim(out)
+    with open(out / ".lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ConfigError(f"another program is writing into {out}. Wait for it to end.") from None
+        clean_leftovers(out)
+        keys = _keys(samples, packing)
+        shards = [keys[i : i + packing.per_shard] for i in range(0, len(keys), packing.per_shard)]
+        local = threading.local()
+        done: list[dict[str, Any]] = []
+
+        def work(number: int) -> dict[str, Any]:
+            if not hasattr(local, "reader"):
+                local.reader = MediaReader(packing.backend, timeout_s=timeout_s)
+            return _shard(out, number, shards[number], packing, local.reader)
+
+        pool = ThreadPoolExecutor(max(1, workers), "vtp-pack")
+        try:
+            for stats in pool.map(work, range(len(shards))):
+                done.append(stats)
+                if progress is not None:
+                    progress(len(done), len(shards))
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+        _remove_others(out, len(shards))
+        manifest = _manifest(done, packing)
+        write_json_atomic(out / MANIFEST, manifest)
+    return manifest
+
+
+def _claim(out: Path) -> None:
+    """Refuse a folder with other people's files: old shards are removed from it."""
+    if out.exists():
+        ours = out.is_dir() and ((out / MANIFEST).exists() or (out / ".lock").exists() or not any(out.iterdir()))
+        if not ours:
+            raise ConfigError(f"{out} holds what `vtp data pack` did not write. Give the name of a new folder.")
+    out.mkdir(parents=True, exist_ok=True)
+
+
+def _remove_others(out: Path, shards: int) -> None:
+    """Shards of an earlier, longer list of samples."""
+    for file in out.iterdir():
+        number = file.name[:5]
+        if number.isdigit() and int(number) >= shards and file.name[5:] in (".tar", "_stats.json", ".index.json"):
+            file.unlink()
+
+
+def _keys(samples: Iterable[Sample], packing: Packing) -> list[_Key]:
+    """Keys in the order in which their media first appear."""
+    keys: dict[Any, _Key] = {}
+    for sample in samples:
+        video, audio = sample.video, sample.audio
+        if video is None and audio is None:
+            continue
+        if not packing.frames:  # whole files go in, spans stay with the samples
+            video, audio = (None if ref is None else MediaRef(ref.path) for ref in (video, audio))
+        identity = (video, audio)
+        if identity not in keys:
+            shard, place = divmod(len(keys), packing.per_shard)
+            keys[identity] = _Key(f"{shard:05d}{place:04d}", video, audio)
+        keys[identity].samples.append(sample)
+    return list(keys.values())
+
+
+def _shard(out: Path, number: int, keys: Sequence[_Key], packing: Packing, reader: MediaReader) -> dict[str, Any]:
+    """Statistics of one shard, which is written if it is not there, whole, and about the same media."""
+    plan = _plan(keys, packing)
+    tar, stats_file = out / f"{number:05d}.tar", out / f"{number:05d}_stats.json"
+    kept = _kept(tar, stats_file, plan)
+    if kept is not None:
+        return kept
+    start = time.time()
+    hidden = out / f".{tar.name}.{os.urandom(6).hex()}.tmp"
+    failures: list[dict[str, str]] = []
+    counted = {"keys": 0, "samples": 0}
+    try:
+        with open(hidden, "wb") as file:
+            with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as writer:
+                for key in keys:
+                    try:
+                        members = (_frame_members if packing.frames else _file_members)(key, packing, reader)
+                    except VideoError as error:
+                        path = next(str(ref.path) for ref in (key.video, key.audio) if ref is not None)
+                        failures.append({"key": key.name, "path": path, "reason": error.reason, "kind": error.kind})
+                        continue
+                    for extension, content in members.items():
+                        _add(writer, f"{key.name}.{extension}", content)
+                    counted["keys"] += 1
+                    counted["samples"] += len(key.samples)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(hidden, tar)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise RunError(
+                f"{out}: the disk is full. Whole shards are kept. "
+                "Free some space and give the same command again: it goes on where it stopped."
+            ) from error
+        raise
+    finally:
+        hidden.unlink(missing_ok=True)
+    stats = {
+        "count": len(keys),
+        "successes": counted["keys"],
+        "failed_to_download": sum(failure["kind"] == "missing" for failure in failures),
+        "failed_to_subsample": sum(failure["kind"] != "missing" for failure in failures),
+        "start_time": start,
+        "end_time": time.time(),
+        "duration": time.time() - start,
+        "status_dict": {"success": counted["keys"], **_reasons(failures)},
+        "samples": counted["samples"],
+        "bytes": tar.stat().st_size,
+        "sha256": _sha256(tar),
+        "plan": plan,
+        "failures": failures,
+    }
+    write_json_atomic(stats_file, stats)
+    return stats
+
+
+def _plan(keys: Sequence[_Key], packing: Packing) -> str:
+    """Hash of everything that decides what a shard holds."""
+    digest = hashlib.sha256(json.dumps([FORMAT, asdict(replace(packing, per_shard=1))]).encode())
+    for key in keys:
+        for ref in (key.video, key.audio):
+            if ref is not None and isinstance(ref.path, str):
+                try:
+                    status = os.stat(ref.path)
+                    digest.update(f"{ref}{status.st_size} {status.st_mtime_ns}".encode("utf-8", "surrogateescape"))
+                except OSError:
+                    digest.update(f"{ref} absent".encode("utf-8", "surrogateescape"))
+        digest.update(json.dumps([_record(sample) for sample in key.samples], default=str).encode())
+    return digest.hexdigest()
+
+
+def _kept(tar: Path, stats_file: Path, plan: str) -> dict[str, Any] | None:
+    """The statistics of a shard that is there, has not changed, and is what would be written."""
+    try:
+        stats: dict[str, Any] = json.loads(stats_file.read_bytes())
+        if stats["plan"] == plan and tar.stat().st_size == stats["bytes"] and _sha256(tar) == stats["sha256"]:
+            return stats
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return None
+
+
+def _add(writer: tarfile.TarFile, name: str, content: bytes | memoryview) -> None:
+    info = tarfile.TarInfo(name)
+    info.size = len(content)
+    writer.addfile(info, io.BytesIO(content))
+
+
+def _record(sample: Sample) -> dict[str, Any]:
+    """A sample without its media, JSON-able."""
+    media = sample.video or sample.audio
+    assert media is not None
+    span = {side: value for side in ("start", "end") if (value := getattr(media, side)) is not None}
+    clip = os.path.basename(media.path) if isinstance(media.path, str) else sample.id
+    return {
+        "id": sample.id,
+        "texts": list(sample.texts),
+        **span,
+        **({"labels": dict(sample.labels)} if sample.labels else {}),
+        "extra": {"video_id": clip, **sample.extra},
+    }
+
+
+def _annotation(key: _Key, **more: Any) -> dict[str, bytes]:
+    """The ``txt`` and ``json`` members."""
+    text = next((text for sample in key.samples for text in sample.texts), "")
+    path = next(str(ref.path) for ref in (key.video, key.audio) if ref is not None)
+    record = {
+        "key": key.name,
+        "status": "success",
+        "error_message": None,
+        "url": path,
+        "caption": text,
+        "samples": [_record(sample) for sample in key.samples],
+        **more,
+    }
+    # Of extra, what is no JSON value (a path, a date) is kept as its text.
+    return {"txt": text.encode(), "json": json.dumps(record, ensure_ascii=False, default=str).encode()}
+
+
+def _file_members(key: _Key, packing: Packing, reader: MediaReader) -> dict[str, bytes]:
+    """The files as they are; they must at least open."""
+    members: dict[str, bytes] = {}
+    for ref in (key.video, key.audio):
+        if ref is None or (ref is key.audio and key.video is not None and ref.path == key.video.path):
+            continue
+        if not isinstance(ref.path, str):
+            raise VideoError("lies in a shard already", "not_a_file")
+        info = reader.probe(ref)
+        if ref is key.video and info.video is None:
+            raise VideoError("no video stream", "no_video")
+        name = os.path.splitext(ref.path)[1].lower().lstrip(".") or "mp4"
+        members[f"audio.{name}" if name in members else name] = Path(ref.path).read_bytes()
+    return members | _annotation(key, silent=key.audio is None)
+
+
+def _frame_members(key: _Key, packing: Packing, reader: MediaReader) -> dict[str, bytes]:
+    """Decoded frames, and the sound."""
+    seen: list[VideoInfo] = []
+
+    def times(info: VideoInfo) -> Any:
+        seen.append(info)
+        return uniform(info, frames=packing.frames)
+
+    rate = packing.audio or None
+    together = key.video is not None and (key.audio is None or key.audio == key.video)
+    sound = None
+    members: dict[str, bytes] = {}
+    more: dict[str, Any] = {"missing": {}}
+    if key.video is not None:
+        heard = rate if together and key.audio is not None else None
+        clip = reader.read(key.video, times=times, size=packing.size, audio=heard)
+        if clip.frames is None or clip.timestamps is None:
+            raise VideoError(clip.missing.get("video", "no video stream"), "no_video")
+        buffer = io.BytesIO()
+        np.save(buffer, clip.frames)
+        members["npy"] = buffer.getvalue()
+        info = seen[-1]
+        more["frames"] = {
+            "timestamps": clip.timestamps.tolist(),
+            "end": info.end,
+            "fps": len(clip.frames) / max(info.end - info.start, 1e-9),
+            "shape": list(clip.frames.shape),
+            "codec": info.codec,
+        }
+        more["missing"].update(clip.missing)
+        sound = clip if heard else None
+    if not together and key.audio is not None and rate is not None:
+        sound = reader.read(key.audio, audio=rate, video=False)
+    if sound is not None and sound.waveform is not None:
+        scale = max(1.0, float(np.abs(sound.waveform).max(initial=0.0))) / 32767
+        buffer = io.BytesIO()
+        with wave.open(buffer, "wb") as file:
+            file.setparams((1, 2, sound.sample_rate, 0, "NONE", "not compressed"))
+            file.writeframes(np.rint(sound.waveform[0] / scale).astype("<i2").tobytes())
+        members["wav"] = buffer.getvalue()
+        more["sound"] = {"rate": sound.sample_rate, "start": sound.sound_start, "scale": scale}
+    return _annotation(key, silent=key.audio is None, **more) | members
+
+
+def _reasons(failures: Sequence[dict[str, str]]) -> dict[str, int]:
+    reasons: dict[str, int] = {}
+    for failure in failures:
+        reasons[failure["reason"]] = reasons.get(failure["reason"], 0) + 1
+    return reasons
+
+
+def _manifest(shards: Sequence[dict[str, Any]], packing: Packing) -> dict[str, Any]:
+    from vtp import __version__
+
+    return {
+        "format": FORMAT,
+        "vtp": __version__,
+        **asdict(packing),
+        "keys": sum(stats["successes"] for stats in shards),
+        "samples": sum(stats["samples"] for stats in shards),
+        "bytes": sum(stats["bytes"] for stats in shards),
+        "shards": {
+            f"{number:05d}.tar": {name: stats[name] for name in ("successes", "samples", "bytes", "sha256")}
+            for number, stats in enumerate(shards)
+        },
+        "failures": [failure for stats in shards for failure in stats["failures"]],
+    }
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
