@@ -1,0 +1,406 @@
+"""``vtp data check TARGET``: what a protocol needs, what is there, and what is wrong with the rest."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import logging
+import os
+import re
+import statistics
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vtp.cli.data_target import ArgumentParser, split_options
+from vtp.errors import ConfigError, DataError
+from vtp.registry import did_you_mean
+
+if TYPE_CHECKING:
+    from vtp.data.check import Finding, Survey
+
+__all__ = ["main"]
+
+ABOUT = """Count what the protocols of a data set expect and what is on the disk, decode a part of every file, and write
+a table, OUT/report.json and OUT/report.html. Files that hang or crash a decoder do no harm. An interrupted check goes
+on where it stopped: what was found is kept in OUT/files.jsonl and used again while size and date of a file stay.
+
+exit code: 0 everything is there, 1 something that a protocol needs is missing or does not decode, 2 a mistake."""
+
+TARGET = """the name of a data set, followed by its options (msvd root=DIR); a .csv, .tsv or .jsonl file of your own;
+or a folder of media"""
+BYTES = ("B", "kB", "MB", "GB", "TB")
+
+
+def main(arguments: list[str]) -> int:
+    """Check, print, write, and return 1 where something is missing."""
+    rest, options = split_options(arguments)
+    parsed = _parser().parse_args(rest)
+    for name, least in (("workers", 0), ("limit", 1), ("frames", 1), ("thumbnails", 0)):
+        if getattr(parsed, name) is not None and getattr(parsed, name) < least:
+            raise ConfigError(f"--{name} {getattr(parsed, name)} must be at least {least}.")
+    from vtp.data.check import Known, look_at
+    from vtp.media import MediaReader
+    from vtp.storage import write_json_atomic, write_text_atomic
+
+    def reader() -> MediaReader:
+        return MediaReader(parsed.backend, parsed.timeout)
+
+    settings = f"{reader().backend_name}, {parsed.frames} frames"
+    survey = _survey(parsed, options)
+    out = Path(parsed.out) if parsed.out else Path("outputs") / "check" / _file_name(parsed.target)
+    out.mkdir(parents=True, exist_ok=True)
+    known = Known(out / "files.jsonl")
+    try:
+        with _bar("files") as progress:
+            found = look_at(
+                survey,
+                reader=reader,
+                settings=settings,
+                workers=parsed.workers or _cores(),
+                frames=parsed.frames,
+                decode=not parsed.no_decode,
+                limit=parsed.limit,
+                thumbnails=parsed.thumbnails,
+                known=known,
+                progress=progress,
+            )
+    except KeyboardInterrupt:
+        print(f"vtp data check: what was found is kept in {known.path}; the same command goes on", file=sys.stderr)
+        raise
+    report = _report(parsed, survey, found, settings)
+    write_json_atomic(out / "report.json", _printable(report))
+    from vtp.data.check_page import page
+
+    text = page(report, list(found.values()), {path: wanted.clip for path, wanted in survey.files.items()})
+    write_text_atomic(out / "report.html", text)
+    _print(report, out)
+    return 0 if report["ok"] else 1
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        prog="vtp data check",
+        description=ABOUT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="vtp data check TARGET [KEY=VALUE ...] [OPTIONS]",
+    )
+    parser.add_argument("target", metavar="TARGET", help=TARGET)
+    parser.add_argument("--kind", action="append", help="only these tables: retrieval, qa, caption, mc (repeatable)")
+    parser.add_argument("--split", action="append", help="only these splits: train, val, test (repeatable)")
+    parser.add_argument("--no-decode", action="store_true", help="only look whether files are there")
+    parser.add_argument("--limit", type=int, help="decode so many files, spread over all")
+    parser.add_argument("--frames", type=int, default=8, help="frames decoded of each file (default %(default)s)")
+    parser.add_argument("--thumbnails", type=int, default=200, help="pictures on the page (default %(default)s)")
+    parser.add_argument("--workers", type=int, default=0, help="files at a time (default: one per core)")
+    parser.add_argument("--timeout", type=float, default=30.0, help="seconds per file (default %(default)g)")
+    parser.add_argument("--backend", default="auto", help="decoder, as media.backend (default %(default)s)")
+    parser.add_argument("--out", help="folder of the report (default outputs/check/TARGET)")
+    return parser
+
+
+# -- what is checked ---------------------------------------------------------------------------------------------------
+
+
+def _survey(parsed: argparse.Namespace, options: dict[str, Any]) -> Survey:
+    from vtp.data.check import survey_dataset, survey_folder
+
+    path = Path(parsed.target).expanduser()
+    name = None
+    if path.is_dir() and (os.sep in parsed.target or parsed.target not in _datasets()):
+        if options or parsed.kind or parsed.split:
+            given = next(iter(options), None) or ("--kind" if parsed.kind else "--split")
+            raise ConfigError(f"{parsed.target} is a folder, and {given} is for data sets.")
+        survey = survey_folder(path)
+        if not survey.files:
+            others = ", ".join(f"{count:,} {kind}" for kind, count in list(survey.others.items())[:5]) or "nothing"
+            raise DataError(f"there are no media files in {path} (found: {others}).")
+        return survey
+    if path.is_file():
+        options = {"file": str(path)} | options
+        name = "csv"
+    elif os.sep in parsed.target or path.suffix:
+        raise DataError(f"{parsed.target}: there is no such file or folder.")
+    with _status() as progress, _quiet():
+        return survey_dataset(
+            _dataset(name or parsed.target, options), kinds=parsed.kind, splits=parsed.split, progress=progress
+        )
+
+
+def _datasets() -> Mapping[str, Any]:
+    from vtp.cli.components import option_files
+
+    return option_files().get("dataset", {})
+
+
+def _dataset(name: str, options: Mapping[str, Any]) -> Any:
+    """A data set as ``vtp run dataset=NAME`` builds it, with ``options`` instead of what its file says."""
+    if name not in _datasets():
+        raise ConfigError(
+            f"{name!r} is neither a data set nor a file or folder here.{did_you_mean(name, _datasets())} "
+            f"Data sets: {', '.join(sorted(_datasets()))}."
+        )
+    from vtp.cli.run import compose
+    from vtp.plugins import host
+
+    node = dict(compose([f"dataset={name}"])["dataset"])
+    component = host().registry.get("dataset", str(node.pop("name"))).load()
+    parameters = inspect.signature(component).parameters
+    if unknown := [key for key in options if key not in parameters]:
+        hint = did_you_mean(unknown[0], parameters)
+        raise ConfigError(f"dataset {name} has no option {unknown[0]!r}.{hint} Options: {', '.join(parameters)}.")
+    return component(**node | dict(options))
+
+
+# -- what is told ------------------------------------------------------------------------------------------------------
+
+
+def _report(
+    parsed: argparse.Namespace, survey: Survey, found: Mapping[str, Finding], settings: str
+) -> dict[str, Any]:
+    """Everything, JSON-able."""
+    from vtp import __version__
+    from vtp.data.check import BAD, MISSING, file_facts
+
+    media = file_facts(survey, found)
+    gaps = survey.gaps()
+    problems = [
+        {
+            "path": path,
+            "state": one.status,
+            "kind": one.kind,
+            "reason": one.reason,
+            "clip": survey.files[path].clip,
+            "samples": survey.files[path].samples,
+        }
+        for path, one in found.items()
+        if one.status in (BAD, MISSING)
+    ]
+    how = "only looked whether files are there" if parsed.no_decode else f"decoded by {settings} and all sound"
+    if media["not_looked_at"] and not parsed.no_decode:
+        how += f", {media['not_looked_at']:,} files left out by --limit {parsed.limit}"
+    return {
+        "schema": 1,
+        "vtp": __version__,
+        "target": survey.name,
+        "ok": not problems and not gaps,
+        "verdict": _verdict(media, gaps),
+        "how": how,
+        "media": media,
+        "in_memory": survey.in_memory,
+        "tables": [
+            asdict(table)
+            | {
+                "duplicates": table.duplicates[:20],
+                "duplicate_ids": len(table.duplicates),
+                "media": file_facts(survey, found, {number}),
+            }
+            for number, table in enumerate(survey.tables)
+        ],
+        "gaps": gaps,
+        "overlaps": [asdict(overlap) for overlap in survey.overlaps],
+        "annotations": survey.annotations,
+        "problems": problems,
+        "reasons": dict(Counter(f"{one['state']}: {one['reason']}" for one in problems).most_common()),
+        "others": survey.others,
+        **_statistics(found),
+    }
+
+
+def _verdict(media: Mapping[str, int], gaps: Sequence[str]) -> str:
+    text = f"{media['there']:,} of {media['files']:,} files are there"
+    if media["missing"]:
+        text += f", {media['missing']:,} missing"
+    if looked := media["decodable"] + media["undecodable"]:
+        text += f"; {media['decodable']:,} of {looked:,} that were looked at can be used"
+        text += f", {media['with_sound']:,} of them with sound"
+    if gaps:
+        text += f"; annotations: {len(gaps)} gap{'s' if len(gaps) > 1 else ''}"
+    return text
+
+
+def _statistics(found: Mapping[str, Finding]) -> dict[str, Any]:
+    from vtp.data.check import OK
+
+    good = [one for one in found.values() if one.status == OK]
+    videos = [one.video for one in good if one.video is not None]
+    summary: dict[str, str] = {}
+    if found:
+        summary["bytes"] = _spread([one.bytes for one in found.values() if one.bytes], _bytes)
+    if good:
+        summary["seconds"] = _spread([one.seconds for one in good], lambda value: f"{value:.1f}")
+        hours = sum(one.seconds for one in good) / 3600
+        summary["hours in all"] = f"{hours:,.2f}"
+    if videos:
+        summary["frames per second"] = _spread([v["fps"] for v in videos], lambda value: f"{value:.2f}")
+        summary["frames"] = _spread([v["frames"] for v in videos], lambda value: f"{value:,.0f}")
+    if turned := sum(v["rotation"] != 0 for v in videos):
+        summary["turned on display"] = f"{turned:,}"
+    if noted := sum(bool(one.notes) for one in good):
+        summary["with something unusual"] = f"{noted:,}"
+    sounds = [one.audio for one in good if one.audio is not None]
+    return {
+        "summary": summary,
+        "distributions": {
+            "Codec": _counts(v["codec"] for v in videos),
+            "Size": _counts(f"{v['width']}x{v['height']}" for v in videos),
+            "Container": _counts(one.format for one in good),
+            "Sound": _counts(f"{a['codec']}, {a['sample_rate']:,} Hz, {a['channels']} ch" for a in sounds),
+            "Length": _histogram([one.seconds for one in good]),
+        },
+    }
+
+
+def _counts(values: Iterator[str]) -> dict[str, int]:
+    """The most frequent ones, the others together."""
+    counted = Counter(values).most_common()
+    found = dict(counted[:12])
+    if rest := sum(count for _, count in counted[12:]):
+        found[f"{len(counted) - 12} others"] = rest
+    return found
+
+
+def _histogram(seconds: Sequence[float]) -> dict[str, int]:
+    edges = (0, 1, 2, 5, 10, 15, 20, 30, 60, 120, 300, 600, 3600)
+    counts = Counter(max(i for i, edge in enumerate(edges) if value >= edge) for value in seconds if value >= 0)
+    names = [*(f"{low} to {high} s" for low, high in zip(edges, edges[1:], strict=False)), "an hour and more"]
+    return {names[i]: counts[i] for i in range(len(edges)) if counts[i]}
+
+
+def _spread(values: Sequence[float], show: Callable[[float], str]) -> str:
+    if not values:
+        return "-"
+    return f"{show(min(values))} to {show(max(values))}, median {show(statistics.median(values))}"
+
+
+def _bytes(value: float) -> str:
+    power = 0
+    while value >= 1000 and power < len(BYTES) - 1:
+        value, power = value / 1000, power + 1
+    return f"{value:.0f} {BYTES[power]}" if power == 0 else f"{value:.1f} {BYTES[power]}"
+
+
+def _print(report: Mapping[str, Any], out: Path) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    from vtp.eval.report import render
+    from vtp.eval.task import Table
+
+    console = Console()
+    if not console.is_terminal:
+        console.width = max(console.width, 132)
+    if report["tables"]:
+        keys = ("files", "missing", "decodable", "undecodable", "with_sound")
+        columns = ("table", "samples", "clips", *(key.replace("_", " ") for key in keys))
+        rows = tuple(_row(one, keys) for one in report["tables"])
+        notes = tuple(match["line"] for one in report["tables"] for match in one["protocols"])
+        notes += tuple(
+            f"{one['kind']}/{one['split']}: {one['duplicate_ids']:,} ids occur twice (first: {one['duplicates'][0]})"
+            for one in report["tables"]
+            if one["duplicates"]
+        )
+        console.print(render(Table(f"{report['target']}", columns, rows, notes)))
+    facts = {**report["summary"], **{name.lower(): _short(c) for name, c in report["distributions"].items() if c}}
+    for name, text in facts.items():
+        console.print(Text(f"  {name:<20}{text}"))
+    for overlap in report["overlaps"]:
+        note = "" if overlap["within"] else " (between kinds of tables: matters only where both are used)"
+        console.print(Text(f"{overlap['clips']:,} clips are in {overlap['one']} and in {overlap['other']}{note}"))
+    for one in report["annotations"]:
+        for note, value in (one.get("notes") or {}).items():
+            console.print(Text(f"{Path(one['path']).name}: {note}: {value}"))
+        if one.get("malformed"):
+            first = "; ".join(one["malformed_first"][:3])
+            console.print(Text(f"{one['path']}: {one['malformed']:,} malformed rows (first: {first})"))
+    if report["others"]:
+        others = ", ".join(f"{count:,} {kind}" for kind, count in list(report["others"].items())[:8])
+        console.print(Text(f"no media, not looked at: {others}"))
+    for reason, count in list(report["reasons"].items())[:20]:
+        first = next(p["path"] for p in report["problems"] if f"{p['state']}: {p['reason']}" == reason)
+        console.print(Text(f"{count:6,}  {reason}  (first: {_shown(first)})", style="red"))
+    for gap in report["gaps"]:
+        console.print(Text(gap, style="red"))
+    console.print(Text(f"\n{report['verdict']}", style="bold green" if report["ok"] else "bold red"))
+    console.print(Text(f"{report['how']}; {out / 'report.html'}, report.json, files.jsonl"))
+
+
+def _row(table: Mapping[str, Any], keys: Sequence[str]) -> tuple[str | int | None, ...]:
+    """A table of the data set; a dash for what was not looked at."""
+    name, media = f"{table['kind']}/{table['split']}", table["media"]
+    if table["error"]:
+        return (name, *[None] * (2 + len(keys)))
+    unread = media["not_looked_at"] == media["there"] > 0
+    counts = (None if unread and key not in ("files", "missing") else media[key] for key in keys)
+    return (name, table["samples"], table["clips"], *counts)
+
+
+def _short(counts: Mapping[str, int]) -> str:
+    shown = [f"{name} ({count:,})" for name, count in list(counts.items())[:4]]
+    return ", ".join(shown) + (", ..." if len(counts) > 4 else "")
+
+
+def _shown(path: str) -> str:
+    return path.encode("utf-8", "backslashreplace").decode()
+
+
+def _printable(value: Any) -> Any:
+    """The same with texts that can be written as UTF-8: names of files may hold any bytes."""
+    if isinstance(value, Mapping):
+        return {_shown(str(key)): _printable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_printable(item) for item in value]
+    return _shown(value) if isinstance(value, str) else value
+
+
+def _file_name(target: str) -> str:
+    """``/data/my clips/`` -> ``data_my_clips``."""
+    return re.sub(r"[^\w.-]+", "_", target).strip("_.") or "here"
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def _bar(label: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on a terminal; nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    from rich import progress
+    from rich.console import Console
+
+    times = progress.TimeElapsedColumn(), progress.TimeRemainingColumn()
+    columns = (progress.TextColumn(label), progress.BarColumn(), progress.MofNCompleteColumn(), *times)
+    with progress.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(label, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep back what readers say on the log: the report says it."""
+    log = logging.getLogger("vtp")
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
+
+
+@contextmanager
+def _status() -> Iterator[Callable[[str], None]]:
+    """What is being read, on a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda text: None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status("reading annotations") as status:
+        yield lambda text: status.update(f"reading {text}")
