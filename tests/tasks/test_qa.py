@@ -252,7 +252,7 @@ def test_examples_show_the_frames_that_the_model_saw(task, oracle, fake_model, m
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"protocol": "msrvtt_aq"}, "no such protocol. Did you mean .*Known: .*msrvtt_1ka, msrvtt_full, msrvtt_mc, msrvtt_qa"),
+        ({"protocol": "msrvtt_aq"}, "no such protocol. Did you mean .*Known: .*, msrvtt_full, msrvtt_mc, msrvtt_qa"),
         ({"ties": "random"}, "must be one of expected"),
         ({"answers": 0}, "at least 1"),
     ],
@@ -279,3 +279,83 @@ def test_the_checkpoint_is_chosen_by_validation_where_there_is_one(fake_dataset)
     assert QuestionAnswering(dataset=fake_dataset(train=TRAIN, val=TEST), selection="last").selection == "last"
     with pytest.raises(ConfigError, match="no validation split"):
         _ = QuestionAnswering(dataset=fake_dataset(train=TRAIN), selection="val").selection
+
+
+def test_the_list_may_hold_the_answers_of_all_splits(fake_dataset):
+    """MUSIC-AVQA gathers its 42 answers over all splits; here triangle is asked for in the test split alone."""
+    dataset = fake_dataset(train=TRAIN, test=TEST)
+    train = QuestionAnswering(dataset=dataset, answers=None).answers
+    assert train == ("circle", "blue", "red", "square", "hapax")
+    everything = QuestionAnswering(dataset=dataset, answers=None, answers_from="all")
+    assert everything.answers == (*train, "triangle")
+    assert QuestionAnswering(dataset=dataset, answers=3, answers_from="all").answers == train[:3]
+    with pytest.raises(ConfigError, match="must be train or all"):
+        QuestionAnswering(dataset=dataset, answers_from="test")
+
+
+def test_accuracy_by_group_type_and_category(fake_dataset, fake_model, make_evaluator):
+    kinds = ["Audio/Counting"] * 2 + ["Visual/Counting"] * 2 + ["Audio-Visual/Existential"] * 3
+    test = [
+        question(i, s.texts[0], str(s.labels["answer"]), question_type=kind, category="real" if i % 2 else "synthetic")
+        for i, (s, kind) in enumerate(zip(TEST, kinds, strict=True))
+    ]
+    breakdown = ["question_group", "question_type", "category", "nothing"]
+    task = QuestionAnswering(dataset=fake_dataset(train=TRAIN, test=test), answers=4, breakdown=breakdown)
+    result = task.evaluate(make_evaluator(fake_model(qa=_oracle(task)), task))
+    found = {name: value for name, value in result.metrics.items() if "=" in name}
+    assert found == {
+        "accuracy/question_group=Audio": 100.0,
+        "accuracy/question_group=Visual": 100.0,
+        "accuracy/question_group=Audio-Visual": pytest.approx(200 / 3),
+        "accuracy/question_type=Audio/Counting": 100.0,
+        "accuracy/question_type=Visual/Counting": 100.0,
+        "accuracy/question_type=Audio-Visual/Existential": pytest.approx(200 / 3),
+        "accuracy/category=real": pytest.approx(200 / 3),
+        "accuracy/category=synthetic": 100.0,
+    }
+    first, types, categories = result.tables
+    assert [row[:2] for row in first.rows] == [("Audio-Visual", 3), ("Audio", 2), ("Visual", 2), ("all", 7)]
+    assert types.rows[0] == ("Audio-Visual/Existential", 3, pytest.approx(200 / 3))
+    assert [row[0] for row in categories.rows] == ["synthetic", "real"]
+
+
+def test_own_questions_have_no_official_protocol(fake_dataset, fake_model, make_evaluator):
+    task = QuestionAnswering(dataset=fake_dataset(name="csv", train=TRAIN, test=TEST), answers=4)
+    result = task.evaluate(make_evaluator(fake_model(qa=_oracle(task)), task))
+    assert result.tables[0].notes[1].startswith("protocol own data (csv test: 7 videos, 7 questions, sha256 ")
+    assert task.name == "qa" and not result.warnings
+
+
+def test_the_validation_split_can_be_reported(fake_dataset, fake_model, make_evaluator):
+    task = QuestionAnswering(dataset=fake_dataset(train=TRAIN, test=TEST[:2], val=TEST[2:]), answers=4, split="val")
+    result = task.evaluate(make_evaluator(fake_model(qa=_oracle(task)), task))
+    assert result.split == "val" and len(result.ledger.expected) == 5 and task.selection == "last"
+
+
+class Columns(list):
+    """A table that can be read in columns and cut; counts the samples it makes."""
+
+    made = 0
+
+    def __iter__(self):
+        for sample in super().__iter__():
+            self.made += 1
+            yield sample
+
+    def video_ids(self):
+        return [sample.extra["video_id"] for sample in list.__iter__(self)]
+
+    def all_texts(self):
+        return [text for sample in list.__iter__(self) for text in sample.texts]
+
+    def select(self, rows):
+        return [list.__getitem__(self, int(row)).id for row in rows]
+
+
+def test_the_training_table_is_read_once(fake_dataset):
+    table = Columns(TRAIN)
+    task = QuestionAnswering(dataset=fake_dataset(train=table, test=TEST), answers=4)
+    assert task.answers == ("circle", "blue", "red", "square") and task.dropped == 1
+    assert task.train_samples() == [f"q{i}" for i in range(100, 107)]  # a view: the answer hapax is not in the list
+    assert len(list(task.texts())) == 8 and task.known_list() is None
+    assert table.made == len(TRAIN)

@@ -9,8 +9,9 @@ import torch
 
 from vtp.errors import ConfigError, DataError
 from vtp.eval.ledger import EVALUATED_ONLY
+from vtp.eval.protocol import sha256_lines
 from vtp.types import MediaRef, Sample
-from vtp_tasks.retrieval import Pairs, Retrieval, gallery
+from vtp_tasks.retrieval import Pairs, Retrieval, best_of_sets, gallery
 
 CAPTIONS = ["a dog runs", "a cat sleeps", "a car turns", "a bird sings", "a boat sinks", "a child laughs"]
 
@@ -285,3 +286,123 @@ def test_examples_show_the_right_clip_and_what_came_first(task, oracle, fake_mod
         ("a dog runs", "video0", "video0", True),
         ("a bird sings", "video3", "video3", True),
     ]
+
+
+def several(clips, texts):
+    """``texts`` captions for each of ``clips`` clips, with random vectors."""
+    rng = np.random.default_rng(3)
+    table = [
+        Sample(f"v{i}", MediaRef(f"v{i}.mp4"), MediaRef(f"v{i}.mp4"), tuple(f"{i} {j}" for j in range(texts)))
+        for i in range(clips)
+    ]
+    table = [Sample(s.id, s.video, s.audio, s.texts, {}, {"video_id": s.id}) for s in table]
+    vectors = Embedding(
+        {s.id: rng.standard_normal(4) for s in table}, {t: rng.standard_normal(4) for s in table for t in s.texts}
+    )
+    return table, vectors
+
+
+@pytest.mark.parametrize("broken", [(), ("v2.mp4",)])
+def test_both_forms_of_v2t_equal_what_counting_gives(broken, fake_dataset, fake_model, make_evaluator):
+    table, vectors = several(7, 5)
+    video, text = vectors.tables["video"], vectors.tables["text"]
+    score = {v.id: {c.id: [float(np.float32(video[v.id]) @ np.float32(text[t])) for t in c.texts] for c in table}
+             for v in table}  # fmt: skip
+    missing = {name.removesuffix(".mp4") for name in broken}
+    any_ranks, set_ranks = [], []
+    for v in table:
+        best = max(score[v.id][v.id])
+        others = [s for c in table if c is not v for s in score[v.id][c.id]]
+        any_ranks.append(7 if v.id in missing else 1 + sum(s > best for s in others))
+        beaten = sum(max(score[v.id][c.id]) > best for c in table if c is not v)
+        set_ranks.append(7 if v.id in missing else 1 + beaten)
+    if missing:  # a missed clip has the last rank: of 35 texts, or of 7 sets
+        any_ranks[2] = 35
+    results = {}
+    for form in ("any", "set"):
+        task = Retrieval(dataset=fake_dataset(test=table), v2t=form)
+        results[form] = task.evaluate(make_evaluator(fake_model(vtc=vectors), task, broken=broken))
+    assert results["any"].metrics["v2t/mnr"] == pytest.approx(np.mean(any_ranks))
+    assert results["set"].metrics["v2t/mnr"] == pytest.approx(np.mean(set_ranks))
+    assert results["set"].metrics["v2t/r1"] == pytest.approx(100 * np.mean([r == 1 for r in set_ranks]))
+    assert np.mean(any_ranks) > np.mean(set_ranks)  # the forms differ, and which one is told
+    assert results["any"].metrics["t2v/r1"] == results["set"].metrics["t2v/r1"]
+    row = results["any"].rows["v2t: a clip's texts as one set"]
+    assert row["v2t/mnr"] == results["set"].metrics["v2t/mnr"] and "t2v/r1" not in row
+    assert results["set"].rows["v2t: any of a clip's texts"]["v2t/mnr"] == results["any"].metrics["v2t/mnr"]
+    assert results["set"].facts["v2t"] in results["set"].tables[0].notes[3]
+    if missing:
+        assert results["set"].rows[EVALUATED_ONLY]["v2t/mnr"] <= results["any"].rows[EVALUATED_ONLY]["v2t/mnr"]
+
+
+def test_with_one_text_per_clip_there_is_one_form(task, oracle, fake_model, make_evaluator):
+    result = task.evaluate(make_evaluator(fake_model(vtc=oracle), task))
+    assert result.rows == {} and result.facts["v2t"] == "one text per clip"
+
+
+def test_the_best_of_a_set_ignores_what_has_no_score():
+    scores = np.array([[1.0, 3.0, 2.0, np.nan], [np.nan, 0.5, np.nan, np.nan]], np.float32)
+    found = best_of_sets(scores, np.array([1, 0, 1, 2]), 4)
+    np.testing.assert_array_equal(found, [[3.0, 2.0, np.nan, np.nan], [0.5, np.nan, np.nan, np.nan]])
+
+
+def test_sounds_are_searched_like_clips(fake_dataset, fake_model, make_evaluator):
+    table = [Sample(f"clip{i}", None, MediaRef(f"video{i}.wav"), (text,)) for i, text in enumerate(CAPTIONS)]
+    objective = Embedding(one_hot([f"video{i}.wav" for i in range(6)]), one_hot(CAPTIONS))
+    objective.needs = frozenset({"audio", "text"})
+    objective.tables["audio"] = objective.tables["video"]
+    objective.embed = lambda ctx, modality: torch.tensor(
+        np.array([objective.tables[modality][s.texts[0] if modality == "text" else s.id]
+                  for s in ctx.batch.extra["sample"]], dtype=np.float32)
+    )  # fmt: skip
+    task = Retrieval(dataset=fake_dataset(test=table), modality="audio", protocol="audiocaps")
+    evaluator = make_evaluator(fake_model(vtc=objective), task)
+    result = task.evaluate(evaluator)
+    assert result.metrics["t2a/r1"] == result.metrics["a2t/r1"] == result.metrics["r_mean"] == 100.0
+    assert not any(name.startswith(("t2v", "v2t")) for name in result.metrics)
+    assert set(result.ledgers) == {"clips"} and "text-audio retrieval" in result.tables[0].title
+    assert result.predictions[0]["direction"] == "t2a" and task.examples(evaluator, result) == []
+    coverage = result.ledger.modality_coverage()
+    assert coverage["audio"] == 1.0 and coverage["video"] == 0.0
+
+
+def test_an_objective_about_something_else_is_refused(fake_dataset, oracle, fake_model, make_evaluator):
+    task = Retrieval(dataset=fake_dataset(test=TEST), modality="audio")
+    with pytest.raises(ConfigError, match=r"compares text with video, and .*audio .*modalities=\[audio,text"):
+        task.evaluate(make_evaluator(fake_model(vtc=oracle), task))
+
+
+def test_own_data_have_no_official_protocol(fake_dataset, oracle, fake_model, make_evaluator):
+    task = Retrieval(dataset=fake_dataset(name="csv", test=TEST))
+    result = task.evaluate(make_evaluator(fake_model(vtc=oracle), task))
+    line = result.tables[0].notes[2]
+    digest = sha256_lines(f"video{i}\t{text}" for i, text in enumerate(CAPTIONS))
+    assert line == f"protocol own data (csv test: 6 videos, 6 queries, sha256 {digest[:12]})"
+    assert result.protocol["official"] is False and result.protocol["official_name"] is None
+    assert not result.warnings and "official" not in line and task.name == result.task == "retrieval"
+
+
+def test_the_validation_split_can_be_reported(fake_dataset, oracle, fake_model, make_evaluator):
+    dataset = fake_dataset(test=TEST[:3], val=TEST[3:])
+    task = Retrieval(dataset=dataset, split="val", protocol="didemo_val")
+    result = task.evaluate(make_evaluator(fake_model(vtc=oracle), task))
+    assert result.split == "val" and result.facts["gallery"] == 3 and task.selection == "last"
+    assert "the split is" not in result.tables[0].notes[2]  # didemo_val is about val
+    assert task.samples("test") == TEST[3:]
+    assert Retrieval(dataset=dataset).selection == "val"
+    with pytest.raises(ConfigError, match="the split that task.selection=val chooses"):
+        Retrieval(dataset=dataset, split="val", selection="val")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"modality": "text"}, "must be video or audio"),
+        ({"v2t": "all"}, "must be any"),
+        ({"split": "train"}, "must be test or val"),
+        ({"rerank": -1}, "number of candidates"),
+    ],
+)
+def test_wrong_options_are_refused(options, message, fake_dataset):
+    with pytest.raises(ConfigError, match=message):
+        Retrieval(dataset=fake_dataset(), **options)
