@@ -82,9 +82,13 @@ class ActivityNet:
         return Plan(
             files,
             partial(_rows, moments=self.moments),
-            lambda: Aliases(ClipFolders(self.root, self._videos, VIDEOS), ("{name}", "{youtube}"), _parts),
+            self._media,
             options={"moments": self.moments},
         )
+
+    def _media(self) -> Aliases:
+        names = ("{name}", "{youtube}")  # both are whole videos, of which a moment is a span
+        return Aliases(ClipFolders(self.root, self._videos, VIDEOS), names, _parts, whole=names)
 
 
 def _parts(clip: str) -> dict[str, str]:

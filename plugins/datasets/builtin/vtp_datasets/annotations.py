@@ -31,6 +31,7 @@ log = logging.getLogger("vtp")
 NAMED = 20  # malformed rows that are named in the run record; the rest are counted
 _BLOCK = 1 << 20  # bytes read at once
 _SPACE = " \t\r\n"
+_AFTER = frozenset(_SPACE + ",:]}")  # what may follow a JSON value
 
 
 def find_file(folders: Sequence[Path], names: Iterable[str]) -> Path | None:
@@ -379,7 +380,7 @@ class _Window:
         while True:
             try:
                 value, end = self._decode(self._text, self._at)
-                ended = end < len(self._text)  # a number may go on behind the window
+                ended = self._text[end : end + 1] in _AFTER  # of 2.5, the window may end with 2 or with 2.
             except ValueError:
                 ended = False
             if ended or not self._more(size):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import itertools
 import json
 import logging
 import os
@@ -19,7 +20,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import blake2b
-from itertools import islice
 from pathlib import Path
 from typing import Any, overload
 
@@ -228,7 +228,7 @@ def _batches(rows: Iterator[Row], used: set[str]) -> Iterator[pa.RecordBatch]:
     names = _SCHEMA.names
     while True:
         columns: list[list[Any]] = [[] for _ in names]
-        for row in islice(rows, BATCH_ROWS):
+        for row in itertools.islice(rows, BATCH_ROWS):
             for values, value in zip(columns, _cells(row), strict=True):
                 values.append(value)
         if not columns[0]:
@@ -356,6 +356,15 @@ class ArrowTable(Sequence[Sample]):
         for texts in self.column("texts"):
             yield from texts
 
+    def clips_on_disk(self) -> dict[str, bool]:
+        """Clip -> whether its file is there (of the picture, or of the sound of what has no picture)."""
+        found: dict[str, bool] = {}
+        for name, clip, video, audio in zip(*map(self.column, ("id", "video_id", "video", "audio")), strict=True):
+            clip = clip or name
+            if clip not in found:
+                found[clip] = (audio or clip) in self.sound if video == NONE else (video or clip) in self.media
+        return found
+
     def media_numbers(self) -> npt.NDArray[np.int64]:
         """int64 (N,): for every row the first row about the same media and span."""
         fields = zip(*map(self.column, ("id", "video_id", "video", "audio", "start", "end")), strict=True)
@@ -375,18 +384,16 @@ class ArrowTable(Sequence[Sample]):
         return tuple(self._cell("texts", self._row(index)))
 
     def column(self, name: str) -> Iterator[Any]:
-        """The cells of one column of :class:`Row` in the order of the table; batch by batch, so that few are in memory
-        at once."""
-        if name not in self._used:
-            for _ in range(self._length):
-                yield None
-        elif self._rows is None:
-            for chunk in self._columns[name]:
-                yield from chunk.to_pylist()
-        else:
-            for start in range(0, self._length, BATCH_ROWS):
-                for row in self._rows[start : start + BATCH_ROWS].tolist():
-                    yield self._cell(name, row)
+        """The cells of one column of :class:`Row` in the order of the table. One batch at a time is mapped into memory,
+        and let go of again."""
+        for start in range(0, self._length, BATCH_ROWS):
+            stop = min(start + BATCH_ROWS, self._length)
+            if name not in self._used:
+                yield from itertools.repeat(None, stop - start)
+            elif self._rows is None:
+                yield from self._batch(name, start // BATCH_ROWS).to_pylist()
+            else:
+                yield from self._cells(name, self._rows[start:stop])
 
     def splits(self) -> npt.NDArray[np.int8]:
         """int8 (N,): ``Row.split`` of every row, -1 = none."""
@@ -409,6 +416,27 @@ class ArrowTable(Sequence[Sample]):
                 table = pa.ipc.open_file(pa.memory_map(str(table))).read_all()
             self._opened = {name: table.column(name).chunks for name in table.column_names}
         return self._opened
+
+    def _batch(self, name: str, number: int) -> Any:
+        """One column of one batch; of a file by a map of its own, which goes with the last reference to the result."""
+        if isinstance(self._source, Path):
+            return pa.ipc.open_file(pa.memory_map(str(self._source))).get_batch(number).column(name)
+        return self._columns[name][number]
+
+    def _cells(self, name: str, rows: npt.NDArray[Any]) -> list[Any]:
+        """The cells of some rows, in their order."""
+        numbers, inside = np.divmod(rows, BATCH_ROWS)
+        by_batch = np.argsort(numbers, kind="stable")
+        values: list[Any] = []
+        for number in np.unique(numbers).tolist():
+            wanted = inside[by_batch][numbers[by_batch] == number]
+            values += self._batch(name, number).take(pa.array(wanted)).to_pylist()
+        if len(values) < 2 or (by_batch[1:] > by_batch[:-1]).all():
+            return values
+        found: list[Any] = [None] * len(rows)
+        for place, value in zip(by_batch.tolist(), values, strict=True):
+            found[place] = value
+        return found
 
     def _count(self) -> int:
         return sum(len(chunk) for chunk in self._columns["id"])
@@ -489,6 +517,10 @@ class GroupedTable(Sequence[Sample]):
     def video_ids(self) -> Iterator[str]:
         """As :meth:`ArrowTable.video_ids`."""
         return self.table.select(self._order[self._starts]).video_ids()
+
+    def clips_on_disk(self) -> dict[str, bool]:
+        """As :meth:`ArrowTable.clips_on_disk`."""
+        return self.table.select(self._order[self._starts]).clips_on_disk()
 
     def all_texts(self) -> Iterator[str]:
         """As :meth:`ArrowTable.all_texts`."""

@@ -18,13 +18,21 @@ from vtp_datasets.annotations import AnnotationFile, find_file, warn_of_malforme
 from vtp_datasets.arrow import ArrowTable, GroupedTable, Row, grouped, read_rows
 from vtp_datasets.media_files import Media
 
-__all__ = ["KINDS", "SPLITS", "Catalogue", "Plan", "check_choice", "check_table", "given_or", "usual_root"]
+__all__ = [
+    "SPLITS",
+    "Catalogue",
+    "Plan",
+    "check_choice",
+    "check_table",
+    "given_or",
+    "table_facts",
+    "usual_root",
+]
 
 log = logging.getLogger("vtp")
 
 SPLITS = ("train", "val", "test")
-KINDS = ("caption", "retrieval", "qa", "mc")
-COUNT_ON_DISK = 200_000  # rows up to which the run record says how many clips have a file
+COUNT_ON_DISK = 100_000  # rows up to which the run record says how many clips have a file
 
 Table = ArrowTable | GroupedTable
 
@@ -119,7 +127,7 @@ class Catalogue:
         return {
             "root": str(self.root.absolute()),
             "files": list(files.values()),
-            "tables": {f"{kind}/{split}": _facts(table) for (kind, split), table in self._tables.items()},
+            "tables": {f"{kind}/{split}": table_facts(table) for (kind, split), table in self._tables.items()},
         }
 
     def find(self, names: Iterable[str]) -> Path | None:
@@ -181,14 +189,11 @@ class Catalogue:
         )
 
 
-def _facts(table: Table) -> dict[str, Any]:
+def table_facts(table: Table) -> dict[str, Any]:
+    """What the run record keeps of a table."""
     facts: dict[str, Any] = {"samples": len(table)}
     if len(table) <= COUNT_ON_DISK:
-        clips: dict[str, bool] = {}
-        for sample, clip in zip(table, table.video_ids(), strict=True):
-            if clip not in clips:
-                ref = sample.video or sample.audio
-                clips[clip] = ref is not None and os.path.exists(ref.path)
+        clips = table.clips_on_disk()
         facts |= {"clips": len(clips), "clips_on_disk": sum(clips.values())}
     return facts
 

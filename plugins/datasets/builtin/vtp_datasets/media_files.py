@@ -71,7 +71,7 @@ class ClipFolders:
                 f"holds the files, absolute or relative to dataset.root={root}."
             )
         wanted = frozenset(extensions)
-        self.usual_extension = next((e for e in (".mp4", ".wav", ".jpg") if e in wanted), ".mp4")
+        self.usual_extension = next((e for e in (".wav", ".mp4", ".jpg") if e in wanted), ".mp4")
         self._files: dict[str, str] = {}
         for folder in self.folders:
             with os.scandir(folder) as entries:

@@ -27,7 +27,7 @@ from vtp.eval.task import whole_clip
 from vtp.types import Sample
 from vtp_datasets.annotations import AnnotationFile, Seen, reason, text_of
 from vtp_datasets.arrow import NONE, Row, span_name
-from vtp_datasets.catalogue import SPLITS, Catalogue, Plan
+from vtp_datasets.catalogue import SPLITS, Catalogue, Plan, table_facts
 from vtp_datasets.media_files import EXTENSIONS, Paths
 
 __all__ = ["ALIASES", "OwnData"]
@@ -105,7 +105,7 @@ class OwnData:
         self.media_namespace = namespace or f"csv:{self.root.absolute().name}"
         self._shares = {1: val_share, 2: test_share}
         self._seed = seed
-        self._tables: dict[tuple[str, str], Sequence[Sample]] = {}
+        self._tables: dict[tuple[str, str], Any] = {}
 
     @cached_property
     def kinds(self) -> tuple[str, ...]:
@@ -143,7 +143,9 @@ class OwnData:
     def origin(self) -> dict[str, Any]:
         """As every data set; with the rule by which splits were made."""
         carved = {"val_share": self._shares[1], "test_share": self._shares[2], "seed": self._seed}
-        return {**self._catalogue.origin(), "splits": "by file" if self._files else carved}
+        tables = {f"{kind}/{split}": table_facts(table) for (kind, split), table in self._tables.items() if len(table)}
+        splits = "by file" if self._files else "by column" if self._has_splits else carved
+        return {**self._catalogue.origin(), "tables": tables, "splits": splits}
 
     @cached_property
     def _catalogue(self) -> Catalogue:
