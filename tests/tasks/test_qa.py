@@ -317,6 +317,9 @@ def test_accuracy_by_group_type_and_category(fake_dataset, fake_model, make_eval
     assert [row[:2] for row in first.rows] == [("Audio-Visual", 3), ("Audio", 2), ("Visual", 2), ("all", 7)]
     assert types.rows[0] == ("Audio-Visual/Existential", 3, pytest.approx(200 / 3))
     assert [row[0] for row in categories.rows] == ["synthetic", "real"]
+    first_words = QuestionAnswering(dataset=fake_dataset(train=TRAIN, test=TEST), answers=4, breakdown=breakdown)
+    plain = first_words.evaluate(make_evaluator(fake_model(qa=_oracle(first_words)), first_words))
+    assert [row[0] for row in plain.tables[0].rows] == ["what", "who", "how", "all"] and len(plain.tables) == 1
 
 
 def test_own_questions_have_no_official_protocol(fake_dataset, fake_model, make_evaluator):

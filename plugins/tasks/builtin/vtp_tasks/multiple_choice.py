@@ -287,9 +287,9 @@ class _Scored:
     def _credit(self, ties: TieRule) -> Array:
         """Credit of each question, float64 (N,) in [0, 1]."""
         found = []
-        for sample, scores, right in zip(self.samples, self.scores, self.right, strict=True):
+        for scores, right in zip(self.scores, self.right, strict=True):  # a score that is no number makes it a miss
             ranks: Ranks = rank_queries(scores[None], [[right]], missing=np.zeros(len(scores), bool))
-            found.append(0.0 if sample.id in self.ledger.missing else float(ranks.hits(1, ties)[0]))
+            found.append(float(ranks.hits(1, ties)[0]))
         return np.array(found)
 
     def widths(self) -> str:
