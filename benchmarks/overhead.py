@@ -3,10 +3,9 @@
     python benchmarks/overhead.py [--steps 200] [--step-ms 50] [--threads 1]
 
 The bare loop is the least that trains this model: forward, weighted sum of losses, backward, clip, AdamW. The engine
-does the
-same with everything that is on by default: counting, metrics.jsonl and progress every 10 steps, TensorBoard, signals,
-the learning rate. A bare step runs whenever the engine asks for a batch, so both see the same machine, whatever else
-it does. The number of rows is chosen so that a bare step takes about ``--step-ms``.
+does the same with everything that is on by default: counting, metrics.jsonl and progress every 10 steps, TensorBoard,
+signals, the learning rate. A bare step runs whenever the engine asks for a batch, so both see the same machine,
+whatever else it does. The number of rows is chosen so that a bare step takes about ``--step-ms``.
 
 Prints the ratio engine / bare over pairs of neighbouring steps (median, 20th and 80th percentile), in wall-clock time
 and in processor time (which other programs on a shared machine disturb less), and writes

@@ -3,15 +3,11 @@
     python benchmarks/simvtp_step.py [--preset base] [--batch 2] [--text 32] [--rounds 5] [--threads 2] [--device cpu]
 
 ``plain`` follows the released code's order of work from its specification: a Conv3d over every tubelet of every pass,
-the
-encoder on [visible video ; words], on the video, on the words and on 2B pairs, attention with an explicit softmax and
-an
-additive mask, the vocabulary layer on every word. ``vtp`` is ``model=simvtp_legacy`` with shared passes
+the encoder on [visible video ; words], on the video, on the words and on 2B pairs, attention with an explicit softmax
+and an additive mask, the vocabulary layer on every word. ``vtp`` is ``model=simvtp_legacy`` with shared passes
 (``objectives.simvtp_vtm.reuse_joint=true``). Both have the same weights, inputs, masks and negatives, and the script
-stops
-unless their losses and gradients agree. The two run in turn in one process; the ratio is the median over rounds. Peak
-memory
-is measured in a process of its own for each (the resident set above what stands before the first step).
+stops unless their losses and gradients agree. The two run in turn in one process; the ratio is the median over rounds.
+Peak memory is measured in a process of its own for each (the resident set above what stands before the first step).
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
 """Find attention configurations: ``python kernels/tools/search_configs.py [--chips sm_90] [--time]``.
 
 Without a GPU it walks the candidates of each kernel in order of preference and takes the first that passes the compile
-gate (no spills, shared memory
-within the limit, wgmma on sm_90) with and without segments. With ``--time`` it times all that pass on the GPU at hand,
-at one short and one long
-shape, and takes the fastest. Either way it prints rows for the table in ``vtp_kernels/configs.py``.
+gate (no spills, shared memory within the limit, wgmma on sm_90) with and without segments. With ``--time`` it times all
+that pass on the GPU at hand, at one short and one long shape, and takes the fastest. Either way it prints rows for the
+table in ``vtp_kernels/configs.py``.
 """
 
 from __future__ import annotations

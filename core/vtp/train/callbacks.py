@@ -69,9 +69,8 @@ class Callback:
 class MetricsFile(Callback):
     """metrics.jsonl: one line per log step and per evaluation.
 
-    Everything outside of the key ``timing`` is deterministic, so that two runs can be compared with ``==``. When a
-    run is
-    continued, lines after its checkpoint are dropped first: each step stands in the file once.
+    Everything outside of the key ``timing`` is deterministic, so that two runs can be compared with ``==``. When a run
+    is continued, lines after its checkpoint are dropped first: each step stands in the file once.
     """
 
     def __init__(self, path: Path) -> None:

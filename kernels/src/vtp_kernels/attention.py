@@ -5,9 +5,8 @@
     o          like q; 0, with zero gradients, in rows without any allowed key
 
 FlashAttention's tiling and recomputation (arXiv:2205.14135; 2307.08691 for the loop order) with the sets of
-``AttnLayout`` as the mask. Query blocks
-and key blocks have one program each, in separate kernels, so nothing is added atomically and results are the same in
-every run.
+``AttnLayout`` as the mask. Query blocks and key blocks have one program each, in separate kernels, so nothing is added
+atomically and results are the same in every run.
 
 Order: definition, kernels A1 (forward), A2 (delta), A3 (dk, dv), A4 (dq), launches, registration,
 public function.

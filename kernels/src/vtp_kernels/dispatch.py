@@ -1,9 +1,8 @@
 """Which implementation an operation runs: the Triton kernel or the PyTorch fallback.
 
 ``backend="auto"`` takes the kernel wherever it can run and otherwise logs one reason and takes the fallback;
-``"triton"`` insists and raises with the
-reason; ``"torch"`` always takes the fallback. The choice is made inside the registered operators, so ``torch.compile``
-never traces it.
+``"triton"`` insists and raises with the reason; ``"torch"`` always takes the fallback. The choice is made inside the
+registered operators, so ``torch.compile`` never traces it.
 """
 
 from __future__ import annotations

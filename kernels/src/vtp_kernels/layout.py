@@ -1,12 +1,10 @@
 """Who may see whom in an attention call: built once per step, on the device, and shared by all layers and heads.
 
-Tokens lie padded, (B, L, H, D), or packed, (T, H, D) with the samples one after the other. Every query carries a set
-of segments that it may see,
-``see`` (32 bits), every key the segment that it belongs to, ``bit``; a pair is allowed if the sets meet. A padding key
-has no bit, wherever it stands,
-so padding in the middle of [text | video | audio] costs no dense mask. From the bits ``visits`` derives, per block of
-rows, which blocks of columns have
-to be read, and which of them need no mask.
+Tokens lie padded, (B, L, H, D), or packed, (T, H, D) with the samples one after the other. Every query carries a set of
+segments that it may see, ``see`` (32 bits), every key the segment that it belongs to, ``bit``; a pair is allowed if the
+sets meet. A padding key has no bit, wherever it stands, so padding in the middle of [text | video | audio] costs no
+dense mask. From the bits ``visits`` derives, per block of rows, which blocks of columns have to be read, and which of
+them need no mask.
 
 Order: layout, definition as a dense mask, block lists (kernel A0).
 """

@@ -5,15 +5,13 @@ ship, repeatable everywhere.
     drop  int32 (B, n - K)  the others, ascending
 
 Position p of sample b gets the first word of Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2,
-3", SC 2011) with the counter
-(p, first + b, step, step >> 32) and the key ``seed``; the K positions with the smallest words are kept, the earlier
-one if words are equal. So a mask
-depends on the seed, the step and the sample's place in the global batch alone: CPU, interpreter and GPU give the same
-bits for any number of workers.
+3", SC 2011) with the counter (p, first + b, step, step >> 32) and the key ``seed``; the K positions with the smallest
+words are kept, the earlier one if words are equal. So a mask depends on the seed, the step and the sample's place in
+the global batch alone: CPU, interpreter and GPU give the same bits for any number of workers.
 
-The positions mean what the caller says: the H' * W' places of a tube mask (``kind="tube"``), all T' * H' * W' tokens
-of a plain random mask
-(``"token"``), or the T' frames of a frame mask (``"frame"``). ``grid_index`` turns them into token numbers.
+The positions mean what the caller says: the H' * W' places of a tube mask (``kind="tube"``), all T' * H' * W' tokens of
+a plain random mask (``"token"``), or the T' frames of a frame mask (``"frame"``). ``grid_index`` turns them into token
+numbers.
 """
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
 """Loss of a masked autoencoder against the hidden pixels, read from the decoder's bytes: no normalised copy of the
-video, no boolean indexing, and
-the gradient is written in the same pass.
+video, no boolean indexing, and the gradient is written in the same pass.
 
     pred    (B, N, P * C)      N hidden tokens, P = p0 * p1 * p2 pixels, channels fastest: the order of VideoMAE's
     decoder
@@ -275,8 +274,7 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tens
 
 def _backward(ctx: Any, grad_loss: Tensor, _: Tensor | None) -> tuple[Any, ...]:
     """The first call hands over the buffer that the forward pass wrote; a second one (``retain_graph=True``) writes a
-    new one, because the first
-    now belongs to the caller."""
+    new one, because the first now belongs to the caller."""
     pred = ctx.saved_tensors[0]
     backend = ctx.rest[-1]
     buffer, ctx.buffer = ctx.buffer, None

@@ -31,8 +31,7 @@ _logged: set[str] = set()
 
 def register(backend: Backend = "auto", name: str = NAME) -> str:
     """Offer the implementation to transformers, the attention function and its mask function under one name; with the
-    second missing, padding
-    would be ignored without a word. Registering again replaces the backend.
+    second missing, padding would be ignored without a word. Registering again replaces the backend.
 
     Args:
         backend: ``auto``, ``triton`` or ``torch``.

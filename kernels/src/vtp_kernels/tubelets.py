@@ -1,6 +1,5 @@
 """Read only the visible tubelets of raw frames, normalise them and lay them out for the patch embedding: a masked
-autoencoder keeps 10 % of the
-pixels, so 90 % need not be converted, permuted or multiplied.
+autoencoder keeps 10 % of the pixels, so 90 % need not be converted, permuted or multiplied.
 
     video  (B, T, H, W, C) uint8 as the decoder gives it, or float
     out    (B, N, C * p0 * p1 * p2) in the order of ``Conv3d.weight.flatten(1)``: ``functional.linear(out,

@@ -1,10 +1,8 @@
 """``vtp reconstruct CKPT VIDEO OUT``: what a masked autoencoder fills in, as pictures, a video and words.
 
 A model that predicts normalised patches does not know a patch's brightness and contrast. The usual pictures take both
-from
-the patch that was hidden, which makes them look better than the model is: they say so. ``--own-statistics`` takes them
-from
-the visible patches around instead, which the model has really seen.
+from the patch that was hidden, which makes them look better than the model is: they say so. ``--own-statistics`` takes
+them from the visible patches around instead, which the model has really seen.
 """
 
 from __future__ import annotations

@@ -96,8 +96,8 @@ class Blocks(nn.ModuleList):
 
     def run(self, parts: Sequence[Tensor], key_masks: Sequence[Tensor | None]) -> list[Tensor]:
         """Several batches of sequences (B_i, N_i, D) at once: attention inside each, everything else over all their
-        tokens
-        in one matrix product. The same numbers as one call for each, with a quarter of the weight gradients to add up.
+        tokens in one matrix product. The same numbers as one call for each, with a quarter of the weight gradients to
+        add up.
         """
         layout = Layout([(len(part), part.shape[1]) for part in parts], list(key_masks))
         x = layout.pack(parts)
