@@ -152,6 +152,14 @@ def test_training_uses_captions_and_the_9k_list_is_a_leak(fake_dataset):
         check_leaks([train_record("train", named, task.dataset)], media_names(task.samples("test"), task.dataset))
 
 
+def test_without_captions_the_right_texts_are_trained_on(fake_dataset):
+    dataset = fake_dataset(train=TEST)
+    dataset.kinds = ("mc",)
+    trained = MultipleChoice(dataset=dataset).train_samples()
+    assert [sample.texts for sample in trained] == [(shows(sample),) for sample in TEST]
+    assert [sample.video for sample in trained] == [sample.video for sample in TEST]
+
+
 def test_a_result_can_be_written_and_predicted_without_labels(task, fake_dataset, oracle, fake_model, make_evaluator):
     result = task.evaluate(make_evaluator(fake_model(vtc=oracle), task, broken=("video1.mp4",)))
     json.dumps([result.predictions, result.metrics, result.protocol, result.facts, result.rows], allow_nan=False)

@@ -4,13 +4,16 @@ The candidates are scored by the model of a retrieval task: by the cosine of its
 reads clip and text together. The best score is the answer; of several best ones the right one earns 1 / their number.
 A question whose clip cannot be decoded, or with a candidate that has no finite score, is a miss.
 
-Such benchmarks have no training set: training uses the captions of the data set's retrieval split. A list that holds
-test clips (9k for MSRVTT-MC, which shares 1,990 of 2,990 clips with it) is refused as a leak.
+The benchmarks have no training set: training uses the captions of the data set's retrieval split. A list that holds
+test clips (9k for MSRVTT-MC, which shares 1,990 of 2,990 clips with it) is refused as a leak. Data of one's own that
+have no captions are trained on the right texts of their training questions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -83,9 +86,17 @@ class MultipleChoice:
         """There is no list of answers."""
 
     def train_samples(self) -> Sequence[Sample]:
-        """Captions: the right answer is not asked for in training."""
-        samples: Sequence[Sample] = self.dataset.samples("retrieval", "train")
-        return samples
+        """Clips with texts that fit: the captions of the retrieval split, or where the data set has none, the right
+        texts of its training questions."""
+        return self._train
+
+    @cached_property
+    def _train(self) -> Sequence[Sample]:
+        if "retrieval" in getattr(self.dataset, "kinds", ("retrieval",)):
+            captions: Sequence[Sample] = self.dataset.samples("retrieval", "train")
+            return captions
+        questions: Sequence[Sample] = self.dataset.samples(self.kind, "train")
+        return [replace(one, texts=(one.texts[int(one.labels["answer_index"])],), labels={}) for one in questions]
 
     def texts(self) -> Iterable[str]:
         return texts_of(self.train_samples())
