@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -116,25 +118,29 @@ def look(table: Sequence[Sample], media: MediaOf, exists: Callable[[str], bool] 
     numbers = getattr(table, "media_numbers", None)
     rows = np.arange(len(table)) if numbers is None else numbers()
     firsts, inverse = np.unique(rows, return_inverse=True)
-    there, files = _look_at(table, firsts, media, exists)
-    absent = [path for path, found in files.items() if not found]
+    there, files, first = _look_at(table, firsts, media, exists)
     usable = np.flatnonzero(there[inverse])
+    count, absent = len(np.unique(files[files != 0])), len(np.unique(files[~there]))
     if not absent:
-        return Presence(len(table), len(table), len(files), 0)
-    return Presence(len(table), len(usable), len(files), len(absent), absent[0], usable)
+        return Presence(len(table), len(table), count, 0)
+    return Presence(len(table), len(usable), count, absent, first, usable)
 
 
 def _look_at(
     table: Sequence[Sample], rows: npt.NDArray[np.int64], media: MediaOf, exists: Callable[[str], bool]
-) -> tuple[npt.NDArray[np.bool_], dict[str, bool]]:
-    """Whether each of ``rows`` can be used, and file -> whether it is there, in the order of the table."""
-    files: dict[str, bool] = {}
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.uint64], str]:
+    """Whether each of ``rows`` can be used, a hash of its file (0 = it needs none), and the first file that is absent.
+    Hashes, because the paths of millions of files would take a gigabyte."""
+    known = lru_cache(maxsize=10_000)(exists)  # rows about one file are often near each other
     there = np.ones(len(rows), dtype=bool)
+    files = np.zeros(len(rows), dtype=np.uint64)
+    first = ""
     for i, row in enumerate(rows):
         ref = media(table[int(row)])
         if ref is None or isinstance(ref.path, bytes):
             continue
-        if ref.path not in files:
-            files[ref.path] = exists(ref.path)
-        there[i] = files[ref.path]
-    return there, files
+        files[i] = int.from_bytes(blake2b(ref.path.encode(errors="surrogateescape"), digest_size=8).digest(), "big") | 1
+        there[i] = known(ref.path)
+        if not first and not there[i]:
+            first = ref.path
+    return there, files, first
