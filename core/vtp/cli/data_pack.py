@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> int:
         parsed.per_shard,
         parsed.backend,
     )
-    if not Path(parsed.target).expanduser().exists():
+    if options or not Path(parsed.target).expanduser().exists():
         options.setdefault("split", "train")
     samples = list(samples_of(parsed.target, options, kinds=("caption", "retrieval")))
     if not samples:

@@ -64,11 +64,12 @@ def samples_of(name: str, options: Mapping[str, Any], *, kinds: Sequence[str] = 
     Raises: ConfigError, DataError.
     """
     path = Path(name).expanduser()
-    if path.is_dir() or path.is_file():
+    plain = name.isidentifier()  # a name with options is a data set, also where a folder of that name is about
+    if (path.is_dir() or path.is_file()) and not (plain and options):
         if options:
             raise ConfigError(f"{name} is no data set and has no option {next(iter(options))!r}.")
         yield from _folder(path) if path.is_dir() else _table(path)
-    elif path.suffix or "/" in name:
+    elif not plain:
         raise DataError(f"{name} does not exist.")
     else:
         yield from _dataset(name, dict(options), kinds)

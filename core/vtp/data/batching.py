@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -11,10 +12,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.utils.data import get_worker_info
 
 from vtp.types import AudioSpec, Batch, Modality, TextSpec, VideoSpec
 
 __all__ = ["IGNORE", "Example", "collate"]
+
+_scratch: list[Tensor] = []  # of this worker
 
 IGNORE = -100  # integer label of a row that has none, as in torch's cross_entropy
 
@@ -84,11 +88,21 @@ def _media_rows(examples: Sequence[Example]) -> list[int]:
 
 def _video(examples: Sequence[Example], spec: VideoSpec) -> tuple[dict[str, Tensor], list[bool]]:
     shape = next((e.frames.shape for e in examples if e.frames is not None), (spec.frames, spec.size, spec.size, 3))
-    frames = torch.zeros((len(examples), *shape), dtype=torch.uint8)
-    for row, example in enumerate(examples):
-        if example.frames is not None:
-            frames[row] = torch.from_numpy(np.ascontiguousarray(example.frames))
+    frames = _empty(len(examples), *shape)
+    for row, example in zip(frames.numpy(), examples, strict=True):
+        row[...] = 0 if example.frames is None else example.frames  # frames may be a view: this is their only copy
     return {"frames": frames}, [example.frames is not None for example in examples]
+
+
+def _empty(*shape: int) -> Tensor:
+    """uint8, uninitialised. A loader's worker sends a batch away before it makes the next, so it uses the same memory
+    again: fresh pages would cost as much as filling them."""
+    if get_worker_info() is None:
+        return torch.empty(shape, dtype=torch.uint8)
+    size = math.prod(shape)
+    if len(_scratch) != 1 or len(_scratch[0]) < size:
+        _scratch[:] = [torch.empty(size, dtype=torch.uint8)]
+    return _scratch[0][:size].view(shape)
 
 
 def _audio(examples: Sequence[Example], spec: AudioSpec) -> tuple[dict[str, Tensor], list[bool]]:
