@@ -200,3 +200,30 @@ def test_of_several_processes_one_writes(tmp_path):
         process.join(30)
     assert [p.exitcode for p in processes] == [0] * 4
     assert len(list(tmp_path.glob("parsed-*"))) == 1 and len(list(tmp_path.glob("read-300-*"))) == 4
+
+
+def test_columns_that_hold_nothing_are_not_written(tmp_path):
+    import pyarrow as pa
+
+    rows = [Row(f"r{n}", ["x"], video=f"a/b/r{n}" if n % 2 else f"r{n}/", place=n, duration=2.5) for n in range(200)]
+    kept, table = read(source_file(tmp_path), rows)
+    assert pa.ipc.open_file(str(kept)).schema.names == ["id", "video", "texts", "duration", "file", "place"]
+    assert table[7].video.path == "/clips/a/b/r7" and table[7].extra["duration"] == 2.5
+    assert table.clips_on_disk() == {f"r{n}": False for n in range(200)}
+    assert [p.suffix for p in sorted(kept.parent.iterdir())] == [".arrow", ".lock"]
+
+
+def test_which_clips_are_on_the_disk(tmp_path):
+    for name in ("d/r1.mp4", "s.wav", "r3.mp4"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    rows = [
+        Row("r0", ["x"], video="d/r0.mp4"),
+        Row("r1", ["x"], video_id="r1.mp4", video="d/r1.mp4"),
+        Row("r2", ["x"], video=NONE, audio="s.wav"),
+        Row("r3", ["x"], video_id="r3.mp4"),
+        Row("r4", ["y"], video_id="r3.mp4"),
+    ]
+    table, info = read_rows("set", [source_file(tmp_path)], {}, lambda: rows, lambda: [{"path": "source.csv"}])
+    found = ArrowTable(table, info, Paths([tmp_path])).clips_on_disk()
+    assert found == {"r0": False, "r1.mp4": True, "r2": True, "r3.mp4": True}

@@ -45,7 +45,7 @@ __all__ = [
 
 log = logging.getLogger("vtp")
 
-VERSION = 1  # of the columns below; a table of another version is written again
+VERSION = 2  # of the columns below; a table of another version is written again
 BATCH_ROWS = 65_536  # rows of every record batch but the last, and of the biggest table that stays in memory
 HASH_WHOLE = 64 << 20  # sources up to so many bytes are recognised by their content, bigger ones by size and time
 NONE = ""  # ``Row.audio`` of an item that has no sound
@@ -63,6 +63,7 @@ _SCHEMA = pa.schema(
         ("answer_index", pa.int32()),
         ("question_type", pa.string()),
         ("category", pa.string()),
+        ("duration", pa.float32()),
         ("split", pa.int8()),
         ("file", pa.int16()),
         ("place", pa.string()),
@@ -84,6 +85,7 @@ class Row:
         audio: the same for the sound; None = that of the video file, :data:`NONE` = no sound.
         start, end: span in seconds.
         answer, answer_index, question_type, category: as in :class:`vtp.types.Sample`.
+        duration: of the whole clip in seconds, where annotations tell it.
         split: number of the split, in files that hold several.
         file: which of the sources it is from.
         place: line or position in that file.
@@ -101,6 +103,7 @@ class Row:
     answer_index: int | None = None
     question_type: str | None = None
     category: str | None = None
+    duration: float | None = None
     split: int | None = None
     file: int = 0
     place: int | str = 0
@@ -204,8 +207,7 @@ class _Writer:
     def __init__(self, target: Path) -> None:
         self.target = target
         self.unfinished = target.with_suffix(f".{os.getpid()}.unfinished")
-        self._file = pa.OSFile(str(self.unfinished), "wb")
-        self._writer = pa.ipc.new_file(self._file, _SCHEMA)
+        self._open(_SCHEMA)
 
     def add(self, batch: pa.RecordBatch, metadata: Mapping[str, str] | None = None) -> None:
         try:
@@ -217,11 +219,30 @@ class _Writer:
             ) from error
 
     def finish(self, info: Mapping[str, Any]) -> None:
-        """Add what is only known at the end, and give the file its name."""
-        self.add(pa.RecordBatch.from_pylist([], _SCHEMA), {"vtp": json.dumps(info)})
+        """Write it again with what is only known at the end, and without columns that hold nothing: they take 40 bytes
+        per row. Then give the file its name."""
+        self._close()
+        whole = self.unfinished.with_suffix(".whole")
+        self.unfinished.rename(whole)
+        try:
+            schema = pa.schema([_SCHEMA.field(name) for name in _SCHEMA.names if name in info["used"]])
+            self._open(schema)
+            reader = pa.ipc.open_file(pa.memory_map(str(whole)))
+            for number in range(reader.num_record_batches):
+                self.add(reader.get_batch(number).select(schema.names))
+            self.add(pa.RecordBatch.from_pylist([], schema), {"vtp": json.dumps(info)})
+            self._close()
+        finally:
+            whole.unlink()
+        os.replace(self.unfinished, self.target)
+
+    def _open(self, schema: pa.Schema) -> None:
+        self._file = pa.OSFile(str(self.unfinished), "wb")
+        self._writer = pa.ipc.new_file(self._file, schema)
+
+    def _close(self) -> None:
         self._writer.close()
         self._file.close()
-        os.replace(self.unfinished, self.target)
 
 
 def _batches(rows: Iterator[Row], used: set[str]) -> Iterator[pa.RecordBatch]:
@@ -241,11 +262,14 @@ def _batches(rows: Iterator[Row], used: set[str]) -> Iterator[pa.RecordBatch]:
 
 
 def _cells(row: Row) -> tuple[Any, ...]:
-    video_id = None if row.video_id == row.id else row.video_id
+    clip = row.video_id or row.id
+    video = None if row.video == clip else row.video
+    if video is not None and video.endswith(f"/{clip}"):
+        video = video[: -len(clip)]  # a folder: the name follows from the clip
     return (
         row.id,
-        video_id,
-        None if row.video == (video_id or row.id) else row.video,
+        None if clip == row.id else clip,
+        video,
         row.audio,
         row.start,
         row.end,
@@ -254,6 +278,7 @@ def _cells(row: Row) -> tuple[Any, ...]:
         row.answer_index,
         row.question_type,
         row.category,
+        row.duration,
         row.split,
         row.file,
         str(row.place),
@@ -362,7 +387,7 @@ class ArrowTable(Sequence[Sample]):
         for name, clip, video, audio in zip(*map(self.column, ("id", "video_id", "video", "audio")), strict=True):
             clip = clip or name
             if clip not in found:
-                found[clip] = (audio or clip) in self.sound if video == NONE else (video or clip) in self.media
+                found[clip] = (audio or clip) in self.sound if video == NONE else _name(video, clip) in self.media
         return found
 
     def media_numbers(self) -> npt.NDArray[np.int64]:
@@ -455,14 +480,14 @@ class ArrowTable(Sequence[Sample]):
         clip = cell("video_id", row) or name
         video_name, audio_name = cell("video", row), cell("audio", row)
         start, end = cell("start", row), cell("end", row)
-        video = None if video_name == NONE else self.media.ref(video_name or clip, start, end)
+        video = None if video_name == NONE else self.media.ref(_name(video_name, clip), start, end)
         audio = video if audio_name is None else None if audio_name == NONE else self.sound.ref(audio_name, start, end)
         labels: dict[str, Any] = {}
         for key in ("answer", "answer_index"):
             if (value := cell(key, row)) is not None:
                 labels[key] = value
         extra: dict[str, Any] = {"video_id": clip, "source": f"{self._files[cell('file', row)]}:{cell('place', row)}"}
-        for key in ("question_type", "category"):
+        for key in ("question_type", "category", "duration"):
             if (value := cell(key, row)) is not None:
                 extra[key] = value
         if (more := cell("extra", row)) is not None:
@@ -549,6 +574,11 @@ def grouped(table: ArrowTable) -> ArrowTable | GroupedTable:
         return table
     narrow = np.int32 if len(order) < 2**31 else np.int64
     return GroupedTable(table, order.astype(narrow), starts.astype(narrow))
+
+
+def _name(video: str | None, clip: str) -> str:
+    """What the media file of a clip is found by."""
+    return clip if video is None else video + clip if video.endswith("/") else video
 
 
 def _hash(text: str) -> int:

@@ -106,12 +106,12 @@ def _rows(file: AnnotationFile) -> Iterator[Row]:
             file.reject(f"line {line}", reason(error))
             continue
         try:
-            extra = {"duration": iso_seconds(row["duration"])}
+            duration = iso_seconds(row["duration"])
         except (KeyError, ValueError):  # nothing depends on it
-            extra = None
+            duration = None
             without_duration += 1
         file.rows += 1
         page = row.get("page_dir", "").strip()
-        yield Row(clip, [caption], video=f"{page}/{clip}" if page else clip, place=line, extra=extra)
+        yield Row(clip, [caption], video=f"{page}/{clip}" if page else clip, place=line, duration=duration)
     if without_duration:
         file.notes["rows_without_a_duration"] = without_duration
