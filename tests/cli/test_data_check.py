@@ -177,10 +177,11 @@ def test_what_was_found_is_used_again_until_a_file_changes(clip, silent, tmp_pat
     shutil.copy(silent, folder / "b.mp4")
     _, second = run(folder, out=tmp_path / "out")
     assert looked[2:] == ["b.mp4"] and second["media"]["with_sound"] == 1
+    assert run(folder, out=tmp_path / "out")[1] == second and len(looked) == 3  # also what stands behind half a line
     run(folder, "--frames", 3, out=tmp_path / "out")
     assert sorted(looked[3:]) == ["a.mp4", "b.mp4"]  # looked at in another way
     run(folder, "--frames", 3, out=tmp_path / "out")
-    assert len(looked) == 5  # also what stands behind half a line
+    assert len(looked) == 5
 
 
 def test_own_data_missing_files_and_spans_behind_the_end(clip, silent, tmp_path, capsys):
@@ -222,6 +223,19 @@ def test_a_limit_looks_at_a_part_and_says_so(clip, tmp_path):
     assert "2 files left out by --limit 2" in report["how"]
 
 
+def test_good_files_are_on_the_page_however_many_are_missing(clip):
+    from vtp.data.check_page import ROWS, page
+
+    found = [check.Finding(f"gone{i}.mp4", "missing", reason="no such file") for i in range(2 * ROWS)]
+    found += [check.Finding("broken.mp4", "bad", reason="<b>"), check.Finding("good.mp4", "ok", thumbnail="QUJD")]
+    empty = {name: [] for name in ("gaps", "tables", "overlaps", "annotations")}
+    report = {"target": "x", "verdict": "v", "how": "h", "ok": False, "summary": {}, "distributions": {}, **empty}
+    text = page(report, found, {})
+    rows = [row for row in text.split("<tr>") if "class=\"path\"" in row]
+    assert len(rows) == ROWS and "broken.mp4" in rows[0] and "bad: &lt;b&gt;" in rows[0] and "good.mp4" in rows[-1]
+    assert f"(1,000 of {2 * ROWS + 2:,}; all: report.json)" in text
+
+
 class Toy:
     """A data set with everything that can be wrong."""
 
@@ -237,6 +251,7 @@ class Toy:
             ("caption", "train"): [sample("c", "one")],
             ("retrieval", "train"): [sample("r1", "one"), sample("r1", "two")],
             ("retrieval", "test"): [sample("r2", "two"), sample("r3", "three")],
+            ("qa", "train"): [sample("q0", "one")],
             ("qa", "val"): [sample("q1", "three"), sample("q2", "three")],
         }
 
@@ -254,7 +269,8 @@ class Toy:
 
 def test_duplicates_overlaps_and_missing_annotations(clip, tmp_path):
     survey = survey_dataset(Toy(tmp_path))
-    assert [table.name for table in survey.tables] == ["retrieval/train", "retrieval/test", "qa/val", "qa/test"]
+    names = ["retrieval/train", "retrieval/test", "qa/train", "qa/val", "qa/test"]
+    assert [table.name for table in survey.tables] == names
     assert survey.tables[0].duplicates == ["r1"] and survey.tables[0].clips == 2
     assert [(o.one, o.other, o.clips, o.first, o.within) for o in survey.overlaps] == [
         ("retrieval/train", "retrieval/test", 1, "two", True),
@@ -262,7 +278,7 @@ def test_duplicates_overlaps_and_missing_annotations(clip, tmp_path):
     ]
     assert survey.gaps() == ["qa/test: test_qa.json is not there"]
     three = survey.files[str(tmp_path / "three.mp4")]
-    assert three.samples == 3 and three.tables == {1, 2} and three.video and three.audio
+    assert three.samples == 3 and three.tables == {1, 3} and three.video and three.audio
     assert survey.annotations[0]["malformed"] == 1
     assert [t.name for t in survey_dataset(Toy(tmp_path), kinds=["caption"]).tables] == ["caption/train"]
     assert [t.name for t in survey_dataset(Toy(tmp_path), splits=["val"]).tables] == ["qa/val"]

@@ -11,15 +11,16 @@ from vtp.data.check import BAD, MISSING, OK, Finding
 
 __all__ = ["page"]
 
-ROWS = 1000  # files that are listed; what is wrong comes first
+ROWS = 1000  # files that are listed, what is wrong first, but good ones too
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 76em; padding: 0 1em; color: #1b1f24; }
 h1 { font-size: 1.5em; } h2 { font-size: 1.15em; margin-top: 2em; }
 table { border-collapse: collapse; width: 100%; font-size: 14px; }
 th, td { text-align: left; padding: .3em .6em; border-bottom: 1px solid #d8dee4; vertical-align: top; }
+div { overflow-x: auto; }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-th { cursor: pointer; background: #f6f8fa; position: sticky; top: 0; }
+th { cursor: pointer; background: #f6f8fa; }
 td.path { word-break: break-all; font-family: ui-monospace, monospace; font-size: 13px; }
 img { display: block; max-width: 140px; max-height: 80px; border-radius: 3px; }
 .ok { color: #1a7f37; } .bad, .missing { color: #cf222e; font-weight: 600; } .note { color: #59636e; }
@@ -83,7 +84,7 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[str]], numbers: Seque
         "</tr>"
         for row in rows
     )
-    return f'<table class="sortable"><thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table>'
+    return f'<div><table class="sortable"><thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>'
 
 
 def _class(number: bool) -> str:
@@ -109,7 +110,10 @@ def _tables(report: Mapping[str, Any]) -> Iterable[str]:
     rows = []
     for one in report["tables"]:
         lines = "; ".join(match["line"] for match in one["protocols"])
-        counts = [_number(one[key]) for key in ("samples", "clips")] + [_number(one["media"][key]) for key in keys]
+        media = one["media"]
+        unread = media["not_looked_at"] == media["there"] > 0
+        counts = [_number(one[key]) for key in ("samples", "clips")]
+        counts += ["-" if unread and key in keys[3:] else _number(media[key]) for key in keys]
         rows.append((_text(f"{one['kind']}/{one['split']}"), *counts, _text(lines)))
     yield _table((*columns, "protocol"), rows, range(1, len(columns)))
     for one in report["tables"]:
@@ -159,11 +163,13 @@ def _annotations(report: Mapping[str, Any]) -> Iterable[str]:
 
 
 def _files(findings: Sequence[Finding], clips: Mapping[str, str]) -> Iterable[str]:
-    order = {BAD: 0, MISSING: 1}
-    first = sorted(findings, key=lambda f: (order.get(f.status, 2), not f.thumbnail))[:ROWS]
+    wrong = sorted((one for one in findings if one.status in (BAD, MISSING)), key=lambda one: one.status == MISSING)
+    good = sorted((one for one in findings if one.status not in (BAD, MISSING)), key=lambda one: not one.thumbnail)
+    first = wrong[: max(ROWS - len(good), ROWS // 2)]
+    first += good[: ROWS - len(first)]
     if not first:
         return
-    rest = "" if len(first) == len(findings) else f" (the first {len(first):,} of {len(findings):,}; all: files.jsonl)"
+    rest = f" ({len(first):,} of {len(findings):,}; all: report.json)" if len(first) < len(findings) else ""
     yield f"<h2>Every file{_text(rest)}</h2>"
     yield '<p class="note">A click on a heading sorts.</p>'
     columns = ("", "clip", "state", "seconds", "size", "fps", "picture", "sound", "bytes", "path")
