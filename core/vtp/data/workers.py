@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import ctypes
+import gc
 import mmap
 import multiprocessing
 import os
@@ -180,6 +181,7 @@ def _kill(workers: Iterable[BaseProcess]) -> None:
 
 def _start_worker(worker: int) -> None:
     """torchrun and Ctrl-C signal the whole process group: a worker that dies first takes the checkpoint with it."""
+    gc.freeze()  # looking for cycles in what was there before would copy every page of it
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
