@@ -114,6 +114,7 @@ def test_kill_9_leaves_only_whole_clips_and_the_next_call_goes_on(folder, tmp_pa
     assert not list(out.rglob(".*.tmp"))
 
 
+@pytest.mark.slow
 def test_training_reads_from_the_cache_and_from_shards_and_the_report_says_so(tmp_path):
     root = f"root={tmp_path / 'shapes'}"
     run = ["run", "task=msrvtt_qa", "train.steps=2", "train.global_batch=4", "data.workers=1", "threads=1"]

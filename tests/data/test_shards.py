@@ -477,3 +477,11 @@ def test_targets(films, tmp_path):
         list(samples_of(str(tmp_path / "none.csv"), {}))
     with pytest.raises(ConfigError, match="no option 'size'"):
         list(samples_of(str(tmp_path), {"size": 1}))
+
+
+def test_the_loader_visits_rows_in_the_epoch_order_of_the_table(long_table):
+    order = long_table.epoch_order(keyed_generator(3, "order", 0))
+    steps = len(long_table) // 4
+    assert [name for batch in ids(loader(long_table), steps) for name in batch] == [
+        long_table[int(row)].id for row in order[: 4 * steps]
+    ]

@@ -44,6 +44,8 @@ class IndexedDecoder:
     """
 
     def __init__(self, name: str, fetch: Fetch, chooses_stream: bool) -> None:
+        import torchvision.transforms.v2.functional  # noqa: F401  (seconds, which must not count as those of a file)
+
         self.name = name
         self.fetch = fetch
         self.chooses_stream = chooses_stream
