@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
-import ctypes
 import gc
 import mmap
 import multiprocessing
@@ -23,6 +21,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from vtp.errors import VtpError
+from vtp.media.memory import keep_memory
 from vtp.types import Batch
 
 __all__ = ["Delivery", "deliver"]
@@ -30,7 +29,6 @@ __all__ = ["Delivery", "deliver"]
 Place = TypeVar("Place")
 
 _SMALL = 1 << 16  # bytes
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 
 @dataclass(slots=True)
@@ -186,12 +184,3 @@ def _start_worker(worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     keep_memory()
-
-
-def keep_memory() -> None:
-    """Let glibc keep what this process frees, up to 256 MiB: a worker needs the same megabytes for every batch, and
-    getting them from the kernel again, page by page, takes longer than filling them."""
-    with contextlib.suppress(AttributeError, OSError):
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(_M_MMAP_THRESHOLD, 64 << 20)
-        mallopt(_M_TRIM_THRESHOLD, 256 << 20)

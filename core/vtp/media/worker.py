@@ -24,6 +24,7 @@ from vtp.errors import VtpError
 from vtp.media.backends import Decoder, load_backend
 from vtp.media.info import VideoError, VideoInfo
 from vtp.media.member import fetch
+from vtp.media.memory import keep_memory
 from vtp.types import Clip, MediaRef
 
 __all__ = ["main"]
@@ -38,6 +39,7 @@ def main() -> None:
     target, memory_mb = connection.recv()
     try:
         decoder = load_backend(target)
+        keep_memory()
         _limit_memory(memory_mb)
     except VtpError as error:
         connection.send(("error", error))
