@@ -66,18 +66,20 @@ _SM_90: Rows = {
     ("dq", 16, 32): (Config(64, 64, 4, 2), Config(128, 64, 8, 2)),
     ("dq", 16, 64): (Config(64, 64, 4, 2), Config(128, 64, 8, 2)),
     ("dq", 16, 128): (Config(64, 64, 8, 2), Config(64, 64, 8, 2)),
-    ("dq", 16, 256): (Config(64, 32, 8, 1), Config(64, 32, 8, 1)),
+    ("dq", 16, 256): (Config(32, 32, 4, 1), Config(32, 32, 4, 1)),
     ("dq", 32, 32): (Config(32, 16, 4, 2), Config(32, 16, 4, 2)),
     ("dq", 32, 64): (Config(32, 32, 8, 2), Config(32, 32, 8, 2)),
     ("dq", 32, 128): (Config(16, 16, 4, 1), Config(16, 16, 4, 1)),
 }
 _SM_80: Rows = _SM_90 | {
+    ("forward", 16, 32): (Config(64, 32, 4, 2), Config(128, 64, 8, 3)),
     ("forward", 16, 256): (Config(64, 64, 8, 2), Config(64, 64, 8, 2)),
     ("forward", 32, 64): (Config(32, 32, 4, 2), Config(64, 16, 4, 1)),
     ("dkdv", 16, 64): (Config(64, 32, 4, 2), Config(128, 32, 8, 2)),
     ("dkdv", 16, 128): (Config(64, 64, 8, 2), Config(64, 64, 8, 2)),
     ("dkdv", 16, 256): (Config(64, 16, 8, 1), Config(64, 16, 8, 1)),
     ("dkdv", 32, 64): (Config(32, 32, 4, 2), Config(32, 32, 4, 2)),
+    ("dq", 16, 256): (Config(64, 32, 8, 1), Config(64, 32, 8, 1)),
 }
 _GFX942: Rows = {  # 64 KB of shared memory, 64 threads per warp
     ("forward", 16, 32): (Config(64, 64, 4, 1), Config(128, 64, 4, 1)),
