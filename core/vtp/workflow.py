@@ -502,9 +502,7 @@ class Run:
             return before
         selected_on = self.task.samples("val") if self.task.selection == "val" else ()
         known_list = self.task.known_list() if hasattr(self.task, "known_list") else None
-        record = train_record(
-            self.folder.name, self.train_table, self.dataset, known_list, selected_on=selected_on
-        )
+        record = train_record(self.folder.name, self.train_table, self.dataset, known_list, selected_on=selected_on)
         return [*before, record | {"on_disk": self.train_media.record()}]
 
     @cached_property

@@ -231,7 +231,7 @@ def test_good_files_are_on_the_page_however_many_are_missing(clip):
     empty = {name: [] for name in ("gaps", "tables", "overlaps", "annotations")}
     report = {"target": "x", "verdict": "v", "how": "h", "ok": False, "summary": {}, "distributions": {}, **empty}
     text = page(report, found, {})
-    rows = [row for row in text.split("<tr>") if "class=\"path\"" in row]
+    rows = [row for row in text.split("<tr>") if 'class="path"' in row]
     assert len(rows) == ROWS and "broken.mp4" in rows[0] and "bad: &lt;b&gt;" in rows[0] and "good.mp4" in rows[-1]
     assert f"(1,000 of {2 * ROWS + 2:,}; all: report.json)" in text
 

@@ -455,8 +455,8 @@ def test_a_part_of_the_table_keeps_the_order_of_its_shards(long_table):
 
 def test_targets(films, tmp_path):
     for name, text in (
-        ("a.csv", f"video,caption\n{films[0]},one\n{films[1]},\"two, 2\"\n"),
-        ("a.tsv", f"caption\tpath\none\t{films[0]}\n\"two, 2\"\t{films[1]}\n"),
+        ("a.csv", f'video,caption\n{films[0]},one\n{films[1]},"two, 2"\n'),
+        ("a.tsv", f'caption\tpath\none\t{films[0]}\n"two, 2"\t{films[1]}\n'),
         ("a.jsonl", "".join(json.dumps({"video": f, "text": [t]}) + "\n" for f, t in zip(films, ("one", "two, 2")))),  # noqa: B905
     ):
         (tmp_path / name).write_text(text)

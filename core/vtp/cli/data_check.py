@@ -159,9 +159,7 @@ def _dataset(name: str, options: Mapping[str, Any]) -> Any:
 # -- what is told ------------------------------------------------------------------------------------------------------
 
 
-def _report(
-    parsed: argparse.Namespace, survey: Survey, found: Mapping[str, Finding], settings: str
-) -> dict[str, Any]:
+def _report(parsed: argparse.Namespace, survey: Survey, found: Mapping[str, Finding], settings: str) -> dict[str, Any]:
     """Everything, JSON-able."""
     from vtp import __version__
     from vtp.data.check import BAD, MISSING, file_facts

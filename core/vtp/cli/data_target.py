@@ -118,7 +118,7 @@ def _json_rows(file: Path, stream: Any) -> Iterator[Mapping[str, Any]]:
             except ValueError as error:
                 raise DataError(f"{file}:{number} is not JSON ({error}); expected one object per line.") from None
             if not isinstance(row, dict):
-                raise DataError(f"{file}:{number} is not an object; expected lines such as {{\"video\": \"a.mp4\"}}.")
+                raise DataError(f'{file}:{number} is not an object; expected lines such as {{"video": "a.mp4"}}.')
             yield row
 
 

@@ -78,7 +78,7 @@ def _text(value: Any) -> str:
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequence[int] = ()) -> str:
     """``rows`` are cells that are HTML already."""
-    head = "".join(f'<th{_class(i in numbers)}>{_text(column)}</th>' for i, column in enumerate(columns))
+    head = "".join(f"<th{_class(i in numbers)}>{_text(column)}</th>" for i, column in enumerate(columns))
     body = "\n".join(
         f"<tr>{''.join(c if c.startswith('<td') else f'<td{_class(i in numbers)}>{c}</td>' for i, c in enumerate(row))}"
         "</tr>"

@@ -201,9 +201,7 @@ def resolve_selection(selection: str | None, has_validation: bool) -> str:
     return selection
 
 
-def carve_validation(
-    samples: Sequence[Sample], share: float, seed: int
-) -> tuple[Sequence[Sample], Sequence[Sample]]:
+def carve_validation(samples: Sequence[Sample], share: float, seed: int) -> tuple[Sequence[Sample], Sequence[Sample]]:
     """Split training samples into training and validation so that no clip is in both.
 
     A clip goes to validation when a hash of (seed, clip) falls below ``share``: the choice depends on nothing else, so

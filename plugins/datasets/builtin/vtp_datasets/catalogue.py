@@ -184,7 +184,7 @@ class Catalogue:
                 *lines,
                 f"Looked for files in {looked} of that folder. dataset.root=FOLDER names another folder.",
                 self._about,
-                "docs/datasets.md shows every layout. To try vtp without it, on a small generated world: dataset=shapes"
+                "docs/datasets.md shows every layout. To try vtp without it, on generated data: dataset=shapes",
             ]
         )
 

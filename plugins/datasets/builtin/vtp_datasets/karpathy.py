@@ -64,9 +64,9 @@ class COCO:
     ) -> None:
         self.root = usual_root(self.name, root)
         given = {"train": train_file, "val": val_file, "test": test_file}
-        own = {
-            split: tuple(f"captions_{split}{year}.json" for year in (2014, 2017)) for split in ("train", "val")
-        } | {"test": ()}
+        own = {split: tuple(f"captions_{split}{year}.json" for year in (2014, 2017)) for split in ("train", "val")} | {
+            "test": ()
+        }
         self._catalogue = _catalogue(self.name, self.root, images, given, ("dataset_coco.json",), own)
 
     def splits(self, kind: str) -> tuple[str, ...]:

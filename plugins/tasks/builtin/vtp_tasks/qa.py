@@ -355,7 +355,6 @@ class QuestionAnswering:
             tuple(notes),
         )
 
-
     def _further_tables(self, result: TaskResult, scored: _Scored) -> list[Table]:
         """Accuracy by every further key of ``breakdown``."""
         tables = []

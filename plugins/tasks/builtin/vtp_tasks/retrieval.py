@@ -301,9 +301,7 @@ class Retrieval:
         """Flat names ``t2v/r1`` ... and ``r_mean``, the mean of the six R@K, by which checkpoints are chosen."""
         parts = [retrieval_metrics(one, ties=self.ties, ks=KS) for one in ranks]
         found = {
-            f"{d}/{name}": value
-            for d, part in zip(self.directions, parts, strict=True)
-            for name, value in part.items()
+            f"{d}/{name}": value for d, part in zip(self.directions, parts, strict=True) for name, value in part.items()
         }
         return found | {"r_mean": float(np.mean([found[f"{d}/r{k}"] for d in self.directions for k in KS]))}
 
