@@ -9,7 +9,7 @@ times slower on a CPU.)
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -150,14 +150,23 @@ def _whole_batch(
 
 def fallback_forward(q, k, v, cu_q, cu_k, len_q, len_k, see, bit, scale) -> tuple[Tensor, Tensor]:
     """Output (shape of q) and log-sum-exp (float32) in plain torch: dense where most pairs count, else one by one."""
-    o = torch.zeros(q.shape, dtype=q.dtype, device=q.device)
-    lse = statistics(q).fill_(math.inf)
     together, mask = _whole_batch(q, k, cu_q, len_q, len_k, see, bit)
     if together:
         out, log_sum = _dense_forward(*(x.transpose(1, 2) for x in (q, k, v)), mask, scale)
-        return o.copy_(out.transpose(1, 2)), lse if log_sum is None else lse.copy_(log_sum)
+        lse = statistics(q)
+        o = torch.empty(q.shape, dtype=q.dtype, device=q.device).copy_(out.transpose(1, 2))
+        return o, lse.fill_(math.inf) if log_sum is None else lse.copy_(log_sum)
+    pieces = list(_pieces(q, k, cu_q, cu_k, len_q, len_k, see, bit))
+    if _in_a_row(pieces, 0, q):
+        found = [
+            _dense_forward(_take(q, where_q), _take(k, where_k), _take(v, where_k), mask, scale)
+            for where_q, where_k, mask in pieces
+        ]
+        return _joined([out for out, _ in found]), torch.cat([log_sum[0] for _, log_sum in found], dim=1)
+    o = torch.zeros(q.shape, dtype=q.dtype, device=q.device)
+    lse = statistics(q).fill_(math.inf)
     lse_tokens = lse.movedim(-2, -1)  # (..., L, H), so that the same index serves both
-    for where_q, where_k, mask in _pieces(q, k, cu_q, cu_k, len_q, len_k, see, bit):
+    for where_q, where_k, mask in pieces:
         out, log_sum = _dense_forward(_take(q, where_q), _take(k, where_k), _take(v, where_k), mask, scale)
         _put(o, where_q, out[0].transpose(0, 1))
         if log_sum is not None:
@@ -165,23 +174,46 @@ def fallback_forward(q, k, v, cu_q, cu_k, len_q, len_k, see, bit, scale) -> tupl
     return o, lse
 
 
+def _in_a_row(pieces: list[tuple[Where, Where, Tensor | None]], side: int, x: Tensor) -> bool:
+    """True if the pieces are all tokens of a packed tensor on the CPU, one sample after the other: their results are
+    then joined in one copy, with nothing to fill before."""
+    if x.dim() != 3 or x.device.type != "cpu" or any(piece[side][1] is not None for piece in pieces):
+        return False
+    spans = [piece[side][0][0] for piece in pieces]
+    edges = [0, *(span.stop for span in spans)]
+    return edges[:-1] == [span.start for span in spans] and edges[-1] == len(x) and bool(spans)
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    """(1, H, L_i, D) each -> (T, H, D)."""
+    return torch.cat([part[0].transpose(0, 1) for part in parts])
+
+
 def fallback_backward(do, q, k, v, o, lse, cu_q, cu_k, len_q, len_k, see, bit, scale) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of q, k and v (shapes of the inputs) for ``do``, from what the forward pass saved."""
-    dq, dk, dv = (torch.zeros(x.shape, dtype=x.dtype, device=x.device) for x in (q, k, v))
     together, mask = _whole_batch(q, k, cu_q, len_q, len_k, see, bit)
     if together:
         grads = _dense_backward(*(x.transpose(1, 2) for x in (do, q, k, v, o)), lse, mask, scale)
-        for out, grad in zip((dq, dk, dv), grads, strict=True):
-            out.copy_(grad.transpose(1, 2))
-        return dq, dk, dv
+        return tuple(  # type: ignore[return-value]
+            torch.empty(x.shape, dtype=x.dtype, device=x.device).copy_(grad.transpose(1, 2))
+            for x, grad in zip((q, k, v), grads, strict=True)
+        )
+    pieces = list(_pieces(q, k, cu_q, cu_k, len_q, len_k, see, bit))
     lse_tokens = lse.movedim(-2, -1)
-    for where_q, where_k, mask in _pieces(q, k, cu_q, cu_k, len_q, len_k, see, bit):
-        at, rows = where_q
-        log_sum = lse_tokens[at] if rows is None else lse_tokens[at][rows]
-        taken = [
-            _take(x, where) for x, where in ((do, where_q), (q, where_q), (k, where_k), (v, where_k), (o, where_q))
-        ]
-        grads = _dense_backward(*taken, log_sum.T.unsqueeze(0), mask, scale)
-        for out, where, grad in zip((dq, dk, dv), (where_q, where_k, where_k), grads, strict=True):
+    if _in_a_row(pieces, 0, q) and _in_a_row(pieces, 1, k):
+        found = [_piece_backward(do, q, k, v, o, lse_tokens, piece, scale) for piece in pieces]
+        return tuple(_joined(parts) for parts in zip(*found, strict=True))  # type: ignore[return-value]
+    dq, dk, dv = (torch.zeros(x.shape, dtype=x.dtype, device=x.device) for x in (q, k, v))
+    for piece in pieces:
+        grads = _piece_backward(do, q, k, v, o, lse_tokens, piece, scale)
+        for out, where, grad in zip((dq, dk, dv), (piece[0], piece[1], piece[1]), grads, strict=True):
             _put(out, where, grad[0].transpose(0, 1))
     return dq, dk, dv
+
+
+def _piece_backward(do, q, k, v, o, lse_tokens, piece, scale) -> tuple[Tensor, Tensor, Tensor]:
+    where_q, where_k, mask = piece
+    at, rows = where_q
+    log_sum = lse_tokens[at] if rows is None else lse_tokens[at][rows]
+    taken = [_take(x, where) for x, where in ((do, where_q), (q, where_q), (k, where_k), (v, where_k), (o, where_q))]
+    return _dense_backward(*taken, log_sum.T.unsqueeze(0), mask, scale)
