@@ -20,11 +20,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.utils.flop_counter import register_flop_formula
 
 from vtp_kernels.attention_fallback import fallback_backward, fallback_forward, statistics
 from vtp_kernels.configs import attention_config
-from vtp_kernels.dispatch import INTERPRET, Backend, accelerator, compute_dtype, jit, on_device, tl, use_triton
+from vtp_kernels.dispatch import INTERPRET, Backend, accelerator, compute_dtype, jit, on_device, tl, triton, use_triton
 from vtp_kernels.layout import AttnLayout, span
 
 __all__ = ["masked_attention", "masked_attention_reference"]
@@ -606,16 +605,21 @@ def _operations(q: torch.Size, k: torch.Size, products: int) -> int:
     return 2 * products * pairs * q[-2] * q[-1]
 
 
-@register_flop_formula(torch.ops.vtp_kernels.attention_forward)
-def _(q, k, v, *rest, out_shape=None, **kwargs) -> int:
+def _forward_operations(q, k, v, *rest, out_shape=None, **kwargs) -> int:
     batch = rest[-3] if len(q) == 3 else 1
     return _operations(q, k, 2) // max(batch, 1)
 
 
-@register_flop_formula(torch.ops.vtp_kernels.attention_backward)
-def _(do, q, k, v, *rest, out_shape=None, **kwargs) -> int:
+def _backward_operations(do, q, k, v, *rest, out_shape=None, **kwargs) -> int:
     batch = rest[-3] if len(q) == 3 else 1
     return _operations(q, k, 5) // max(batch, 1)  # scores again, dv, dp, dq, dk
+
+
+if triton is not None:  # without it torch's counter warns when it is imported
+    from torch.utils.flop_counter import register_flop_formula
+
+    register_flop_formula(torch.ops.vtp_kernels.attention_forward)(_forward_operations)
+    register_flop_formula(torch.ops.vtp_kernels.attention_backward)(_backward_operations)
 
 
 def masked_attention(
