@@ -28,7 +28,7 @@ lint:  ## ruff (format and rules) and mypy --strict over the core
 bench:  ## benchmarks that need no GPU; results go to benchmarks/results
 	@$(RUN) $$python benchmarks/overhead.py
 
-pretraining:  ## does SimVTP pre-training help? three seeds on generated clips, about 25 minutes on 2 cores
+pretraining:  ## does SimVTP pre-training help? three seeds on generated clips; long, and goes on where it was stopped
 	@$(RUN) $$python benchmarks/simvtp_pretraining_helps.py
 
 clean:  ## remove caches, never outputs or data

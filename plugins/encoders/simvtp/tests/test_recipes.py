@@ -9,7 +9,6 @@ import pytest
 import yaml
 
 import vtp_simvtp
-from vtp.cli.components import option_files
 from vtp.cli.run import compose
 from vtp.model.build import BuildContext, build_model, lookup_in
 from vtp.plugins import host
@@ -72,8 +71,6 @@ def test_finetuning_holds_the_released_hyper_parameters():
 
 
 def test_pretraining_holds_the_released_hyper_parameters():
-    if "caption_json" not in option_files().get("dataset", {}):
-        pytest.skip("the data set caption_json is not there yet")
     found = compose(["experiment=simvtp/pretrain_webvid"])
     train = found["train"]
     assert train["lr"] == pytest.approx(1.5e-4 * 1024 / 256) and train["min_lr"] == pytest.approx(1e-5 * 1024 / 256)
