@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 from vtp import __version__
 from vtp.config import TOP_LEVEL, DataConfig, MediaConfig, modes
 from vtp.errors import ConfigError, PluginError, UserError
+from vtp.memory import keep_memory
 from vtp.registry import did_you_mean
 from vtp.types import Modality, Sample
 
@@ -104,6 +105,8 @@ def execute(config: dict[str, Any] | None, folder: Path | None) -> int:
         config, folder = distributed.broadcast_object((config, folder))
         assert config is not None and folder is not None
         _set_threads(config)
+        if device.type == "cpu":
+            keep_memory(1 << 30, 2 << 30)  # a step needs what the step before it freed
         run = Run(config, folder, device)
         with run.recorded():
             for mode in modes(config["mode"]):

@@ -24,7 +24,7 @@ from vtp.errors import VtpError
 from vtp.media.backends import Decoder, load_backend
 from vtp.media.info import VideoError, VideoInfo
 from vtp.media.member import fetch
-from vtp.media.memory import keep_memory
+from vtp.memory import keep_memory
 from vtp.types import Clip, MediaRef
 
 __all__ = ["main"]
