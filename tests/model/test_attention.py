@@ -53,6 +53,43 @@ def test_row_without_keys_is_zero_and_sends_no_gradient():
     assert (v.grad[1, :, :2] != 0).any()
 
 
+@pytest.mark.parametrize("length", [95, 96, 160, 191, 192])
+def test_gradients_are_those_of_the_formula_however_it_is_computed(length):
+    qkv = [torch.randn(2, 3, length, 8, requires_grad=True) for _ in range(3)]
+    exact = [t.detach().double().requires_grad_() for t in qkv]
+    weight = torch.randn(2, 3, length, 8)
+    out = attention(*qkv, scale=0.4)
+    want = (exact[0] @ exact[1].mT * 0.4).softmax(-1) @ exact[2]
+    torch.testing.assert_close(out.double(), want, rtol=0, atol=2e-6)
+    (out * weight).sum().backward()
+    (want * weight).sum().backward()
+    for found, expected in zip(qkv, exact, strict=True):
+        torch.testing.assert_close(found.grad.double(), expected.grad, rtol=0, atol=5e-6)
+
+
+def test_sdpa_is_left_out_only_where_training_on_a_cpu_is_faster_without_it(monkeypatch):
+    class Called(Exception):
+        pass
+
+    def sdpa(*args, **kwargs):
+        raise Called
+
+    monkeypatch.setattr(module, "scaled_dot_product_attention", sdpa)
+    attention(*torch.randn(3, 1, 1, 128, 8, requires_grad=True).unbind(0))
+    for q, k, v in [
+        torch.randn(3, 1, 1, 128, 8),  # nobody wants a gradient
+        torch.randn(3, 1, 1, 95, 8, requires_grad=True),
+        torch.randn(3, 1, 1, 192, 8, requires_grad=True),
+        torch.randn(3, 1, 1, 128, 8, requires_grad=True).bfloat16(),  # its logits would be rounded
+    ]:
+        with pytest.raises(Called):
+            attention(q, k, v)
+    with pytest.raises(Called):  # a mask
+        attention(
+            *torch.randn(3, 1, 1, 128, 8, requires_grad=True).unbind(0), key_mask=torch.ones(1, 128, dtype=torch.bool)
+        )
+
+
 def test_strides_do_not_matter():
     qkv = torch.randn(2, 6, 3, 2, 8)  # (B, L, 3, H, D), as one projection gives it
     q, k, v = qkv.permute(2, 0, 3, 1, 4)
