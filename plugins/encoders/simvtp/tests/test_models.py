@@ -273,6 +273,67 @@ def test_batches_run_together_give_what_each_gives_alone():
         torch.testing.assert_close(together, blocks(part, mask))
 
 
+def block_by_formula(p, heads, x, mask):
+    """One block in plain tensor operations, for one batch (B, N, D)."""
+    rows, length, width = x.shape
+    y = layer_norm(x, (width,), p["norm1.weight"], p["norm1.bias"], 1e-6)
+    bias = torch.cat([p["attn.q_bias"], torch.zeros_like(p["attn.q_bias"]), p["attn.v_bias"]])
+    q, k, v = (y @ p["attn.qkv.weight"].T + bias).reshape(rows, length, 3, heads, -1).permute(2, 0, 3, 1, 4)
+    logits = (q @ k.mT * (width // heads) ** -0.5).masked_fill(~mask[:, None, None], -torch.inf)
+    y = (logits.softmax(-1) @ v).transpose(1, 2).reshape(rows, length, width)
+    x = x + y @ p["attn.proj.weight"].T + p["attn.proj.bias"]
+    y = layer_norm(x, (width,), p["norm2.weight"], p["norm2.bias"], 1e-6)
+    y = gelu(y @ p["mlp.fc1.weight"].T + p["mlp.fc1.bias"])
+    return x + y @ p["mlp.fc2.weight"].T + p["mlp.fc2.bias"]
+
+
+@pytest.mark.parametrize("first", [0, 2])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_blocks_and_their_gradients_are_the_formula(first, checkpointing):
+    """Outputs and every gradient: sequences of several lengths, neighbours of one length with and without a mask, and
+    a last block that serves the tokens from ``first`` on alone."""
+    blocks = Blocks(12, 2, 3)
+    blocks.checkpointing = checkpointing
+    for p in blocks.parameters():
+        torch.nn.init.normal_(p, std=0.4)
+    sizes = [(2, 5), (3, 5), (2, 5), (1, 7), (2, 4)]
+    parts = [torch.randn(*size, 12, requires_grad=True) for size in sizes]
+    masks = [torch.tensor([[True] * 5, [True] * 3 + [False] * 2]), torch.rand(3, 5) < 2, None, None, None]
+    masks[1][2, 4] = False
+    weights = [torch.randn(rows, length - first, 12) for rows, length in sizes]
+    out = blocks.run(parts, masks, first)
+    sum((o * w).sum() for o, w in zip(out, weights, strict=True)).backward()
+
+    exact = [{n: p.detach().double().requires_grad_() for n, p in block.named_parameters()} for block in blocks]
+    inputs = [part.detach().double().requires_grad_() for part in parts]
+    total = 0
+    for found, x, mask, weight in zip(out, inputs, masks, weights, strict=True):
+        mask = torch.ones(x.shape[:2], dtype=torch.bool) if mask is None else mask
+        want = block_by_formula(exact[1], 3, block_by_formula(exact[0], 3, x, mask), mask)[:, first:]
+        torch.testing.assert_close(found.double(), want, rtol=1e-5, atol=1e-5)
+        total = total + (want * weight).sum()
+    total.backward()
+    for part, x in zip(parts, inputs, strict=True):
+        torch.testing.assert_close(part.grad.double(), x.grad, rtol=1e-5, atol=2e-5)
+    for block, wanted in zip(blocks, exact, strict=True):
+        for name, p in block.named_parameters():
+            torch.testing.assert_close(p.grad.double(), wanted[name].grad, rtol=1e-5, atol=1e-4, msg=name)
+
+
+def test_a_decoder_without_blocks_still_leaves_out_what_nobody_wants():
+    x = torch.randn(2, 5, 8)
+    assert torch.equal(Blocks(8, 0, 2)(x, first=2), x[:, 2:])
+
+
+def test_frozen_feed_forward_sends_gradients_through():
+    blocks = Blocks(8, 1, 2)
+    for p in blocks[0].mlp.parameters():
+        p.requires_grad_(False)
+    x = torch.randn(1, 3, 8, requires_grad=True)
+    blocks(x).square().sum().backward()
+    assert (x.grad != 0).all() and all(p.grad is None for p in blocks[0].mlp.parameters())
+
+
 def test_drop_path_drops_rows_and_keeps_the_mean():
     blocks = Blocks(8, 3, 2, drop_path=0.5)
     assert [block.drop_path for block in blocks] == [0.0, 0.25, 0.5]

@@ -49,7 +49,7 @@ class Decoder(nn.Module):
         """(B, N_v, D') -> (B, N_h, values) at the positions ``hidden``."""
         positions: Tensor = self.pos_embed  # type: ignore[assignment]
         x = torch.cat([x + positions[visible], (mask_token + positions[hidden]).to(x.dtype)], dim=1)
-        out: Tensor = self.head(self.norm(self.blocks(x)[:, visible.shape[1] :]))
+        out: Tensor = self.head(self.norm(self.blocks(x, first=visible.shape[1])))
         return out
 
 
