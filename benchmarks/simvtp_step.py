@@ -6,8 +6,12 @@
 the encoder on [visible video ; words], on the video, on the words and on 2B pairs, attention with an explicit softmax
 and an additive mask, the vocabulary layer on every word. ``vtp`` is ``model=simvtp_legacy`` with shared passes
 (``objectives.simvtp_vtm.reuse_joint=true``). Both have the same weights, inputs, masks and negatives, and the script
-stops unless their losses and gradients agree. The two run in turn in one process; the ratio is the median over rounds.
-Peak memory is measured in a process of its own for each (the resident set above what stands before the first step).
+stops unless their losses and gradients agree.
+
+Each then has a process of its own, as in use, because what one of them does to the heap would change the other's times;
+the processes take turns, step by step, and the ratio is the median over rounds. On a CPU vtp's process keeps freed
+memory, as ``vtp run`` does (vtp.memory); ``plain, memory kept`` is the plain one in such a process. Peak memory is the
+process's resident set (on a GPU: what PyTorch allocated) over all its steps.
 """
 
 from __future__ import annotations
@@ -26,6 +30,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, gelu, normalize
 
+from vtp.memory import keep_memory
 from vtp.model.build import BuildContext, build_model, lookup_in
 from vtp.model.context import ForwardContext
 from vtp.plugins import host
@@ -36,6 +41,7 @@ from vtp_simvtp.vit import PRESETS
 RESULTS = Path(__file__).parent / "results"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 OBJECTIVES = ("mvm", "simvtp_mlm", "simvtp_vtc", "simvtp_vtm")
+SERVED = ("plain", "vtp", "plain, memory kept")
 
 
 # --- the plain implementation
@@ -249,12 +255,16 @@ class Step:
         return {name: out.loss for name, out in self.model(self.batch).items()}
 
     def __call__(self, which: str) -> dict[str, float]:
+        losses = self.forward_backward(which)
+        return {name: loss.detach().item() for name, loss in losses.items()}
+
+    def forward_backward(self, which: str) -> dict[str, Tensor]:
         self.modules[which].zero_grad(set_to_none=True)
         losses = self.losses(which)
         torch.stack(list(losses.values())).sum().backward()
-        if next(self.model.parameters()).is_cuda:
+        if self.batch.inputs["video"]["frames"].is_cuda:
             torch.cuda.synchronize()
-        return {name: loss.detach().item() for name, loss in losses.items()}
+        return losses
 
     def check(self) -> float:
         """Largest relative difference of losses and of gradient norms."""
@@ -268,29 +278,65 @@ class Step:
         return max(errors)
 
 
-def peak(options: argparse.Namespace, folder: Path, which: str) -> dict[str, float]:
-    """Resident set (or device memory) of two steps in this fresh process, in MiB: before, and at the peak."""
-    step = Step(options, folder, (which,) if which == "vtp" else ("plain",))
-    if which == "plain":
+def serve(options: argparse.Namespace, folder: Path, which: str) -> int:
+    """The process of one implementation: for each line of stdin a step, answered by its seconds; then its memory."""
+    name = which.split(",")[0]
+    if which != "plain" and options.device == "cpu":
+        keep_memory(1 << 30, 2 << 30)
+    step = Step(options, folder, (name,))
+    if name == "plain":
         del step.model.encoders, step.model.objectives  # the weights of the other one
-    if options.device != "cpu":
+    before = start_of_peak(options.device)
+    step.forward_backward(name)
+    print("ready", flush=True)
+    for _ in sys.stdin:
+        start = time.perf_counter()
+        step.forward_backward(name)
+        print(time.perf_counter() - start, flush=True)
+    print(json.dumps({"before": before, "peak": max(before, end_of_peak(options.device))}))
+    return 0
+
+
+def start_of_peak(device: str) -> float:
+    """Memory in use now, in MiB; the peak counts from here."""
+    if device != "cpu":
         torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        step_only(step, which)
-        return {"before": before / 2**20, "peak": torch.cuda.max_memory_allocated() / 2**20}
-    before = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
-    Path("/proc/self/clear_refs").write_text("5")  # start the high-water mark anew, as of now
-    step_only(step, which)
+        return torch.cuda.memory_allocated() / 2**20
+    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark of the resident set starts anew
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def end_of_peak(device: str) -> float:
+    """The most memory that was in use since then, in MiB."""
+    if device != "cpu":
+        return torch.cuda.max_memory_allocated() / 2**20
     line = next(s for s in Path("/proc/self/status").read_text().splitlines() if s.startswith("VmHWM"))
-    high = int(line.split()[1]) / 1024
-    return {"before": before, "peak": max(high, before)}
+    return int(line.split()[1]) / 1024
 
 
-def step_only(step: Step, which: str) -> None:
-    for _ in range(2):
-        step.modules[which].zero_grad(set_to_none=True)
-        losses = step.losses(which)
-        torch.stack(list(losses.values())).sum().backward()
+class Served:
+    """A process that serves one implementation."""
+
+    def __init__(self, options: argparse.Namespace, which: str) -> None:
+        flags = [f"--{k}={getattr(options, k)}" for k in ("preset", "batch", "text", "threads", "device")]
+        command = [sys.executable, __file__, "--serve", which, *flags]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.times: list[float] = []
+        assert self.process.stdin and self.process.stdout
+        self.stdin, self.stdout = self.process.stdin, self.process.stdout
+        if self.stdout.readline() != "ready\n":
+            raise SystemExit(f"the process of {which} ended before its first step; what it said stands above")
+
+    def step(self) -> None:
+        print("step", file=self.stdin, flush=True)
+        self.times.append(float(self.stdout.readline()))
+
+    def memory(self) -> dict[str, float]:
+        """End it."""
+        self.stdin.close()
+        memory: dict[str, float] = json.loads(self.stdout.readline())
+        self.process.wait()
+        return memory
 
 
 def main() -> int:
@@ -301,7 +347,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--peak", choices=["plain", "vtp"], help=argparse.SUPPRESS)
+    parser.add_argument("--serve", choices=SERVED, help=argparse.SUPPRESS)
     parser.add_argument(
         "--out", type=Path, default=None, help="JSON file; default benchmarks/results/simvtp_step_<device>.json"
     )
@@ -311,9 +357,8 @@ def main() -> int:
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        if options.peak:
-            print(json.dumps(peak(options, folder, options.peak)))
-            return 0
+        if options.serve:
+            return serve(options, folder, options.serve)
         return compare(options, folder)
 
 
@@ -324,31 +369,32 @@ def compare(options: argparse.Namespace, folder: Path) -> int:
     if error > 1e-3:
         print("they must agree within 1e-3; no timing is reported")
         return 1
-    times: dict[str, list[float]] = {"plain": [], "vtp": []}
+    del step
+    names = SERVED if options.device == "cpu" else SERVED[:2]
+    served = {name: Served(options, name) for name in names}
     for i in range(options.rounds):
-        for which in ("plain", "vtp") if i % 2 == 0 else ("vtp", "plain"):
-            start = time.perf_counter()
-            step(which)
-            times[which].append(time.perf_counter() - start)
-        print(f"round {i + 1}: plain {times['plain'][-1]:.3f} s, vtp {times['vtp'][-1]:.3f} s", flush=True)
-    ratios = [a / b for a, b in zip(times["plain"], times["vtp"], strict=True)]
-    flags = [f"--{k}={getattr(options, k)}" for k in ("preset", "batch", "text", "threads", "device")]
-    memory = {}
-    for which in ("plain", "vtp"):
-        command = [sys.executable, __file__, "--peak", which, *flags]
-        memory[which] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        for one in served.values() if i % 2 == 0 else reversed(served.values()):
+            one.step()
+        line = ", ".join(f"{name} {one.times[-1]:.3f} s" for name, one in served.items())
+        print(f"round {i + 1}: {line}", flush=True)
+    times = {name: one.times for name, one in served.items()}
+    memory = {name: one.memory() for name, one in served.items()}
     result = {
         "what": "SimVTP pre-training step, forward and backward",
+        "date": time.strftime("%Y-%m-%d"),
+        "command": " ".join(["python", "benchmarks/simvtp_step.py", *sys.argv[1:]]),
         "settings": {k: getattr(options, k) for k in ("preset", "batch", "text", "rounds", "threads", "device")},
-        "machine": torch.cuda.get_device_name()
-        if options.device != "cpu"
-        else platform.processor() or platform.machine(),
+        "machine": torch.cuda.get_device_name() if options.device != "cpu" else cpu_name(),
         "torch": torch.__version__,
         "largest_relative_difference": error,
         "seconds": {k: {"median": statistics.median(v), "min": min(v), "all": v} for k, v in times.items()},
-        "speedup": {
-            "median_of_rounds": statistics.median(ratios),
-            "of_minima": min(times["plain"]) / min(times["vtp"]),
+        "vtp_speedup_over": {
+            name: {
+                "median_of_rounds": statistics.median(a / b for a, b in zip(times[name], times["vtp"], strict=True)),
+                "of_minima": min(times[name]) / min(times["vtp"]),
+            }
+            for name in names
+            if name != "vtp"
         },
         "memory_mib": memory,
         "memory_ratio": memory["vtp"]["peak"] / memory["plain"]["peak"],
@@ -356,11 +402,15 @@ def compare(options: argparse.Namespace, folder: Path) -> int:
     out = options.out or RESULTS / f"simvtp_step_{options.device.replace(':', '')}.json"
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(result, indent=2) + "\n")
-    print(
-        f"speed-up {result['speedup']['median_of_rounds']:.2f} (median), {result['speedup']['of_minima']:.2f} (minima)"
-    )
+    for name, ratio in result["vtp_speedup_over"].items():
+        print(f"speed-up over {name}: {ratio['median_of_rounds']:.2f} (median), {ratio['of_minima']:.2f} (minima)")
     print(f"peak memory: plain {memory['plain']['peak']:.0f} MiB, vtp {memory['vtp']['peak']:.0f} MiB -> {out}")
     return 0
+
+
+def cpu_name() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    return next((s.split(":", 1)[1].strip() for s in lines if s.startswith("model name")), platform.machine())
 
 
 if __name__ == "__main__":
