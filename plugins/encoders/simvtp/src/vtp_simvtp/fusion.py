@@ -35,7 +35,8 @@ class SharedViT(nn.Module):
         drop_path: see :class:`vtp_simvtp.vit.Blocks`.
         init_values: start of LayerScale, 0 = none.
         pooling: ``mean_valid`` averages real tokens, ``mean_all`` padding too; null is the first, or the second if
-        legacy. legacy: reproduce the numerics of the released code; the objectives of this package follow.
+            legacy.
+        legacy: reproduce the numerics of the released code; the objectives of this package follow.
         context: tells the widths of the encoders. One that differs from D gets a linear layer.
 
     Attributes:

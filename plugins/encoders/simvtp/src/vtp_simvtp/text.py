@@ -51,8 +51,7 @@ class TextEmbeddings(nn.Module):
         width: D in place of the preset's.
         depth: blocks of the shared transformer in place of the preset's; only for layer-wise learning rates.
         tokenizer: a name on the Hugging Face hub, a folder with a saved tokenizer, a ``vocab.txt`` of BERT, or
-        ``texts``
-            to build one from the words of the training texts.
+            ``texts`` to build one from the words of the training texts.
         vocabulary: number of ids; null takes the tokenizer's. More than it has is allowed, fewer is not.
         positions: longest text that the position table can hold.
         max_length: longest text in tokens, [CLS] and [SEP] included; the rest is cut off.

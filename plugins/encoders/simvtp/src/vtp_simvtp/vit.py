@@ -76,7 +76,8 @@ class Blocks(nn.ModuleList):
         heads: attention heads.
         mlp_ratio: hidden width of the feed-forward part over D.
         drop_path: share of rows whose residual branch is dropped in the last block; it grows linearly from 0 in the
-        first. init_values: start of a learned factor per channel on both branches (LayerScale); 0 = none.
+            first.
+        init_values: start of a learned factor per channel on both branches (LayerScale); 0 = none.
     """
 
     def __init__(

@@ -35,8 +35,7 @@ class SimVTPVTM(Objective):
             always clean.
         text: training looks at ``masked`` or ``clean`` words; null is clean, or masked if legacy.
         negatives: the other clip is drawn from the ``gathered`` rows of all processes or from the ``local``
-        micro-batch;
-            null is gathered, or local if legacy.
+            micro-batch; null is gathered, or local if legacy.
         reuse_joint: take the positives from the joint pass that mvm and mlm make of the same views, not from one more
             with another dropout of the words; null is true, or false if legacy. Equal without dropout.
         mask_kind, mask_ratio: of the masked clip, as in mvm.
