@@ -264,44 +264,8 @@ class _Mlp(nn.Module):
         self.fc2 = nn.Linear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu"):
-            out: Tensor = _FeedForward.apply(x, self.fc1.weight, self.fc1.bias, self.fc2.weight, self.fc2.bias)
-        else:
-            out = self.fc2(gelu(self.fc1(x)))
+        out: Tensor = self.fc2(gelu(self.fc1(x)))
         return out
-
-
-class _FeedForward(torch.autograd.Function):
-    """linear(gelu(linear(x))) of (L, D) float32 on a CPU, where what autograd does besides the matrix products shows.
-
-    The first bias is added in place, the gradient behind GELU takes the memory of the one before it, and biases get
-    theirs from a matrix-vector product, which reads at twice the speed of a sum over rows: 3 % of forward and backward.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
-        hidden = torch.mm(x, w1.t()).add_(b1)
-        active = gelu(hidden)
-        ctx.save_for_backward(x, hidden, active, w1, w2)
-        return linear(active, w2, b2)
-
-    @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, hidden, active, w1, w2 = ctx.saved_tensors
-        wanted = ctx.needs_input_grad
-        ones = grad.new_ones(len(grad))
-        w2_grad = torch.mm(grad.t(), active) if wanted[3] else None
-        b2_grad = torch.mv(grad.t(), ones) if wanted[4] else None
-        inner = torch.mm(grad, w2)
-        torch.ops.aten.gelu_backward.grad_input(inner, hidden, grad_input=inner)
-        return (
-            torch.mm(inner, w1) if wanted[0] else None,
-            torch.mm(inner.t(), x) if wanted[1] else None,
-            torch.mv(inner.t(), ones) if wanted[2] else None,
-            w2_grad,
-            b2_grad,
-        )
 
 
 def init_weights(module: nn.Module, std: float | None = None) -> None:
