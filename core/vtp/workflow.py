@@ -16,6 +16,7 @@ import inspect
 import json
 import logging
 import os
+import re
 import shutil
 import sys
 import time
@@ -66,14 +67,13 @@ def find_unfinished(wanted: str, root: Path = Path("outputs")) -> Path | None:
 def launch(composed: DictConfig) -> int:
     """Run a configuration that hydra composed; returns the exit code. On several processes, tells the others."""
     from hydra.core.hydra_config import HydraConfig
-    from omegaconf import OmegaConf
 
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
-    config: dict[str, Any] = OmegaConf.to_container(composed, resolve=True)  # type: ignore[assignment]
-    config["run_dir"] = str(folder)
-    _length_from_the_command_line(config, list(hydra.overrides.task))
     try:
+        config = _resolved(composed)
+        config["run_dir"] = str(folder)
+        _length_from_the_command_line(config, list(hydra.overrides.task))
         # hydra does not record choices that are lists; an objective's option is named as its node
         _refuse_ambiguous_options({**hydra.runtime.choices, "objective": list(config["objectives"] or {})})
         return execute(config, folder)
@@ -82,6 +82,16 @@ def launch(composed: DictConfig) -> int:
         if isinstance(error, UserError):
             _remove_if_empty(folder)
         raise
+
+
+def _resolved(composed: DictConfig) -> dict[str, Any]:
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        return OmegaConf.to_container(composed, resolve=True)  # type: ignore[return-value]
+    except OmegaConfBaseException as error:  # a value that another one takes over and cannot use, such as seed=one
+        raise ConfigError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
 
 
 def follow() -> int:
@@ -603,6 +613,11 @@ def _check(config: dict[str, Any], folder: Path) -> None:
         if not (config[kind] or {}).get("name"):
             wrong.append(f"choose a {kind}: {kind}=...; `vtp list {kind}` says which there are")
     wrong += DataConfig(**config["data"]).validate()
+    threads = config["threads"]
+    if threads is not None and (not isinstance(threads, int) or isinstance(threads, bool) or threads < 1):
+        wrong.append(f"threads={threads}: expected a number of threads, or null for the cores that workers leave over")
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", str(config["device"])):
+        wrong.append(f"device={config['device']}: expected auto, cpu, cuda, or one GPU such as cuda:1")
     if "train" in parts:
         from vtp.train.config import TrainConfig
         from vtp.train.profiling import ProfileSteps
@@ -663,7 +678,7 @@ def _set_threads(config: Mapping[str, Any]) -> None:
     import torch
 
     if config["threads"]:
-        torch.set_num_threads(int(config["threads"]))
+        torch.set_num_threads(config["threads"])
     else:
         processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
