@@ -253,8 +253,8 @@ class Run:
 
     def _pipeline(self, *, train: bool, drop: Sequence[str] = ()) -> Any:
         from vtp.data import Pipeline
+        from vtp.media.multi_view import View, Windows
         from vtp.media.sampling import find_sampler
-        from vtp.media.views import View, Windows
 
         augment = train and self.data.augment
         video = self.model.specs().get("video")

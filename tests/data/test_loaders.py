@@ -19,7 +19,7 @@ import torch
 
 from vtp.data import BadSampleLedger, EvalLoader, Pipeline, TrainLoader, keyed_generator
 from vtp.errors import ConfigError, DataError, RunError
-from vtp.media import VideoError, VideoInfo
+from vtp.media import MediaError, VideoInfo
 from vtp.types import AudioSpec, Batch, Clip, MediaRef, Sample, TextSpec, VideoSpec
 
 
@@ -59,7 +59,7 @@ class NumberReader:
                 file.write(ref.path + "\n")
         number = int(ref.path.rsplit("/", 1)[-1])
         if number in self.bad:
-            raise VideoError("moov atom not found", "invalid", "fake")
+            raise MediaError("moov atom not found", "invalid", "fake")
         clip = Clip()
         if video:
             info = VideoInfo(0, "fake", 16, 16, 10.0, np.arange(100) / 10, 10.0)
@@ -223,7 +223,7 @@ def test_the_replacement_does_not_depend_on_who_failed_first(tmp_path: Path) -> 
     expected = take(loader(20, reader=NumberReader([1, 2, 3]), bad=BadSampleLedger(None, 1.0)), 10)
     ledger = BadSampleLedger(tmp_path / "bad.jsonl", 1.0)
     for number in (3, 1, 2):  # known beforehand, as after a resume
-        ledger.add(table(20)[number], MediaRef(f"/v/{number}"), VideoError("moov atom not found"))
+        ledger.add(table(20)[number], MediaRef(f"/v/{number}"), MediaError("moov atom not found"))
     got = take(loader(20, reader=NumberReader([1, 2, 3]), bad=ledger), 10)
     assert [fingerprint(b) for b in got] == [fingerprint(b) for b in expected]
 

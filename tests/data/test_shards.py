@@ -28,7 +28,7 @@ from vtp.data.shards import find_shards, shard_index, shard_order
 from vtp.data.shards_pack import MANIFEST, Packing, pack
 from vtp.errors import ConfigError, DataError, RunError
 from vtp.eval.task import media_id
-from vtp.media import MediaReader, VideoError
+from vtp.media import MediaError, MediaReader
 from vtp.media.member import member_path, split_member
 from vtp.media.sampling import uniform
 from vtp.types import MediaRef, Sample, TextSpec, VideoSpec
@@ -335,7 +335,7 @@ def test_a_file_that_is_no_shard_is_refused_and_one_that_changes_later_is_a_bad_
     table = Shards(urls=tmp_path).samples("caption", "train")
     data = shard.read_bytes()
     shard.write_bytes(data[: len(data) // 2])
-    with pytest.raises(VideoError, match="cut off"):
+    with pytest.raises(MediaError, match="cut off"):
         READER.read(table[1].video, times=partial(uniform, frames=2))
     shard.write_bytes(b"nothing" * 999)
     with pytest.raises(DataError, match="no tar file"):
@@ -345,7 +345,7 @@ def test_a_file_that_is_no_shard_is_refused_and_one_that_changes_later_is_a_bad_
     specs: dict[Any, Any] = {"video": VideoSpec(frames=2, size=32)}
     once = Pipeline(specs, train=False, reader=READER).with_ledger(ledger)
     for _ in range(2):
-        with pytest.raises(VideoError, match="no such shard"):
+        with pytest.raises(MediaError, match="no such shard"):
             once(table[0], 0, 0)
     (entry,) = [json.loads(line) for line in (tmp_path / "bad.jsonl").read_text().splitlines()]
     assert entry["path"] == table[0].video.path and len(entry["path"]) < 300
@@ -360,7 +360,7 @@ def test_damaged_decoded_frames_are_a_bad_sample(films, tmp_path):
         broken = bytearray(data)
         broken[at] = value
         (tmp_path / "00000.tar").write_bytes(broken)
-        with pytest.raises(VideoError, match="damaged") as caught:
+        with pytest.raises(MediaError, match="damaged") as caught:
             READER.read(sample.video, times=partial(uniform, frames=2), size=32)
         assert caught.value.kind == "invalid"
 

@@ -148,12 +148,12 @@ def test_the_encoder_runs_once_per_clip_and_gives_the_same_as_one_row_each():
 
 def test_a_silent_clip_whose_picture_is_withheld_is_not_a_bad_file(tmp_path):
     """Scoring without the picture must not spoil the file for what comes after."""
-    from vtp.media import VideoError
+    from vtp.media import MediaError
 
     class Silent(CountingReader):
         def read(self, ref, *, times=None, size=None, audio=None, video=True):
             if not video:
-                raise VideoError("no audio stream", "no_audio")
+                raise MediaError("no audio stream", "no_audio")
             return super().read(ref, times=times)
 
     ledger = BadSampleLedger(tmp_path / "bad_samples.jsonl")

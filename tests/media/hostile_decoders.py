@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from vtp.media.info import VideoError
+from vtp.media.info import MediaError
 from vtp.types import Clip, MediaRef
 
 
@@ -39,7 +39,7 @@ class Hostile:
             case "raise":
                 raise UnicodeDecodeError("utf-8", b"", 0, 1, "damaged header")
             case "refuse":
-                raise VideoError("no video stream", "no_video")
+                raise MediaError("no video stream", "no_video")
             case "big":
                 return Clip(frames=np.full((100, 512, 512, 3), 7, np.uint8), timestamps=np.zeros(100))
         frames = np.full((1, 2, 2, 3), 0, np.uint8)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from vtp.errors import ConfigError, PluginError
-from vtp.media import VideoError, backends, read_clip
+from vtp.media import MediaError, backends, read_clip
 from vtp.media.sampling import uniform
 from vtp.types import MediaRef
 
@@ -82,7 +82,7 @@ def test_transport_streams_are_refused_by_those_that_misread_them(tmp_path: Path
             if packet.dts is not None:
                 packet.stream = copy
                 out.mux(packet)
-    with pytest.raises(VideoError, match="transport streams") as caught:
+    with pytest.raises(MediaError, match="transport streams") as caught:
         read_clip(MediaRef(str(path)), backend=name)
     assert caught.value.backend == name
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from vtp.errors import PluginError
-from vtp.media import VideoError, backends, read_clip
+from vtp.media import MediaError, backends, read_clip
 from vtp.types import MediaRef
 
 pytestmark = pytest.mark.data
@@ -91,7 +91,7 @@ def test_frames_are_those_of_the_ffmpeg_program(ffmpeg: str, made: dict[str, Pat
     frames, times = oracle(ffmpeg, made[name])
     try:
         clip = read_clip(MediaRef(str(made[name])), backend=backend)
-    except VideoError as error:
+    except MediaError as error:
         # The others may refuse a file, and say why; they may not show other frames.
         assert backend != "pyav" and error.reason
         pytest.skip(f"refused: {error.reason}")

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from vtp.errors import ConfigError, PluginError
-from vtp.media import MediaReader, VideoError, backends
+from vtp.media import MediaError, MediaReader, backends
 from vtp.media.sampling import uniform
 from vtp.types import Clip, MediaRef
 
@@ -66,7 +66,7 @@ def gone(pid: int, within_s: float = 5.0) -> bool:
 def test_a_decoder_that_dies_or_hangs_is_replaced(hostile: MediaReader, what: str, kind: str, reason: str) -> None:
     first = child_of(hostile.read(MediaRef("fine")))
     started = time.monotonic()
-    with pytest.raises(VideoError, match=reason) as caught:
+    with pytest.raises(MediaError, match=reason) as caught:
         hostile.read(MediaRef(what))
     assert (caught.value.kind, caught.value.backend) == (kind, "hostile")
     assert time.monotonic() - started < 10
@@ -85,7 +85,7 @@ def test_a_decoder_that_dies_or_hangs_is_replaced(hostile: MediaReader, what: st
 )
 def test_a_decoder_that_reports_its_failure_is_kept(hostile: MediaReader, what: str, kind: str, reason: str) -> None:
     first = child_of(hostile.read(MediaRef("fine")))
-    with pytest.raises(VideoError, match=reason) as caught:
+    with pytest.raises(MediaError, match=reason) as caught:
         hostile.read(MediaRef(what))
     assert (caught.value.kind, caught.value.backend) == (kind, "hostile")
     assert child_of(hostile.read(MediaRef("fine"))) == first
@@ -136,7 +136,7 @@ def test_a_fifo_is_refused_at_once(tmp_path: Path) -> None:
         (tmp_path / "pipe.mp4", "pipe, socket or device"),
         (Path("/dev/zero"), "pipe, socket or device"),
     ):
-        with pytest.raises(VideoError, match=reason):
+        with pytest.raises(MediaError, match=reason):
             reader.read(MediaRef(str(path)))
     assert time.monotonic() - started < 15
     reader.close()
@@ -146,7 +146,7 @@ def test_a_file_without_permission_is_refused(tmp_path: Path, monkeypatch: pytes
     path = tmp_path / "secret.mp4"
     path.write_bytes(b"x")
     monkeypatch.setattr("vtp.media.source.os.access", lambda path, mode: False)  # root may read everything
-    with pytest.raises(VideoError, match="no permission") as caught:
+    with pytest.raises(MediaError, match="no permission") as caught:
         MediaReader(isolate=False).read(MediaRef(str(path)))
     assert caught.value.kind == "permission"
 

@@ -12,7 +12,7 @@ import av
 import numpy as np
 import pytest
 
-from vtp.media import VideoError, VideoInfo, probe, read_clip
+from vtp.media import MediaError, VideoInfo, probe, read_clip
 from vtp.media.sampling import uniform
 from vtp.types import MediaRef
 
@@ -158,7 +158,7 @@ def test_the_sound_of_a_span_is_that_part_of_the_whole(shared_data: Path) -> Non
 
 @pytest.mark.data
 def test_a_span_outside_the_file_is_an_error_of_that_span(shared_data: Path) -> None:
-    with pytest.raises(VideoError, match="outside the 11.00 s") as caught:
+    with pytest.raises(MediaError, match="outside the 11.00 s") as caught:
         read_clip(MediaRef(str(shared_data / "videos" / SOURCE), 50.0, 60.0))
     assert caught.value.kind == "span" and caught.value.backend == "pyav"
 
@@ -349,7 +349,7 @@ def test_an_audio_file_has_no_picture(tmp_path: Path) -> None:
     clip = read_clip(MediaRef(str(path)), audio=8000)
     assert clip.frames is None and clip.missing == {"video": "no video stream"} and clip.waveform.shape == (1, 800)
     assert probe(MediaRef(str(path))).video is None
-    with pytest.raises(VideoError, match="no video stream") as caught:
+    with pytest.raises(MediaError, match="no video stream") as caught:
         read_clip(MediaRef(str(path)))
     assert caught.value.kind == "no_video"
 
@@ -357,7 +357,7 @@ def test_an_audio_file_has_no_picture(tmp_path: Path) -> None:
 def test_a_silent_film_has_no_sound(tmp_path: Path) -> None:
     path = encode(tmp_path / "silent.mp4", frames=3)
     assert read_clip(MediaRef(str(path)), audio=8000).missing == {"audio": "no audio stream"}
-    with pytest.raises(VideoError, match="no audio stream") as caught:
+    with pytest.raises(MediaError, match="no audio stream") as caught:
         read_clip(MediaRef(str(path)), audio=8000, video=False)
     assert caught.value.kind == "no_audio"
 
@@ -413,7 +413,7 @@ def test_a_playlist_makes_no_connection(tmp_path: Path, as_bytes: bool) -> None:
         path = tmp_path / "playlist.m3u8"
         address = f"http://127.0.0.1:{server.getsockname()[1]}/x.ts"
         path.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{address}\n#EXT-X-ENDLIST\n")
-        with pytest.raises(VideoError):
+        with pytest.raises(MediaError):
             read_clip(MediaRef(path.read_bytes() if as_bytes else str(path)))
         with pytest.raises(TimeoutError):
             server.accept()
@@ -424,7 +424,7 @@ def test_what_is_no_video_is_one_error_with_a_reason(tmp_path: Path, case: str) 
     path = tmp_path / "hostile.mp4"
     HOSTILE[case](path)
     for read in (read_clip, probe):
-        with pytest.raises(VideoError) as caught:
+        with pytest.raises(MediaError) as caught:
             read(MediaRef(str(path)))
         assert caught.value.reason and caught.value.backend == "pyav"
 

@@ -143,7 +143,7 @@ def _report(cache: Any, sources: Sequence[str], outcome: Any) -> dict[str, Any]:
 def _speed(cache: Any, sources: Sequence[str], seconds: float = 2.0, frames: int = 16) -> dict[str, Any] | None:
     """Clips per second of processor time, from the originals and from the cache, in turns over a few clips."""
     from vtp.media.cache import CachedReader
-    from vtp.media.info import VideoError
+    from vtp.media.info import MediaError
     from vtp.media.isolation import MediaReader
     from vtp.media.sampling import uniform
     from vtp.types import MediaRef
@@ -163,7 +163,7 @@ def _speed(cache: Any, sources: Sequence[str], seconds: float = 2.0, frames: int
                     reader.read(
                         MediaRef(source), times=lambda info: uniform(info, frames=frames), size=cache.settings.size
                     )
-                except VideoError:
+                except MediaError:
                     break  # sound without pictures; and a file that was taken away meanwhile is no reason to fail now
                 took[name] = time.process_time() - begin
             if len(took) == len(readers):

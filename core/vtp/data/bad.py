@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from vtp.media.info import VideoError
+from vtp.media.info import MediaError
 from vtp.types import MediaRef, Sample
 
 __all__ = ["BadSampleLedger", "media_key"]
@@ -51,7 +51,7 @@ class BadSampleLedger:
         self._entries: dict[str, dict[str, str]] = {}
         self._read_bytes = 0  # of the file, up to the end of its last whole line
 
-    def find(self, ref: MediaRef) -> VideoError | None:
+    def find(self, ref: MediaRef) -> MediaError | None:
         """The error that this file (or this span of it) gave before, in whatever process; None when it is not known to
         be bad."""
         self._refresh()
@@ -61,11 +61,11 @@ class BadSampleLedger:
         entry = self._entries.get(key) or self._entries.get(f"{key}#{ref.start}-{ref.end}")
         if entry is None:
             return None
-        error = VideoError(entry["reason"], entry["kind"], entry["backend"])
+        error = MediaError(entry["reason"], entry["kind"], entry["backend"])
         error.known = True
         return error
 
-    def add(self, sample: Sample, ref: MediaRef, error: VideoError) -> None:
+    def add(self, sample: Sample, ref: MediaRef, error: MediaError) -> None:
         """Record that ``ref`` of ``sample`` failed; does nothing if it is in the list already."""
         key = _entry_key(ref, error.kind)
         entry = {

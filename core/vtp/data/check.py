@@ -27,7 +27,7 @@ import numpy.typing as npt
 from vtp.errors import ConfigError, DataError
 from vtp.eval.protocol import Match, Protocol, protocol_files
 from vtp.eval.task import media_id
-from vtp.media.info import VideoError, VideoInfo
+from vtp.media.info import MediaError, VideoInfo
 from vtp.media.member import split_member
 from vtp.types import MediaRef, Sample
 
@@ -264,7 +264,7 @@ class Finding:
     Attributes:
         path: of the file.
         status: ``ok``, ``missing``, ``bad``, or ``not looked at``.
-        kind, reason: of a bad or missing one, see :class:`vtp.media.VideoError`.
+        kind, reason: of a bad or missing one, see :class:`vtp.media.MediaError`.
         bytes, mtime_ns: of the file when it was looked at.
         seconds, format, notes: of the whole; ``notes`` are what is unusual.
         video: codec, width, height (upright), fps, frames, rotation; None without pictures.
@@ -414,7 +414,7 @@ def _ask_the_file_system(path: str) -> Finding:
     try:
         check_source(place)
         status = os.stat(place)
-    except VideoError as error:
+    except MediaError as error:
         return Finding(path, MISSING if error.kind == "missing" else BAD, error.kind, error.reason)
     except OSError as error:
         return Finding(path, BAD, "decode", str(error.strerror))
@@ -450,7 +450,7 @@ def _examine(reader: Any, before: Finding, frames: int, thumbnail: bool, setting
             audio=16000 if info.audio is not None else None,
             video=info.video is not None,
         )
-    except VideoError as error:
+    except MediaError as error:
         finding.status, finding.kind, finding.reason = BAD, error.kind, error.reason
         return finding
     if finding.video is not None and clip.frames is None:

@@ -9,7 +9,7 @@ from vtp.data.bad import BadSampleLedger
 from vtp.data.batching import Example, collate
 from vtp.data.pipeline import Pipeline
 from vtp.data.workers import Delivery, deliver
-from vtp.media.info import VideoError
+from vtp.media.info import MediaError
 from vtp.types import Batch, Sample
 
 __all__ = ["EvalLoader"]
@@ -71,7 +71,7 @@ class EvalLoader:
             sample = self.table[row]
             try:
                 examples.append(self.pipeline(sample, 0, row))
-            except VideoError as error:
+            except MediaError as error:
                 misses[sample.id] = error.reason
         batch = collate(examples, self.pipeline.specs) if examples else None
         return Delivery(batch, draws=len(rows), failed=len(misses), misses=misses)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from vtp.data.bad import BadSampleLedger
 from vtp.data.batching import Example
 from vtp.data.keys import keyed_generator
-from vtp.media.info import VideoError, VideoInfo
+from vtp.media.info import MediaError, VideoInfo
 from vtp.media.sampling import FrameSampler, dense, random_segment, uniform
 from vtp.media.transforms import ClipTransform, EvalTransform, TrainTransform
 from vtp.types import AudioSpec, Clip, MediaRef, Modality, Sample, TextSpec, VideoSpec
@@ -66,7 +66,7 @@ class Pipeline:
         memo: in evaluation, how many decoded files each worker remembers, since consecutive questions are often about
             one video.
 
-    Raises (when called): VideoError if the sample cannot be used; the loaders turn that into a replacement or a
+    Raises (when called): MediaError if the sample cannot be used; the loaders turn that into a replacement or a
     recorded miss.
     """
 
@@ -130,7 +130,7 @@ class Pipeline:
             example.token_ids = self.text_spec.tokenize([text])[0]
             example.extra = {"text": text}
         if example.frames is None and example.waveform is None and example.token_ids is None:
-            raise VideoError("; ".join(missing.values()) or "the sample has none of the wanted modalities", "empty")
+            raise MediaError("; ".join(missing.values()) or "the sample has none of the wanted modalities", "empty")
         return example
 
     def media(self, sample: Sample) -> tuple[MediaRef | None, MediaRef | None]:
@@ -181,7 +181,7 @@ class Pipeline:
             clip = self._read(sample, video, epoch, index, frames=True, sound=False)
             try:
                 sound = self._read(sample, audio, epoch, index, frames=False, sound=True)
-            except VideoError as error:  # the picture is fine, so the sample is: the sound is a missing modality
+            except MediaError as error:  # the picture is fine, so the sample is: the sound is a missing modality
                 clip = Clip(clip.frames, clip.timestamps, missing={"audio": error.reason})
             else:
                 clip = Clip(clip.frames, clip.timestamps, sound.waveform, sound.sample_rate, sound.missing)
@@ -199,7 +199,7 @@ class Pipeline:
             raise known
         try:
             clip = self._open(ref, epoch, index, frames=frames, sound=sound)
-        except VideoError as error:
+        except MediaError as error:
             error.backend = error.backend or getattr(self.reader, "backend_name", "")
             if error.kind == "no_audio" and ref == sample.video:
                 # A silent film whose picture is withheld: the file is good, and must be used again with its picture.
@@ -227,7 +227,7 @@ class Pipeline:
             video=frames,
         )
         if frames and clip.frames is None:
-            raise VideoError(clip.missing.get("video", "no video stream"), "no_video")
+            raise MediaError(clip.missing.get("video", "no video stream"), "no_video")
         return clip
 
     def _cut_sound(self, waveform: npt.NDArray[np.float32], epoch: int, index: int) -> npt.NDArray[np.float32]:

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from vtp.errors import ConfigError, RunError
-from vtp.media.info import VideoError, VideoInfo
+from vtp.media.info import MediaError, VideoInfo
 from vtp.media.isolation import MediaReader
 from vtp.media.sampling import uniform
 from vtp.storage import clean_leftovers, write_json_atomic
@@ -176,7 +176,7 @@ def _shard(out: Path, number: int, keys: Sequence[_Key], packing: Packing, reade
                 for key in keys:
                     try:
                         members = (_frame_members if packing.frames else _file_members)(key, packing, reader)
-                    except VideoError as error:
+                    except MediaError as error:
                         path = next(str(ref.path) for ref in (key.video, key.audio) if ref is not None)
                         failures.append({"key": key.name, "path": path, "reason": error.reason, "kind": error.kind})
                         continue
@@ -286,10 +286,10 @@ def _file_members(key: _Key, packing: Packing, reader: MediaReader) -> dict[str,
         if ref is None or (ref is key.audio and key.video is not None and ref.path == key.video.path):
             continue
         if not isinstance(ref.path, str):
-            raise VideoError("lies in a shard already", "not_a_file")
+            raise MediaError("lies in a shard already", "not_a_file")
         info = reader.probe(ref)
         if ref is key.video and info.video is None:
-            raise VideoError("no video stream", "no_video")
+            raise MediaError("no video stream", "no_video")
         name = os.path.splitext(ref.path)[1].lower().lstrip(".") or "mp4"
         members[f"audio.{name}" if name in members else name] = Path(ref.path).read_bytes()
     return members | _annotation(key, silent=key.audio is None)
@@ -312,7 +312,7 @@ def _frame_members(key: _Key, packing: Packing, reader: MediaReader) -> dict[str
         heard = rate if together and key.audio is not None else None
         clip = reader.read(key.video, times=times, size=packing.size, audio=heard)
         if clip.frames is None or clip.timestamps is None:
-            raise VideoError(clip.missing.get("video", "no video stream"), "no_video")
+            raise MediaError(clip.missing.get("video", "no video stream"), "no_video")
         buffer = io.BytesIO()
         np.save(buffer, clip.frames)
         members["npy"] = buffer.getvalue()

@@ -16,7 +16,7 @@ from vtp.data.keys import keyed_generator
 from vtp.data.pipeline import Pipeline
 from vtp.data.workers import Delivery, deliver
 from vtp.errors import ConfigError, DataError, RunError
-from vtp.media.info import VideoError
+from vtp.media.info import MediaError
 from vtp.types import Batch, Sample
 
 __all__ = ["TrainLoader"]
@@ -161,7 +161,7 @@ class TrainLoader:
             try:
                 clip = None if self._clips is None else int(self._clips[place])
                 return self.pipeline(self.table[place], epoch, place, clip), attempt
-            except VideoError as error:
+            except MediaError as error:
                 fresh += not error.known
                 if fresh == _FRESH_FAILURES:
                     break

@@ -9,22 +9,22 @@ if TYPE_CHECKING:
     from vtp.media.backends import probe as probe
     from vtp.media.backends import read_clip as read_clip
     from vtp.media.info import AudioInfo as AudioInfo
+    from vtp.media.info import MediaError as MediaError
     from vtp.media.info import MediaInfo as MediaInfo
-    from vtp.media.info import VideoError as VideoError
     from vtp.media.info import VideoInfo as VideoInfo
     from vtp.media.isolation import MediaReader as MediaReader
 
 _LAZY = {
     "AudioInfo": "vtp.media.info",
+    "MediaError": "vtp.media.info",
     "MediaInfo": "vtp.media.info",
     "MediaReader": "vtp.media.isolation",
-    "VideoError": "vtp.media.info",
     "VideoInfo": "vtp.media.info",
     "probe": "vtp.media.backends",
     "read_clip": "vtp.media.backends",
 }
 
-__all__ = ["AudioInfo", "MediaInfo", "MediaReader", "VideoError", "VideoInfo", "probe", "read_clip"]
+__all__ = ["AudioInfo", "MediaError", "MediaInfo", "MediaReader", "VideoInfo", "probe", "read_clip"]
 
 
 def __getattr__(name: str) -> Any:

@@ -29,7 +29,7 @@ DEFAULT = "pyav"  # what "auto" stands for: it is always installed, and right ab
 
 
 class Decoder(Protocol):
-    """What ``media.backend=<name>`` chooses. Both methods raise :class:`vtp.media.VideoError` and nothing else."""
+    """What ``media.backend=<name>`` chooses. Both methods raise :class:`vtp.media.MediaError` and nothing else."""
 
     name: str
 
@@ -116,7 +116,7 @@ def read_clip(
         A Clip. What the file does not have is None and named in ``missing``; ``waveform`` starts with the first sound
         in the span.
 
-    Raises: VideoError if nothing of what was asked for is there, or the file cannot be used.
+    Raises: MediaError if nothing of what was asked for is there, or the file cannot be used.
     """
     return load_backend(find_backend(backend)).read(ref, times=times, size=size, audio=audio, video=video)
 
@@ -124,6 +124,6 @@ def read_clip(
 def probe(ref: MediaRef, *, backend: str = "auto") -> MediaInfo:
     """Streams, frame times and rotation of a file, in this process.
 
-    Raises: VideoError if there is neither picture nor sound in it.
+    Raises: MediaError if there is neither picture nor sound in it.
     """
     return load_backend(find_backend(backend)).probe(ref)

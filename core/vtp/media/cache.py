@@ -29,7 +29,7 @@ from vtp.errors import ConfigError, DataError
 from vtp.media.backends import Times
 from vtp.media.cache_file import KINDS, CacheDamage, Entry
 from vtp.media.frames import resample, resize
-from vtp.media.info import MediaInfo, VideoError, VideoInfo
+from vtp.media.info import MediaError, MediaInfo, VideoInfo
 from vtp.types import Clip, MediaRef, Sample
 
 if TYPE_CHECKING:
@@ -298,7 +298,7 @@ class CachedReader:
             _take_sound(clip, entry, ref, audio)
         if clip.frames is None and clip.waveform is None:
             kind = "no_video" if video and audio is None else "no_audio"
-            raise VideoError("; ".join(clip.missing.values()) or "nothing was asked for", kind, "cache")
+            raise MediaError("; ".join(clip.missing.values()) or "nothing was asked for", kind, "cache")
         return clip
 
     def _take_frames(
@@ -335,7 +335,7 @@ class CachedReader:
             clip = self.reader.read(MediaRef(path), times=lambda _: rows, size=shape)
         except FileNotFoundError:
             raise CacheDamage("has lost its transcode") from None
-        except VideoError as error:
+        except MediaError as error:
             raise CacheDamage(f"cannot be decoded: {error.reason}") from None
         assert clip.frames is not None
         return clip.frames

@@ -28,7 +28,7 @@ import numpy.typing as npt
 from vtp.errors import ConfigError, RunError
 from vtp.media.cache import ClipCache, Settings
 from vtp.media.cache_file import CacheDamage, EntryWriter
-from vtp.media.info import VideoError, VideoInfo
+from vtp.media.info import MediaError, VideoInfo
 from vtp.media.isolation import MediaReader
 from vtp.media.sampling import uniform
 from vtp.storage import append_text, clean_leftovers
@@ -107,7 +107,7 @@ def build(
                 if not retry and (reason := failures.find(source)) is not None:
                     return source, reason, -1
                 return source, None, make_entry(cache, source, local.reader)
-            except VideoError as error:
+            except MediaError as error:
                 failures.add(source, error)
                 return source, error.reason, -1
 
@@ -152,13 +152,13 @@ def _in_threads(
 def make_entry(cache: ClipCache, source: str, reader: MediaReader) -> int:
     """Decode ``source`` and write its entry; returns its size in bytes.
 
-    Raises: VideoError if the file cannot be used; RunError if the disk is full.
+    Raises: MediaError if the file cannot be used; RunError if the disk is full.
     """
     final = cache.path(source)
     try:
         status = os.stat(source)
     except OSError as error:
-        raise VideoError(f"cannot be reached: {error.strerror}", "missing") from None
+        raise MediaError(f"cannot be reached: {error.strerror}", "missing") from None
     final.parent.mkdir(parents=True, exist_ok=True)
     made_from = {"path": os.path.abspath(source), "bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
     hidden = final.parent / f".{final.name}.{os.urandom(6).hex()}.tmp"
@@ -258,7 +258,7 @@ def _parts(
 
         def times(now: VideoInfo, wanted: npt.NDArray[np.int64] = wanted) -> npt.NDArray[np.int64]:
             if now.count < info.count and now.count <= int(wanted[-1]):
-                raise VideoError("gives other frames each time it is decoded")
+                raise MediaError("gives other frames each time it is decoded")
             return wanted
 
         frames = reader.read(MediaRef(source), times=times, size=size).frames
@@ -334,7 +334,7 @@ class _Failures:
         """Why ``source`` as it now is failed before; None if it did not."""
         return self._known.get(self._key(source))
 
-    def add(self, source: str, error: VideoError) -> None:
+    def add(self, source: str, error: MediaError) -> None:
         key = self._key(source)
         with self._lock:
             if key not in self._known:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from decord import VideoReader
 
 from vtp.media.indexed import IndexedDecoder
-from vtp.media.info import VideoError
+from vtp.media.info import MediaError
 from vtp.media.packets import PacketIndex
 
 __all__ = ["DecordDecoder"]
@@ -29,7 +29,7 @@ def _fetch(source: str | bytes, form: str, index: PacketIndex, places: npt.NDArr
     reader = VideoReader(io.BytesIO(source) if isinstance(source, bytes) else source, num_threads=1)
     count = index.info.count
     if len(reader) != count:
-        raise VideoError(f"decord counts {len(reader)} frames where the packets say {count}: use media.backend=pyav")
+        raise MediaError(f"decord counts {len(reader)} frames where the packets say {count}: use media.backend=pyav")
     order, back = np.unique(places, return_inverse=True)
     if index.info.codec == "h264" and form.startswith(("mov,", "matroska,")):
         frames = reader.get_batch(order.tolist()).asnumpy()

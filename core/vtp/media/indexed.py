@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vtp.media.backends import Times
-from vtp.media.info import MediaInfo, VideoError
+from vtp.media.info import MediaError, MediaInfo
 from vtp.media.packets import PacketIndex, build_index, cut, scan
 from vtp.media.pyav import (
     PyavDecoder,
@@ -76,20 +76,20 @@ class IndexedDecoder:
             stream = picture_stream(container, clip)
             sound = None if audio is None else sound_track(container, audio, ref, clip)
             if stream is None and sound is None:
-                raise VideoError("; ".join(clip.missing.values()), "no_video")
+                raise MediaError("; ".join(clip.missing.values()), "no_video")
             packets = scan(container, stream, sound, MediaRef(ref.path))
             if sound is not None:
                 take_sound(sound, clip)
             if stream is None:
                 return clip
             if not packets:
-                raise VideoError("the video stream holds no frames", "no_frames")
+                raise MediaError("the video stream holds no frames", "no_frames")
             container_format = container.format.name
             if container_format == "mpegts":  # wrong frames without an error (torchcodec), or a hang (decord)
-                raise VideoError(f"{self.name} does not read transport streams reliably; media.backend=pyav does")
+                raise MediaError(f"{self.name} does not read transport streams reliably; media.backend=pyav does")
             index = build_index(container, stream, packets, MediaRef(ref.path))
         if index.info.others and not self.chooses_stream:
-            raise VideoError(f"{self.name} cannot choose one of several video streams; media.backend=pyav can")
+            raise MediaError(f"{self.name} cannot choose one of several video streams; media.backend=pyav can")
         info, first = cut(index.info, ref)
         wanted = choose(info, times)
         frames = self.fetch(ref.path, container_format, index, wanted + first)

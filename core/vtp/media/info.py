@@ -9,10 +9,10 @@ import numpy.typing as npt
 
 from vtp.errors import RunError
 
-__all__ = ["AudioInfo", "MediaInfo", "VideoError", "VideoInfo"]
+__all__ = ["AudioInfo", "MediaError", "MediaInfo", "VideoInfo"]
 
 
-class VideoError(RunError):
+class MediaError(RunError):
     """A media file that cannot be used, whatever the cause: the only error that leaves :mod:`vtp.media`.
 
     Attributes:
@@ -30,8 +30,8 @@ class VideoError(RunError):
         self.backend = backend
         self.known = False
 
-    def __reduce__(self) -> tuple[type[VideoError], tuple[str, str, str]]:
-        return (VideoError, (self.reason, self.kind, self.backend))
+    def __reduce__(self) -> tuple[type[MediaError], tuple[str, str, str]]:
+        return (MediaError, (self.reason, self.kind, self.backend))
 
 
 @dataclass(frozen=True, slots=True)

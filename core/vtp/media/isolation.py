@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from vtp.errors import ConfigError, RunError
 from vtp.media.backends import DEFAULT, Decoder, Times, find_backend, load_backend
-from vtp.media.info import MediaInfo, VideoError
+from vtp.media.info import MediaError, MediaInfo
 from vtp.media.member import fetch, read_frames, split_member
 from vtp.types import Clip, MediaRef
 
@@ -80,7 +80,7 @@ class MediaReader:
     ) -> Clip:
         """As :func:`vtp.media.read_clip`, within the limits.
 
-        Raises: VideoError, also with the kinds ``timeout``, ``crash`` and ``memory``; PluginError if the backend itself
+        Raises: MediaError, also with the kinds ``timeout``, ``crash`` and ``memory``; PluginError if the backend itself
             does not work.
         """
         member = split_member(ref.path)
@@ -149,8 +149,8 @@ class MediaReader:
             reason, kind = self._child.post_mortem() if broken.crashed else (self._too_slow(), "timeout")
             backend = self._child.name
             self.close()
-            raise VideoError(reason, kind, backend) from None
-        except VideoError:
+            raise MediaError(reason, kind, backend) from None
+        except MediaError:
             raise
         except BaseException:  # Ctrl-C, or a mistake in a sampler: an answer may still be under way
             self.close()
@@ -226,7 +226,7 @@ class _Child:
     def ask(self, request: tuple[Any, ...], times: Times | None, deadline: float) -> Any:
         """Send a request and wait for its answer, choosing frames in between when the child asks.
 
-        Raises: VideoError as the child reports it; _Broken.
+        Raises: MediaError as the child reports it; _Broken.
         """
         self._send(request)
         while True:

@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from vtp.media.backends import Times
 from vtp.media.frames import resample, resize
-from vtp.media.info import VideoError, VideoInfo
+from vtp.media.info import MediaError, VideoInfo
 from vtp.types import Clip, MediaRef
 
 __all__ = ["FramesInfo", "fetch", "member_path", "read_frames", "split_member", "tar_members"]
@@ -63,7 +63,7 @@ def split_member(path: str | bytes) -> _Member | None:
 def fetch(ref: MediaRef) -> MediaRef:
     """The same media as bytes if it is a member of a tar file, else ``ref`` itself.
 
-    Raises: VideoError if the tar file is not there or too short.
+    Raises: MediaError if the tar file is not there or too short.
     """
     member = split_member(ref.path)
     return ref if member is None else MediaRef(_bytes(member).tobytes(), ref.start, ref.end)
@@ -81,7 +81,7 @@ def read_frames(
     """Decoded frames as :func:`vtp.media.read_clip` gives a video. The sampler sees the stored frames and no others; a
     size that is not theirs is scaled to.
 
-    Raises: VideoError.
+    Raises: MediaError.
     """
     block = _bytes(member)
     parts = {name.rpartition(".")[2]: (at, length) for name, at, length in tar_members(block)}
@@ -96,9 +96,9 @@ def read_frames(
         if audio is not None:
             _take_sound(clip, ref, block, parts, record, audio)
     except (ValueError, KeyError, TypeError, EOFError, wave.Error, tarfile.TarError) as error:
-        raise VideoError(f"the sample in the shard is damaged: {error}", "invalid", "shard") from None
+        raise MediaError(f"the sample in the shard is damaged: {error}", "invalid", "shard") from None
     if clip.frames is None and clip.waveform is None:
-        raise VideoError("; ".join(clip.missing.values()) or "nothing was asked for", "no_audio", "shard")
+        raise MediaError("; ".join(clip.missing.values()) or "nothing was asked for", "no_audio", "shard")
     return clip
 
 
@@ -119,12 +119,12 @@ def _bytes(member: _Member) -> npt.NDArray[np.uint8]:
             while done < member.size:
                 got = os.preadv(file.fileno(), [block[done:].data], member.offset + done)
                 if got == 0:
-                    raise VideoError("the shard is cut off before this sample", "invalid", "shard")
+                    raise MediaError("the shard is cut off before this sample", "invalid", "shard")
                 done += got
     except FileNotFoundError:
-        raise VideoError("no such shard", "missing", "shard") from None
+        raise MediaError("no such shard", "missing", "shard") from None
     except OSError as error:
-        raise VideoError(f"the shard cannot be read: {error.strerror}", "missing", "shard") from None
+        raise MediaError(f"the shard cannot be read: {error.strerror}", "missing", "shard") from None
     return block
 
 

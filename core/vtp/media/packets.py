@@ -11,7 +11,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 
-from vtp.media.info import VideoError, VideoInfo
+from vtp.media.info import MediaError, VideoInfo
 from vtp.media.sound import SoundTrack
 from vtp.types import MediaRef
 
@@ -137,7 +137,7 @@ def _scan_from_here(container: Any, video: Any, sound: SoundTrack | None, ref: M
 def build_index(container: Any, stream: Any, packets: list[Packet], ref: MediaRef) -> PacketIndex:
     """Sort packets by time, and cut to the span.
 
-    Raises: VideoError if the span holds no frame.
+    Raises: MediaError if the span holds no frame.
     """
     rate = float(stream.average_rate or stream.guessed_rate or 0)
     pts = np.sort(np.array([p.pts for p in packets if p.pts is not None], np.int64))
@@ -181,12 +181,12 @@ def cut(info: VideoInfo, ref: MediaRef) -> tuple[VideoInfo, int]:
     """The frames on screen during [start, end), and the place of the first one in ``info``. The frame that is on screen
     at ``start`` belongs to it.
 
-    Raises: VideoError if there is none.
+    Raises: MediaError if there is none.
     """
     start = -math.inf if ref.start is None else ref.start
     end = math.inf if ref.end is None else ref.end
     if start >= info.end or end <= start:
-        raise VideoError(f"the span [{ref.start}, {ref.end}) lies outside the {info.end:.2f} s of video", "span")
+        raise MediaError(f"the span [{ref.start}, {ref.end}) lies outside the {info.end:.2f} s of video", "span")
     first = max(int(np.searchsorted(info.timestamps, start + 1e-6, side="right")) - 1, 0)
     last = max(int(np.searchsorted(info.timestamps, end - 1e-6, side="left")), first + 1)
     return info.cut(first, last, min(end, info.end)), first

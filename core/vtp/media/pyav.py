@@ -22,7 +22,7 @@ import numpy.typing as npt
 from av.video.reformatter import VideoReformatter
 
 from vtp.media.backends import Times
-from vtp.media.info import AudioInfo, MediaInfo, VideoError, VideoInfo
+from vtp.media.info import AudioInfo, MediaError, MediaInfo, VideoInfo
 from vtp.media.packets import PacketIndex, build_index, cut, one_thread, pictures, scan, second_zero, video_info
 from vtp.media.sound import SoundTrack
 from vtp.media.source import check_source
@@ -70,10 +70,10 @@ class PyavDecoder:
 
 def guarded(backend: str, work: Callable[[], _Result]) -> _Result:
     """Damaged headers make decoders raise nearly anything (UnicodeDecodeError, EOFError, AttributeError): all of it
-    becomes a VideoError."""
+    becomes a MediaError."""
     try:
         return work()
-    except VideoError as error:
+    except MediaError as error:
         error.backend = error.backend or backend
         raise
     except (MemoryError, av.error.MemoryError):
@@ -85,19 +85,19 @@ def guarded(backend: str, work: Callable[[], _Result]) -> _Result:
     except Exception as error:
         said = str(error).strip().splitlines()
         reason, kind = f"damaged: {type(error).__name__}: {said[0][:200] if said else 'no message'}", "invalid"
-    raise VideoError(reason, kind, backend)
+    raise MediaError(reason, kind, backend)
 
 
 @contextlib.contextmanager
 def open_media(ref: MediaRef) -> Iterator[Any]:
     """An open ``av`` container, closed at the end.
 
-    Raises: VideoError for what must not be opened; whatever av raises.
+    Raises: MediaError for what must not be opened; whatever av raises.
     """
     with contextlib.ExitStack() as stack:
         if isinstance(ref.path, bytes):
             if not ref.path:
-                raise VideoError("the file is empty", "empty")
+                raise MediaError("the file is empty", "empty")
             source: Any = io.BytesIO(ref.path)
         else:
             check_source(ref.path)
@@ -113,7 +113,7 @@ def _read(ref: MediaRef, times: Times | None, size: Size, audio: int | None, vid
         stream = picture_stream(container, clip) if video else None
         sound = None if audio is None else sound_track(container, audio, ref, clip)
         if stream is None and sound is None:
-            raise VideoError(
+            raise MediaError(
                 "; ".join(clip.missing.values()) or "nothing was asked for", "no_video" if video else "no_audio"
             )
         packets = scan(container, stream, sound, ref)
@@ -121,7 +121,7 @@ def _read(ref: MediaRef, times: Times | None, size: Size, audio: int | None, vid
             take_sound(sound, clip)
         if stream is not None:
             if not packets:
-                raise VideoError("the video stream holds no frames", "no_frames")
+                raise MediaError("the video stream holds no frames", "no_frames")
             index = build_index(container, stream, packets, ref)
             wanted = choose(index.info, times)
             frames = _Sought(container, stream, index, size).take(wanted)
@@ -129,7 +129,7 @@ def _read(ref: MediaRef, times: Times | None, size: Size, audio: int | None, vid
     if stream is not None and frames is None:
         clip.frames, clip.timestamps = _count(ref, index, wanted, times, size)
     if clip.frames is None and clip.waveform is None:
-        raise VideoError("; ".join(clip.missing.values()), "no_audio")
+        raise MediaError("; ".join(clip.missing.values()), "no_audio")
     return clip
 
 
@@ -259,12 +259,12 @@ def _count(
         one_thread(stream)
         shown = [frame.pts for frame in _all_frames(container, stream)]
         if not shown:
-            raise VideoError("no frame could be decoded", "no_frames")
+            raise MediaError("no frame could be decoded", "no_frames")
         info, first = cut(_timeline(container, stream, shown), ref)
     wanted = choose(info, times)
     found = _take_places(ref, (wanted + first).tolist(), size)
     if found is None:
-        raise VideoError("gives other frames each time it is decoded", "decode")
+        raise MediaError("gives other frames each time it is decoded", "decode")
     return found, info.timestamps[wanted]
 
 
@@ -347,16 +347,16 @@ def _probe(ref: MediaRef) -> MediaInfo:
         audio = _audio_info(container)
         if stream is None:
             if audio is None:
-                raise VideoError("neither a video nor an audio stream", "no_video")
+                raise MediaError("neither a video nor an audio stream", "no_video")
             return MediaInfo(name, audio.seconds, None, audio)
         packets = scan(container, stream, None, ref)
         if not packets:
-            raise VideoError("the video stream holds no frames", "no_frames")
+            raise MediaError("the video stream holds no frames", "no_frames")
         index = build_index(container, stream, packets, ref)
     with open_media(ref) as container:
         frame = next(_all_frames(container, picture_stream(container, Clip())), None)
     if frame is None:
-        raise VideoError("no frame could be decoded", "no_frames")
+        raise MediaError("no frame could be decoded", "no_frames")
     notes = []
     if index.pts is None:
         notes.append("frames have no times of their own: they are counted")

@@ -7,7 +7,7 @@ import numpy.typing as npt
 from torchcodec.decoders import VideoDecoder
 
 from vtp.media.indexed import IndexedDecoder
-from vtp.media.info import VideoError
+from vtp.media.info import MediaError
 from vtp.media.packets import PacketIndex
 
 __all__ = ["TorchcodecDecoder"]
@@ -26,6 +26,6 @@ def _fetch(source: str | bytes, form: str, index: PacketIndex, places: npt.NDArr
         source, stream_index=index.info.stream, dimension_order="NHWC", num_ffmpeg_threads=1, seek_mode="exact"
     )
     if len(decoder) != index.info.count:
-        raise VideoError(f"torchcodec counts {len(decoder)} frames where the packets say {index.info.count}")
+        raise MediaError(f"torchcodec counts {len(decoder)} frames where the packets say {index.info.count}")
     frames = decoder.get_frames_at(places.tolist()).data.numpy()
     return np.asarray(frames, np.uint8)

@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from vtp.errors import VtpError
 from vtp.media.backends import Decoder, load_backend
-from vtp.media.info import VideoError, VideoInfo
+from vtp.media.info import MediaError, VideoInfo
 from vtp.media.member import fetch
 from vtp.memory import keep_memory
 from vtp.types import Clip, MediaRef
@@ -63,13 +63,13 @@ def _serve(connection: Connection, decoder: Decoder, block: _Block, request: tup
         _, ref, chosen, size, audio, video = request
         block.shrink()
         return "clip", block.write(_read(connection, decoder, fetch(ref), chosen, size, audio, video))
-    except VideoError as error:
+    except MediaError as error:
         error.backend = error.backend or decoder.name
         return "error", error
     except MemoryError:
-        return "error", VideoError("needs more memory than a file is allowed to use", "memory", decoder.name)
+        return "error", MediaError("needs more memory than a file is allowed to use", "memory", decoder.name)
     except Exception as error:
-        return "error", VideoError(f"damaged: {type(error).__name__}: {error}", "invalid", decoder.name)
+        return "error", MediaError(f"damaged: {type(error).__name__}: {error}", "invalid", decoder.name)
 
 
 def _read(

@@ -163,7 +163,7 @@ def _prepare(model: VTPModel, options: argparse.Namespace) -> None:
 
 def _read(video: Path, spec: Any, clips: int, stride: int) -> Frames:
     """K windows of one video, uint8 (K, T, H, W, 3), decoded once."""
-    from vtp.media import MediaReader, VideoError
+    from vtp.media import MediaError, MediaReader
 
     transform = EvalTransform(spec.size)
     reader = MediaReader()
@@ -173,7 +173,7 @@ def _read(video: Path, spec: Any, clips: int, stride: int) -> Frames:
             times=lambda info: multi_clip(info, frames=spec.frames, stride=stride, clips=clips).ravel(),
             size=transform.decode_size,
         )
-    except VideoError as error:
+    except MediaError as error:
         raise DataError(f"{video}: {error.reason}. Give a video file that can be decoded.") from error
     finally:
         reader.close()

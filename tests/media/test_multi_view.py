@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from vtp.media.info import VideoInfo
+from vtp.media.multi_view import View, Windows
 from vtp.media.sampling import crop_offsets, multi_clip
-from vtp.media.views import View, Windows
 
 
 @pytest.mark.parametrize("clips, crops", [(1, 3), (2, 1), (3, 3)])
