@@ -41,14 +41,14 @@ sys.path.insert(0, str(Path(__file__).parent))
 from overhead import versions  # noqa: E402  (this script's own folder comes first)
 
 from vtp.data import Example, Pipeline, TrainLoader  # noqa: E402
-from vtp.data.shards_pack import Packing, pack  # noqa: E402
 from vtp.errors import PluginError  # noqa: E402
 from vtp.media import MediaReader, VideoInfo  # noqa: E402
 from vtp.media.backends import find_backend, load_backend  # noqa: E402
 from vtp.media.cache import CachedReader, ClipCache, Settings  # noqa: E402
-from vtp.media.cache_build import build  # noqa: E402
 from vtp.media.pyav import target_size  # noqa: E402
 from vtp.media.sampling import uniform  # noqa: E402
+from vtp.prepare.cache import build  # noqa: E402
+from vtp.prepare.pack import Packing, pack  # noqa: E402
 from vtp.types import AudioSpec, Clip, MediaRef, Sample, VideoSpec  # noqa: E402
 from vtp_datasets.shards import Shards  # noqa: E402
 

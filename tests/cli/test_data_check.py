@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 
 from vtp.cli.main import main
-from vtp.data import check
-from vtp.data.check import Known, look_at, survey_dataset
 from vtp.errors import DataError
+from vtp.prepare import check
+from vtp.prepare.check import Known, look_at, survey_dataset
 from vtp.types import MediaRef, Sample
 
 
@@ -224,7 +224,7 @@ def test_a_limit_looks_at_a_part_and_says_so(clip, tmp_path):
 
 
 def test_good_files_are_on_the_page_however_many_are_missing(clip):
-    from vtp.data.check_page import ROWS, page
+    from vtp.prepare.check_page import ROWS, page
 
     found = [check.Finding(f"gone{i}.mp4", "missing", reason="no such file") for i in range(2 * ROWS)]
     found += [check.Finding("broken.mp4", "bad", reason="<b>"), check.Finding("good.mp4", "ok", thumbnail="QUJD")]
@@ -285,8 +285,8 @@ def test_duplicates_overlaps_and_missing_annotations(clip, tmp_path):
 
 
 def test_a_file_without_what_its_samples_need_is_bad(clip, silent, tmp_path):
-    from vtp.data.check import Survey, Wanted
     from vtp.media import MediaReader
+    from vtp.prepare.check import Survey, Wanted
 
     survey = Survey("x", files={
         str(silent): Wanted("s", {0}, 1, video=False, audio=True),

@@ -17,10 +17,10 @@ import pytest
 
 from vtp.cli import data_cache, data_pack
 from vtp.cli.main import main
-from vtp.data.shards_pack import MANIFEST
 from vtp.data.wait_hint import WaitHint, advice
 from vtp.media.cache import ClipCache
 from vtp.media.cache_file import Entry
+from vtp.prepare.pack import MANIFEST
 
 VTP = [sys.executable, "-m", "vtp"]
 HELPERS = Path(__file__).parents[1] / "media" / "test_cache.py"

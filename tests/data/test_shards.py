@@ -20,17 +20,17 @@ import numpy as np
 import pytest
 import webdataset
 
-from vtp.cli.data_target import samples_of
 from vtp.data import BadSampleLedger, Pipeline, TrainLoader, keyed_generator
-from vtp.data import shards_pack as shards_pack_module
 from vtp.data.presence import look
 from vtp.data.shards import find_shards, shard_index, shard_order
-from vtp.data.shards_pack import MANIFEST, Packing, pack
 from vtp.errors import ConfigError, DataError, RunError
 from vtp.eval.task import media_id
 from vtp.media import MediaError, MediaReader
 from vtp.media.member import member_path, split_member
 from vtp.media.sampling import uniform
+from vtp.prepare import pack as pack_module
+from vtp.prepare.pack import MANIFEST, Packing, pack
+from vtp.prepare.target import samples_of
 from vtp.types import MediaRef, Sample, TextSpec, VideoSpec
 from vtp_datasets.shards import Shards
 
@@ -64,7 +64,7 @@ def film(path: Path, seed: int = 0, sound: bool = True) -> Path:
 def in_process():
     """Starting a decoder process for every call of pack would be most of the time of these tests."""
     patch = pytest.MonkeyPatch()
-    patch.setattr("vtp.data.shards_pack.MediaReader", partial(MediaReader, isolate=False))
+    patch.setattr("vtp.prepare.pack.MediaReader", partial(MediaReader, isolate=False))
     yield
     patch.undo()
 
@@ -219,7 +219,7 @@ def test_failures_are_in_the_manifest_and_leave_no_trace_in_the_shard(films, tmp
 
 
 def test_a_full_disk_keeps_whole_shards(samples, tmp_path, monkeypatch):
-    add, names = shards_pack_module._add, []
+    add, names = pack_module._add, []
 
     def full(writer: Any, name: str, content: bytes) -> None:
         names.append(name)
@@ -227,7 +227,7 @@ def test_a_full_disk_keeps_whole_shards(samples, tmp_path, monkeypatch):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         add(writer, name, content)
 
-    monkeypatch.setattr(shards_pack_module, "_add", full)
+    monkeypatch.setattr(pack_module, "_add", full)
     with pytest.raises(RunError, match="disk is full.*same command again"):
         pack(samples, tmp_path / "out", Packing(per_shard=2), workers=1)
     left = sorted(path.name for path in (tmp_path / "out").iterdir() if path.name != ".lock")

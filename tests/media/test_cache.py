@@ -19,9 +19,9 @@ from vtp.errors import ConfigError, DataError, RunError
 from vtp.media import MediaError, MediaReader, VideoInfo
 from vtp.media import cache_file as cache_file_module
 from vtp.media.cache import CachedReader, ClipCache, Settings
-from vtp.media.cache_build import FAILURES, build
 from vtp.media.cache_file import CacheDamage, Entry
 from vtp.media.sampling import dense, every, uniform
+from vtp.prepare.cache import FAILURES, build
 from vtp.types import Clip, MediaRef
 
 RATE = 16000
@@ -62,7 +62,7 @@ def film(path: Path, frames: int = 40, rate: int = 20, sound: bool = True, seed:
 def in_process():
     """Starting a decoder process per build would be most of the time of these tests; one test does it anyway."""
     patch = pytest.MonkeyPatch()
-    patch.setattr("vtp.media.cache_build.MediaReader", partial(MediaReader, isolate=False))
+    patch.setattr("vtp.prepare.cache.MediaReader", partial(MediaReader, isolate=False))
     yield
     patch.undo()
 

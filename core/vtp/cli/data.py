@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
+from collections.abc import Sequence
 from importlib import import_module
+from typing import Any, NoReturn
 
 from vtp.errors import ConfigError
 from vtp.registry import did_you_mean
 
-__all__ = ["ACTIONS", "main"]
+__all__ = ["ACTIONS", "TARGET_HELP", "ArgumentParser", "main", "split_options"]
 
 # action -> (module with main(arguments) -> exit code, what it does)
 ACTIONS = {
@@ -22,6 +25,30 @@ usage: vtp data ACTION [...]      vtp data ACTION --help explains an action
 
 {actions}
 """
+
+TARGET_HELP = """a folder of media; a .csv, .tsv or .jsonl file with a column `video` (or `audio`), whose paths are
+relative to that file; or the name of a data set, followed by its options: msrvtt root=DIR"""
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """One whose errors are ours: one line, exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}. `{self.prog} --help` explains.")
+
+
+def split_options(arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+    """The ``key=value`` arguments, which are for the data set, apart from the others."""
+    import yaml
+
+    def is_option(argument: str) -> bool:
+        return argument.partition("=")[0].isidentifier() and "=" in argument
+
+    options = {}
+    for argument in filter(is_option, arguments):
+        key, _, value = argument.partition("=")
+        options[key.removeprefix("dataset.")] = yaml.safe_load(value)
+    return [argument for argument in arguments if not is_option(argument)], options
 
 
 def main(arguments: list[str]) -> int:

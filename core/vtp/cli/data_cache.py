@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from vtp.cli.data_target import TARGET_HELP, ArgumentParser, media_paths, samples_of, split_options
+from vtp.cli.data import TARGET_HELP, ArgumentParser, split_options
 from vtp.errors import ConfigError, DataError
+from vtp.prepare.target import media_paths, samples_of
 
 __all__ = ["cores", "main", "whole_number"]
 
@@ -31,7 +32,7 @@ random crops of data.augment=true."""
 def main(arguments: list[str]) -> int:
     """Make or complete a cache, and report its size and speed."""
     from vtp.media.cache import ClipCache, Settings
-    from vtp.media.cache_build import FAILURES, build
+    from vtp.prepare.cache import FAILURES, build
     from vtp.storage import write_json_atomic
 
     rest, options = split_options(arguments)

@@ -16,12 +16,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vtp.cli.data_target import ArgumentParser, split_options
+from vtp.cli.data import ArgumentParser, split_options
 from vtp.errors import ConfigError, DataError
 from vtp.registry import did_you_mean
 
 if TYPE_CHECKING:
-    from vtp.data.check import Finding, Survey
+    from vtp.prepare.check import Finding, Survey
 
 __all__ = ["main"]
 
@@ -43,8 +43,8 @@ def main(arguments: list[str]) -> int:
     for name, least in (("workers", 0), ("limit", 1), ("frames", 1), ("thumbnails", 0)):
         if getattr(parsed, name) is not None and getattr(parsed, name) < least:
             raise ConfigError(f"--{name} {getattr(parsed, name)} must be at least {least}.")
-    from vtp.data.check import Known, look_at
     from vtp.media import MediaReader
+    from vtp.prepare.check import Known, look_at
     from vtp.storage import write_json_atomic, write_text_atomic
 
     def reader() -> MediaReader:
@@ -74,7 +74,7 @@ def main(arguments: list[str]) -> int:
         raise
     report = _report(parsed, survey, found, settings)
     write_json_atomic(out / "report.json", _printable(report))
-    from vtp.data.check_page import page
+    from vtp.prepare.check_page import page
 
     text = page(report, list(found.values()), {path: wanted.clip for path, wanted in survey.files.items()})
     write_text_atomic(out / "report.html", text)
@@ -107,7 +107,7 @@ def _parser() -> ArgumentParser:
 
 
 def _survey(parsed: argparse.Namespace, options: dict[str, Any]) -> Survey:
-    from vtp.data.check import survey_dataset, survey_folder
+    from vtp.prepare.check import survey_dataset, survey_folder
 
     path = Path(parsed.target).expanduser()
     name = None
@@ -162,7 +162,7 @@ def _dataset(name: str, options: Mapping[str, Any]) -> Any:
 def _report(parsed: argparse.Namespace, survey: Survey, found: Mapping[str, Finding], settings: str) -> dict[str, Any]:
     """Everything, JSON-able."""
     from vtp import __version__
-    from vtp.data.check import BAD, MISSING, file_facts
+    from vtp.prepare.check import BAD, MISSING, file_facts
 
     media = file_facts(survey, found)
     gaps = survey.gaps()
@@ -222,7 +222,7 @@ def _verdict(media: Mapping[str, int], gaps: Sequence[str]) -> str:
 
 
 def _statistics(found: Mapping[str, Finding]) -> dict[str, Any]:
-    from vtp.data.check import OK
+    from vtp.prepare.check import OK
 
     good = [one for one in found.values() if one.status == OK]
     videos = [one.video for one in good if one.video is not None]

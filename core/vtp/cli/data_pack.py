@@ -7,9 +7,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from vtp.cli.data import TARGET_HELP, ArgumentParser, split_options
 from vtp.cli.data_cache import cores, whole_number
-from vtp.cli.data_target import TARGET_HELP, ArgumentParser, samples_of, split_options
 from vtp.errors import DataError
+from vtp.prepare.target import samples_of
 
 __all__ = ["main"]
 
@@ -23,7 +24,7 @@ is left to decode. Give the same command again after an interruption: whole shar
 
 def main(arguments: list[str]) -> int:
     """Write shards and say what they hold."""
-    from vtp.data.shards_pack import MANIFEST, Packing, pack
+    from vtp.prepare.pack import MANIFEST, Packing, pack
 
     rest, options = split_options(arguments)
     parsed = _parser().parse_args(rest)

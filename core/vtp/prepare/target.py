@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 import csv
 import inspect
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from vtp.errors import ConfigError, DataError
 from vtp.registry import did_you_mean
 from vtp.types import MediaRef, Sample
 
-__all__ = ["ArgumentParser", "TARGET_HELP", "media_paths", "samples_of", "split_options"]
-
-TARGET_HELP = """a folder of media; a .csv, .tsv or .jsonl file with a column `video` (or `audio`), whose paths are
-relative to that file; or the name of a data set, followed by its options: msrvtt root=DIR"""
+__all__ = ["media_paths", "samples_of"]
 
 _VIDEO = "mp4 avi mkv webm mov mpg mpeg m4v 3gp 3g2 wmv flv ts mts m2ts ogv gif"
 _SOUND = "wav flac mp3 m4a aac ogg opus wma"
@@ -30,27 +26,6 @@ _COLUMNS = {  # field -> names of the column, the first that is there counts
     "start": ("start", "start_time"),
     "end": ("end", "end_time"),
 }
-
-
-class ArgumentParser(argparse.ArgumentParser):
-    """One whose errors are ours: one line, exit code 2."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}. `{self.prog} --help` explains.")
-
-
-def split_options(arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
-    """The ``key=value`` arguments, which are for the data set, apart from the others."""
-    import yaml
-
-    def is_option(argument: str) -> bool:
-        return argument.partition("=")[0].isidentifier() and "=" in argument
-
-    options = {}
-    for argument in filter(is_option, arguments):
-        key, _, value = argument.partition("=")
-        options[key.removeprefix("dataset.")] = yaml.safe_load(value)
-    return [argument for argument in arguments if not is_option(argument)], options
 
 
 def samples_of(name: str, options: Mapping[str, Any], *, kinds: Sequence[str] = ()) -> Iterator[Sample]:

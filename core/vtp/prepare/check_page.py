@@ -7,7 +7,7 @@ import html
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from vtp.data.check import BAD, MISSING, OK, Finding
+from vtp.prepare.check import BAD, MISSING, OK, Finding
 
 __all__ = ["page"]
 
