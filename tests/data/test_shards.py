@@ -23,8 +23,8 @@ import webdataset
 from vtp.data import BadSampleLedger, Pipeline, TrainLoader, keyed_generator
 from vtp.data.presence import look
 from vtp.data.shards import find_shards, shard_index, shard_order
+from vtp.data.table import media_id
 from vtp.errors import ConfigError, DataError, RunError
-from vtp.eval.task import media_id
 from vtp.media import MediaError, MediaReader
 from vtp.media.member import member_path, split_member
 from vtp.media.sampling import uniform

@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import pytest
 
+from vtp.data.table import media_id, whole_clip
 from vtp.errors import ConfigError
-from vtp.eval.task import carve_validation, media_id, resolve_selection, whole_clip
-from vtp.types import MediaRef, Sample
+from vtp.eval.task import carve_validation, resolve_selection
+from vtp.types import Sample
 
 
 def test_the_selection_rule_defaults_to_validation_where_there_is_some():
@@ -29,13 +30,6 @@ def test_carving_never_splits_a_clip_and_does_not_depend_on_the_order():
     again = carve_validation(samples[::-1] + [Sample("new", extra={"video_id": "new"})], 0.2, 0)[1]
     assert {s.id for s in again} - {"new"} == {s.id for s in val}
     assert {s.id for s in carve_validation(samples, 0.2, 1)[1]} != {s.id for s in val}
-
-
-def test_a_clip_is_known_by_its_id_else_its_file_else_the_sample():
-    assert media_id(Sample("a", MediaRef("x/y.mp4"), extra={"video_id": 7010})) == "7010"
-    assert media_id(Sample("a", MediaRef("x/y.mp4"))) == "y.mp4"
-    assert media_id(Sample("a", None, MediaRef("x/y.wav", None, 3.0))) == "y.wav[0-3]"
-    assert media_id(Sample("a", MediaRef(b"bytes"))) == media_id(Sample("a")) == "a"
 
 
 def test_held_out_rows_of_a_big_table_are_views():
@@ -69,9 +63,3 @@ def test_spans_of_one_clip_are_held_out_together():
     train, val = carve_validation(samples, 0.3, 0)
     clips = [{whole_clip(media_id(s)) for s in part} for part in (train, val)]
     assert not clips[0] & clips[1] and len(clips[0] | clips[1]) == 100 and 10 < len(clips[1]) < 50
-
-
-def test_what_is_a_span():
-    spans = {"a[0-2.5]": "a", "a[3-]": "a", "a[1e+06-2e+06]": "a", "a[x]": "a[x]", "[1-2]b": "[1-2]b"}
-    for name, clip in spans.items():
-        assert whole_clip(name) == clip

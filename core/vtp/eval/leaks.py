@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vtp.data.table import clip_names, whole_clip
 from vtp.errors import ConfigError, DataError
 from vtp.eval.protocol import sha256_lines
-from vtp.eval.task import clip_names, whole_clip
 from vtp.types import Sample
 
 __all__ = ["LeakReport", "check_leaks", "media_names", "train_record"]

@@ -24,8 +24,8 @@ from typing import Any
 
 import yaml
 
+from vtp.data.table import media_id
 from vtp.errors import ConfigError, PluginError
-from vtp.eval.task import media_id
 from vtp.registry import did_you_mean
 from vtp.types import Sample
 

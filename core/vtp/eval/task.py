@@ -8,12 +8,12 @@ task decides nothing about devices, ranks, batches or files: it hands a function
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from vtp.data.table import clip_names, whole_clip
 from vtp.errors import ConfigError
 from vtp.eval.ledger import Ledger
 from vtp.types import Sample
@@ -28,13 +28,9 @@ __all__ = [
     "Task",
     "TaskResult",
     "carve_validation",
-    "clip_names",
-    "media_id",
     "resolve_selection",
-    "whole_clip",
 ]
 
-_SPAN = re.compile(r"\[[0-9.e+]+-[0-9.e+]*\]$")
 SELECTION_RULES = ("last", "val", "test(!)")
 
 
@@ -148,33 +144,6 @@ class Task(Protocol):
     def examples(self, evaluator: Evaluator, result: TaskResult, count: int = 4) -> list[Strip]:
         """Frames of a few test items with what was asked and answered, for the figure."""
         ...
-
-
-def media_id(sample: Sample) -> str:
-    """Which clip a sample is about: ``extra["video_id"]``, else the file name, else its own id. Splits and leaks are
-    compared by this."""
-    if "video_id" in sample.extra:
-        return str(sample.extra["video_id"])
-    media = sample.video or sample.audio
-    if media is None or isinstance(media.path, bytes):
-        return sample.id
-    span = (
-        ""
-        if media.start is None and media.end is None
-        else f"[{media.start or 0:g}-{'' if media.end is None else format(media.end, 'g')}]"
-    )
-    return media.path.replace("\\", "/").rsplit("/", 1)[-1] + span
-
-
-def whole_clip(name: str) -> str:
-    """The clip that a name is about: ``a.mp4[1-2.5]``, a span of it, is about ``a.mp4``."""
-    return _SPAN.sub("", name)
-
-
-def clip_names(samples: Iterable[Sample]) -> Iterator[str]:
-    """:func:`media_id` of every sample. Tables of millions of rows have a method ``video_ids`` that makes none."""
-    bulk = getattr(samples, "video_ids", None)
-    return iter(bulk()) if bulk is not None else map(media_id, samples)
 
 
 def resolve_selection(selection: str | None, has_validation: bool) -> str:

@@ -24,9 +24,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vtp.data.table import media_id
 from vtp.errors import ConfigError, DataError
 from vtp.eval.protocol import Match, Protocol, protocol_files
-from vtp.eval.task import media_id
 from vtp.media.info import MediaError, VideoInfo
 from vtp.media.member import split_member
 from vtp.types import MediaRef, Sample

@@ -22,8 +22,8 @@ from typing import Any
 
 import numpy as np
 
+from vtp.data.table import whole_clip
 from vtp.errors import ConfigError, DataError
-from vtp.eval.task import whole_clip
 from vtp.types import Sample
 from vtp_datasets.annotations import AnnotationFile, Seen, reason, text_of
 from vtp_datasets.arrow import NONE, Row, span_name

@@ -17,13 +17,14 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from vtp.data.table import clip_names
 from vtp.errors import ConfigError, DataError
 from vtp.eval.evaluator import Collected, Evaluator
 from vtp.eval.figures import Strip
 from vtp.eval.ledger import EVALUATED_ONLY
 from vtp.eval.metrics import TIE_RULES, Ranks, TieRule, accuracy_by_type
 from vtp.eval.significance import bootstrap_interval
-from vtp.eval.task import Table, TaskResult, clip_names
+from vtp.eval.task import Table, TaskResult
 from vtp.types import Modality, Sample
 from vtp_tasks.definitions import find_protocol, rows_of, rule_for, texts_of
 from vtp_tasks.examples import evenly, frames_of

@@ -19,13 +19,14 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from vtp.data.table import clip_names, media_id
 from vtp.errors import ConfigError, DataError
 from vtp.eval.evaluator import Collected, Evaluator
 from vtp.eval.figures import Strip
 from vtp.eval.ledger import EVALUATED_ONLY, Ledger
 from vtp.eval.metrics import TIE_RULES, Ranks, TieRule, dual_softmax, rank_queries, retrieval_metrics, sanity_warnings
 from vtp.eval.significance import bootstrap_interval
-from vtp.eval.task import Table, TaskResult, clip_names, media_id
+from vtp.eval.task import Table, TaskResult
 from vtp.types import Modality, Sample
 from vtp_tasks.definitions import find_protocol, rule_for, texts_of
 from vtp_tasks.examples import evenly, frames_of

@@ -1,0 +1,39 @@
+"""Tables of samples: which clip a sample is about."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+
+from vtp.types import Sample
+
+__all__ = ["clip_names", "media_id", "whole_clip"]
+
+_SPAN = re.compile(r"\[[0-9.e+]+-[0-9.e+]*\]$")
+
+
+def media_id(sample: Sample) -> str:
+    """Which clip a sample is about: ``extra["video_id"]``, else the file name, else its own id. Splits and leaks are
+    compared by this."""
+    if "video_id" in sample.extra:
+        return str(sample.extra["video_id"])
+    media = sample.video or sample.audio
+    if media is None or isinstance(media.path, bytes):
+        return sample.id
+    span = (
+        ""
+        if media.start is None and media.end is None
+        else f"[{media.start or 0:g}-{'' if media.end is None else format(media.end, 'g')}]"
+    )
+    return media.path.replace("\\", "/").rsplit("/", 1)[-1] + span
+
+
+def whole_clip(name: str) -> str:
+    """The clip that a name is about: ``a.mp4[1-2.5]``, a span of it, is about ``a.mp4``."""
+    return _SPAN.sub("", name)
+
+
+def clip_names(samples: Iterable[Sample]) -> Iterator[str]:
+    """:func:`media_id` of every sample. Tables of millions of rows have a method ``video_ids`` that makes none."""
+    bulk = getattr(samples, "video_ids", None)
+    return iter(bulk()) if bulk is not None else map(media_id, samples)
