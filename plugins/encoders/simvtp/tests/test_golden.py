@@ -8,10 +8,10 @@ import torch
 from simvtp_models import Recorded, spec
 
 from vtp.model import attention as dispatch
+from vtp.model.tubelets import Grid, normalised_pixels, pixels
 from vtp.train.config import TrainConfig
 from vtp.train.parameters import parameter_groups
 from vtp_simvtp.keys import to_original
-from vtp_simvtp.tubelets import Grid, normalised_pixels, pixels
 
 # Triton 3.6's interpreter uses a conversion that numpy 2 deprecates
 pytestmark = pytest.mark.filterwarnings(

@@ -36,7 +36,7 @@ def test_visible_places_keep_their_pixels(model):
 
 def perfect(model, own):
     """A model that predicts the true normalised pixels: what is shown then depends on the statistics alone."""
-    from vtp_simvtp.tubelets import Grid, normalised_pixels, pixels
+    from vtp.model.tubelets import Grid, normalised_pixels, pixels
 
     mvm = model.objectives["mvm"]
 

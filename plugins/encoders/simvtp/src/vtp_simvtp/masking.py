@@ -17,7 +17,7 @@ from torch import Tensor
 
 from vtp.errors import ConfigError
 from vtp.model.context import ForwardContext
-from vtp_simvtp.tubelets import sizes
+from vtp.model.tubelets import sizes
 
 __all__ = ["MaskKind", "VideoMask", "WordMask", "draw_mask", "split_mask"]
 

@@ -19,9 +19,9 @@ from vtp.model.blocks import connected_zero, sincos_table
 from vtp.model.build import BuildContext
 from vtp.model.context import ForwardContext
 from vtp.model.objective import Objective
+from vtp.model.tubelets import Grid, masked_pixel_loss
 from vtp.types import LossOutput, Tokens
 from vtp_simvtp.masking import VideoMask, WordMask, grid_of
-from vtp_simvtp.tubelets import Grid, masked_pixel_loss
 from vtp_simvtp.views import fused_views
 from vtp_simvtp.vit import Blocks, init_weights
 

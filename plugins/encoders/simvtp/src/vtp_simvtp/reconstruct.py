@@ -22,9 +22,9 @@ from vtp.errors import ConfigError, DataError
 from vtp.media.sampling import multi_clip
 from vtp.media.transforms import EvalTransform
 from vtp.model.context import ForwardContext
+from vtp.model.tubelets import Grid, pixels, unpatch
 from vtp.types import Batch, MediaRef
 from vtp_simvtp.masking import VideoMask, WordMask
-from vtp_simvtp.tubelets import Grid, pixels, unpatch
 
 if TYPE_CHECKING:
     from vtp.model.model import VTPModel

@@ -16,8 +16,8 @@ from torch.nn.functional import linear
 
 from vtp.errors import ConfigError
 from vtp.model.blocks import sincos_table, visible_index
+from vtp.model.tubelets import Grid, gather_tubelets
 from vtp.types import Tokens, VideoSpec
-from vtp_simvtp.tubelets import Grid, gather_tubelets
 from vtp_simvtp.vit import width_and_depth
 
 __all__ = ["PatchEmbed", "VideoTubelets"]

@@ -20,7 +20,7 @@ from vtp.model.kernels import operators
 from vtp.model.objective import masked_mean
 from vtp.types import VideoSpec
 
-__all__ = ["Grid", "gather_tubelets", "kernels", "masked_pixel_loss", "normalised_pixels", "pixels", "unpatch"]
+__all__ = ["Grid", "gather_tubelets", "masked_pixel_loss", "normalised_pixels", "pixels", "sizes", "unpatch"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Grid:
         frames, height, width = sizes(video)
         if frames % t or height % h or width % w:
             raise ConfigError(
-                f"simvtp: a clip of {frames} frames of {width}x{height} pixels cannot be cut into {t}x{h}x{w} tokens. "
+                f"a clip of {frames} frames of {width}x{height} pixels cannot be cut into {t}x{h}x{w} tokens. "
                 f"Every axis must be a multiple."
             )
         return cls((t, h, w), frames // t, (height // h, width // w))
@@ -82,7 +82,7 @@ def gather_tubelets(
         scale: (C,), 1 / standard deviation in bytes; used for uint8.
         spec: the same two numbers on the host.
     """
-    if index is not None and (ops := kernels(video)) is not None:
+    if index is not None and (ops := _kernels(video)) is not None:
         size = (grid.tubelet, *grid.patch)
         found: Tensor = ops.gather_tubelets(video, index.int(), size, spec.mean, spec.std, mean.dtype, kind="token")
         return found
@@ -131,7 +131,7 @@ def masked_pixel_loss(
         rows: bool (B,), clips that are there; the others are black, as the loader leaves them.
         normalise: against pixels normalised per tubelet and channel, or against the pixels themselves.
     """
-    if (ops := kernels(video)) is not None:
+    if (ops := _kernels(video)) is not None:
         # Of a black clip the target is 0 in either case: with a prediction of 0 it adds nothing to the mean over B
         # clips.
         own = pred.masked_fill(~rows[:, None, None], 0.0)
@@ -145,7 +145,7 @@ def masked_pixel_loss(
     return masked_mean(mse_loss(pred.float(), target.flatten(2), reduction="none").mean(dim=(1, 2)), rows)
 
 
-def kernels(video: Tensor) -> ModuleType | None:
+def _kernels(video: Tensor) -> ModuleType | None:
     """vtp-kernels, if ``kernels=`` allows it and the clip is one for it: bytes on a GPU. Its PyTorch fallbacks are not
     used."""
     return operators(video.device) if video.dtype == torch.uint8 and video.device.type == "cuda" else None

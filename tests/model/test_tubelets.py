@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from vtp.errors import ConfigError
+from vtp.model import tubelets
+from vtp.model.tubelets import Grid, gather_tubelets, masked_pixel_loss, normalised_pixels, pixels, unpatch
 from vtp.types import VideoSpec
-from vtp_simvtp import tubelets
-from vtp_simvtp.tubelets import Grid, gather_tubelets, masked_pixel_loss, normalised_pixels, pixels, unpatch
 
 SPEC = VideoSpec(frames=4, size=16)
 MEAN, STD = torch.tensor(SPEC.mean), torch.tensor(SPEC.std)
@@ -63,7 +63,7 @@ def test_kernels_compute_the_same(normalise, missing, monkeypatch):
     pred = torch.randn(3, 5, 384, requires_grad=True)
     found = []
     for offered in (None, ops):
-        monkeypatch.setattr(tubelets, "kernels", lambda video, offered=offered: offered)
+        monkeypatch.setattr(tubelets, "_kernels", lambda video, offered=offered: offered)
         cubes = gather_tubelets(video, index, grid, MEAN * 255, 1 / (STD * 255), SPEC)
         loss = masked_pixel_loss(pred, video, index, rows, grid, MEAN, STD, normalise)
         found.append((cubes, loss.detach(), torch.autograd.grad(loss, pred)[0]))
