@@ -7,7 +7,16 @@ import torch
 
 from vtp.errors import ConfigError
 from vtp.model import tubelets
-from vtp.model.tubelets import Grid, gather_tubelets, masked_pixel_loss, normalised_pixels, pixels, unpatch
+from vtp.model.tubelets import (
+    Grid,
+    gather_patches,
+    gather_tubelets,
+    masked_pixel_loss,
+    normalised_pixels,
+    pixels,
+    spectrogram_clip,
+    unpatch,
+)
 from vtp.types import VideoSpec
 
 SPEC = VideoSpec(frames=4, size=16)
@@ -69,3 +78,37 @@ def test_kernels_compute_the_same(normalise, missing, monkeypatch):
         found.append((cubes, loss.detach(), torch.autograd.grad(loss, pred)[0]))
     for plain, kernel in zip(*found, strict=True):
         torch.testing.assert_close(kernel, plain, atol=1e-5, rtol=1e-5)
+
+
+def test_patches_of_a_spectrogram_are_those_of_a_convolution():
+    """In the order of a Conv2d weight, time slowest; the kernel in its PyTorch form gives the same."""
+    spectrogram = torch.randn(2, 12, 8)
+    weight = torch.randn(5, 1, 4, 2)
+    want = (
+        torch.nn.functional.conv2d((spectrogram[:, None] - 0.3) / 2, weight, stride=(4, 2)).flatten(2).transpose(1, 2)
+    )
+    patches = gather_patches(spectrogram, None, (4, 2), 0.3, 2.0)
+    torch.testing.assert_close(patches @ weight.flatten(1).T, want)
+    index = torch.tensor([[0, 5, 11], [3, 4, 7]])
+    some = gather_patches(spectrogram, index, (4, 2), 0.3, 2.0)
+    assert torch.equal(some, patches.gather(1, index[..., None].expand(-1, -1, 8)))
+    if (ops := pytest.importorskip("vtp_kernels")) is not None:
+        torch.testing.assert_close(ops.gather_patches(spectrogram, index.int(), (4, 2), 0.3, 2.0), some)
+
+
+def test_hidden_patches_of_a_spectrogram_have_a_loss():
+    spectrogram, index = torch.randn(2, 12, 8), torch.tensor([[1, 2], [0, 11]])
+    clip = spectrogram_clip(spectrogram)
+    grid = Grid.of(clip, (1, 3, 4))
+    pred = torch.zeros(2, 2, 8)
+    rows = torch.tensor([True, False])
+    loss = masked_pixel_loss(pred, clip, index, rows, grid, torch.zeros(1), torch.ones(1), normalise=False)
+    want = gather_patches(spectrogram, index, (4, 2), 0.0, 1.0)[0].square().mean()
+    torch.testing.assert_close(loss, want)
+
+
+def test_a_patch_that_does_not_divide_the_spectrogram_is_refused():
+    with pytest.raises(ConfigError, match="Every axis must be a multiple"):
+        gather_patches(torch.zeros(1, 12, 9), None, (4, 2), 0.0, 1.0)
+    with pytest.raises(ConfigError, match="Every axis must be a multiple"):
+        gather_patches(torch.zeros(1, 2, 8), None, (4, 2), 0.0, 1.0)

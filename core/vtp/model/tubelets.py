@@ -1,5 +1,6 @@
-"""Tubelets: the cubes of p0 frames x p x p pixels behind one video token. Everything here looks only at the ones it is
-asked for: nine tenths of a clip are hidden and need no embedding, one tenth is visible and is no target.
+"""Tubelets: the cubes of p0 frames x p x p pixels behind one video token, and the patches of a spectrogram. Everything
+here looks only at the ones it is asked for: nine tenths of a clip are hidden and need no embedding, one tenth is
+visible and is no target. Kernels of vtp-kernels where they run (:mod:`vtp.model.kernels`), plain PyTorch elsewhere.
 
 video   float (B, T, C, H, W), normalised, or uint8 (B, T, H, W, C) as decoded
 index   int64 (B, K)   positions in the flattened grid (T', H', W'), T' slowest
@@ -20,7 +21,17 @@ from vtp.model.kernels import operators
 from vtp.model.objective import masked_mean
 from vtp.types import VideoSpec
 
-__all__ = ["Grid", "gather_tubelets", "masked_pixel_loss", "normalised_pixels", "pixels", "sizes", "unpatch"]
+__all__ = [
+    "Grid",
+    "gather_patches",
+    "gather_tubelets",
+    "masked_pixel_loss",
+    "normalised_pixels",
+    "pixels",
+    "sizes",
+    "spectrogram_clip",
+    "unpatch",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +63,7 @@ class Grid:
         """
         t, h, w = shape
         frames, height, width = sizes(video)
-        if frames % t or height % h or width % w:
+        if not (t and h and w) or frames % t or height % h or width % w:
             raise ConfigError(
                 f"a clip of {frames} frames of {width}x{height} pixels cannot be cut into {t}x{h}x{w} tokens. "
                 f"Every axis must be a multiple."
@@ -72,8 +83,6 @@ def gather_tubelets(
 ) -> Tensor:
     """Normalised pixels of some tubelets in the order of a Conv3d weight, (B, K, C * p0 * p * p).
 
-    A kernel of vtp-kernels where one runs, plain PyTorch elsewhere.
-
     Args:
         video: float (B, T, C, H, W), taken as normalised already, or uint8 (B, T, H, W, C).
         index: which ones; None = all N.
@@ -91,6 +100,31 @@ def gather_tubelets(
     else:
         cubes = _take(video, index, grid)
     return cubes.permute(0, 1, 5, 2, 3, 4).flatten(2)
+
+
+def gather_patches(
+    spectrogram: Tensor, index: Tensor | None, patch: tuple[int, int], mean: float, std: float
+) -> Tensor:
+    """Normalised values of some patches of a spectrogram in the order of a Conv2d weight, (B, K, p1 * p2).
+
+    Args:
+        spectrogram: float (B, F, M), F steps of time and M bins, or its transpose: whatever axis is first is slowest.
+        index: int64 (B, K), which patches of the F' x M' ones; None = all of them.
+        patch: (p1, p2), steps and bins of a patch.
+        mean, std: of the values.
+    """
+    if index is not None and (ops := operators(spectrogram.device)) is not None:
+        found: Tensor = ops.gather_patches(spectrogram, index.int(), patch, mean, std, spectrogram.dtype)
+        return found
+    clip = spectrogram_clip(spectrogram)
+    grid = Grid.of(clip, (1, spectrogram.shape[1] // patch[0], spectrogram.shape[2] // patch[1]))
+    return (_take(clip, index, grid).flatten(2) - mean) / std
+
+
+def spectrogram_clip(spectrogram: Tensor) -> Tensor:
+    """(B, F, M) as a clip of one frame with one channel, (B, 1, 1, F, M), for :func:`pixels` and
+    :func:`masked_pixel_loss` with a mean of 0 and a deviation of 1: its patches are tubelets of one frame."""
+    return spectrogram[:, None, None]
 
 
 def pixels(video: Tensor, index: Tensor | None, grid: Grid, mean: Tensor, std: Tensor) -> Tensor:
@@ -122,8 +156,6 @@ def masked_pixel_loss(
 ) -> Tensor:
     """Mean squared error against the hidden tubelets of the clips that are there, a float32 scalar.
 
-    A kernel of vtp-kernels where one runs, plain PyTorch elsewhere.
-
     Args:
         pred: (B, K, P * C), channel fastest.
         video, grid, mean, std: as in :func:`pixels`.
@@ -132,8 +164,7 @@ def masked_pixel_loss(
         normalise: against pixels normalised per tubelet and channel, or against the pixels themselves.
     """
     if (ops := _kernels(video)) is not None:
-        # Of a black clip the target is 0 in either case: with a prediction of 0 it adds nothing to the mean over B
-        # clips.
+        # of a black clip the target is 0 either way: with a prediction of 0 it adds nothing to the mean over B clips
         own = pred.masked_fill(~rows[:, None, None], 0.0)
         size, norm = (grid.tubelet, *grid.patch), "channel" if normalise else "none"
         loss: Tensor = ops.masked_pixel_loss(own, video, hidden.int(), size, norm=norm, kind="token")
@@ -156,7 +187,8 @@ def unpatch(values: Tensor, grid: Grid) -> Tensor:
     t, h, w = grid.shape
     p0, (p1, p2) = grid.tubelet, grid.patch
     cubes = values.reshape(len(values), t, h, w, p0, p1, p2, values.shape[-1])
-    return cubes.permute(0, 1, 4, 2, 5, 3, 6, 7).reshape(len(values), t * p0, h * p1, w * p2, values.shape[-1])
+    cubes = cubes.permute(0, 1, 4, 2, 5, 3, 6, 7)
+    return cubes.reshape(len(values), t * p0, h * p1, w * p2, values.shape[-1])
 
 
 def _take(video: Tensor, index: Tensor | None, grid: Grid) -> Tensor:
@@ -164,11 +196,9 @@ def _take(video: Tensor, index: Tensor | None, grid: Grid) -> Tensor:
     t, h, w = grid.shape
     p0, (p1, p2) = grid.tubelet, grid.patch
     if video.dtype == torch.uint8:
-        cubes = video.unflatten(1, (t, p0)).unflatten(3, (h, p1)).unflatten(5, (w, p2))  # (B, t, p0, h, p, w, p, C)
-        cubes = cubes.permute(0, 1, 3, 5, 2, 4, 6, 7)
+        cubes = video.reshape(-1, t, p0, h, p1, w, p2, video.shape[-1]).permute(0, 1, 3, 5, 2, 4, 6, 7)
     else:
-        cubes = video.unflatten(1, (t, p0)).unflatten(4, (h, p1)).unflatten(6, (w, p2))  # (B, t, p0, C, h, p, w, p)
-        cubes = cubes.permute(0, 1, 4, 6, 2, 5, 7, 3)
+        cubes = video.reshape(-1, t, p0, video.shape[-3], h, p1, w, p2).permute(0, 1, 4, 6, 2, 5, 7, 3)
     if index is None:
         return cubes.flatten(1, 3)
     rows = torch.arange(len(video), device=video.device)[:, None]
