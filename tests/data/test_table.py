@@ -1,6 +1,9 @@
 from __future__ import annotations
 
-from vtp.data.table import media_id, whole_clip
+import numpy as np
+import pytest
+
+from vtp.data.table import evenly, media_id, select, whole_clip
 from vtp.types import MediaRef, Sample
 
 
@@ -15,3 +18,29 @@ def test_what_is_a_span():
     spans = {"a[0-2.5]": "a", "a[3-]": "a", "a[1e+06-2e+06]": "a", "a[x]": "a[x]", "[1-2]b": "[1-2]b"}
     for name, clip in spans.items():
         assert whole_clip(name) == clip
+
+
+class Big(list):
+    """A table that gives a view of its rows."""
+
+    def select(self, rows):
+        return Big(self[row] for row in rows)
+
+
+@pytest.mark.parametrize("kind", [list, Big])
+def test_rows_are_a_view_where_the_table_gives_one_and_else_a_list(kind):
+    rows = select(kind("abcdef"), np.array([4, 0, 4]))
+    assert type(rows) is kind and list(rows) == ["e", "a", "e"]
+    assert list(select(kind("abc"), np.array([], np.int64))) == []
+
+
+@pytest.mark.parametrize("kind", [list, Big])
+@pytest.mark.parametrize(
+    "total, count", [(0, 0), (0, 3), (5, 0), (5, 1), (5, 2), (7, 3), (7, 6), (7, 7), (7, 9), (97, 31)]
+)
+def test_evenly_spaced_rows_begin_with_the_first_and_keep_the_same_distance(kind, total, count):
+    rows = evenly(kind(range(total)), count)
+    assert type(rows) is kind and len(rows) == min(total, count)
+    assert list(rows[:1]) == list(range(total))[: min(1, count)]
+    steps = set(np.diff([*rows, total])) if rows else {0}  # the last one is as far from the end
+    assert max(steps) - min(steps) <= 1

@@ -143,6 +143,7 @@ def _report(cache: Any, sources: Sequence[str], outcome: Any) -> dict[str, Any]:
 
 def _speed(cache: Any, sources: Sequence[str], seconds: float = 2.0, frames: int = 16) -> dict[str, Any] | None:
     """Clips per second of processor time, from the originals and from the cache, in turns over a few clips."""
+    from vtp.data.table import evenly
     from vtp.media.cache import CachedReader
     from vtp.media.info import MediaError
     from vtp.media.isolation import MediaReader
@@ -153,7 +154,7 @@ def _speed(cache: Any, sources: Sequence[str], seconds: float = 2.0, frames: int
     readers: dict[str, Any] = {"original": behind, "cache": CachedReader(behind, cache)}
     spent = dict.fromkeys(readers, 0.0)
     clips = 0
-    chosen = [sources[i * len(sources) // min(8, len(sources))] for i in range(min(8, len(sources)))]
+    chosen = evenly(sources, 8)
     start = time.monotonic()
     while chosen and time.monotonic() - start < seconds:
         for source in chosen:

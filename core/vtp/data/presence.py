@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vtp.data.keys import keyed_generator
+from vtp.data.table import select
 from vtp.errors import DataError
 from vtp.media.member import split_member
 from vtp.types import MediaRef, Sample
@@ -83,8 +84,7 @@ class Presence:
             )
         if self.rows is None:
             return table
-        select = getattr(table, "select", None)  # tables of big data sets give a view
-        return select(self.rows) if select is not None else [table[int(row)] for row in self.rows]
+        return select(table, self.rows)
 
 
 def on_disk(path: str) -> bool:

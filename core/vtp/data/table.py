@@ -1,14 +1,19 @@
-"""Tables of samples: which clip a sample is about."""
+"""Tables of samples: which clip a sample is about, and some of the rows."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
 
 from vtp.types import Sample
 
-__all__ = ["clip_names", "media_id", "whole_clip"]
+__all__ = ["clip_names", "evenly", "media_id", "select", "whole_clip"]
 
+T = TypeVar("T")
 _SPAN = re.compile(r"\[[0-9.e+]+-[0-9.e+]*\]$")
 
 
@@ -37,3 +42,16 @@ def clip_names(samples: Iterable[Sample]) -> Iterator[str]:
     """:func:`media_id` of every sample. Tables of millions of rows have a method ``video_ids`` that makes none."""
     bulk = getattr(samples, "video_ids", None)
     return iter(bulk()) if bulk is not None else map(media_id, samples)
+
+
+def select(table: Sequence[T], rows: npt.NDArray[np.integer[Any]]) -> Sequence[T]:
+    """These rows of a table, in this order: a view of a table that can give one (``select``), else a list."""
+    view = getattr(table, "select", None)
+    return view(rows) if view is not None else [table[int(row)] for row in rows]
+
+
+def evenly(table: Sequence[T], count: int) -> Sequence[T]:
+    """At most ``count`` rows, evenly spaced from the first on, so that every part of the table is represented."""
+    if count >= len(table):
+        return table
+    return select(table, np.arange(count) * len(table) // max(1, count))

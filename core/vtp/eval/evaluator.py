@@ -21,6 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 
 from vtp import distributed
+from vtp.data.table import evenly
 from vtp.errors import ConfigError, RunError
 from vtp.eval.ledger import Ledger, count_or_share
 from vtp.types import MODALITIES, Batch, Modality, Sample
@@ -145,13 +146,11 @@ class Evaluator:
         return tuple(modality for modality in MODALITIES if modality in specs)
 
     def limited(self, samples: Sequence[Sample]) -> Sequence[Sample]:
-        """The table cut to ``limit`` items, evenly spaced, so that every part of the file is represented."""
+        """The table cut to ``limit`` items, see :func:`vtp.data.table.evenly`."""
         if self.limit is None:
             return samples
         count = max(1, count_or_share(self.limit, len(samples), "data.limit_eval"))
-        if count >= len(samples):
-            return samples
-        return [samples[i * len(samples) // count] for i in range(count)]
+        return evenly(samples, count)
 
     def input_facts(self) -> dict[str, Any]:
         """What the model was shown, for the report: frames, size, sound, text length, and ``facts``."""

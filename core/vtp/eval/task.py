@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from vtp.data.table import clip_names, whole_clip
+from vtp.data.table import clip_names, select, whole_clip
 from vtp.errors import ConfigError
 from vtp.eval.ledger import Ledger
 from vtp.types import Sample
@@ -185,7 +185,4 @@ def carve_validation(samples: Sequence[Sample], share: float, seed: int) -> tupl
     names = map(whole_clip, clip_names(samples))
     keys = (blake2b(f"{seed}\0{name}".encode(), digest_size=8).digest() for name in names)
     held_out = np.fromiter((int.from_bytes(key, "big") < threshold for key in keys), bool, count=len(samples))
-    parts = (np.flatnonzero(~held_out), np.flatnonzero(held_out))
-    select = getattr(samples, "select", None)
-    left, chosen = (select(rows) if select is not None else [samples[int(row)] for row in rows] for rows in parts)
-    return left, chosen
+    return select(samples, np.flatnonzero(~held_out)), select(samples, np.flatnonzero(held_out))

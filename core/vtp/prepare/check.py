@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vtp.data.table import media_id
+from vtp.data.table import evenly, media_id
 from vtp.errors import ConfigError, DataError
 from vtp.eval.protocol import Match, Protocol, protocol_files
 from vtp.media.info import MediaError, VideoInfo
@@ -401,9 +401,7 @@ def look_at(
 
 
 def _spread(items: Sequence[str], count: int | None) -> Sequence[str]:
-    if count is None or count >= len(items):
-        return items
-    return [items[i * len(items) // count] for i in range(count)]
+    return items if count is None else evenly(items, count)
 
 
 def _ask_the_file_system(path: str) -> Finding:

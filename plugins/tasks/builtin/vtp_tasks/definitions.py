@@ -6,14 +6,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from vtp.errors import ConfigError
 from vtp.eval.protocol import Protocol
 from vtp.types import Sample
 
-__all__ = ["find_protocol", "rows_of", "rule_for", "texts_of"]
+__all__ = ["find_protocol", "rule_for", "texts_of"]
 
 
 def find_protocol(name: str | None, dataset: Any, kind: str) -> Protocol:
@@ -47,9 +44,3 @@ def texts_of(table: Sequence[Sample]) -> Iterable[str]:
     """All texts of a table, in one go where it can."""
     bulk = getattr(table, "all_texts", None)
     return bulk() if bulk is not None else (text for sample in table for text in sample.texts)
-
-
-def rows_of(table: Sequence[Sample], rows: npt.NDArray[np.int64]) -> Sequence[Sample]:
-    """Some rows of a table, as a view where it can."""
-    select = getattr(table, "select", None)
-    return select(rows) if select is not None else [table[int(row)] for row in rows]

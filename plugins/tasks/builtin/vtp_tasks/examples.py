@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 from torch import Tensor
 
-__all__ = ["evenly", "frames_of"]
-
-T = TypeVar("T")
-
-
-def evenly(items: Sequence[T], count: int) -> list[T]:
-    """At most ``count`` items, evenly spaced."""
-    count = min(count, len(items))
-    return [items[i * len(items) // count] for i in range(count)]
+__all__ = ["frames_of"]
 
 
 def frames_of(ctx: Any) -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from vtp.data.table import clip_names
+from vtp.data.table import clip_names, evenly, select
 from vtp.errors import ConfigError, DataError
 from vtp.eval.evaluator import Collected, Evaluator
 from vtp.eval.figures import Strip
@@ -26,8 +26,8 @@ from vtp.eval.metrics import TIE_RULES, Ranks, TieRule, accuracy_by_type
 from vtp.eval.significance import bootstrap_interval
 from vtp.eval.task import Table, TaskResult
 from vtp.types import Modality, Sample
-from vtp_tasks.definitions import find_protocol, rows_of, rule_for, texts_of
-from vtp_tasks.examples import evenly, frames_of
+from vtp_tasks.definitions import find_protocol, rule_for, texts_of
+from vtp_tasks.examples import frames_of
 from vtp_tasks.splits import Splits
 
 __all__ = ["AnswerPrior", "QuestionAnswering", "answer_list", "question_type"]
@@ -183,7 +183,7 @@ class QuestionAnswering:
 
     def train_samples(self) -> Sequence[Sample]:
         kept = self._in_list
-        return self.splits["train"] if kept.all() else rows_of(self.splits["train"], np.flatnonzero(kept))
+        return self.splits["train"] if kept.all() else select(self.splits["train"], np.flatnonzero(kept))
 
     def known_list(self) -> str | None:
         """Name of the known training list that the training clips are exactly, or None."""

@@ -19,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from vtp.data.table import clip_names, media_id
+from vtp.data.table import clip_names, evenly, media_id
 from vtp.errors import ConfigError, DataError
 from vtp.eval.evaluator import Collected, Evaluator
 from vtp.eval.figures import Strip
@@ -29,7 +29,7 @@ from vtp.eval.significance import bootstrap_interval
 from vtp.eval.task import Table, TaskResult
 from vtp.types import Modality, Sample
 from vtp_tasks.definitions import find_protocol, rule_for, texts_of
-from vtp_tasks.examples import evenly, frames_of
+from vtp_tasks.examples import frames_of
 from vtp_tasks.rerank import rerank, score_pairs
 from vtp_tasks.splits import Splits
 
