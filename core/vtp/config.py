@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from vtp.errors import ConfigError
+from vtp.errors import ConfigError, UserError
 
 __all__ = ["TOP_LEVEL", "DataConfig", "MediaConfig", "modes"]
 
@@ -75,7 +75,7 @@ class DataConfig:
     eval_batch: int = 64  # rows per evaluation batch and process
     group: int = 1  # training samples about one clip that share a decode and an encoder pass, such as its questions
     augment: bool = True  # random crops and frame positions in training; false = as in evaluation
-    sampler: str = "auto"  # which frames: auto (by the encoder's stride), uniform, segment, dense, ...
+    sampler: str = "auto"  # which frames: auto (by the encoder's stride), uniform, segment, dense, every, or a plugin's
     eval_clips: int = 1  # in evaluation: windows of frames spread over a video; features of all views are averaged
     eval_crops: int = 1  # in evaluation: crops along the longer side
     limit_train: float | None = None  # use only so many training samples (>= 1) or this share (< 1)
@@ -88,7 +88,13 @@ class DataConfig:
 
     def validate(self) -> list[str]:
         """Everything that is wrong, in words."""
+        from vtp.media.sampling import find_sampler
+
         wrong: list[str] = []
+        try:
+            find_sampler(self.sampler)
+        except UserError as error:
+            wrong.append(str(error))
         if self.workers < 0:
             wrong.append(f"data.workers={self.workers} must be at least 0")
         if self.group < 1:

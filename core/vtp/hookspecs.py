@@ -34,6 +34,7 @@ HOOKS = {
     "vtp_register_datasets": "dataset",
     "vtp_register_tasks": "task",
     "vtp_register_decoders": "decoder",
+    "vtp_register_samplers": "sampler",
     "vtp_register_importers": "importer",
     "vtp_register_commands": "command",
 }
@@ -105,6 +106,19 @@ def vtp_register_decoders(register: Register) -> None:
     Example::
 
         register("torchcodec", "my_package.decoder:TorchcodecBackend")
+    """
+
+
+@hookspec
+def vtp_register_samplers(register: Register) -> None:
+    """Offer frame samplers for ``data.sampler=<name>``: functions ``(info, *, frames, stride, generator)`` that choose
+    the frames of a clip, as :class:`vtp.media.sampling.FrameSampler` says.
+
+    They run in loader workers and must be picklable, as any function of a module is.
+
+    Example::
+
+        register("my_window", "my_package.sampling:my_window")
     """
 
 

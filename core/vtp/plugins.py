@@ -44,6 +44,11 @@ __all__ = [
 
 CORE = "vtp-core"
 ENCODER_SLOTS = ("text", "video", "audio", "fusion")
+# Names that the core's own media code has: kept here, so that a plugin is refused before anything of it is imported.
+RESERVED = {
+    "decoder": ("auto", "pyav", "torchcodec", "decord"),
+    "sampler": ("auto", "uniform", "segment", "dense", "every"),
+}
 
 Status = Literal["loaded", "blocked", "broken", "incompatible", "refused"]
 
@@ -269,6 +274,8 @@ class Host:
                     f"encoder {name!r} must be registered with slot= one of {', '.join(ENCODER_SLOTS)} but got {slot!r}"
                 )
             kind = f"encoder/{slot}"
+        if name in RESERVED.get(kind, ()):
+            raise PluginError(f"offers {kind} {name!r}, which {CORE} offers already. Names must be unique: rename it")
         self.registry.add(Entry(kind, name, target, point.name, point.distribution, facts))
 
 

@@ -2,7 +2,7 @@
 :meth:`Entry.load`.
 
 Kinds are ``encoder/text``, ``encoder/video``, ``encoder/audio``, ``encoder/fusion``, ``objective``, ``dataset``,
-``task``, ``decoder``, ``importer`` and ``command``.
+``task``, ``decoder``, ``sampler``, ``importer`` and ``command``.
 """
 
 from __future__ import annotations

@@ -16,6 +16,10 @@ MISTAKES = {
     "train value": (["task=msrvtt_qa", "train.lr=fast"], ["train.lr", "'fast'", "Float"]),
     "grammar": (["task=msrvtt_qa", "train.betas=[0.9,"], ["train.betas=[0.9,"]),
     "no task": ([], ["choose a task", "vtp list task"]),
+    "sampler": (
+        ["task=msrvtt_qa", "dataset=shapes", "data.sampler=unifrom"],
+        ["Did you mean 'uniform'", "Known: auto"],
+    ),
     "seed": (["task=msrvtt_qa", "dataset=shapes", "seed=one"], ["seed", "'one'", "Integer"]),
     "threads": (["task=msrvtt_qa", "dataset=shapes", "threads=two"], ["threads=two", "number of threads"]),
     "no threads": (["task=msrvtt_qa", "dataset=shapes", "threads=0"], ["threads=0", "number of threads"]),

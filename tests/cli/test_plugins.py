@@ -1,13 +1,17 @@
 """The plugin host: faulty plugins are named and dropped, good ones and the built-ins keep working."""
 
 import os
+import pickle
+import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from vtp import plugins
 from vtp.cli.main import main
+from vtp.config import DataConfig
 from vtp.errors import PluginError
 from vtp.plugins import Host, config_dir, discover, option_providers
 
@@ -31,8 +35,21 @@ FAULTS = {
     "raises_half_way": (GOOD + "    raise RuntimeError('half')", "broken", ["RuntimeError", "half"]),
     "target_without_colon": (GOOD.replace(":Mine", ".Mine"), "broken", ["module:attribute"]),
     "encoder_without_slot": (GOOD.replace("objectives", "encoders"), "broken", ["slot="]),
+    "name_of_the_core": (
+        GOOD.replace("objectives", "samplers").replace('"mine"', '"dense"'),
+        "broken",
+        ["sampler 'dense'", "vtp-core offers already"],
+    ),
     "name_of_a_builtin": (GOOD.replace('"mine"', '"vtc"'), "broken", ["vtc", "vtp-core offers already"]),
 }
+
+
+@pytest.fixture
+def fresh_host():
+    """The plugins of this process are looked for again, before and after the test."""
+    plugins.host.cache_clear()
+    yield
+    plugins.host.cache_clear()
 
 
 def status(host: Host, plugin: str) -> tuple[str, str]:
@@ -133,6 +150,61 @@ def test_every_registered_component_can_be_imported():
         assert callable(entry.load()), entry
 
 
+SAMPLER = """
+from vtp import hookimpl
+
+@hookimpl
+def vtp_register_samplers(register):
+    register("tail", "mine.sampling:tail")
+    register("local", "mine.sampling:local")
+    register("narrow", "mine.sampling:narrow")
+"""
+TAIL = """
+import numpy as np
+
+def tail(info, *, frames, stride, generator):
+    return info.count - frames + np.arange(frames)
+
+def narrow(info, frames):
+    return np.arange(frames)
+
+local = lambda info, *, frames, stride, generator: np.arange(frames)
+"""
+
+
+def test_a_strangers_sampler_chooses_the_frames_in_workers(install, fresh_host):
+    from vtp.data import EvalLoader, Pipeline
+    from vtp.media import VideoInfo
+    from vtp.media.sampling import find_sampler
+    from vtp.types import Clip, MediaRef, Sample, VideoSpec
+
+    class Reader:
+        def read(self, ref, *, times, **_):
+            info = VideoInfo(0, "fake", 8, 8, 10.0, np.arange(100) / 10, 10.0)
+            return Clip(np.broadcast_to(times(info).astype(np.uint8)[:, None, None, None], (4, 8, 8, 3)))
+
+    install("mine", SAMPLER, files={"sampling.py": TAIL})
+    sampler = find_sampler("tail")
+    assert pickle.loads(pickle.dumps(sampler)) is sampler
+    pipeline = Pipeline({"video": VideoSpec(frames=4, size=8)}, train=False, reader=Reader(), sampler=sampler)
+    samples = [Sample(str(i), video=MediaRef(str(i))) for i in range(4)]
+    for batch in EvalLoader(samples, pipeline, batch_size=2, workers=2):
+        assert batch.inputs["video"]["frames"][:, :, 0, 0, 0].tolist() == [[96, 97, 98, 99]] * 2
+
+
+@pytest.mark.parametrize(("name", "words"), {"local": "pickle|attribute lookup", "narrow": "stride"}.items())
+def test_a_sampler_that_cannot_work_is_refused_before_training(install, fresh_host, name, words):
+    install("mine", SAMPLER, files={"sampling.py": TAIL})
+    (wrong,) = DataConfig(sampler=name).validate()
+    assert f"data.sampler={name}: mine.sampling" in wrong and re.search(words, wrong)
+
+
+def test_an_unknown_sampler_suggests_a_strangers(install, fresh_host):
+    install("mine", SAMPLER, files={"sampling.py": TAIL})
+    (wrong,) = DataConfig(sampler="tial").validate()
+    assert "data.sampler=tial: no such frame sampler. Did you mean 'tail'" in wrong and wrong.endswith("tail.")
+
+
 def test_help_is_light():
     """`vtp --help` must not pay for hydra, torch or pluggy."""
     command = [sys.executable, "-X", "importtime", "-m", "vtp", "--help"]
@@ -153,7 +225,6 @@ def test_plugin_modules_are_light():
 
 def test_the_core_imports_no_plugin():
     """Direction of dependency: plugins -> core, never back."""
-    import re
     from pathlib import Path
 
     import vtp

@@ -12,6 +12,7 @@ import pytest
 from vtp.errors import ConfigError, PluginError
 from vtp.media import MediaError, backends, read_clip
 from vtp.media.sampling import uniform
+from vtp.plugins import RESERVED
 from vtp.types import MediaRef
 
 # Largest difference of a colour value at stored size. Measured with torchcodec 0.17 on FFmpeg 5.1 and decord 0.6: 0,
@@ -93,6 +94,7 @@ def test_names_of_backends(monkeypatch: pytest.MonkeyPatch) -> None:
         ConfigError, match="media.backend='dcord' is not a decoder. Known: auto, pyav, torchcodec, decord"
     ):
         backends.find_backend("dcord")
+    assert set(RESERVED["decoder"]) == {"auto", *backends.BACKENDS}
     monkeypatch.setitem(backends.BACKENDS, "none", "vtp_no_such_module:Decoder")
     with pytest.raises(
         PluginError, match="vtp_no_such_module:Decoder cannot be used: ModuleNotFoundError.*media.backend=auto"

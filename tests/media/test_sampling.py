@@ -1,4 +1,4 @@
-"""Samplers against the rules they are described by, and SimVTP's against a transcription of its description."""
+"""Samplers against the rules they are described by."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 from vtp.data import keyed_generator
 from vtp.errors import ConfigError
 from vtp.media import VideoInfo, sampling
+from vtp.plugins import RESERVED
 
 
 def stream(count: int, fps: float = 30.0, start: float = 0.0) -> VideoInfo:
@@ -60,69 +61,6 @@ def test_dense_windows() -> None:
     assert draw(sampling.dense, 1, 0, frames=3, stride=None) == [0, 0, 0]
 
 
-def pretrain_by_the_book(count: int, legacy: bool) -> list[int]:
-    """Short clips: start at 0, advance by 4 while the next frame is < D - 1 (legacy) or exists, repeat the last."""
-    places, here = [], 0
-    for _ in range(16):
-        places.append(here)
-        if here + 4 < count - 1 or (not legacy and here + 4 <= count - 1):
-            here += 4
-    return places
-
-
-@pytest.mark.parametrize("count", [1, 2, 4, 5, 6, 30, 57, 60, 61, 62, 63])
-@pytest.mark.parametrize("legacy", [True, False])
-def test_simvtp_pretraining_of_short_clips(count: int, legacy: bool) -> None:
-    sampler = sampling.simvtp_pretrain_legacy if legacy else sampling.simvtp_pretrain
-    assert draw(sampler, count) == pretrain_by_the_book(count, legacy)
-
-
-def test_the_legacy_off_by_one_is_the_one_that_is_documented() -> None:
-    assert 60 not in draw(sampling.simvtp_pretrain_legacy, 61) and 60 in draw(sampling.simvtp_pretrain, 61)
-
-
-@pytest.mark.parametrize("name", ["simvtp_pretrain", "simvtp_pretrain_legacy"])
-def test_simvtp_pretraining_of_long_clips(name: str) -> None:
-    offsets = set()
-    for seed in range(400):
-        places = draw(sampling.SAMPLERS[name], 70, seed)
-        offsets.add(places[0])
-        assert places == [places[0] + 4 * k for k in range(16)]
-    assert offsets == set(range(7))
-    assert draw(sampling.SAMPLERS[name], 64) == list(range(0, 64, 4))
-
-
-def finetune_by_the_book(count: int, end: int) -> list[int]:
-    if count > 64:
-        points = np.linspace(end - 64, end, 16)
-        return [min(int(p), end - 1) for p in points]
-    points = [int(p) for p in np.linspace(0, count, count // 4)] + [count] * (16 - count // 4)
-    return [min(p, count - 1) for p in points]
-
-
-@pytest.mark.parametrize("count", [1, 3, 4, 7, 30, 63, 64])
-def test_legacy_simvtp_finetuning_of_short_clips(count: int) -> None:
-    assert draw(sampling.simvtp_finetune_legacy, count) == finetune_by_the_book(count, 0)
-
-
-def test_legacy_simvtp_finetuning_of_long_clips() -> None:
-    possible = {tuple(finetune_by_the_book(80, end)): end for end in range(64, 80)}
-    ends = {possible[tuple(draw(sampling.simvtp_finetune_legacy, 80, seed))] for seed in range(300)}
-    assert ends == set(range(64, 80))
-    assert all(max(places) < 79 for places in possible)  # the last frame is never used
-
-
-def test_simvtp_finetuning_reaches_every_frame() -> None:
-    for count in (1, 5, 16, 63, 64, 80):
-        seen = set()
-        for seed in range(300):
-            places = draw(sampling.simvtp_finetune, count, seed)
-            assert len(places) == 16 and sorted(places) == places
-            assert places[-1] - places[0] == min(count, 64) - 1
-            seen |= set(places)
-        assert {0, count - 1} <= seen and (count > 16 or seen == set(range(count)))
-
-
 @pytest.mark.parametrize("name", sorted(sampling.SAMPLERS))
 @pytest.mark.parametrize("count", [1, 2, 17, 300])
 def test_every_sampler_gives_existing_frames_and_repeats_itself(name: str, count: int) -> None:
@@ -164,5 +102,6 @@ def test_crops_spread_over_the_longer_side() -> None:
 
 def test_names() -> None:
     assert sampling.find_sampler("auto") is None and sampling.find_sampler("dense") is sampling.dense
-    with pytest.raises(ConfigError, match=r"'denze' does not exist. Known: auto, uniform"):
+    with pytest.raises(ConfigError, match=r"sampler=denze: .* Did you mean 'dense'\? Known: auto, uniform, segment"):
         sampling.find_sampler("denze")
+    assert set(RESERVED["sampler"]) == {"auto", *sampling.SAMPLERS}

@@ -8,13 +8,16 @@ what evaluation uses.
 
 from __future__ import annotations
 
+import inspect
+import pickle
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from vtp.errors import ConfigError
+from vtp.errors import ConfigError, PluginError
 from vtp.media.info import VideoInfo
+from vtp.registry import did_you_mean
 
 __all__ = [
     "SAMPLERS",
@@ -25,10 +28,6 @@ __all__ = [
     "find_sampler",
     "multi_clip",
     "random_segment",
-    "simvtp_finetune",
-    "simvtp_finetune_legacy",
-    "simvtp_pretrain",
-    "simvtp_pretrain_legacy",
     "uniform",
 ]
 
@@ -86,71 +85,6 @@ def every(
     return np.arange(info.count)
 
 
-def simvtp_pretrain(
-    info: VideoInfo, *, frames: int, stride: int | None = 4, generator: np.random.Generator | None = None
-) -> Picks:
-    """SimVTP's pre-training window: ``frames`` frames, ``stride`` apart, at a random offset; short clips end with their
-    last reachable frame.
-
-    A clip of D >= frames * stride frames has its offset drawn from [0, D - frames * stride], both ends included. A
-    shorter one starts at 0, advances while the next frame exists (<= D - 1), and repeats the last frame reached.
-    """
-    return _simvtp_window(info.count, frames, stride or 4, generator, last=info.count - 1)
-
-
-def simvtp_pretrain_legacy(
-    info: VideoInfo, *, frames: int, stride: int | None = 4, generator: np.random.Generator | None = None
-) -> Picks:
-    """The same as the original code computes it: a short clip advances only while the next frame is < D - 1, so its
-    last frame is never used."""
-    return _simvtp_window(info.count, frames, stride or 4, generator, last=max(info.count - 2, 0))
-
-
-def _simvtp_window(count: int, frames: int, stride: int, generator: np.random.Generator | None, last: int) -> Picks:
-    spare = count - frames * stride
-    if spare < 0:
-        window: Picks = np.minimum(stride * np.arange(frames), last // stride * stride)
-        return window
-    offset = spare // 2 if generator is None else int(generator.integers(spare + 1))
-    return offset + stride * np.arange(frames)
-
-
-def simvtp_finetune(
-    info: VideoInfo, *, frames: int, stride: int | None = 4, generator: np.random.Generator | None = None
-) -> Picks:
-    """SimVTP's fine-tuning frames with every reachable frame used: ``frames`` points spread evenly over a window of
-    frames * stride frames.
-
-    The window ends anywhere in the clip (random, or in the middle without a generator), its first and last frame
-    included; a clip shorter than the window is the window.
-    """
-    span = min(frames * (stride or 4), info.count)
-    spare = info.count - span
-    start = spare // 2 if generator is None else int(generator.integers(spare + 1))
-    return start + np.linspace(0, span - 1, frames).round().astype(np.int64)
-
-
-def simvtp_finetune_legacy(
-    info: VideoInfo, *, frames: int, stride: int | None = 4, generator: np.random.Generator | None = None
-) -> Picks:
-    """The same as the original code computes it.
-
-    D > span = frames * stride: the end is drawn from [span, D), and the points linspace(end - span, end) are truncated
-    and clipped to end - 1, so that the last frame of a clip is never used. D <= span: linspace(0, D) over D // stride
-    points, padded with D, clipped to D - 1, so that the last frame repeats.
-    """
-    stride = stride or 4
-    span, count = frames * stride, info.count
-    if count > span:
-        end = (span + count) // 2 if generator is None else int(generator.integers(span, count))
-        window: Picks = np.minimum(np.linspace(end - span, end, frames).astype(np.int64), end - 1)
-        return window
-    points = np.linspace(0, count, min(count // stride, frames))
-    points = np.concatenate([points, np.full(frames - len(points), count)]).astype(np.int64)
-    padded: Picks = np.minimum(points, count - 1)
-    return padded
-
-
 def multi_clip(info: VideoInfo, *, frames: int, stride: int | None = None, clips: int) -> npt.NDArray[np.int64]:
     """Positions of ``clips`` evenly spread windows of one video, int64 (clips, frames): the time half of multi-view
     evaluation.
@@ -188,17 +122,34 @@ SAMPLERS: dict[str, FrameSampler] = {
     "segment": random_segment,
     "dense": dense,
     "every": every,
-    "simvtp_pretrain": simvtp_pretrain,
-    "simvtp_pretrain_legacy": simvtp_pretrain_legacy,
-    "simvtp_finetune": simvtp_finetune,
-    "simvtp_finetune_legacy": simvtp_finetune_legacy,
 }
 
 
 def find_sampler(name: str) -> FrameSampler | None:
-    """The sampler of that name; ``auto`` is None, which lets the pipeline choose by mode and video spec."""
-    if name == "auto":
-        return None
-    if name not in SAMPLERS:
-        raise ConfigError(f"frame sampler {name!r} does not exist. Known: auto, {', '.join(SAMPLERS)}.")
-    return SAMPLERS[name]
+    """The sampler that ``data.sampler=name`` chooses, of the core or of a plugin; ``auto`` is None, which lets the
+    pipeline choose by mode and video spec.
+
+    Raises:
+        ConfigError: for an unknown name.
+        PluginError: if the plugin's sampler cannot be imported, called or sent to a loader worker.
+    """
+    if name == "auto" or name in SAMPLERS:
+        return SAMPLERS.get(name)
+    from vtp.plugins import addon_hint, host  # only now: it reads the metadata of all installed packages
+
+    registry = host().registry
+    known = ["auto", *SAMPLERS, *(entry.name for entry in registry.entries("sampler"))]
+    if name not in known:
+        hint = addon_hint(name) or did_you_mean(name, known)
+        raise ConfigError(f"data.sampler={name}: no such frame sampler.{hint} Known: {', '.join(known)}.")
+    entry = registry.get("sampler", name)
+    sampler: FrameSampler = entry.load()
+    try:
+        pickle.dumps(sampler)
+        inspect.signature(sampler).bind(None, frames=1, stride=None, generator=None)
+    except Exception as error:  # pickle raises nearly anything
+        raise PluginError(
+            f"data.sampler={name}: {entry.target} of {entry.origin} must be a picklable callable "
+            f"(info, *, frames, stride, generator), but: {error}"
+        ) from error
+    return sampler

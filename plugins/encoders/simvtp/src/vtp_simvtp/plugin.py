@@ -1,10 +1,11 @@
 """What vtp-plugin-simvtp offers."""
 
 from vtp import hookimpl
+from vtp.hookspecs import Register
 
 
 @hookimpl
-def vtp_register_encoders(register):
+def vtp_register_encoders(register: Register) -> None:
     register("simvtp", "vtp_simvtp.video:VideoTubelets", slot="video")
     register("simvtp", "vtp_simvtp.text:TextEmbeddings", slot="text")
     register("simvtp", "vtp_simvtp.fusion:SharedViT", slot="fusion")
@@ -13,7 +14,7 @@ def vtp_register_encoders(register):
 
 
 @hookimpl
-def vtp_register_objectives(register):
+def vtp_register_objectives(register: Register) -> None:
     register("mvm", "vtp_simvtp.mvm:MVM")
     register("simvtp_mlm", "vtp_simvtp.mlm:SimVTPMLM")
     register("simvtp_vtc", "vtp_simvtp.vtc:SimVTPVTC")
@@ -21,11 +22,17 @@ def vtp_register_objectives(register):
 
 
 @hookimpl
-def vtp_register_importers(register):
+def vtp_register_samplers(register: Register) -> None:
+    for name in ("simvtp_pretrain", "simvtp_pretrain_legacy", "simvtp_finetune", "simvtp_finetune_legacy"):
+        register(name, f"vtp_simvtp.sampling:{name}")
+
+
+@hookimpl
+def vtp_register_importers(register: Register) -> None:
     register("simvtp", "vtp_simvtp.importer:import_simvtp")
     register("simvtp_dual", "vtp_simvtp.importer:import_dual")
 
 
 @hookimpl
-def vtp_register_commands(register):
+def vtp_register_commands(register: Register) -> None:
     register("reconstruct", "vtp_simvtp.reconstruct:main", help="picture what a masked autoencoder fills in")
