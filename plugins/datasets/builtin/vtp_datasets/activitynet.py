@@ -15,11 +15,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from vtp.catalogue.annotations import AnnotationFile, clip_list, reason
+from vtp.catalogue.arrow import Row, span_name
+from vtp.catalogue.catalogue import Catalogue, Plan, usual_root
+from vtp.catalogue.media_files import Aliases, ClipFolders
 from vtp.types import Sample
-from vtp_datasets.annotations import AnnotationFile, clip_list, reason
-from vtp_datasets.arrow import Row, span_name
-from vtp_datasets.catalogue import Catalogue, Plan, usual_root
-from vtp_datasets.media_files import Aliases, ClipFolders
 
 __all__ = ["ActivityNet"]
 

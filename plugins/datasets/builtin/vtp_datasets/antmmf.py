@@ -15,11 +15,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from vtp.catalogue.annotations import AnnotationFile, Seen, reason, text_of
+from vtp.catalogue.arrow import NONE, Row, span_name
+from vtp.catalogue.catalogue import Catalogue, Plan, given_or, usual_root
+from vtp.catalogue.media_files import EXTENSIONS, IMAGES, ClipFolders, stem_of
 from vtp.types import Sample
-from vtp_datasets.annotations import AnnotationFile, Seen, reason, text_of
-from vtp_datasets.arrow import NONE, Row, span_name
-from vtp_datasets.catalogue import Catalogue, Plan, given_or, usual_root
-from vtp_datasets.media_files import EXTENSIONS, IMAGES, ClipFolders, stem_of
 from vtp_datasets.own import answer_index
 
 __all__ = ["AntMMF", "choice_rows"]

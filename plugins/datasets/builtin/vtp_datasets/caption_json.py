@@ -9,11 +9,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from vtp.catalogue.annotations import AnnotationFile, reason
+from vtp.catalogue.arrow import Row
+from vtp.catalogue.catalogue import Catalogue, Plan, given_or, usual_root
+from vtp.catalogue.media_files import EXTENSIONS, Paths
 from vtp.types import Sample
-from vtp_datasets.annotations import AnnotationFile, reason
-from vtp_datasets.arrow import Row
-from vtp_datasets.catalogue import Catalogue, Plan, given_or, usual_root
-from vtp_datasets.media_files import EXTENSIONS, Paths
 
 __all__ = ["CaptionJson"]
 

@@ -12,11 +12,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from vtp.catalogue.annotations import AnnotationFile, reason, text_of
+from vtp.catalogue.arrow import NONE, Row
+from vtp.catalogue.catalogue import Catalogue, Plan, usual_root
+from vtp.catalogue.media_files import Layouts
 from vtp.types import Sample
-from vtp_datasets.annotations import AnnotationFile, reason, text_of
-from vtp_datasets.arrow import NONE, Row
-from vtp_datasets.catalogue import Catalogue, Plan, usual_root
-from vtp_datasets.media_files import Layouts
 
 __all__ = ["CC3M"]
 

@@ -16,12 +16,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from vtp.catalogue.annotations import AnnotationFile, clip_list, reason, text_of
+from vtp.catalogue.arrow import Row
+from vtp.catalogue.catalogue import Catalogue, Plan, usual_root
+from vtp.catalogue.media_files import ClipFolders, stem_of
 from vtp.errors import ConfigError
 from vtp.types import Sample
-from vtp_datasets.annotations import AnnotationFile, clip_list, reason, text_of
-from vtp_datasets.arrow import Row
-from vtp_datasets.catalogue import Catalogue, Plan, usual_root
-from vtp_datasets.media_files import ClipFolders, stem_of
 
 __all__ = ["DiDeMo"]
 

@@ -18,12 +18,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from vtp.catalogue.annotations import AnnotationFile, reason, text_of
+from vtp.catalogue.arrow import NONE, Row
+from vtp.catalogue.catalogue import Catalogue, Plan, given_or, usual_root
+from vtp.catalogue.media_files import IMAGES, Paths
 from vtp.errors import DataError
 from vtp.types import Sample
-from vtp_datasets.annotations import AnnotationFile, reason, text_of
-from vtp_datasets.arrow import NONE, Row
-from vtp_datasets.catalogue import Catalogue, Plan, given_or, usual_root
-from vtp_datasets.media_files import IMAGES, Paths
 
 __all__ = ["COCO", "Flickr30k"]
 

@@ -25,12 +25,12 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from vtp.catalogue.annotations import AnnotationFile, find_file
+from vtp.catalogue.catalogue import Catalogue, Plan, check_table
+from vtp.catalogue.media_files import ClipFolders
 from vtp.errors import ConfigError, DataError
 from vtp.types import Sample
-from vtp_datasets.annotations import AnnotationFile, find_file
 from vtp_datasets.antmmf import choice_rows
-from vtp_datasets.catalogue import Catalogue, Plan, check_table
-from vtp_datasets.media_files import ClipFolders
 from vtp_datasets.tables import CaptionTable, Clips, QATable
 
 __all__ = ["MSRVTT", "clip_name"]

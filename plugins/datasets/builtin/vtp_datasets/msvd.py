@@ -20,12 +20,12 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+from vtp.catalogue.annotations import AnnotationFile, Seen, clip_list, reason, text_of
+from vtp.catalogue.arrow import Row
+from vtp.catalogue.catalogue import Catalogue, Plan, usual_root
+from vtp.catalogue.media_files import Aliases, ClipFolders
 from vtp.errors import DataError
 from vtp.types import Sample
-from vtp_datasets.annotations import AnnotationFile, Seen, clip_list, reason, text_of
-from vtp_datasets.arrow import Row
-from vtp_datasets.catalogue import Catalogue, Plan, usual_root
-from vtp_datasets.media_files import Aliases, ClipFolders
 from vtp_datasets.tables import first_word
 
 __all__ = ["MSVD", "MSVDCN"]

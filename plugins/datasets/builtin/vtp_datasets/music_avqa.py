@@ -16,11 +16,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from vtp.catalogue.annotations import AnnotationFile, Seen, reason, text_of
+from vtp.catalogue.arrow import Row
+from vtp.catalogue.catalogue import Catalogue, Plan, check_choice, usual_root
+from vtp.catalogue.media_files import ClipFolders
 from vtp.types import Sample
-from vtp_datasets.annotations import AnnotationFile, Seen, reason, text_of
-from vtp_datasets.arrow import Row
-from vtp_datasets.catalogue import Catalogue, Plan, check_choice, usual_root
-from vtp_datasets.media_files import ClipFolders
 
 __all__ = ["MusicAVQA", "fill_template"]
 

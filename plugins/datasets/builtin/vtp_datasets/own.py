@@ -22,13 +22,13 @@ from typing import Any
 
 import numpy as np
 
+from vtp.catalogue.annotations import AnnotationFile, Seen, reason, text_of
+from vtp.catalogue.arrow import NONE, Row, span_name
+from vtp.catalogue.catalogue import SPLITS, Catalogue, Plan, table_facts
+from vtp.catalogue.media_files import EXTENSIONS, Paths
 from vtp.data.table import whole_clip
 from vtp.errors import ConfigError, DataError
 from vtp.types import Sample
-from vtp_datasets.annotations import AnnotationFile, Seen, reason, text_of
-from vtp_datasets.arrow import NONE, Row, span_name
-from vtp_datasets.catalogue import SPLITS, Catalogue, Plan, table_facts
-from vtp_datasets.media_files import EXTENSIONS, Paths
 
 __all__ = ["ALIASES", "OwnData"]
 

@@ -16,13 +16,13 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
+from vtp.catalogue.arrow import NONE, ArrowTable, Row, read_rows
+from vtp.catalogue.catalogue import SPLITS, check_table
+from vtp.catalogue.media_files import EXTENSIONS, IMAGES, SOUNDS
 from vtp.data.shards import Group, find_shards, shard_indices, shard_order
 from vtp.errors import ConfigError, DataError
 from vtp.media.member import member_path, split_member
 from vtp.types import MediaRef, Sample
-from vtp_datasets.arrow import NONE, ArrowTable, Row, read_rows
-from vtp_datasets.catalogue import SPLITS, check_table
-from vtp_datasets.media_files import EXTENSIONS, IMAGES, SOUNDS
 
 __all__ = ["ShardTable", "Shards"]
 

@@ -15,12 +15,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from vtp.catalogue.annotations import AnnotationFile, reason
+from vtp.catalogue.arrow import Row, span_name
+from vtp.catalogue.catalogue import Catalogue, Plan, given_or, usual_root
+from vtp.catalogue.media_files import Layouts
 from vtp.errors import ConfigError
 from vtp.types import Sample
-from vtp_datasets.annotations import AnnotationFile, reason
-from vtp_datasets.arrow import Row, span_name
-from vtp_datasets.catalogue import Catalogue, Plan, given_or, usual_root
-from vtp_datasets.media_files import Layouts
 
 __all__ = ["CNVid", "HowTo100M"]
 

@@ -14,11 +14,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from vtp.catalogue.annotations import AnnotationFile, reason
+from vtp.catalogue.arrow import NONE, Row
+from vtp.catalogue.catalogue import Catalogue, Plan, usual_root
+from vtp.catalogue.media_files import EXTENSIONS, SOUNDS, Paths, stem_of
 from vtp.types import Sample
-from vtp_datasets.annotations import AnnotationFile, reason
-from vtp_datasets.arrow import NONE, Row
-from vtp_datasets.catalogue import Catalogue, Plan, usual_root
-from vtp_datasets.media_files import EXTENSIONS, SOUNDS, Paths, stem_of
 
 __all__ = ["VAT"]
 

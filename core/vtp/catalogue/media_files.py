@@ -13,7 +13,7 @@ from typing import Protocol
 from vtp.errors import DataError
 from vtp.types import MediaRef
 
-__all__ = ["EXTENSIONS", "IMAGES", "Aliases", "ClipFolders", "Layouts", "Media", "Paths", "stem_of"]
+__all__ = ["EXTENSIONS", "IMAGES", "SOUNDS", "Aliases", "ClipFolders", "Layouts", "Media", "Paths", "stem_of"]
 
 _NAMES = "mp4 avi mkv webm mov mpg mpeg m4v 3gp 3g2 wmv flv ts mts m2ts ogv gif"
 _SOUNDS = "wav flac mp3 m4a ogg opus aac"

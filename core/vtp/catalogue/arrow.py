@@ -27,9 +27,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from vtp.catalogue.media_files import Media
 from vtp.errors import DataError
 from vtp.types import Sample
-from vtp_datasets.media_files import Media
 
 __all__ = [
     "BATCH_ROWS",
@@ -80,7 +80,7 @@ class Row:
         id: unique in the table.
         texts: captions, or the question, or the candidates of a multiple choice.
         video_id: name of the clip; None = ``id``.
-        video: what :class:`~vtp_datasets.media_files.Media` finds the file by; None = ``video_id``, :data:`NONE` = the
+        video: what :class:`~vtp.catalogue.media_files.Media` finds the file by; None = ``video_id``, :data:`NONE` = the
             item has no picture.
         audio: the same for the sound; None = that of the video file, :data:`NONE` = no sound.
         start, end: span in seconds.
@@ -425,7 +425,7 @@ class ArrowTable(Sequence[Sample]):
         return np.fromiter((-1 if s is None else s for s in self.column("split")), np.int8, count=self._length)
 
     def records(self) -> list[dict[str, Any]]:
-        """What is remembered of the sources, see :meth:`vtp_datasets.annotations.AnnotationFile.record`."""
+        """What is remembered of the sources, see :meth:`vtp.catalogue.annotations.AnnotationFile.record`."""
         return list(self._info["records"])
 
     def __getstate__(self) -> dict[str, Any]:

@@ -8,9 +8,9 @@ import random
 
 import pytest
 
+from vtp.catalogue import annotations
+from vtp.catalogue.annotations import AnnotationFile, Seen, clip_list
 from vtp.errors import DataError
-from vtp_datasets import annotations
-from vtp_datasets.annotations import AnnotationFile, Seen, clip_list
 
 
 def file_of(tmp_path, content, name="file.json"):

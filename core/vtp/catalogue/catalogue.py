@@ -1,6 +1,6 @@
-"""What the readers of this package share: files are found under a root, what is missing is told at once, every table is
-made once, and the run record says what was read. A reader brings a plan per table: which files, and how they become
-rows.
+"""What data sets that are read from files share: files are found under a root, what is missing is told at once, every
+table is made once, and the run record says what was read. A reader brings a plan per table: which files, and how they
+become rows.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
+from vtp.catalogue.annotations import AnnotationFile, find_file, warn_of_malformed
+from vtp.catalogue.arrow import ArrowTable, GroupedTable, Row, grouped, read_rows
+from vtp.catalogue.media_files import Media
 from vtp.errors import ConfigError, DataError
 from vtp.types import Sample
-from vtp_datasets.annotations import AnnotationFile, find_file, warn_of_malformed
-from vtp_datasets.arrow import ArrowTable, GroupedTable, Row, grouped, read_rows
-from vtp_datasets.media_files import Media
 
 __all__ = [
     "SPLITS",

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vtp.catalogue import arrow
+from vtp.catalogue.arrow import NONE, ArrowTable, Row, grouped, read_rows
+from vtp.catalogue.media_files import Paths
 from vtp.errors import DataError
 from vtp.types import MediaRef
-from vtp_datasets import arrow
-from vtp_datasets.arrow import NONE, ArrowTable, Row, grouped, read_rows
-from vtp_datasets.media_files import Paths
 
 SIZE = 64  # rows of a batch in these tests
 

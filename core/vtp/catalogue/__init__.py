@@ -1,0 +1,44 @@
+"""Data sets that are read from annotation files: the base class :class:`Catalogue`, the files that it finds, and the
+tables that it gives."""
+
+from vtp.catalogue.annotations import AnnotationFile, Seen, clip_list, reason, text_of
+from vtp.catalogue.arrow import NONE, ArrowTable, GroupedTable, Row, read_rows
+from vtp.catalogue.catalogue import SPLITS, Catalogue, Plan, check_choice, given_or
+from vtp.catalogue.media_files import (
+    EXTENSIONS,
+    IMAGES,
+    SOUNDS,
+    Aliases,
+    ClipFolders,
+    Layouts,
+    Media,
+    Paths,
+    stem_of,
+)
+
+__all__ = [
+    "EXTENSIONS",
+    "IMAGES",
+    "NONE",
+    "SOUNDS",
+    "SPLITS",
+    "Aliases",
+    "AnnotationFile",
+    "ArrowTable",
+    "Catalogue",
+    "ClipFolders",
+    "GroupedTable",
+    "Layouts",
+    "Media",
+    "Paths",
+    "Plan",
+    "Row",
+    "Seen",
+    "check_choice",
+    "clip_list",
+    "given_or",
+    "read_rows",
+    "reason",
+    "stem_of",
+    "text_of",
+]
