@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 
-from vtp import workflow
+from vtp.run import launch
 
 FAULTS = """
 import ctypes, resource, sys
@@ -53,10 +53,10 @@ def test_a_run_on_a_cpu_keeps_its_memory(device, keeps, monkeypatch, tmp_path):
 
     kept = []
     monkeypatch.setattr("vtp.distributed.setup", lambda name: torch.device(device))
-    monkeypatch.setattr(workflow, "_check", lambda config, folder: None)
-    monkeypatch.setattr(workflow, "_set_threads", lambda config: None)
-    monkeypatch.setattr(workflow, "keep_memory", lambda *sizes: kept.append(sizes))
-    monkeypatch.setattr(workflow, "Run", start)
+    monkeypatch.setattr(launch, "check", lambda config, folder: None)
+    monkeypatch.setattr(launch, "_set_threads", lambda config: None)
+    monkeypatch.setattr(launch, "keep_memory", lambda *sizes: kept.append(sizes))
+    monkeypatch.setattr("vtp.run.run.Run", start)
     with pytest.raises(Started):
-        workflow.execute({"device": device}, tmp_path)
+        launch.execute({"device": device}, tmp_path)
     assert bool(kept) == keeps

@@ -42,7 +42,7 @@ def main(arguments: list[str]) -> int:
         print("\n".join(_listing()))
         return 0
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and int(os.environ.get("RANK", "0")) > 0:
-        from vtp.workflow import follow
+        from vtp.run.launch import follow
 
         return follow()  # rank 0 composes and tells; composing again here would evaluate ${now:} again
     if any(argument.startswith("resume=auto") for argument in arguments):
@@ -84,7 +84,7 @@ def _hydra(arguments: list[str]) -> int:
     errors: list[Exception] = []
 
     def job(config: DictConfig) -> None:
-        from vtp.workflow import launch
+        from vtp.run.launch import launch
 
         try:
             exit_codes.append(launch(config))
@@ -220,7 +220,7 @@ def _keys() -> list[str]:
 
 def _find_run(arguments: list[str]) -> list[str]:
     """With ``resume=auto`` and no ``run_dir``, go on in the newest unfinished run of the same configuration."""
-    from vtp.workflow import find_unfinished, fingerprint
+    from vtp.run.folder import find_unfinished, fingerprint
 
     if any(a.startswith(("run_dir=", "hydra.run.dir=", "-m", "--multirun")) for a in arguments):
         return arguments

@@ -1,0 +1,100 @@
+"""What can be refused before anything is built: everything that is wrong in the core's part of a configuration."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from vtp.config import TOP_LEVEL, DataConfig, modes
+from vtp.errors import ConfigError, PluginError
+from vtp.registry import did_you_mean
+
+__all__ = ["check", "refuse_ambiguous_options"]
+
+
+def check(config: Mapping[str, Any], folder: Path) -> None:
+    """Check the core's part of a resolved configuration.
+
+    Args:
+        config: of ``conf/run.yaml``.
+        folder: of the run.
+
+    Raises:
+        ConfigError: with everything that is wrong, one line each.
+    """
+    wrong = [f"no key {key!r} at the top.{did_you_mean(key, TOP_LEVEL)}" for key in config if key not in TOP_LEVEL]
+    parts: list[str] = []
+    try:
+        parts = modes(config["mode"])
+    except ConfigError as error:
+        wrong.append(str(error))
+    for kind in ("task", "dataset"):
+        if not (config[kind] or {}).get("name"):
+            wrong.append(f"choose a {kind}: {kind}=...; `vtp list {kind}` says which there are")
+    wrong += DataConfig(**config["data"]).validate()
+    wrong += _machine(config)
+    wrong += _training(config, folder) if "train" in parts else []
+    wrong += _sources(config, parts)
+    if wrong:
+        raise ConfigError(wrong[0] if len(wrong) == 1 else "\n  ".join(["", *wrong]))
+
+
+def _machine(config: Mapping[str, Any]) -> Iterator[str]:
+    threads = config["threads"]
+    if threads is not None and (not isinstance(threads, int) or isinstance(threads, bool) or threads < 1):
+        yield f"threads={threads}: expected a number of threads, or null for the cores that workers leave over"
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", str(config["device"])):
+        yield f"device={config['device']}: expected auto, cpu, cuda, or one GPU such as cuda:1"
+
+
+def _training(config: Mapping[str, Any], folder: Path) -> Iterator[str]:
+    from vtp.train.config import TrainConfig
+    from vtp.train.profiling import ProfileSteps
+
+    try:
+        TrainConfig(**config["train"]).validate(int(os.environ.get("WORLD_SIZE", "1")))
+        ProfileSteps.parse(config["profile"])
+    except ConfigError as error:
+        yield from str(error).splitlines()
+    if config["resume"] is None and any(folder.glob("checkpoints/step_*")):
+        yield f"{folder} already holds a run: resume=auto goes on with it, another run_dir starts a new one"
+
+
+def _sources(config: Mapping[str, Any], parts: list[str]) -> Iterator[str]:
+    """Where weights come from."""
+    if parts and "train" not in parts and config["checkpoint"] is None:
+        yield f"mode={config['mode']} needs checkpoint=: a run folder or a checkpoint folder"
+    for key in ("checkpoint", "init_from", "resume"):
+        given = config[key]
+        if given is not None and not (key == "resume" and given == "auto") and not Path(given).exists():
+            yield f"{key}={given}: no such checkpoint. Give a run folder, or a folder like .../checkpoints/best"
+    if config["restart"] and config["resume"] in (None, "auto"):
+        yield "restart=true takes the weights of resume=PATH and starts counting at 0; give that path"
+    if config["restart"] and config["init_from"] is not None:
+        yield "restart=true and init_from both say where the weights come from; give one of them"
+
+
+def refuse_ambiguous_options(choices: Mapping[str, Any]) -> None:
+    """An option file that two plugins ship would be taken from the first of them without a word.
+
+    Args:
+        choices: group -> chosen option, or list of them.
+
+    Raises:
+        PluginError: names the option and both plugins.
+    """
+    from vtp.plugins import Host, option_providers
+
+    providers = option_providers(Host().active_points())
+    for place, chosen in choices.items():
+        group = place.partition("@")[0]
+        for option in chosen if isinstance(chosen, list) else [chosen]:
+            found = providers.get((group, str(option)), [])
+            if len(found) > 1:
+                raise PluginError(
+                    f"{group}={option} is offered by {' and '.join(found)}. "
+                    f"Switch one off: VTP_BLOCK_PLUGINS={found[-1]}"
+                )

@@ -1,0 +1,184 @@
+"""The data of a run: what decodes it, which of it is on the disk, and the loaders of both modes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from vtp import distributed
+from vtp.config import DataConfig, MediaConfig
+from vtp.types import MediaRef, Modality, Sample
+
+__all__ = ["RunData"]
+
+log = logging.getLogger("vtp")
+
+
+class RunData:
+    """Samples of a task, decoded into batches.
+
+    Args:
+        data, media: the typed nodes of the configuration.
+        task: gives samples and labels.
+        seed: of shuffling and augmentation.
+        folder: for ``bad_samples.jsonl``.
+        wanted: video and audio, as far as the model has an encoder for them and ``data.drop`` leaves them in.
+    """
+
+    def __init__(
+        self, data: DataConfig, media: MediaConfig, task: Any, *, seed: int, folder: Path, wanted: Sequence[Modality]
+    ) -> None:
+        self.data = data
+        self.media = media
+        self.task = task
+        self.seed = seed
+        self.folder = folder
+        self.wanted = wanted
+        self._surveyed: set[str] = set()
+
+    @cached_property
+    def reader(self) -> Any:
+        """Decodes files, or reads them from ``data.cache``."""
+        from vtp.media import MediaReader
+
+        media = self.media
+        reader = MediaReader(
+            backend=media.backend, timeout_s=media.timeout_s, isolate=media.isolate, memory_mb=media.memory_mb
+        )
+        if self.data.cache is None:
+            return reader
+        from vtp.media.cache import CachedReader, ClipCache
+
+        return CachedReader(reader, ClipCache(self.data.cache))
+
+    @cached_property
+    def bad(self) -> Any:
+        """Accounts for files that cannot be used."""
+        from vtp.data import BadSampleLedger
+
+        return BadSampleLedger(self.folder / "bad_samples.jsonl", self.data.max_bad_fraction)
+
+    @cached_property
+    def _train_samples(self) -> Sequence[Sample]:
+        samples: Sequence[Sample] = self.task.train_samples()
+        return samples
+
+    @cached_property
+    def on_disk(self) -> Any:
+        """Which training files are there, as the first process sees the disk."""
+        from vtp.data.presence import look, on_disk
+
+        cache = None if self.data.cache is None else self.reader.cache  # what is in it needs no original
+
+        def media(sample: Sample) -> MediaRef | None:  # a sample without its picture is lost, without its sound not
+            found = (sample.video if modality == "video" else sample.audio for modality in self.wanted)
+            return next((ref for ref in found if ref is not None), None)
+
+        def there(path: str) -> bool:
+            return on_disk(path) or (cache is not None and cache.path(path).exists())
+
+        found: Any = look(self._train_samples, media, there) if distributed.is_main() else None
+        found = distributed.broadcast_object(found)
+        if found.absent and found.usable and distributed.is_main():  # with none, the error says it
+            log.warning(found.line())
+        return found
+
+    @cached_property
+    def train_table(self) -> Sequence[Sample]:
+        """The training samples that are on the disk, cut to ``data.limit_train``, evenly spaced."""
+        from vtp.data.table import evenly
+        from vtp.eval.ledger import count_or_share
+
+        samples: Sequence[Sample] = self.on_disk.take(self._train_samples)
+        if self.data.limit_train is None:
+            return samples
+        count = min(len(samples), max(1, count_or_share(self.data.limit_train, len(samples), "data.limit_train")))
+        return evenly(samples, count)
+
+    def train_loader(self, specs: Mapping[Modality, Any], global_batch: int) -> Any:
+        """Batches of this process for ever, shuffled; ``specs`` are those of the encoders."""
+        from vtp.data import TrainLoader
+
+        pipeline = self._pipeline(specs, train=True)
+        self._survey_cache(self.train_table, pipeline, "training")
+        return TrainLoader(
+            self.train_table,
+            pipeline,
+            global_batch=global_batch,
+            rank=distributed.rank(),
+            world_size=distributed.world_size(),
+            workers=self.data.workers,
+            seed=self.seed,
+            bad=self.bad,
+            group=self.data.group,
+        )
+
+    def eval_loader(
+        self, specs: Mapping[Modality, Any], samples: Sequence[Sample], drop: tuple[Modality, ...] = ()
+    ) -> Any:
+        """This process's share of ``samples``, once, in order, without the modalities in ``drop``."""
+        from vtp.data import EvalLoader
+
+        pipeline = self._pipeline(specs, train=False, drop=drop)
+        self._survey_cache(samples, pipeline, "evaluation")
+        return EvalLoader(
+            samples,
+            pipeline,
+            batch_size=self.data.eval_batch,
+            rank=distributed.rank(),
+            world_size=distributed.world_size(),
+            workers=self.data.workers,
+            bad=self.bad,
+        )
+
+    def _pipeline(self, specs: Mapping[Modality, Any], *, train: bool, drop: Sequence[Modality] = ()) -> Any:
+        from vtp.data import Pipeline
+        from vtp.media.multi_view import View, Windows
+        from vtp.media.sampling import find_sampler
+
+        video = specs.get("video")
+        sampler, transform = find_sampler(self.data.sampler), None
+        if not train and video is not None and self.data.eval_clips * self.data.eval_crops > 1:
+            sampler = Windows(self.data.eval_clips)
+            transform = View(video.size, self.data.eval_clips, self.data.eval_crops)
+        return Pipeline(
+            specs,
+            train=train and self.data.augment,
+            seed=self.seed,
+            labels=self.task.labels,
+            reader=self.reader,
+            drop=tuple({*self.data.drop, *drop}),
+            sampler=sampler,
+            transform=transform,
+        )
+
+    def wait_hint(self, dataset: Mapping[str, Any], loader: Any) -> Any:
+        """A callback that says once what helps when training waits for data; ``dataset`` is that node."""
+        from vtp.data.wait_hint import WaitHint, advice
+
+        kind = "" if self.data.cache is None else self.reader.cache.settings.kind
+        size = getattr(loader.pipeline.transform, "decode_size", None)
+        return WaitHint(advice(dataset, size, self.data.cache, kind))
+
+    # -- the cache ---------------------------------------------------------------------------------------------------
+
+    def _survey_cache(self, samples: Sequence[Sample], pipeline: Any, what: str) -> None:
+        """Say once per table how much of it comes from the cache."""
+        if self.data.cache is None or what in self._surveyed or not distributed.is_main():
+            return
+        from vtp.media.cache import survey
+
+        self._surveyed.add(what)
+        log.info(survey(self.reader.cache, samples, pipeline, what))
+
+    def cache_record(self) -> Any:
+        """What the report says about ``data.cache``; None without one."""
+        return None if self.data.cache is None else self.reader.cache.record()
+
+    def say_what_was_cached(self) -> None:
+        """How many reads of this process and its workers came from ``data.cache``."""
+        if self.data.cache is not None and "reader" in self.__dict__:
+            log.info(self.reader.line())

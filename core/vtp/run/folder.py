@@ -1,0 +1,126 @@
+"""The folder of a run: what was asked, how it ended, and where everything lies."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from vtp import __version__
+
+__all__ = ["RunFolder", "find_unfinished", "fingerprint"]
+
+# These say where and how to go on, not what is computed; two configurations that differ only here are the same run.
+_NOT_FINGERPRINTED = ("run_dir", "resume", "restart", "profile")
+
+_CONTENT = {
+    "report.json": "every number with what it takes to believe it",
+    "predictions.jsonl": "one line per item",
+    "report.png": "the picture",
+    "checkpoints": "weights and training state",
+    "metrics.jsonl": "losses by step",
+    "tensorboard": "the same as curves: tensorboard --logdir",
+    "bad_samples.jsonl": "files that could not be used, and why",
+    "profile": "where the time of a step goes: tables and a trace",
+}
+
+
+def fingerprint(config: Mapping[str, Any]) -> str:
+    """Hash of everything in the configuration that decides what is computed."""
+    decisive = {key: value for key, value in config.items() if key not in _NOT_FINGERPRINTED}
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def find_unfinished(wanted: str, root: Path = Path("outputs")) -> Path | None:
+    """The newest run folder under ``root`` with this fingerprint that did not finish, or None."""
+    candidates = []
+    for file in root.glob("*/*/run.json"):
+        try:
+            record = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue  # a run that died while it was created has nothing to go on from
+        if record.get("fingerprint") == wanted and record.get("status") != "finished":
+            candidates.append((record.get("started", ""), file.parent))
+    return max(candidates)[1] if candidates else None
+
+
+class RunFolder:
+    """One run's folder.
+
+    Attributes:
+        path: of the folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @contextmanager
+    def recorded(self, config: Mapping[str, Any], processes: int) -> Iterator[None]:
+        """Keep ``config.yaml`` and ``run.json``: what was asked, and how it ended. For the first process."""
+        import yaml
+
+        from vtp.storage import write_json_atomic, write_text_atomic
+
+        record = {
+            "status": "running",
+            "fingerprint": fingerprint(config),
+            "command": sys.argv,
+            "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "vtp": __version__,
+            "processes": processes,
+        }
+        self.path.mkdir(parents=True, exist_ok=True)
+        asked = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+        write_text_atomic(self.path / "config.yaml", asked)
+        write_json_atomic(self.path / "run.json", record)
+        try:
+            yield
+        except BaseException as error:
+            record |= {"status": "failed", "error": f"{type(error).__name__}: {error}"}
+            raise
+        else:
+            record["status"] = "finished"
+        finally:
+            record["ended"] = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+            write_json_atomic(self.path / "run.json", record)
+
+    def last_checkpoint(self) -> Path | None:
+        """The newest checkpoint; None before the first."""
+        path = self.path / "checkpoints" / "last"
+        return path.resolve() if path.exists() else None
+
+    def say_where(self) -> None:
+        """Print the last lines of a run: where everything lies."""
+        print(f"\nin {self.path}:")
+        for name, text in _CONTENT.items():
+            if (self.path / name).exists():
+                print(f"  {name:<18} {text}")
+
+    def keep_traceback(self, error: BaseException) -> None:
+        """Append the traceback to run.log, where people look for it afterwards; the console gets one line."""
+        try:
+            with open(self.path / "run.log", "a", encoding="utf-8") as file:
+                file.write("".join(traceback.format_exception(error)))
+        except OSError:
+            return  # a full disk must not hide the error that it caused
+
+    def remove_if_empty(self) -> None:
+        """A run that a mistake of the user ended before it did anything leaves no folder behind."""
+        left = {entry.name for entry in self.path.iterdir()} if self.path.is_dir() else set()
+        if left <= {".hydra", "run.log", "run.json", "config.yaml"}:
+            logging.shutdown()
+            shutil.rmtree(self.path, ignore_errors=True)
+            if (
+                self.path.parent.parent.name == "outputs"
+            ):  # our own outputs/DATE/TIME; both go when nothing else is there
+                with suppress(OSError):
+                    self.path.parent.rmdir()
+                    self.path.parent.parent.rmdir()

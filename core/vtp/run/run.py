@@ -1,0 +1,335 @@
+"""One run: data set -> task -> model -> loaders, and what is done with them.
+
+Run(config, folder, device)
+  .train()       into folder/checkpoints
+  .evaluate()    into folder/report.json, predictions.jsonl, report.png
+  .predict()     predictions.jsonl without labels
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from vtp.config import DataConfig, MediaConfig, modes
+from vtp.errors import ConfigError
+from vtp.registry import did_you_mean
+from vtp.run.data import RunData
+from vtp.run.folder import RunFolder
+from vtp.types import MODALITIES
+
+__all__ = ["Run"]
+
+log = logging.getLogger("vtp")
+
+
+class Run:
+    """One run: its parts, built when they are first needed, and what is done with them.
+
+    Args:
+        config: resolved configuration of ``conf/run.yaml``.
+        folder: where everything is written.
+        device: of the model.
+    """
+
+    def __init__(self, config: dict[str, Any], folder: RunFolder, device: Any) -> None:
+        from vtp.plugins import host
+
+        self.config = config
+        self.folder = folder
+        self.device = device
+        self.host = host()
+        self.modes = modes(config["mode"])
+        self.trainer: Any = None
+        self.running = ""  # what computes attention, once the model is built
+        self.evaluated: Path | None = None  # the checkpoint whose weights are in the model
+
+    # -- parts -------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def dataset(self) -> Any:
+        return self._component("dataset", self.config["dataset"])
+
+    @cached_property
+    def task(self) -> Any:
+        val_share = self.config["data"]["val_share"]
+        given = {"dataset": self.dataset, "seed": self.config["seed"], "val_share": val_share}
+        task = self._component("task", self.config["task"], **given)
+        if self.start is not None and (answers := _read_spec(self.start).get("answers")):
+            task.use_answers(answers)
+        return task
+
+    @cached_property
+    def data(self) -> RunData:
+        data, media = DataConfig(**self.config["data"]), MediaConfig(**self.config["media"])
+        encoders = self.config["encoder"] if self.start is None else _read_spec(self.start)["encoders"]
+        filled = {slot for slot, options in encoders.items() if (options or {}).get("name")}
+        wanted = [m for m in MODALITIES if m != "text" and m in filled and m not in data.drop]
+        seed, folder = self.config["seed"], self.folder.path
+        return RunData(data, media, self.task, seed=seed, folder=folder, wanted=wanted)
+
+    @cached_property
+    def start(self) -> Path | None:
+        """The checkpoint that is evaluated, or that training starts from with its whole model; None for a new model."""
+        if self.config["checkpoint"] is None:
+            return None
+        from vtp.train.checkpoint import locate
+
+        given = Path(self.config["checkpoint"])
+        best = given / "checkpoints" / "best"  # of a run folder: what its own report was about
+        return locate(best if best.exists() else given)
+
+    @cached_property
+    def weights_only(self) -> Path | None:
+        """Where a new model takes its first weights from: ``init_from``, or ``resume=PATH restart=true``."""
+        from vtp.train.checkpoint import locate
+
+        if self.config["restart"]:
+            return locate(self.config["resume"])
+        return None if self.config["init_from"] is None else locate(self.config["init_from"])
+
+    @cached_property
+    def model(self) -> Any:
+        from vtp.model.build import BuildContext, build_model, lookup_in
+        from vtp.model.kernels import adopt, use_kernels
+        from vtp.model.weights import read_config
+
+        spec = {"encoders": self.config["encoder"], "objectives": self.config["objectives"]}
+        context = BuildContext(texts=self.task.texts)
+        if self.start is not None:
+            spec = read_config(self.start)["spec"]
+            context.assets = self.start / "assets"
+        context.answers = tuple(self.task.answers)
+        _seed_everything(self.config["seed"])
+        self.running = use_kernels(self.config["kernels"], self.device)
+        model = build_model(spec, lookup_in(self.host.registry), context, seed=self.config["seed"])
+        adopt(model, self.device)
+        self._fill(model)
+        return model
+
+    def _fill(self, model: Any) -> None:
+        """Load the weights that the run starts from."""
+        from vtp.model.weights import load_weights
+
+        if self.start is not None:
+            averaged = self.start / "ema.safetensors"
+            load_weights(averaged if averaged.exists() else self.start, model)
+        elif self.weights_only is not None:
+            load_weights(
+                self.weights_only,
+                model,
+                init_map=self.config["init_map"],
+                allow_missing=self.config["init_allow_missing"],
+                allow_unused=self.config["init_allow_unused"],
+            )
+        self.evaluated = self.start
+
+    def _component(self, kind: str, options: Mapping[str, Any] | None, **given: Any) -> Any:
+        """Build a data set or a task from its node, whose keys are the constructor's keyword arguments.
+
+        ``given`` is passed as far as the constructor has such parameters; the node may override it.
+        """
+        options = dict(options or {})
+        name = str(options.pop("name"))
+        component = self.host.registry.get(kind, name).load()
+        parameters = inspect.signature(component).parameters
+        if unknown := [key for key in options if key not in parameters]:
+            hint = did_you_mean(unknown[0], parameters)
+            raise ConfigError(f"{kind} {name} has no option {unknown[0]!r}.{hint} Options: {', '.join(parameters)}.")
+        return component(**{key: value for key, value in given.items() if key in parameters} | options)
+
+    # -- what is done ------------------------------------------------------------------------------------------------
+
+    def train(self) -> None:
+        """Train, with evaluation on the validation split on the way, and leave the selected weights in the model."""
+        from vtp.train import TrainConfig, Trainer
+
+        config = TrainConfig(**self.config["train"])
+        if "eval" in self.modes:
+            self._check_leaks()  # before hours of training, not after
+        loader = self.data.train_loader(self.model.specs(), config.global_batch)
+        selection = self.task.selection
+        split = {"val": "val", "test(!)": "test"}.get(selection)
+        self.trainer = Trainer(
+            self.model,
+            loader,
+            config,
+            self.folder.path,
+            evaluate=None if split is None else lambda model: self._score(model, split),
+            monitor=self.task.monitor if split else None,
+            provenance=self.provenance,
+            device=self.device,
+            callbacks=[self.data.wait_hint(self.config["dataset"], loader), *self._profile(config.precision)],
+        )
+        resume = self.config["resume"]
+        if resume is not None and not self.config["restart"] and not self.trainer.resume(resume):
+            log.info("resume=auto: no checkpoint in %s yet; starting from the beginning", self.folder.path)
+        log.info(
+            "training %s on %s: %s samples, %d steps of %d, %s parameters, %s",
+            self.task.name,
+            self.dataset.name,
+            f"{len(self.data.train_table):,}",
+            self.trainer.total_steps,
+            config.global_batch,
+            f"{sum(p.numel() for p in self.trainer.model.parameters()):,}",
+            self.device,
+        )
+        self.trainer.fit()
+        self.evaluated = self.trainer.load_best() if selection != "last" else None
+
+    def _profile(self, precision: str) -> list[Any]:
+        from vtp.train.profiling import Profile
+
+        wanted = self.config["profile"]
+        return [Profile(self.folder.path / "profile", wanted, precision)] if wanted else []
+
+    def evaluate(self) -> None:
+        """Score the test split by the task's protocol; write report.json, predictions.jsonl and report.png."""
+        from vtp import distributed
+        from vtp.eval.report import print_result, write_report
+
+        leaks = self._check_leaks()
+        with self._evaluating() as model:
+            evaluator = self._evaluator(model)
+            result = self.task.evaluate(evaluator, "test")
+            if "train" in self.modes and self.data.on_disk.absent:
+                result.warnings.append(self.data.on_disk.line())
+            strips = self.task.examples(evaluator, result) if result.chart else []
+        if not distributed.is_main():
+            return
+        record = write_report(
+            self.folder.path,
+            result,
+            selection=self.task.selection,
+            seed=self.config["seed"],
+            train=self.stages,
+            leaks=leaks,
+            checkpoint=self.evaluated or self.folder.last_checkpoint(),
+            config=self.config,
+            plugins=self.plugins,
+            extra={"dataset": self.dataset.origin()},
+        )
+        if result.chart:
+            from vtp.eval.figures import draw_figure
+
+            title = f"{self.task.name} on {self.dataset.name}"
+            note = result.tables[0].notes[0] if result.tables and result.tables[0].notes else ""
+            draw_figure(self.folder.path / "report.png", result.chart, strips, title=title, note=note)
+        print_result(result, record)
+        self.folder.say_where()
+
+    def predict(self) -> None:
+        """Write predictions.jsonl for the test split; labels are neither needed nor looked at."""
+        from vtp import distributed
+        from vtp.storage import write_text_atomic
+
+        with self._evaluating() as model:
+            result = self.task.predict(self._evaluator(model), "test")
+        if distributed.is_main():
+            lines = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in result.predictions)
+            write_text_atomic(self.folder.path / "predictions.jsonl", lines)
+            print(result.ledger.line())
+            self.folder.say_where()
+
+    def say_what_was_cached(self) -> None:
+        """The last line of a run with ``data.cache``."""
+        self.data.say_what_was_cached()
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[Any]:
+        """The model in eval mode: of the trainer if this run trained, else that of the checkpoint."""
+        if self.trainer is not None:
+            with self.trainer.evaluating() as model:
+                yield model
+        else:
+            yield self.model.to(self.device).eval()
+
+    def _evaluator(self, model: Any) -> Any:
+        from vtp.eval.evaluator import Evaluator
+
+        data = self.data.data
+        return Evaluator(
+            model,
+            lambda samples, drop: self.data.eval_loader(self.model.specs(), samples, drop),
+            device=self.device,
+            precision=self.config["train"]["precision"],
+            limit=data.limit_eval,
+            max_missing=data.max_missing,
+            facts={
+                "sampling": "uniform middle",
+                "decoder": self.config["media"]["backend"],
+                "dropped": list(data.drop),
+                "kernels": self.running,
+                "cache": self.data.cache_record(),
+            },
+        )
+
+    def _score(self, model: Any, split: str) -> dict[str, float]:
+        """Headline metrics of a split, for selection during training."""
+        metrics: dict[str, float] = self.task.evaluate(self._evaluator(model), split, detail=False).metrics
+        return metrics
+
+    # -- records -----------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def stages(self) -> list[dict[str, Any]]:
+        """The training stages behind the weights, oldest first, each with its clips."""
+        from vtp.eval.leaks import train_record
+
+        source = self.start or self.weights_only
+        before: list[dict[str, Any]] = []
+        if source is not None:
+            provenance = json.loads((source / "provenance.json").read_text(encoding="utf-8"))
+            before = list(provenance.get("stages") or [{"stage": source.name, "media": None}])
+        if "train" not in self.modes:
+            return before
+        table = self.data.train_table
+        selected_on = self.task.samples("val") if self.task.selection == "val" else ()
+        known_list = self.task.known_list() if hasattr(self.task, "known_list") else None
+        record = train_record(self.folder.path.name, table, self.dataset, known_list, selected_on=selected_on)
+        return [*before, record | {"on_disk": self.data.on_disk.record()}]
+
+    @cached_property
+    def plugins(self) -> list[dict[str, str]]:
+        return [
+            {"name": i.point.name, "distribution": i.point.distribution, "version": i.point.version}
+            for i in self.host.infos
+            if i.status == "loaded"
+        ]
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What a checkpoint must know about where it comes from."""
+        origin = self.dataset.origin()
+        return {"stages": self.stages, "dataset": origin, "plugins": self.plugins, "config": self.config}
+
+    def _check_leaks(self) -> Any:
+        from vtp.eval.leaks import check_leaks, media_names
+
+        tested = media_names(self.task.samples("test"), self.dataset)
+        return check_leaks(self.stages, tested, on_leak=self.data.data.on_leak)
+
+
+def _read_spec(checkpoint: Path) -> dict[str, Any]:
+    """The model specification of a checkpoint."""
+    from vtp.model.weights import read_config
+
+    spec: dict[str, Any] = read_config(checkpoint)["spec"]
+    return spec
+
+
+def _seed_everything(seed: int) -> None:
+    import random
+
+    import numpy as np
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
