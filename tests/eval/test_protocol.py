@@ -104,7 +104,8 @@ def test_generated_data_is_never_the_official_set():
 def test_every_shipped_protocol_is_complete(path):
     protocol = Protocol.load(path)
     assert protocol.name == path.stem and protocol.split in ("test", "val") and protocol.ties == "expected"
-    assert protocol.kind in ("qa", "retrieval", "mc") and protocol.metrics and protocol.frames and protocol.source
+    assert protocol.kind in ("qa", "retrieval", "mc") and protocol.metrics and protocol.source
+    assert protocol.frames is None and "left to the method" in protocol.frames_note or protocol.dataset == "audiocaps"
     hashes = [*protocol.sha256.values(), *(facts["sha256"] for facts in protocol.train_lists.values())]
     assert all(len(value) == 64 and int(value, 16) >= 0 for value in hashes)
     assert set(protocol.sha256) <= set(protocol.counts)
@@ -125,6 +126,14 @@ def test_an_unknown_protocol_lists_the_known_ones_and_a_path_is_taken(tmp_path):
         ("[1]", "not a mapping"),
         ("a: [", "cannot be read"),
         ("{name: x, title: t, dataset: d, kind: qa, split: test, counts: {}, tie: x}", "keys missing or unknown: tie"),
+        (
+            "{name: x, title: t, dataset: d, kind: qa, split: test, counts: {}, ties: none}",
+            "ties: 'none' must be one of",
+        ),
+        (
+            "{name: x, title: t, dataset: d, kind: qa, split: test, counts: {}, frames: many}",
+            "frames: 'many' must be the",
+        ),
     ],
 )
 def test_a_broken_protocol_file_is_explained(tmp_path, text, message):

@@ -53,14 +53,25 @@ def _show(name: str, as_json: bool) -> int:
         print(json.dumps(_record(protocol), indent=2))
         return 0
     print(f"{protocol.name}: {protocol.title}\n")
-    print(f"  data set   {protocol.dataset}, {KINDS[protocol.kind]}, split {protocol.split}")
+    print("binding (a run that differs is reported under another name and says why):")
+    print(f"  data set   {protocol.dataset}, {KINDS[protocol.kind]}, split {protocol.split}, all of it")
     for what in ("videos", FORMS[protocol.kind]):
         count = f"{protocol.counts[what]:,}" if what in protocol.counts else "number not known"
         print(f"  {what:<9}  {count:<10}  {_hash(protocol.sha256.get(what))}")
+    if protocol.metrics:
+        print(
+            f"  metrics    {protocol.metrics[0]} (the headline){''.join(f', {name}' for name in protocol.metrics[1:])}"
+        )
+    print(f"  ties       {protocol.ties}")
+    for option, value in protocol.options.items():
+        print(f"  {'option':<9}  task.{option}={value}")
+    if protocol.frames is not None:
+        print(f"  frames     {protocol.frames} of a clip")
+    print("\nto know:")
+    if protocol.frames_note or protocol.frames is None:
+        print(f"  frames     {protocol.frames_note or 'left to the method'}")
     for train_list, facts in protocol.train_lists.items():
         print(f"  trained on {train_list}: {facts.get('videos', 0):,} videos  {_hash(facts.get('sha256'))}")
-    print(f"  metrics    {', '.join(protocol.metrics) or 'not stated'}; ties: {protocol.ties}")
-    print(f"  frames     {protocol.frames or 'not stated'}")
     for note in protocol.notes:
         print(f"  note       {note}")
     print(f"  source     {protocol.source or 'not stated'}")

@@ -152,6 +152,12 @@ class Evaluator:
         count = max(1, count_or_share(self.limit, len(samples), "data.limit_eval"))
         return evenly(samples, count)
 
+    @property
+    def frames(self) -> int | None:
+        """How many frames of a clip the model sees; None if it takes no video."""
+        frames = getattr(self.bare_model.specs().get("video"), "frames", None)
+        return None if frames is None else frames * int(self.facts.get("clips", 1))
+
     def input_facts(self) -> dict[str, Any]:
         """What the model was shown, for the report: frames, size, sound, text length, and ``facts``."""
         wanted = {"video": ("frames", "size", "stride"), "audio": ("sample_rate", "seconds"), "text": ("max_length",)}

@@ -1,9 +1,10 @@
 """Protocols as data: what exactly a benchmark evaluates, in a YAML file with counts and hashes, so that a name on a
 number means one thing.
 
-A protocol does not carry the annotations, it recognises them. Hashes are sha256 over a canonical text, one line per
-item, lines sorted, each ended by LF, in UTF-8, so that file order, file format (csv or json) and question marks do not
-matter while every clip, word and answer does:
+What a protocol states binds: with other items, another split, metric, tie rule, number of frames or option of the task,
+a run is reported under another name and says why. A protocol does not carry the annotations, it recognises them. Hashes
+are sha256 over a canonical text, one line per item, lines sorted, each ended by LF, in UTF-8, so that file order, file
+format (csv or json) and question marks do not matter while every clip, word and answer does:
 
     videos      unique clip ids                    ``video7010``
     queries     clip id TAB caption                ``video9770<TAB>a person is connecting something to system``
@@ -17,7 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ import yaml
 
 from vtp.data.table import media_id
 from vtp.errors import ConfigError, PluginError
+from vtp.eval.metrics import TIE_RULES
 from vtp.registry import did_you_mean
 from vtp.types import Sample
 
@@ -33,6 +35,7 @@ __all__ = [
     "FORMS",
     "OWN_DATA",
     "Match",
+    "Measured",
     "Protocol",
     "canonical_lines",
     "canonical_text",
@@ -100,8 +103,28 @@ def protocol_files() -> dict[str, tuple[str, Path]]:
 
 
 @dataclass(frozen=True, slots=True)
+class Measured:
+    """How a result was measured, as far as a protocol may fix it.
+
+    Attributes:
+        metrics: names of what is reported, headline first.
+        ties: tie rule; None where the measure knows no ties.
+        frames: how many frames of a clip the model sees; None without a picture.
+        limit: ``data.limit_eval`` if it left items out, else None.
+        options: those options of the task that change the number, with their values; None = it cannot be told.
+    """
+
+    metrics: Sequence[str] = ()
+    ties: str | None = None
+    frames: int | None = None
+    limit: int | float | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Protocol:
-    """A benchmark's definition, as read from YAML.
+    """A benchmark's definition, as read from YAML. A run that differs in anything stated here, but for titles, training
+    lists, notes and sources, is not the benchmark.
 
     Attributes:
         name: for example ``msrvtt_1ka``.
@@ -111,9 +134,11 @@ class Protocol:
         split: the split that is official.
         counts: expected number of ``videos``, ``queries``, ``questions``, ``choices``; what is not known is left out.
         sha256: hash of the canonical lines of each of them; what could not be computed is left out.
-        metrics: what is reported, headline first.
+        metrics: what must be reported, headline first.
         ties: tie rule of the official numbers in vtp.
-        frames: policy for frames at test time, in words.
+        frames: how many frames of a clip the model sees at test time; None where the benchmark leaves it to the method.
+        frames_note: what there is to say about them, in words.
+        options: options of the task that change the number, and the value that is official, such as ``v2t: any``.
         train_lists: name -> {videos, sha256} of the known training lists.
         notes: what one must know before comparing.
         source: which files the hashes were computed from.
@@ -128,7 +153,9 @@ class Protocol:
     sha256: Mapping[str, str] = field(default_factory=dict)
     metrics: Sequence[str] = ()
     ties: str = "expected"
-    frames: str = ""
+    frames: int | None = None
+    frames_note: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
     train_lists: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     notes: Sequence[str] = ()
     source: str = ""
@@ -159,6 +186,14 @@ class Protocol:
             raise ConfigError(f"protocol {path}: kind: {content['kind']} must be one of {', '.join(FORMS)}.")
         if content["name"] == OWN_DATA:
             raise ConfigError(f"protocol {path}: name: {OWN_DATA} is what data without a protocol are called.")
+        frames = content.get("frames")
+        if frames is not None and (isinstance(frames, bool) or not isinstance(frames, int) or frames < 1):
+            raise ConfigError(
+                f"protocol {path}: frames: {frames!r} must be the number that the benchmark fixes, or null where it "
+                "leaves it to the method; words belong under frames_note."
+            )
+        if content.get("ties", "expected") not in TIE_RULES:
+            raise ConfigError(f"protocol {path}: ties: {content['ties']!r} must be one of {', '.join(TIE_RULES)}.")
         return cls(**content)
 
     @classmethod
@@ -184,13 +219,14 @@ class Protocol:
         title = "data of one's own: comparable with results on exactly these items, which the hashes recognise"
         return cls(name=OWN_DATA, title=title, dataset=dataset, kind=kind, split="test", counts={})
 
-    def match(self, samples: Sequence[Sample], dataset: str, split: str) -> Match:
-        """Compare an evaluated table with the official one.
+    def match(self, samples: Sequence[Sample], dataset: str, split: str, measured: Measured | None = None) -> Match:
+        """Compare what was evaluated, and how, with the official definition.
 
         Args:
             samples: every item that the result counts, missing media included.
             dataset: name of the data set the table comes from.
             split: which split it is.
+            measured: how; None compares the table alone.
         """
         forms = ("videos", FORMS[self.kind])
         lines = {what: canonical_lines(samples, what) for what in forms}
@@ -209,7 +245,30 @@ class Protocol:
                     f"the {what} are not the official ones (sha256 {hashes[what][:12]}, official "
                     f"{self.sha256[what][:12]})"
                 )
-        return Match(self, dataset, split, counts, hashes, () if self.name == OWN_DATA else tuple(differences))
+        unknown: tuple[str, ...] = ()
+        if measured is not None:
+            differences += self._measured_otherwise(measured)
+            unknown = tuple(name for name in self.options if measured.options.get(name, "") is None)
+        found = () if self.name == OWN_DATA else tuple(differences)
+        return Match(self, dataset, split, counts, hashes, found, unknown)
+
+    def _measured_otherwise(self, measured: Measured) -> Iterator[str]:
+        """What makes a number on the official items another number, in words."""
+        if measured.limit is not None:
+            yield f"only a part of the split was evaluated (data.limit_eval={measured.limit:g})"
+        if self.metrics and (not measured.metrics or measured.metrics[0] != self.metrics[0]):
+            yield f"the headline is {measured.metrics[0] if measured.metrics else 'missing'}, not {self.metrics[0]}"
+        if absent := [name for name in self.metrics if name not in measured.metrics]:
+            more = f" and {len(absent) - 3} more" if len(absent) > 3 else ""
+            yield f"not reported: {', '.join(absent[:3])}{more}"
+        if measured.ties not in (None, self.ties):
+            yield f"the tie rule is {measured.ties}, not {self.ties}"
+        if self.frames is not None and measured.frames != self.frames:
+            yield f"the model sees {measured.frames or 'no'} frames of a clip, not {self.frames}"
+        for name, official in self.options.items():
+            found = measured.options.get(name, "not an option of this task")
+            if found not in (None, official):
+                yield f"task.{name} is {found}, not {official}"
 
     def train_list(self, media: Iterable[str]) -> str | None:
         """Name of the known training list that consists of exactly these clips, or None."""
@@ -232,6 +291,7 @@ class Match:
         dataset, split: where the table comes from.
         counts, sha256: of the evaluated table, by canonical form.
         differences: in words; empty = official.
+        unknown: options that the protocol fixes and of which nobody knows what they were.
     """
 
     protocol: Protocol
@@ -240,6 +300,7 @@ class Match:
     counts: Mapping[str, int]
     sha256: Mapping[str, str]
     differences: tuple[str, ...]
+    unknown: tuple[str, ...] = ()
 
     @property
     def own(self) -> bool:
@@ -259,8 +320,8 @@ class Match:
         return f"{self.protocol.name}@{self.dataset}" + ("" if self.split == self.protocol.split else f":{self.split}")
 
     def unverified(self) -> list[str]:
-        """Parts of the official table that the protocol file cannot recognise by a hash."""
-        return [what for what in self.counts if what not in self.protocol.sha256]
+        """Parts of the official table that the protocol file cannot recognise by a hash, and options nobody knows."""
+        return [*(what for what in self.counts if what not in self.protocol.sha256), *self.unknown]
 
     def line(self) -> str:
         """One line for tables: the name, and if it is not the official protocol, why; for own data what it is."""
@@ -291,5 +352,7 @@ class Match:
             "metrics": list(self.protocol.metrics),
             "ties": self.protocol.ties,
             "frames": self.protocol.frames,
+            "frames_note": self.protocol.frames_note,
+            "options": dict(self.protocol.options),
             "notes": list(self.protocol.notes),
         }

@@ -29,7 +29,7 @@ from vtp.storage import MANIFEST, write_json_atomic, write_text_atomic
 
 __all__ = ["checkpoint_hash", "environment", "git_state", "print_result", "read_predictions", "render", "write_report"]
 
-SCHEMA = 1  # of report.json; raised when a key changes its meaning
+SCHEMA = 2  # of report.json; raised when a key changes its meaning
 LIBRARIES = (
     "torch",
     "torchvision",

@@ -55,9 +55,10 @@ class TaskResult:
     """What an evaluation found. Everything in it can be written as JSON, see :mod:`vtp.eval.report`.
 
     Attributes:
-        task: name of the task class or of the benchmark.
+        task: name of the task class, or of the benchmark; of a run that differs from it, the name of its protocol
+            record, such as ``msrvtt_1ka@my_data``.
         split: ``train``, ``val`` or ``test``.
-        metrics: the headline: flat names, over ALL expected items. Percent for accuracies and R@K.
+        metrics: flat names, over ALL expected items, the headline first. Percent for accuracies and R@K.
         ledger: of the items that metrics count (questions, queries).
         predictions: one JSON-able dict per query, with ``id``.
         protocol: the record of :class:`vtp.eval.protocol.Match`.

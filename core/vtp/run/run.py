@@ -218,7 +218,7 @@ class Run:
         if result.chart:
             from vtp.eval.figures import draw_figure
 
-            title = f"{self.task.name} on {self.dataset.name}"
+            title = f"{result.task} on {self.dataset.name}"
             note = result.tables[0].notes[0] if result.tables and result.tables[0].notes else ""
             draw_figure(self.folder.path / "report.png", result.chart, strips, title=title, note=note)
         print_result(result, record)
@@ -262,7 +262,9 @@ class Run:
             limit=data.limit_eval,
             max_missing=data.max_missing,
             facts={
-                "sampling": "uniform middle",
+                "sampling": data.sampler,
+                "clips": data.eval_clips,
+                "crops": data.eval_crops,
                 "decoder": self.config["media"]["backend"],
                 "dropped": list(data.drop),
                 "kernels": self.running,

@@ -32,6 +32,7 @@ from vtp_tasks.definitions import find_protocol, texts_of
 from vtp_tasks.examples import frames_of
 from vtp_tasks.rerank import match_texts
 from vtp_tasks.retrieval import gallery
+from vtp_tasks.rows import compare
 
 __all__ = ["MultipleChoice"]
 
@@ -137,16 +138,13 @@ class MultipleChoice:
         }
         if not detail:
             return result
-        match = self.protocol.match(scored.samples, self.dataset.name, split)
-        result.protocol = match.record()
+        match = compare(self, evaluator, result, scored.samples, modality=self.modality)
         result.predictions = scored.predictions()
         low, high = bootstrap_interval(credit, seed=self.seed)
         result.intervals = {"accuracy": (100 * low, 100 * high)}
         if 0 < scored.ledger.coverage < 1:
             result.rows[EVALUATED_ONLY] = {"accuracy": _percent(credit[scored.ledger.mask()])}
         result.rows["chance"] = {"accuracy": _percent([1 / len(sample.texts) for sample in scored.samples])}
-        if not match.official and not match.own:
-            result.warnings.append(match.line())
         overall = {"model": result.metrics["accuracy"]} | {label: row["accuracy"] for label, row in result.rows.items()}
         result.chart = {label: {"all": accuracy} for label, accuracy in overall.items()}
         notes = (
@@ -155,7 +153,7 @@ class MultipleChoice:
             f"accuracy {overall['model']:.2f} % (95 % interval {100 * low:.2f} to {100 * high:.2f}), candidates scored "
             f"by {self.objective}; ties: {self.ties}",
         )
-        title = f"{self.name}: the right one of {scored.widths()} texts, accuracy in % ({split})"
+        title = f"{result.task}: the right one of {scored.widths()} texts, accuracy in % ({split})"
         row = ("all", len(scored.samples), *overall.values())
         result.tables = [Table(title, ("", "questions", *overall), (row,), notes)]
         return result

@@ -28,6 +28,7 @@ from vtp.eval.task import Table, TaskResult
 from vtp.types import Modality, Sample
 from vtp_tasks.definitions import find_protocol, rule_for, texts_of
 from vtp_tasks.examples import frames_of
+from vtp_tasks.rows import compare
 from vtp_tasks.splits import Splits
 
 __all__ = ["AnswerPrior", "QuestionAnswering", "answer_list", "question_type"]
@@ -172,6 +173,19 @@ class QuestionAnswering:
         self._given_answers = tuple(answers) or None
         self.__dict__.pop("_index", None)
 
+    def _answers_came_from(self) -> str | None:
+        """``train``, or ``all`` if the list holds answers that only other splits have; None = nobody knows. The list
+        of a checkpoint is judged by what is in it."""
+        if self._given_answers is None:
+            return self.answers_from
+        if not self.splits.has_train:
+            return None
+        strange = set(self._given_answers) - set(self._prior.answers)
+        elsewhere = (
+            {str(s.labels["answer"]) for split in ("val", "test") for s in self.splits[split]} if strange else ()
+        )
+        return "train" if not strange else "all" if strange <= set(elsewhere) else None
+
     @cached_property
     def _index(self) -> dict[str, int]:
         return {answer: i for i, answer in enumerate(self.answers)}
@@ -234,14 +248,11 @@ class QuestionAnswering:
         }
         if not detail:
             return result
-        match = self.protocol.match(samples, self.dataset.name, split)
-        result.protocol = match.record()
+        match = compare(self, evaluator, result, samples, answers_from=self._answers_came_from())
         result.facts["train_questions_dropped"] = self.dropped if self.splits.has_train else None
         result.predictions = scored.predictions(self.top)
         result.intervals = {"accuracy": _percent_interval(bootstrap_interval(scored.credit, seed=self.seed))}
         self._compare(evaluator, scored, result)
-        if not match.official and not match.own:
-            result.warnings.append(match.line())
         result.tables = [self._table(result, scored, match.line()), *self._further_tables(result, scored)]
         return result
 
@@ -350,7 +361,7 @@ class QuestionAnswering:
         if EVALUATED_ONLY in result.rows:
             notes.append(f"{EVALUATED_ONLY}: {result.rows[EVALUATED_ONLY]['accuracy']:.2f} %")
         return Table(
-            f"{self.name}: accuracy in % by question type ({result.split})",
+            f"{result.task}: accuracy in % by question type ({result.split})",
             ("type", "questions", *labels),
             tuple(rows),
             tuple(notes),
@@ -362,7 +373,7 @@ class QuestionAnswering:
         for key in scored.breakdowns()[1:]:
             by_value = accuracy_by_type(scored.credit, scored.values(key))
             rows = [(value, count, accuracy) for value, (accuracy, count) in by_value.items()]
-            title = f"{self.name}: accuracy in % by {key.replace('_', ' ')} ({result.split})"
+            title = f"{result.task}: accuracy in % by {key.replace('_', ' ')} ({result.split})"
             tables.append(Table(title, (key, "questions", "model"), tuple(rows)))
         return tables
 

@@ -31,6 +31,7 @@ from vtp.types import Modality, Sample
 from vtp_tasks.definitions import find_protocol, rule_for, texts_of
 from vtp_tasks.examples import frames_of
 from vtp_tasks.rerank import rerank, score_pairs
+from vtp_tasks.rows import compare
 from vtp_tasks.splits import Splits
 
 __all__ = ["Pairs", "Retrieval", "best_of_sets", "gallery"]
@@ -229,16 +230,16 @@ class Retrieval:
         }
         if not detail:
             return result
-        match = self.protocol.match(scored.samples, self.dataset.name, split)
-        result.protocol = match.record()
+        same = not scored.several  # with one text per clip both forms give the same ranks
+        match = compare(
+            self, evaluator, result, scored.samples, modality=self.modality, v2t="any" if same else self.v2t
+        )
         result.predictions = self._predictions(scored)
         for direction, ranks in zip(self.directions, scored.ranks[self.v2t], strict=True):
             low, high = bootstrap_interval(ranks.hits(1, self.ties), seed=self.seed)
             result.intervals[f"{direction}/r1"] = (100 * low, 100 * high)
             result.warnings += [f"{direction}: {doubt}" for doubt in sanity_warnings(_part(result.metrics, direction))]
         self._further_rows(evaluator, scored, result)
-        if not match.official and not match.own:
-            result.warnings.append(match.line())
         result.chart = {d: {f"R@{k}": result.metrics[f"{d}/r{k}"] for k in KS} for d in self.directions}
         result.tables = [self._table(result, match.line())]
         return result
@@ -368,7 +369,9 @@ class Retrieval:
             f"{'; '.join(spans)}; ties: {self.ties}; gallery {result.facts['gallery']:,} {self.what}; "
             f"{self.directions[1]}: {result.facts['v2t']}",
         )
-        return Table(f"{self.name}: {self.title} retrieval ({result.split})", ("scores", *columns), tuple(rows), notes)
+        return Table(
+            f"{result.task}: {self.title} retrieval ({result.split})", ("scores", *columns), tuple(rows), notes
+        )
 
 
 class _Scored:
