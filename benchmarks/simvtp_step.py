@@ -4,7 +4,7 @@
 
 ``plain`` follows the released code's order of work from its specification: a Conv3d over every tubelet of every pass,
 the encoder on [visible video ; words], on the video, on the words and on 2B pairs, attention with an explicit softmax
-and an additive mask, the vocabulary layer on every word. ``vtp`` is ``model=simvtp_legacy`` with shared passes
+and an additive mask, the vocabulary layer on every word. ``vtp`` is ``model=simvtp_released`` with shared passes
 (``objectives.simvtp_vtm.reuse_joint=true``). Both have the same weights, inputs, masks and negatives, and the script
 stops unless their losses and gradients agree.
 
@@ -200,8 +200,9 @@ def vtp_model(options: argparse.Namespace, folder: Path) -> nn.Module:
     part = {"name": "simvtp", "preset": options.preset}
     text = part | {"tokenizer": str(words), "vocabulary": 30522, "dropout": 0.0}
     spec = {
-        "encoders": {"video": part, "text": text, "fusion": part | {"legacy": True}},
+        "encoders": {"video": part, "text": text, "fusion": part},
         "objectives": {name: {"name": name} for name in OBJECTIVES},
+        "variant": "released",
     }
     spec["objectives"]["simvtp_vtm"]["reuse_joint"] = True
     return build_model(spec, lookup_in(host().registry), BuildContext())

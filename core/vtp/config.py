@@ -21,6 +21,7 @@ TOP_LEVEL = {
     "dataset": "where samples come from",
     "encoder": "the slots text, video, audio and fusion",
     "objectives": "training losses with their weights, chosen with objective=[...]",
+    "variant": "null, or released: compute as the released code of the method does, whatever is wrong with that",
     "train": "the engine: steps, batch, learning rate, precision, checkpoints",
     "data": "loading: workers, augmentation, limits, what to do with bad files and leaks",
     "media": "decoding",

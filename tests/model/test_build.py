@@ -30,9 +30,12 @@ def lookup(stubs):
                 raise ConfigError(f"encoder video: frames={frames} must be even")
 
     class Fusion(stubs.Sum):
+        variants = ("released", "paper")
+
         def __init__(self, *, context: BuildContext, sizes: list[int] = ()):
             super().__init__()
             self.saw = sorted(context.encoders)
+            self.variant = context.variant
 
     class Asking(Objective):
         needs = frozenset({"text"})
@@ -204,3 +207,32 @@ def test_pooled_width_follows_the_module_that_pools(stubs):
     context.encoders["fusion"].unimodal = True
     context.encoders["fusion"].width = 6
     assert context.pooled_width("text") == 6
+
+
+def test_a_variant_reaches_the_parts_and_is_stored(lookup):
+    context = BuildContext(texts=lambda: ["a"])
+    model = build_model(full() | {"variant": "released"}, lookup, context)
+    assert model.encoders["fusion"].variant == "released" and model.spec["variant"] == "released"
+    again = build_model(json.loads(json.dumps(model.spec)), lookup, BuildContext(texts=lambda: ["a"]))
+    assert again.encoders["fusion"].variant == "released"
+    assert build_model(full(), lookup, BuildContext(texts=lambda: ["a"])).spec["variant"] is None
+
+
+@pytest.mark.parametrize(
+    "slots, variant, words",
+    [
+        (
+            ("text", "fusion"),
+            "relesed",
+            r"^variant=relesed: .* Did you mean 'released'\? Choose paper, released",
+        ),
+        (("text", "fusion"), True, r"^variant=True: no part of this model knows it"),
+        (("text",), "released", r"^variant=released: no part of this model has variants"),
+    ],
+)
+def test_a_variant_that_nobody_knows_is_one_line(lookup, slots, variant, words):
+    spec = full()
+    spec = {"encoders": {slot: spec["encoders"][slot] for slot in slots}, "variant": variant}
+    with pytest.raises(ConfigError, match=words) as caught:
+        build_model(spec, lookup, BuildContext(texts=lambda: ["a"]))
+    assert "\n" not in str(caught.value)

@@ -1,9 +1,11 @@
 """From a model specification to a model, and the errors on the way.
 
-    spec = {"encoders": {"text": {"name": "tiny", "width": 128}, "video": {...}, "audio": None, "fusion": {"name":
-    "concat"}},
-            "objectives": {"qa": {"name": "qa", "weight": 1.0}},
-            "answers": ["red", "two", ...]}
+    spec = {
+        "encoders": {"text": {"name": "tiny", "width": 128}, "video": {...}, "fusion": {"name": "concat"}},
+        "objectives": {"qa": {"name": "qa", "weight": 1.0}},
+        "variant": None,
+        "answers": ["red", "two", ...],
+    }
 
 The specification is plain JSON: it is stored beside the weights, and building it again gives the same model. All errors
 that can be found without building anything are reported together.
@@ -53,6 +55,8 @@ class BuildContext:
         texts: gives all captions and questions of the training data, for a tokenizer built from scratch. Not called
             when ``assets`` is set.
         answers: answers of a question-answering task, most frequent in training first.
+        variant: ``released`` where the model is to compute as the released code of its method does, whatever is wrong
+            with that; None otherwise. A class whose numerics depend on it says so: ``variants = ("released",)``.
         encoders: modules built so far: text, video and audio when the fusion encoder is built, all when objectives are.
         assets: folder with the files that a checkpoint keeps beside its tensors (tokenizer, configuration), when one is
             being restored.
@@ -60,6 +64,7 @@ class BuildContext:
 
     texts: Callable[[], Iterable[str]] = _no_texts
     answers: tuple[str, ...] = ()
+    variant: str | None = None
     encoders: dict[str, nn.Module] = field(default_factory=dict)
     assets: Path | None = None
 
@@ -95,7 +100,7 @@ def build_model(
 
     Args:
         spec: ``encoders`` (slot -> options with ``name``, or None), ``objectives`` (name -> options with ``name`` and
-            ``weight``), ``answers``.
+            ``weight``), ``variant``, ``answers``.
         lookup: finds a class; :func:`lookup_in` makes one from a registry.
         context: what constructors may ask for; its ``answers`` are stored in the model's spec, and taken from there
             when it has none.
@@ -106,6 +111,7 @@ def build_model(
     """
     context = context or BuildContext()
     context.answers = tuple(context.answers) or tuple(spec.get("answers", ()))
+    context.variant = spec.get("variant")
     encoder_options, objective_options = _sections(spec)
     problems: list[str] = []
     encoder_classes = {
@@ -116,6 +122,7 @@ def build_model(
         name: _find(f"objectives.{name}", options, partial(lookup, "objective", slot=None), problems)
         for name, options in objective_options.items()
     }
+    problems += _variant_problems(context.variant, [*encoder_classes.values(), *objective_classes.values()])
     _raise(problems)
 
     for slot in SLOTS:
@@ -142,6 +149,7 @@ def build_model(
     stored = {
         "encoders": {slot: _plain(encoder_options.get(slot)) for slot in SLOTS},
         "objectives": {name: _plain(options) for name, options in objective_options.items()},
+        "variant": context.variant,
         "answers": list(context.answers),
     }
     weights = {name: float(options.get("weight", 1.0)) for name, options in objective_options.items()}
@@ -191,7 +199,7 @@ def _sections(spec: Mapping[str, Any]) -> tuple[dict[str, dict[str, Any]], dict[
     return filled, objectives
 
 
-_KEYS = ("encoders", "objectives", "answers")
+_KEYS = ("encoders", "objectives", "variant", "answers")
 _NOT_ARGUMENTS = ("name", "weight")
 
 
@@ -238,6 +246,19 @@ def _construct(
         problems.append(f"{where}: {error}")
         return None
     return module
+
+
+def _variant_problems(variant: Any, classes: Iterable[type]) -> list[str]:
+    """A variant that no part of the model knows would change nothing, and the report would still name it."""
+    known = sorted({name for cls in classes for name in getattr(cls, "variants", ())})
+    if variant is None or variant in known or nn.Module in classes:  # the last: a class was not found
+        return []
+    if not known:
+        return [f"variant={variant}: no part of this model has variants. Leave it out: variant=null."]
+    return [
+        f"variant={variant}: no part of this model knows it.{did_you_mean(str(variant), known)} "
+        f"Choose {', '.join(known)} or null."
+    ]
 
 
 def _fusion_problems(encoders: Mapping[str, Any]) -> list[str]:

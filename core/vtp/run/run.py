@@ -101,6 +101,7 @@ class Run:
         from vtp.model.weights import read_config
 
         spec = {"encoders": self.config["encoder"], "objectives": self.config["objectives"]}
+        spec["variant"] = self.config["variant"]
         context = BuildContext(texts=self.task.texts)
         if self.start is not None:
             spec = read_config(self.start)["spec"]

@@ -39,7 +39,7 @@ def vocab(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def recorded(vocab: Path) -> object:
-    """The recorded pre-training step and our legacy model with its weights."""
+    """The recorded pre-training step and our released model with its weights."""
     from simvtp_models import GOLDEN, Recorded
 
     if not GOLDEN.is_file():

@@ -26,7 +26,7 @@ def vocab_file(folder: Path) -> Path:
     return file
 
 
-def spec(vocab: Path, *, legacy: bool = False, objectives: dict[str, dict[str, Any]] | None = None) -> dict[str, Any]:
+def spec(vocab: Path, *, released: bool = False, objectives: dict[str, dict[str, Any]] | None = None) -> dict[str, Any]:
     """The pre-training model at the size of the recorded step."""
     chosen = objectives if objectives is not None else {"mvm": {}, "simvtp_mlm": {}, "simvtp_vtc": {}, "simvtp_vtm": {}}
     size = {"width": 96, "depth": 2}
@@ -40,20 +40,22 @@ def spec(vocab: Path, *, legacy: bool = False, objectives: dict[str, dict[str, A
         "encoders": {
             "video": {"name": "simvtp", **size, "frames": 4, "size": 32, "tubelet": 2, "patch": 8},
             "text": {"name": "simvtp", **size, "tokenizer": str(vocab), "positions": 64, "max_length": 64},
-            "fusion": {"name": "simvtp", **size, "heads": 4, "legacy": legacy},
+            "fusion": {"name": "simvtp", **size, "heads": 4},
         },
         "objectives": {name: {"name": name} | options.get(name, {}) | given for name, given in chosen.items()},
+        "variant": "released" if released else None,
     }
 
 
-def dual_spec(vocab: Path, *, legacy: bool = False) -> dict[str, Any]:
+def dual_spec(vocab: Path, *, released: bool = False) -> dict[str, Any]:
     """The fine-tuning model at the size of the recorded step."""
-    size = {"name": "simvtp_tower", "width": 96, "depth": 2, "heads": 4, "legacy": legacy}
+    size = {"name": "simvtp_tower", "width": 96, "depth": 2, "heads": 4}
     video = {"frames": 4, "size": 32, "tubelet": 2, "patch": 8, "unused_vocabulary": 120, "unused_positions": 64}
     text = {"tokenizer": str(vocab), "positions": 64, "max_length": 64, "unused_tubelet": 2, "unused_patch": 8}
     return {
         "encoders": {"video": size | video, "text": size | text},
         "objectives": {"simvtp_vtc": {"name": "simvtp_vtc", "video": "clean", "text": "clean"}},
+        "variant": "released" if released else None,
     }
 
 
@@ -94,11 +96,11 @@ class Recorded:
     views: dict[str, dict[str, torch.Tensor]] = field(default_factory=dict)
 
     @classmethod
-    def load(cls, vocab: Path, *, legacy: bool = True, reuse_joint: bool = False) -> Recorded:
+    def load(cls, vocab: Path, *, released: bool = True, reuse_joint: bool = False) -> Recorded:
         data = torch.load(GOLDEN, weights_only=True)
         objectives: dict[str, dict[str, Any]] = {"mvm": {}, "simvtp_mlm": {}, "simvtp_vtc": {}}
         objectives["simvtp_vtm"] = {"reuse_joint": reuse_joint}
-        model = build(spec(vocab, legacy=legacy, objectives=objectives))
+        model = build(spec(vocab, released=released, objectives=objectives))
         state, unknown = from_original(data["state_dict"], "pretrain")
         assert not unknown
         model.load_state_dict(state, strict=True)

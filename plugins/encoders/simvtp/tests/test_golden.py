@@ -190,12 +190,12 @@ def test_every_key_has_a_place_and_a_way_back(recorded):
 
 def test_repaired_preset_differs_only_where_it_should(recorded, vocab):
     """Same weights, same masks: MVM and MLM are the same mathematics in both presets, VTC and VTM are not."""
-    _, legacy = step(recorded)
-    repaired = Recorded.load(vocab, legacy=False)
+    _, released = step(recorded)
+    repaired = Recorded.load(vocab, released=False)
     repaired.model.objectives["simvtp_vtm"].reuse_joint = True
     _, out = step(repaired)
     for name in ("mvm", "simvtp_mlm"):
-        assert out[name].loss.item() == pytest.approx(legacy[name].loss.item(), rel=1e-6)
+        assert out[name].loss.item() == pytest.approx(released[name].loss.item(), rel=1e-6)
     for name in ("simvtp_vtc", "simvtp_vtm"):
-        assert abs(out[name].loss.item() - legacy[name].loss.item()) > 1e-3
-    assert spec(vocab, legacy=True) != spec(vocab, legacy=False)
+        assert abs(out[name].loss.item() - released[name].loss.item()) > 1e-3
+    assert spec(vocab, released=True) != spec(vocab, released=False)

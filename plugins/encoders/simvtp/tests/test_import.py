@@ -36,7 +36,7 @@ def original():
 def original_dual(vocab):
     """A fine-tuned checkpoint under the released code's names, random weights."""
     torch.manual_seed(3)
-    model = build(dual_spec(vocab, legacy=True))
+    model = build(dual_spec(vocab, released=True))
     state, unknown = to_original({k: torch.randn_like(v) for k, v in model.state_dict().items()}, "dual")
     assert not unknown
     return state
@@ -103,17 +103,17 @@ def test_several_deepspeed_checkpoints_are_named(vocab, tmp_path):
 def test_fine_tuned_repaired_drops_the_unused_weights(vocab, tmp_path):
     state = original_dual(vocab)
     torch.save({"module": state}, tmp_path / "a.pth")
-    made, tensors, report = import_simvtp(tmp_path / "a.pth", tokenizer=str(vocab), legacy=False, **SMALL)
+    made, tensors, report = import_simvtp(tmp_path / "a.pth", tokenizer=str(vocab), variant=None, **SMALL)
     build(made).load_state_dict(tensors, strict=True)
     dead = {n for n in state if n.startswith(("video_encoder.text_embeddings.", "text_encoder.patch_embed."))}
     assert len(dead) == 7 and set(report["dropped"]) == dead
 
 
-@pytest.mark.parametrize("legacy", [True, False])
-def test_two_towers_from_the_pretrained_encoder(legacy, original, vocab, tmp_path):
+@pytest.mark.parametrize("released", [True, False])
+def test_two_towers_from_the_pretrained_encoder(released, original, vocab, tmp_path):
     torch.save({"model": original}, tmp_path / "a.pth")
     made, tensors, report = import_dual(
-        tmp_path / "a.pth", tokenizer=str(vocab), legacy=legacy, heads=4, frames=4, size=32
+        tmp_path / "a.pth", tokenizer=str(vocab), variant="released" if released else None, heads=4, frames=4, size=32
     )
     model = build(made)
     missing, unexpected = model.load_state_dict(tensors, strict=False)
@@ -122,13 +122,13 @@ def test_two_towers_from_the_pretrained_encoder(legacy, original, vocab, tmp_pat
     for tower in ("video_encoder", "text_encoder"):
         assert torch.equal(got[f"{tower}.blocks.1.attn.q_bias"], original["encoder.blocks.1.attn.q_bias"])
         norm = model.encoders[tower[:-8]].tower
-        if legacy:
+        if released:
             assert torch.equal(norm.fc_norm.weight, torch.ones(96)) and norm.norm is None
         else:
             assert torch.equal(norm.norm.weight, original["encoder.norm.weight"]) and norm.fc_norm is None
-    assert bool(missing) == legacy and all("unused" in name or "fc_norm" in name for name in missing)
+    assert bool(missing) == released and all("unused" in name or "fc_norm" in name for name in missing)
     assert {"mask_token", "decoder.head.bias", "text_cls.bias", "vtm_head.bias"} <= set(report["dropped"])
-    assert ("encoder.norm.weight" in report["dropped"]) == legacy
+    assert ("encoder.norm.weight" in report["dropped"]) == released
 
 
 def test_two_towers_from_a_vtp_checkpoint(vocab, tmp_path):

@@ -64,18 +64,20 @@ def base(vocab, dual):
     if dual:
         return {
             "encoders": {
-                "video": {"name": "simvtp_tower", "legacy": True},
-                "text": {"name": "simvtp_tower", "legacy": True} | text,
+                "video": {"name": "simvtp_tower"},
+                "text": {"name": "simvtp_tower"} | text,
             },
             "objectives": {"simvtp_vtc": {"name": "simvtp_vtc"}},
+            "variant": "released",
         }
     return {
         "encoders": {
             "video": {"name": "simvtp"},
             "text": {"name": "simvtp"} | text,
-            "fusion": {"name": "simvtp", "legacy": True},
+            "fusion": {"name": "simvtp"},
         },
         "objectives": {name: {"name": name} for name in ("mvm", "simvtp_mlm", "simvtp_vtc", "simvtp_vtm")},
+        "variant": "released",
     }
 
 
@@ -120,9 +122,9 @@ def tower_by_formula(state, x, mask):
     return layer_norm(x.mean(1), (96,), state["fc_norm.weight"], state["fc_norm.bias"], 1e-6)
 
 
-def test_legacy_towers_by_formula(vocab):
+def test_released_towers_by_formula(vocab):
     """Features, loss and similarity of the two-tower model from its equations and the released code's tensor names."""
-    model = build(dual_spec(vocab, legacy=True)).eval()
+    model = build(dual_spec(vocab, released=True)).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.1)
@@ -160,16 +162,16 @@ def test_legacy_towers_by_formula(vocab):
 
 
 def test_repaired_towers_do_not_depend_on_padding(vocab):
-    """The same text padded to two lengths: equal in the repaired model, not in the legacy one."""
+    """The same text padded to two lengths: equal in the repaired model, not in the released one."""
     short, long = random_batch(2, length=10), random_batch(2, length=10)
     for name, tensor in long.inputs["text"].items():
         long.inputs["text"][name] = torch.cat([tensor, torch.zeros(2, 4, dtype=tensor.dtype)], dim=1)
-    for make in (lambda legacy: dual_spec(vocab, legacy=legacy), lambda legacy: spec(vocab, legacy=legacy)):
-        for legacy in (False, True):
-            model = build(make(legacy)).eval()
+    for make in (lambda released: dual_spec(vocab, released=released), lambda released: spec(vocab, released=released)):
+        for released in (False, True):
+            model = build(make(released)).eval()
             with torch.no_grad():
                 one, two = (ForwardContext(model, batch).pooled("text") for batch in (short, long))
-            assert torch.allclose(one, two, atol=1e-5) != legacy
+            assert torch.allclose(one, two, atol=1e-5) != released
 
 
 def test_pretraining_and_fine_tuning_share_one_definition_of_a_feature(vocab):
@@ -186,7 +188,7 @@ def test_pretraining_and_fine_tuning_share_one_definition_of_a_feature(vocab):
 
 
 def test_unused_weights_are_not_trained(vocab):
-    model = build(dual_spec(vocab, legacy=True))
+    model = build(dual_spec(vocab, released=True))
     model.losses(ForwardContext(model, random_batch(3)))["simvtp_vtc"].loss.backward()
     without = {name for name, parameter in model.named_parameters() if parameter.grad is None}
     assert without and all("unused" in name for name in without)
@@ -212,7 +214,7 @@ def test_presets(preset, width, depth, heads, vocab):
 
 @pytest.mark.parametrize("kind", ["tower", "shared"])
 def test_several_clips_of_a_video_are_encoded_alone_and_averaged(kind, vocab):
-    model = build(dual_spec(vocab, legacy=True) if kind == "tower" else spec(vocab)).eval()
+    model = build(dual_spec(vocab, released=True) if kind == "tower" else spec(vocab)).eval()
     one, two = random_batch(2, seed=1), random_batch(2, seed=2)
     both = random_batch(2)
     both.inputs["video"]["frames"] = torch.stack([b.inputs["video"]["frames"] for b in (one, two)], dim=1)

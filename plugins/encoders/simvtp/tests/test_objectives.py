@@ -30,9 +30,9 @@ def without(batch, modality, rows):
     return batch
 
 
-@pytest.mark.parametrize("legacy", [False, True])
-def test_count_is_the_weight_and_every_parameter_has_a_gradient(legacy, vocab):
-    model = build(spec(vocab, legacy=legacy)).eval()
+@pytest.mark.parametrize("released", [False, True])
+def test_count_is_the_weight_and_every_parameter_has_a_gradient(released, vocab):
+    model = build(spec(vocab, released=released)).eval()
     batch = random_batch(4)
     ctx = ForwardContext(model, batch)
     counts = {name: model.objectives[name].count(ctx) for name in ALL}
@@ -72,21 +72,21 @@ def test_a_batch_without_a_modality_gives_zero_and_gradients(modality, vocab):
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
 
 
-def test_a_single_row_works_repaired_and_is_an_error_in_legacy(vocab):
+def test_a_single_row_works_repaired_and_is_an_error_in_released(vocab):
     out = losses(build(spec(vocab)), random_batch(1))
     assert out["simvtp_vtm"].weight == 0 and out["simvtp_vtm"].loss == 0
     assert all(torch.isfinite(o.loss) for o in out.values())
     with pytest.raises(ConfigError, match="at least 2 rows"):
-        losses(build(spec(vocab, legacy=True)), random_batch(1))
+        losses(build(spec(vocab, released=True)), random_batch(1))
 
 
-def test_no_selected_word_takes_no_part_repaired_and_stops_legacy(vocab):
+def test_no_selected_word_takes_no_part_repaired_and_stops_released(vocab):
     chosen = {"simvtp_mlm": {"probability": 0.0}}
     out = losses(build(spec(vocab, objectives=chosen)), random_batch(3))["simvtp_mlm"]
     assert out.loss == 0 and out.weight == 0
     out.loss.backward()
     with pytest.raises(RunError, match="no word of this batch was selected"):
-        losses(build(spec(vocab, objectives=chosen, legacy=True)), random_batch(3))
+        losses(build(spec(vocab, objectives=chosen, released=True)), random_batch(3))
 
 
 def test_nothing_hidden_takes_no_part(vocab):
@@ -175,7 +175,7 @@ def test_vtc_learned_temperature_comes_back_from_its_bound(vocab):
 
 
 def test_evaluation_looks_at_clean_inputs(vocab):
-    model = build(spec(vocab, legacy=True)).eval()
+    model = build(spec(vocab, released=True)).eval()
     ctx = ForwardContext(model, random_batch(3))
     found = model.objectives["simvtp_vtc"].embeddings(ctx)
     for modality in ("video", "text"):

@@ -77,3 +77,9 @@ def test_pretraining_holds_the_released_hyper_parameters():
     assert (train["epochs"], train["global_batch"], train["warmup"] * train["epochs"]) == (200, 1024, 40)
     assert (train["betas"], train["weight_decay"]) == ([0.9, 0.95], 0.05)
     assert (found["objectives"]["mvm"]["mask_ratio"], found["objectives"]["simvtp_mlm"]["probability"]) == (0.9, 0.75)
+
+
+@pytest.mark.parametrize("name", ["simvtp", "simvtp_dual"])
+def test_the_released_variant_is_one_word(name):
+    common = ["task=msrvtt_retrieval", "dataset=shapes", "run_dir=x"]
+    assert compose([f"model={name}_released", *common]) == compose([f"model={name}", "variant=released", *common])

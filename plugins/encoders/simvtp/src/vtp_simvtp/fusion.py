@@ -10,19 +10,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import prod
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from vtp.errors import ConfigError
 from vtp.model.build import BuildContext
 from vtp.types import MODALITIES, Fused, Tokens
 from vtp_simvtp.vit import Blocks, init_weights, shape_of
 
-__all__ = ["POOLINGS", "SharedViT", "pool"]
-
-POOLINGS = ("mean_valid", "mean_all")
+__all__ = ["SharedViT", "pool"]
 
 
 class SharedViT(nn.Module):
@@ -35,9 +32,8 @@ class SharedViT(nn.Module):
         drop_path: see :class:`vtp_simvtp.vit.Blocks`.
         init_values: start of LayerScale, 0 = none.
         pooling: ``mean_valid`` averages real tokens, ``mean_all`` padding too; null is the first, or the second if
-            legacy.
-        legacy: reproduce the numerics of the released code; the objectives of this package follow.
-        context: tells the widths of the encoders. One that differs from D gets a linear layer.
+            variant: released.
+        context: tells the widths of the encoders (one that differs from D gets a linear layer) and the variant.
 
     Attributes:
         unimodal: True: features of one modality are taken through this encoder as well.
@@ -46,6 +42,8 @@ class SharedViT(nn.Module):
 
     unimodal = True
     takes_many = True
+    variants = ("released",)
+    renamed: ClassVar[dict[str, str]] = {"legacy": "variant=released"}
 
     def __init__(
         self,
@@ -59,12 +57,11 @@ class SharedViT(nn.Module):
         drop_path: float = 0.0,
         init_values: float = 0.0,
         pooling: Literal["mean_valid", "mean_all"] | None = None,
-        legacy: bool = False,
     ) -> None:
         super().__init__()
         shape = shape_of(preset, width, depth, heads)
-        self.width, self.depth, self.legacy = shape.width, shape.depth, legacy
-        self.pooling = check_pooling(pooling, legacy)
+        self.width, self.depth = shape.width, shape.depth
+        self.pooling = pooling or ("mean_all" if context.variant == "released" else "mean_valid")
         self.blocks = Blocks(shape.width, shape.depth, shape.heads, mlp_ratio, drop_path, init_values)
         self.norm = nn.LayerNorm(shape.width, eps=1e-6)
         encoders: dict[str, Any] = {m: context.encoders[m] for m in MODALITIES if m in context.encoders}
@@ -132,10 +129,3 @@ class SharedViT(nn.Module):
 def pool(tokens: Tokens, pooling: str) -> Tensor:
     """Mean over real tokens (``mean_valid``) or over all of them, padding included (``mean_all``): (B, D)."""
     return tokens.x.mean(dim=1) if pooling == "mean_all" else tokens.pooled()
-
-
-def check_pooling(pooling: str | None, legacy: bool) -> str:
-    """The pooling that was asked for, or the default of the preset."""
-    if pooling is not None and pooling not in POOLINGS:
-        raise ConfigError(f"simvtp: pooling={pooling}: expected one of {', '.join(POOLINGS)}.")
-    return pooling or ("mean_all" if legacy else "mean_valid")

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -44,7 +44,7 @@ class Options:
     decoder_heads: int | None
     frames: int | None
     size: int | None
-    legacy: bool
+    variant: str | None
 
 
 def import_simvtp(
@@ -56,7 +56,7 @@ def import_simvtp(
     decoder_heads: int | None = None,
     frames: int | None = None,
     size: int | None = None,
-    legacy: bool = True,
+    variant: Literal["released"] | None = "released",
 ) -> Imported:
     """Read a SimVTP or VideoMAE checkpoint.
 
@@ -66,7 +66,8 @@ def import_simvtp(
         bert: for VideoMAE: hub name or folder of a BERT whose word embeddings start the text side.
         heads, decoder_heads: null is the width / 64, or what a config.json says.
         frames, size: of the clips; null is 16 and 224, or what a config.json says.
-        legacy: the model computes as the released code does, which is what the weights were trained for.
+        variant: ``released`` computes as the released code does, which is what the weights were trained for; null as
+            vtp repairs it.
 
     Returns:
         (spec, state, report): specification and tensors of the vtp model, and a report with ``kind``, ``used`` (theirs
@@ -76,7 +77,7 @@ def import_simvtp(
         DataError: the file cannot be read safely, or is neither of these checkpoints.
     """
     found = read_checkpoint(path)
-    options = Options(tokenizer, bert, heads, decoder_heads, frames, size, legacy)
+    options = Options(tokenizer, bert, heads, decoder_heads, frames, size, variant)
     if is_transformers(found.tensors):
         found.tensors, dropped = from_transformers(found.tensors)
         found.dropped |= dropped
@@ -107,14 +108,15 @@ def import_dual(
     heads: int | None = None,
     frames: int | None = None,
     size: int | None = None,
-    legacy: bool = False,
+    variant: Literal["released"] | None = None,
 ) -> Imported:
     """Make the two towers of fine-tuning from a pre-trained SimVTP.
 
     Args:
         path: a checkpoint of the released code, or a vtp checkpoint or run folder of ``model=simvtp``.
         tokenizer, heads, frames, size: as in :func:`import_simvtp`; a vtp checkpoint knows them itself.
-        legacy: pool as the released fine-tuning does, with a fresh norm; otherwise the norm of the encoder is kept.
+        variant: ``released`` pools as the released fine-tuning does, with a fresh norm; null keeps the norm of the
+            encoder.
 
     Raises:
         DataError: as :func:`import_simvtp`, or the checkpoint is no pre-trained SimVTP.
@@ -129,7 +131,7 @@ def import_dual(
         if source is not None:
             spec, state = source
             return _towers_of(
-                spec, state, {name: name for name in state}, legacy, {"notes": [f"vtp checkpoint {path}"]}
+                spec, state, {name: name for name in state}, variant, {"notes": [f"vtp checkpoint {path}"]}
             )
     # the towers have no decoder, so its heads need not be known
     options = {"tokenizer": tokenizer, "heads": heads, "frames": frames, "size": size, "decoder_heads": 1}
@@ -138,7 +140,7 @@ def import_dual(
         raise DataError(
             f"{path} is a {report['kind']} checkpoint, expected a pre-trained SimVTP. Use `vtp import simvtp`."
         )
-    return _towers_of(spec, state, report["used"], legacy, report)
+    return _towers_of(spec, state, report["used"], variant, report)
 
 
 def _pretrained(found: Checkpoint, options: Options) -> Imported:
@@ -150,6 +152,7 @@ def _pretrained(found: Checkpoint, options: Options) -> Imported:
             "fusion": _fusion_options(tensors, found, options),
         },
         "objectives": {name: {"name": name} for name in OBJECTIVES},
+        "variant": options.variant,
     }
     spec["objectives"]["mvm"] |= _decoder_options(tensors, found, options)
     return _finish("pre-trained SimVTP", found, spec, tensors, "pretrain")
@@ -175,14 +178,13 @@ def _videomae(found: Checkpoint, options: Options) -> Imported:
         encoders["text"] = _text_options(tensors, "text_embeddings.", options)
         objectives |= {name: {"name": name} for name in OBJECTIVES if name != "mvm"}
         missing = {f"objectives.{part}": "a new head" for part in ("simvtp_mlm.text_cls.*", "simvtp_vtm.vtm_head.*")}
-    return _finish(
-        "pre-trained VideoMAE", found, {"encoders": encoders, "objectives": objectives}, tensors, "pretrain", missing
-    )
+    spec = {"encoders": encoders, "objectives": objectives, "variant": options.variant}
+    return _finish("pre-trained VideoMAE", found, spec, tensors, "pretrain", missing)
 
 
 def _video_tower(found: Checkpoint, options: Options) -> Imported:
     spec = {"encoders": {"video": _tower_video_options(found.tensors, "", found, options)}, "objectives": {}}
-    spec["encoders"]["video"] |= {"legacy": False, "pooling": "ln_of_mean"}
+    spec["encoders"]["video"]["pooling"] = "ln_of_mean"
     tensors = {f"video_encoder.{name}": value for name, value in found.tensors.items()}
     missing = {"encoders.video.tower.fc_norm.*": "the file has none; it starts at 1 and 0"}
     if "fc_norm.weight" not in found.tensors and "norm.weight" in found.tensors:
@@ -198,9 +200,10 @@ def _dual(found: Checkpoint, options: Options) -> Imported:
             "text": _tower_text_options(tensors, "text_encoder.", found, options),
         },
         "objectives": {"simvtp_vtc": {"name": "simvtp_vtc", "video": "clean", "text": "clean"}},
+        "variant": options.variant,
     }
     missing = {}
-    if options.legacy:
+    if options.variant == "released":
         for prefix, ours in zip(DEAD, ("video.unused_text_embeddings", "text.unused_patch_embed"), strict=True):
             if not any(name.startswith(prefix) for name in tensors):
                 missing[f"encoders.{ours}.*"] = "never used; the file has none"
@@ -208,11 +211,6 @@ def _dual(found: Checkpoint, options: Options) -> Imported:
         dead = [name for name in tensors if name.startswith(DEAD)]
         found.dropped |= dict.fromkeys(dead, "never used by the released model")
         tensors = {name: value for name, value in tensors.items() if name not in dead}
-        for tower in (
-            "video",
-            "text",
-        ):  # legacy=false changes how towers are pooled only where nothing was trained for it
-            spec["encoders"][tower]["pooling"] = "ln_of_mean"
     return _finish("fine-tuned SimVTP", found, spec, tensors, "dual", missing)
 
 
@@ -258,16 +256,16 @@ def _towers_of(
     spec: Mapping[str, Any],
     state: Mapping[str, Tensor],
     used: Mapping[str, str],
-    legacy: bool,
+    variant: str | None,
     report: Mapping[str, Any],
 ) -> Imported:
     """Spec, tensors and report of the towers that start from a pre-training model in vtp names."""
     video, text, fusion = (dict(spec["encoders"][slot]) for slot in ("video", "text", "fusion"))
-    size = {key: fusion[key] for key in ("width", "depth", "heads")} | {"name": "simvtp_tower", "legacy": legacy}
+    size = {key: fusion[key] for key in ("width", "depth", "heads")} | {"name": "simvtp_tower"}
     text |= size | {"preset": fusion.get("preset", "base")}
     video |= size | {"preset": fusion.get("preset", "base")}
     missing: dict[str, str] = {}
-    if legacy:
+    if variant == "released":
         words, positions = (state[f"encoders.text.embeddings.{n}_embeddings.weight"] for n in ("word", "position"))
         video |= {"unused_vocabulary": len(words), "unused_positions": len(positions)}
         text |= {"unused_tubelet": video.get("tubelet", 2), "unused_patch": video.get("patch", 16)}
@@ -276,11 +274,11 @@ def _towers_of(
             "encoders.video.unused_text_embeddings.*": "never used",
             "encoders.text.unused_patch_embed.*": "never used",
         }
-    towers = dual_from_pretrained(state, keep_norm=not legacy)
+    towers = dual_from_pretrained(state, keep_norm=variant is None)
     ours_to_theirs = {ours: theirs for theirs, ours in used.items()}
     kept: dict[str, str] = {}
     for name in state:
-        made = list(dual_from_pretrained({name: None}, keep_norm=not legacy))
+        made = list(dual_from_pretrained({name: None}, keep_norm=variant is None))
         if made:
             kept[ours_to_theirs[name]] = " and ".join(made)
     dropped = dict(report.get("dropped", {})) | {name: "no part of the towers" for name in used if name not in kept}
@@ -288,6 +286,7 @@ def _towers_of(
         {
             "encoders": {"video": video, "text": text},
             "objectives": {"simvtp_vtc": {"name": "simvtp_vtc", "video": "clean", "text": "clean"}},
+            "variant": variant,
         },
         towers,
         {
@@ -368,7 +367,6 @@ def _fusion_options(tensors: Mapping[str, Tensor], found: Checkpoint, options: O
         "name": "simvtp",
         "preset": "base",
         **_blocks(tensors, "encoder.", found, options),
-        "legacy": options.legacy,
     }
 
 
@@ -377,7 +375,7 @@ def _tower_video_options(
 ) -> dict[str, Any]:
     out = _video_options(tensors, prefix, found, options) | _tower(tensors, prefix, found, options)
     words, positions = (tensors.get(f"{prefix}text_embeddings.{n}_embeddings.weight") for n in ("word", "position"))
-    if options.legacy and words is not None and positions is not None:
+    if options.variant == "released" and words is not None and positions is not None:
         out |= {"unused_vocabulary": words.shape[0], "unused_positions": positions.shape[0]}
     return out
 
@@ -387,7 +385,7 @@ def _tower_text_options(
 ) -> dict[str, Any]:
     out = _text_options(tensors, f"{prefix}text_embeddings.", options) | _tower(tensors, prefix, found, options)
     weight = tensors.get(f"{prefix}patch_embed.proj.weight")
-    if options.legacy and weight is not None:
+    if options.variant == "released" and weight is not None:
         out |= {"unused_tubelet": weight.shape[2], "unused_patch": weight.shape[3]}
     return out
 
@@ -395,7 +393,7 @@ def _tower_text_options(
 def _tower(tensors: Mapping[str, Tensor], prefix: str, found: Checkpoint, options: Options) -> dict[str, Any]:
     out = _blocks(tensors, prefix, found, options)
     out.pop("mlp_ratio", None)
-    return {"name": "simvtp_tower", **out, "legacy": options.legacy, "pooling": "ln_of_mean"}
+    return {"name": "simvtp_tower", **out, "pooling": "ln_of_mean"}
 
 
 def _blocks(tensors: Mapping[str, Tensor], prefix: str, found: Checkpoint, options: Options) -> dict[str, Any]:

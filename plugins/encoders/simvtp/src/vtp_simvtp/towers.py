@@ -12,11 +12,10 @@ from __future__ import annotations
 from dataclasses import replace
 from math import prod
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
-from vtp.errors import ConfigError
 from vtp.model.build import BuildContext
 from vtp.types import Tokens
 from vtp_simvtp.text import TextEmbeddings, WordEmbeddings
@@ -33,8 +32,8 @@ class Tower(nn.Module):
 
     Args:
         width, depth, heads, drop_path, init_values: of the blocks.
-        pooling: mean_of_ln or ln_of_mean; None is the first, or the second if legacy.
-        legacy: the numerics of the released code.
+        pooling: mean_of_ln or ln_of_mean; None is the first, or the second if ``released``.
+        released: whether the variant is that of the released code.
     """
 
     def __init__(
@@ -45,13 +44,11 @@ class Tower(nn.Module):
         drop_path: float,
         init_values: float,
         pooling: str | None,
-        legacy: bool,
+        released: bool,
     ) -> None:
         super().__init__()
-        self.width, self.depth, self.legacy = width, depth, legacy
-        self.pooling = pooling or ("ln_of_mean" if legacy else "mean_of_ln")
-        if self.pooling not in ("ln_of_mean", "mean_of_ln"):
-            raise ConfigError(f"encoder simvtp_tower: pooling={pooling}: expected mean_of_ln or ln_of_mean.")
+        self.width, self.depth = width, depth
+        self.pooling = pooling or ("ln_of_mean" if released else "mean_of_ln")
         self.blocks = Blocks(width, depth, heads, drop_path=drop_path, init_values=init_values)
         norm = nn.LayerNorm(width, eps=1e-6)
         self.norm = norm if self.pooling == "mean_of_ln" else None
@@ -84,19 +81,22 @@ class VideoTower(nn.Module):
         width, depth, heads: numbers in place of the preset's.
         frames, size, tubelet, patch, stride, layout: as in encoder/video=simvtp.
         drop_path, init_values: see :class:`vtp_simvtp.vit.Blocks`.
-        pooling: ``mean_of_ln`` or ``ln_of_mean``; null is the first, or the second if legacy.
-        legacy: reproduce the numerics of the released code. It also allocates the word embeddings that the released
-        model
-            holds here and never uses, so that parameter count and checkpoint keys are the same; they are not trained.
-        unused_vocabulary, unused_positions: size of those.
+        pooling: ``mean_of_ln`` or ``ln_of_mean``; null is the first, or the second if variant: released.
+        unused_vocabulary, unused_positions: size of the word embeddings that the released model holds here and never
+            uses. With variant: released they are allocated, so that parameter count and checkpoint keys are the same;
+            they are not trained.
+        context: tells the variant.
     """
 
     view_inputs = ("visible",)
     padded = False
+    variants = ("released",)
+    renamed: ClassVar[dict[str, str]] = {"legacy": "variant=released"}
 
     def __init__(
         self,
         *,
+        context: BuildContext,
         preset: str = "base",
         width: int | None = None,
         depth: int | None = None,
@@ -110,22 +110,22 @@ class VideoTower(nn.Module):
         drop_path: float = 0.0,
         init_values: float = 0.0,
         pooling: Literal["mean_of_ln", "ln_of_mean"] | None = None,
-        legacy: bool = False,
         unused_vocabulary: int = 30522,
         unused_positions: int = 512,
     ) -> None:
         super().__init__()
         shape = shape_of(preset, width, depth, heads)
-        self.width, self.depth, self.legacy = shape.width, shape.depth, legacy
+        self.width, self.depth = shape.width, shape.depth
+        released = context.variant == "released"
         self.embedding = VideoTubelets(
             preset=preset, width=width, depth=depth, frames=frames, size=size, tubelet=tubelet, patch=patch,
             stride=stride, layout=layout,
         )  # fmt: skip
         self.spec, self.grid = self.embedding.spec, self.embedding.grid
-        self.tower = Tower(shape.width, shape.depth, shape.heads, drop_path, init_values, pooling, legacy)
+        self.tower = Tower(shape.width, shape.depth, shape.heads, drop_path, init_values, pooling, released)
         self.unused_text_embeddings = (
             WordEmbeddings(unused_vocabulary, unused_positions, shape.width, 0.0).requires_grad_(False)
-            if legacy
+            if released
             else None
         )
 
@@ -165,12 +165,14 @@ class TextTower(nn.Module):
         width, depth, heads: numbers in place of the preset's.
         tokenizer, vocabulary, positions, max_length, dropout: as in encoder/text=simvtp.
         drop_path, init_values: see :class:`vtp_simvtp.vit.Blocks`.
-        pooling: ``mean_of_ln`` or ``ln_of_mean``; null is the first, or the second if legacy.
-        legacy: reproduce the numerics of the released code. It also allocates the tubelet embedding that the released
-            model holds here and never uses; it is not trained.
-        unused_tubelet, unused_patch: size of that.
-        context: gives the training texts, or the saved tokenizer when a checkpoint is restored.
+        pooling: ``mean_of_ln`` or ``ln_of_mean``; null is the first, or the second if variant: released.
+        unused_tubelet, unused_patch: size of the tubelet embedding that the released model holds here and never uses.
+            With variant: released it is allocated, and not trained.
+        context: gives the training texts, or the saved tokenizer when a checkpoint is restored, and the variant.
     """
+
+    variants = ("released",)
+    renamed: ClassVar[dict[str, str]] = {"legacy": "variant=released"}
 
     def __init__(
         self,
@@ -188,21 +190,21 @@ class TextTower(nn.Module):
         drop_path: float = 0.0,
         init_values: float = 0.0,
         pooling: Literal["mean_of_ln", "ln_of_mean"] | None = None,
-        legacy: bool = False,
         unused_tubelet: int = 2,
         unused_patch: int = 16,
     ) -> None:
         super().__init__()
         shape = shape_of(preset, width, depth, heads)
-        self.width, self.depth, self.legacy = shape.width, shape.depth, legacy
+        self.width, self.depth = shape.width, shape.depth
+        released = context.variant == "released"
         self.embedding = TextEmbeddings(
             context=context, preset=preset, width=width, depth=depth, tokenizer=tokenizer, vocabulary=vocabulary,
             positions=positions, max_length=max_length, dropout=dropout,
         )  # fmt: skip
         self.spec = self.embedding.spec
-        self.tower = Tower(shape.width, shape.depth, shape.heads, drop_path, init_values, pooling, legacy)
+        self.tower = Tower(shape.width, shape.depth, shape.heads, drop_path, init_values, pooling, released)
         self.unused_patch_embed = (
-            PatchEmbed(shape.width, unused_tubelet, unused_patch).requires_grad_(False) if legacy else None
+            PatchEmbed(shape.width, unused_tubelet, unused_patch).requires_grad_(False) if released else None
         )
 
     def forward(self, token_ids: Tensor, attention_mask: Tensor) -> Tokens:

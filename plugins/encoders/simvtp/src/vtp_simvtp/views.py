@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from vtp.model.build import BuildContext
 from vtp.model.context import ForwardContext
@@ -17,6 +16,5 @@ def fused_views(ctx: ForwardContext, wanted: Mapping[str, str | None]) -> dict[s
 
 
 def is_legacy(context: BuildContext) -> bool:
-    """Whether one of the encoders asks for the numerics of the released code."""
-    encoders: list[Any] = list(context.encoders.values())
-    return any(getattr(encoder, "legacy", False) for encoder in encoders)
+    """Whether the model is to compute as the released code does."""
+    return context.variant == "released"
