@@ -173,7 +173,7 @@ class Host:
 
     def __init__(self, points: list[PluginPoint] | None = None) -> None:
         self.points = discover() if points is None else points
-        self.registry = Registry()
+        self.registry = Registry(addon_hint)
         self.infos: list[PluginInfo] = []
 
     def active_points(self) -> list[PluginPoint]:

@@ -8,7 +8,7 @@ Kinds are ``encoder/text``, ``encoder/video``, ``encoder/audio``, ``encoder/fusi
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
@@ -63,7 +63,8 @@ class Registry:
     """All offers. Two offers of one name make that name unusable, so the result never depends on the order of
     loading."""
 
-    def __init__(self) -> None:
+    def __init__(self, hint: Callable[[str], str] = lambda name: "") -> None:
+        self._hint = hint  # says where a name that nobody offers may come from
         self._entries: dict[tuple[str, str], Entry] = {}
         self._conflicts: dict[tuple[str, str], list[Entry]] = {}
         self.notes: list[str] = []  # broken plugins and the like, told when a name is not found
@@ -128,9 +129,7 @@ class Registry:
         if key not in self._entries:
             known = [entry.name for entry in self.entries(kind)]
             notes = "".join(f"\n  note: {note}" for note in self.notes)
-            from vtp.plugins import addon_hint  # which imports this module
-
-            hint = addon_hint(name) or did_you_mean(name, known)
+            hint = self._hint(name) or did_you_mean(name, known)
             raise PluginError(
                 f"no plugin offers {kind} {name!r}.{hint} Known: {', '.join(known) or 'none'}. "
                 f"`vtp plugins` lists what is installed.{notes}"

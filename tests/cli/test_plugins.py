@@ -206,12 +206,21 @@ def test_an_unknown_sampler_suggests_a_strangers(install, fresh_host):
 
 
 def test_help_is_light():
-    """`vtp --help` must not pay for hydra, torch or pluggy."""
+    """`vtp --help` must not pay for hydra or torch, and lists the commands of plugins."""
     command = [sys.executable, "-X", "importtime", "-m", "vtp", "--help"]
     result = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | {"COLUMNS": "200"})
     imported = {line.rsplit("|", 1)[-1].strip().partition(".")[0] for line in result.stderr.splitlines()}
-    assert not imported & {"hydra", "omegaconf", "torch", "pluggy", "numpy", "transformers", "rich"}
-    assert "vtp run" in result.stdout
+    assert not imported & {"hydra", "omegaconf", "torch", "numpy", "transformers", "rich"}
+    assert "vtp run" in result.stdout and re.search(r"^  reconstruct +\S.*\[simvtp\]$", result.stdout, re.M)
+
+
+def test_help_survives_broken_plugins(install, fresh_host, capsys, monkeypatch):
+    install("faulty", "1 / 0")
+    assert main(["--help"]) == 0
+    monkeypatch.setenv("VTP_STRICT_PLUGINS", "1")
+    plugins.host.cache_clear()
+    assert main(["--help"]) == 0
+    assert "ZeroDivisionError" in capsys.readouterr().out
 
 
 def test_plugin_modules_are_light():
