@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-import inspect
 import subprocess
 import sys
 from dataclasses import fields
@@ -12,13 +10,14 @@ import pytest
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigKeyError, ValidationError
 
-from vtp.errors import ConfigError
+from vtp.cli.run import _fields
+from vtp.config import DataConfig, MediaConfig
 from vtp.train.config import TrainConfig
 
 
 def test_defaults_are_valid_with_a_length():
-    TrainConfig(steps=10).validate()
-    TrainConfig(epochs=0.5, global_batch=32, accumulation=2).validate(world_size=4)
+    assert TrainConfig(steps=10).validate() == []
+    assert TrainConfig(epochs=0.5, global_batch=32, accumulation=2).validate(world_size=4) == []
 
 
 def test_hydra_can_use_it_as_a_schema():
@@ -39,26 +38,20 @@ def test_importing_the_schema_does_not_import_torch():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_every_option_is_documented():
-    body = ast.parse(inspect.getsource(TrainConfig)).body[0].body
-    documented = {
-        node.target.id
-        for node, after in zip(body, body[1:], strict=False)
-        if isinstance(node, ast.AnnAssign) and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
-    }
-    assert documented == {field.name for field in fields(TrainConfig)}
+@pytest.mark.parametrize("schema", [TrainConfig, DataConfig, MediaConfig])
+def test_every_option_is_documented(schema):
+    assert [name for name, meaning in _fields(schema) if not meaning] == []
+    assert [name.partition("=")[0] for name, _ in _fields(schema)] == [field.name for field in fields(schema)]
 
 
 def test_all_errors_are_reported_at_once():
     wrong = TrainConfig(steps=5, epochs=2, lr=-1, schedule="cosin", global_batch=30, accumulation=4, betas=[0.9])
-    with pytest.raises(ConfigError) as caught:
-        wrong.validate(world_size=2)
-    lines = str(caught.value).splitlines()
+    lines = wrong.validate(world_size=2)
     assert lines[0] == "train.steps=5 and train.epochs=2: give exactly one of them."
     for start in ("train.lr=-1", "train.betas=[0.9]", "train.schedule=cosin", "train.global_batch=30"):
         assert sum(line.startswith(start) for line in lines) == 1, lines
-    assert "Did you mean cosine?" in str(caught.value)
-    assert "global_batch=32" in str(caught.value)  # the nearest multiple of 2 * 4
+    assert any("Did you mean 'cosine'?" in line for line in lines)
+    assert any("global_batch=32" in line for line in lines)  # the nearest multiple of 2 * 4
 
 
 @pytest.mark.parametrize(
@@ -91,8 +84,8 @@ def test_all_errors_are_reported_at_once():
     ids=str,
 )
 def test_each_wrong_value_is_refused_by_name(option):
-    with pytest.raises(ConfigError, match=f"train.{next(iter(option))}"):
-        TrainConfig(**{"steps": 10, **option}).validate()
+    (wrong,) = TrainConfig(**{"steps": 10, **option}).validate()
+    assert wrong.startswith(f"train.{next(iter(option))}")
 
 
 def test_fingerprint_covers_what_decides_the_weights_and_nothing_else():

@@ -13,7 +13,7 @@ from vtp.train.schedule import learning_rate, warmup_steps
 
 def rates(total: int, **options) -> list[float]:
     config = TrainConfig(steps=total, **options)
-    config.validate()
+    assert config.validate() == []
     return [learning_rate(config, step, total) for step in range(total)]
 
 

@@ -1,5 +1,5 @@
-"""``vtp COMMAND ...``: picks the command and imports only its module. Commands of plugins stand behind the built-in ones;
-a broken plugin stops neither."""
+"""``vtp COMMAND ...``: picks the command and imports only its module. Commands of plugins come after the built-in ones,
+and a broken plugin stops none of them."""
 
 from __future__ import annotations
 

@@ -264,21 +264,18 @@ def _columns(rows: Iterable[tuple[str, str]]) -> Iterator[str]:
 
 
 def _fields(schema: type) -> Iterator[tuple[str, str]]:
-    """``(name=default, meaning)`` of a dataclass; the meaning is the docstring or comment that follows the field."""
+    """``(name=default, meaning)`` of a dataclass; the meaning is the comment behind the field."""
     import ast
     import inspect
 
     source = inspect.getsource(schema)
     lines = source.splitlines()
     body = next(node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ClassDef)).body
-    for node, following in zip(body, [*body[1:], None], strict=True):
+    for node in body:
         if not isinstance(node, ast.AnnAssign) or node.value is None:
             continue
         default = ast.unparse(node.value)
         if default.startswith("field("):
             default = {"list": "[]", "dict": "{}"}.get(default.removeprefix("field(default_factory=")[:-1], "[...]")
-        meaning = lines[node.lineno - 1].partition("  # ")[2]
-        if isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant):
-            meaning = " ".join(str(following.value.value).split())
         shown = {"None": "null", "True": "true", "False": "false"}.get(default, default.strip("'"))
-        yield f"{ast.unparse(node.target)}={shown}", meaning
+        yield f"{ast.unparse(node.target)}={shown}", lines[node.lineno - 1].partition("  # ")[2]

@@ -54,8 +54,8 @@ def _training(config: Mapping[str, Any], folder: Path) -> Iterator[str]:
     from vtp.train.config import TrainConfig
     from vtp.train.profiling import ProfileSteps
 
+    yield from TrainConfig(**config["train"]).validate(int(os.environ.get("WORLD_SIZE", "1")))
     try:
-        TrainConfig(**config["train"]).validate(int(os.environ.get("WORLD_SIZE", "1")))
         ProfileSteps.parse(config["profile"])
     except ConfigError as error:
         yield from str(error).splitlines()

@@ -4,14 +4,13 @@ against.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 
-from vtp.errors import ConfigError
+from vtp.registry import did_you_mean
 
 __all__ = ["TrainConfig"]
 
@@ -39,106 +38,50 @@ _CHOICES = {
 class TrainConfig:
     """How a model is trained. "Step" is always one update of the optimizer."""
 
-    steps: int | None = None
-    """Length in steps. Exactly one of steps and epochs is given."""
-    epochs: float | None = None
-    """Length in passes over the training table."""
-    global_batch: int = 32
-    """Samples per step, over all processes and micro-batches: micro_batch = global_batch / (processes *
-    accumulation).
-    """
-    accumulation: int = 1
-    """Micro-batches per step and process. The result is that of the whole batch, for contrastive objectives too
-    (GradCache).
-    """
-    seed: int = 0
-    """Of dropout and of everything else that torch draws while training; process r uses seed + r."""
+    steps: int | None = None  # length in steps; exactly one of steps and epochs is given
+    epochs: float | None = None  # length in passes over the training table
+    global_batch: int = 32  # samples per step: micro_batch = global_batch / (processes * accumulation)
+    accumulation: int = 1  # micro-batches per step and process; the result is that of the whole batch
+    seed: int = 0  # of dropout and all else that torch draws while training; process r uses seed + r
 
-    lr: float = 1e-4
-    """Learning rate after warm-up, for parameters without a multiplier."""
-    min_lr: float = 0.0
-    """Learning rate that schedule=cosine and linear end at."""
-    warmup: float = 0.05
-    """Warm-up: below 1 a share of all steps, from 1 on a number of steps; 0 is none."""
-    warmup_lr: float | None = None
-    """Learning rate of the very first step. null starts at lr / warm-up steps, so that no step is wasted on lr 0."""
-    schedule: str = "cosine"
-    """After warm-up: cosine, linear, constant, or step (times lr_decay at each of lr_milestones)."""
-    lr_milestones: list[int] = field(default_factory=list)
-    """Steps at which schedule=step lowers the learning rate."""
-    lr_decay: float = 0.1
-    """Factor of schedule=step at each milestone."""
-    group_lr: dict[str, float] = field(default_factory=dict)
-    """Multipliers of the learning rate by prefix of the parameter name: {encoders.video: 0.1}. The longest prefix
-    wins; 0 freezes.
-    """
-    layer_decay: float = 1.0
-    """Multiplier per layer from the output of an encoder down to its input: 0.75 lowers the rate of early layers; 1
-    is off.
-    """
+    lr: float = 1e-4  # learning rate after warm-up, for parameters without a multiplier
+    min_lr: float = 0.0  # learning rate that schedule=cosine and linear end at
+    warmup: float = 0.05  # below 1 a share of all steps, from 1 on a number of steps; 0 is none
+    warmup_lr: float | None = None  # learning rate of the very first step; null: lr / warm-up steps
+    schedule: str = "cosine"  # after warm-up: cosine, linear, constant, or step (times lr_decay at lr_milestones)
+    lr_milestones: list[int] = field(default_factory=list)  # steps at which schedule=step lowers it
+    lr_decay: float = 0.1  # factor of schedule=step at each milestone
+    group_lr: dict[str, float] = field(default_factory=dict)  # {encoders.video: 0.1}: by longest prefix; 0 freezes
+    layer_decay: float = 1.0  # factor per layer from an encoder's output down to its input: 0.75 slows early ones
 
-    weight_decay: float = 0.05
-    """Of AdamW. Never for biases, norms and other one-dimensional parameters, nor for no_decay."""
-    no_decay: list[str] = field(default_factory=lambda: list(_NO_DECAY))
-    """Further parameters without weight decay: a part (between dots) of their name."""
-    betas: list[float] = field(default_factory=lambda: [0.9, 0.98])
-    """Of AdamW."""
-    eps: float = 1e-8
-    """Of AdamW."""
-    clip_norm: float | None = 1.0
-    """Largest global norm of the gradient; null does not clip."""
+    weight_decay: float = 0.05  # of AdamW; never for biases, norms, other one-dimensional parameters, and no_decay
+    no_decay: list[str] = field(default_factory=lambda: list(_NO_DECAY))  # parts (between dots) of names without it
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.98])  # of AdamW
+    eps: float = 1e-8  # of AdamW
+    clip_norm: float | None = 1.0  # largest global norm of the gradient; null does not clip
 
-    precision: str = "fp32"
-    """fp32, bf16 or fp16 (autocast; weights and optimizer stay in fp32). fp16 needs a GPU."""
-    strategy: str = "auto"
-    """With several processes: ddp (auto) copies the model to each, fsdp2 shards it over them. One process: no
-    effect.
-    """
-    find_unused_parameters: bool = True
-    """ddp: allow steps in which some parameters get no gradient (a modality that no sample of a batch has). Costs a
-    walk over the graph.
-    """
-    gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, about a third more time."""
-    ema_decay: float | None = None
-    """Keep an exponential moving average of the weights, evaluate and save it (ema.safetensors). null is off."""
+    precision: str = "fp32"  # fp32, bf16 or fp16 (autocast; weights and optimizer stay in fp32); fp16 needs a GPU
+    strategy: str = "auto"  # with several processes: ddp (auto) copies the model to each, fsdp2 shards it over them
+    find_unused_parameters: bool = True  # ddp: allow steps that leave parameters without gradient; walks the graph
+    gradient_checkpointing: bool = False  # recompute activations in the backward pass: less memory, a third more time
+    ema_decay: float | None = None  # moving average of the weights, evaluated and saved (ema.safetensors); null is off
 
-    eval_every: int | None = None
-    """Evaluate every so many steps, and at the end. null: after every epoch. 0: only at the end."""
-    save_every: int | None = None
-    """Write a checkpoint every so many steps, at every evaluation and at the end. null: only at those. 0: never, not
-    even then.
-    """
-    keep: int | None = 2
-    """Checkpoints to keep beside the best one. null keeps all. With 2, one broken file never loses the run."""
-    monitor: str | None = None
-    """Metric that decides which checkpoint is best. null: the task's own."""
-    monitor_mode: str = "max"
-    """Whether the best value of monitor is the largest (max) or the smallest (min)."""
-    patience: int | None = None
-    """Stop early after so many evaluations without a better monitor. null: never."""
-    min_delta: float = 0.0
-    """By how much monitor must improve to count as better for patience."""
+    eval_every: int | None = None  # every so many steps and at the end; null: after every epoch; 0: only at the end
+    save_every: int | None = None  # every so many steps, beside those at evaluations and the end; 0: none at all
+    keep: int | None = 2  # checkpoints beside the best one; null: all. With 2, one broken file never loses the run
+    monitor: str | None = None  # metric that decides which checkpoint is best; null: the task's own
+    monitor_mode: str = "max"  # whether the best value of monitor is the largest (max) or the smallest (min)
+    patience: int | None = None  # stop early after so many evaluations without a better monitor; null: never
+    min_delta: float = 0.0  # by how much monitor must improve to count as better for patience
 
-    log_every: int = 10
-    """Write a line of metrics.jsonl every so many steps; in between, nothing waits for the device."""
-    progress_every_s: float = 10.0
-    """Seconds between two lines of progress when the output is not a terminal."""
-    tensorboard: bool = True
-    """Write TensorBoard files into the run folder."""
+    log_every: int = 10  # a line of metrics.jsonl every so many steps; in between, nothing waits for the device
+    progress_every_s: float = 10.0  # seconds between two lines of progress when the output is not a terminal
+    tensorboard: bool = True  # write TensorBoard files into the run folder
 
-    def validate(self, world_size: int = 1) -> None:
-        """Check everything at once.
-
-        Args:
-            world_size: number of processes that share ``global_batch``.
-
-        Raises:
-            ConfigError: names every wrong option, one per line.
-        """
+    def validate(self, world_size: int = 1) -> list[str]:
+        """Everything that is wrong, in words; ``world_size`` processes share ``global_batch``."""
         wrong = [*self._length(), *self._ranges(), *self._choices(), *self._batch(world_size), *self._relations()]
-        if wrong:
-            raise ConfigError("\n".join(f"train.{line}" for line in wrong))
+        return [f"train.{line}" for line in wrong]
 
     def _length(self) -> Iterable[str]:
         if (self.steps is None) == (self.epochs is None):
@@ -177,9 +120,7 @@ class TrainConfig:
         for name, known in _CHOICES.items():
             value = getattr(self, name)
             if value not in known:
-                close = difflib.get_close_matches(str(value), known, n=1)
-                hint = f" Did you mean {close[0]}?" if close else ""
-                yield f"{name}={value}: expected one of {', '.join(known)}.{hint}"
+                yield f"{name}={value}: expected one of {', '.join(known)}.{did_you_mean(str(value), known)}"
 
     def _batch(self, world_size: int) -> Iterable[str]:
         parts = world_size * self.accumulation

@@ -129,7 +129,8 @@ class Trainer:
         callbacks: Sequence[Callback] = (),
         device: torch.device | str | None = None,
     ) -> None:
-        config.validate(distributed.world_size())
+        if wrong := config.validate(distributed.world_size()):
+            raise ConfigError("\n".join(wrong))
         self.config = config
         self.run_dir = Path(run_dir)
         self.device = distributed.setup("auto") if device is None else torch.device(device)

@@ -51,7 +51,7 @@ def test_masks_have_one_owner():
 @pytest.mark.parametrize("name", ["tiny_pretrain", "tiny_finetune"])
 def test_tiny_recipes_build(name):
     found = compose([f"experiment=simvtp/{name}"])
-    TrainConfig(**found["train"]).validate()
+    assert TrainConfig(**found["train"]).validate() == []
     spec = {"encoders": found["encoder"], "objectives": found["objectives"]}
     context = BuildContext(texts=lambda: ["a red square moves to the left"])
     model = build_model(spec, lookup_in(host().registry), context)
@@ -62,7 +62,7 @@ def test_tiny_recipes_build(name):
 def test_finetuning_holds_the_released_hyper_parameters():
     found = compose(["experiment=simvtp/eval_msrvtt_views"])  # the fine-tuning recipe and what evaluation adds
     train, data = found["train"], found["data"]
-    TrainConfig(**train).validate()
+    assert TrainConfig(**train).validate() == []
     assert (train["lr"], train["global_batch"], train["epochs"]) == (3e-4 * 64 / 256, 64, 100)
     assert train["min_lr"] == 1e-6 * 64 / 256 and train["warmup"] * train["epochs"] == 5
     assert (train["betas"], train["weight_decay"], train["layer_decay"]) == ([0.9, 0.999], 0.05, 0.75)
