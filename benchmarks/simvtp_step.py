@@ -203,6 +203,7 @@ def vtp_model(options: argparse.Namespace, folder: Path) -> nn.Module:
         "encoders": {"video": part, "text": text, "fusion": part},
         "objectives": {name: {"name": name} for name in OBJECTIVES},
         "variant": "released",
+        "masks": {"video": {"kind": "tube", "ratio": 0.9}, "text": {"probability": 0.75, "replace": "mask"}},
     }
     spec["objectives"]["simvtp_vtm"]["reuse_joint"] = True
     return build_model(spec, lookup_in(host().registry), BuildContext())
@@ -237,8 +238,8 @@ class Step:
         assert not unknown
         plain.load_state_dict(state, strict=True)
         ctx = ForwardContext(self.model, self.batch)
-        mask = ctx.inputs("video", self.model.objectives["mvm"].mask.view(ctx))["mask"]
-        words = ctx.inputs("text", self.model.objectives["simvtp_mlm"].words.view(ctx))
+        mask = ctx.inputs("video", ctx.masked("video"))["mask"]
+        words = ctx.inputs("text", ctx.masked("text"))
         frames = self.batch.inputs["video"]["frames"].float() / 255
         video = (frames - torch.tensor(MEAN, device=frames.device)) / torch.tensor(STD, device=frames.device)
         from vtp_simvtp.vtm import other_rows

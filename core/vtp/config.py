@@ -22,6 +22,7 @@ TOP_LEVEL = {
     "encoder": "the slots text, video, audio and fusion",
     "objectives": "training losses with their weights, chosen with objective=[...]",
     "variant": "null, or released: compute as the released code of the method does, whatever is wrong with that",
+    "masks": "what is hidden of video, audio and text; the objectives share it",
     "train": "the engine: steps, batch, learning rate, precision, checkpoints",
     "data": "loading: workers, augmentation, limits, what to do with bad files and leaks",
     "media": "decoding",

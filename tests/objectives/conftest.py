@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from vtp.model.build import BuildContext
 from vtp.model.context import ForwardContext
+from vtp.model.masking import Masker
 from vtp.model.model import VTPModel
 from vtp.types import AudioSpec, Batch, Fused, TextSpec, Tokens, VideoSpec
 
@@ -80,10 +81,10 @@ def context() -> BuildContext:
 
 @pytest.fixture
 def make_model(context) -> Callable[..., VTPModel]:
-    """``make_model(vtc=VTC(context=...), ...)``: a model with these objectives."""
+    """``make_model(vtc=VTC(context=...), ..., masks={...})``: a model with these objectives."""
 
-    def make(**objectives: nn.Module) -> VTPModel:
-        return VTPModel(context.encoders, objectives, seed=5)
+    def make(masks: dict[str, Masker] | None = None, **objectives: nn.Module) -> VTPModel:
+        return VTPModel(context.encoders, objectives, seed=5, masks=masks)
 
     return make
 

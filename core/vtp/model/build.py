@@ -3,6 +3,7 @@
     spec = {
         "encoders": {"text": {"name": "tiny", "width": 128}, "video": {...}, "fusion": {"name": "concat"}},
         "objectives": {"qa": {"name": "qa", "weight": 1.0}},
+        "masks": {"video": {"kind": "tube", "ratio": 0.9}, "text": {"probability": 0.15}},
         "variant": None,
         "answers": ["red", "two", ...],
     }
@@ -18,7 +19,7 @@ import json
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -26,6 +27,7 @@ from typing import Any, Protocol
 from torch import nn
 
 from vtp.errors import ConfigError, UserError
+from vtp.model.masking import MASKS, AudioMask, VideoMask, WordMask
 from vtp.model.model import SLOTS, VTPModel
 from vtp.model.objective import Objective
 from vtp.registry import Registry, did_you_mean
@@ -100,7 +102,8 @@ def build_model(
 
     Args:
         spec: ``encoders`` (slot -> options with ``name``, or None), ``objectives`` (name -> options with ``name`` and
-            ``weight``), ``variant``, ``answers``.
+            ``weight``), ``masks`` (modality -> options of its class in :mod:`vtp.model.masking`), ``variant``,
+            ``answers``.
         lookup: finds a class; :func:`lookup_in` makes one from a registry.
         context: what constructors may ask for; its ``answers`` are stored in the model's spec, and taken from there
             when it has none.
@@ -131,6 +134,7 @@ def build_model(
             if module is not None:
                 context.encoders[slot] = module
     problems += _fusion_problems(context.encoders)
+    masks = _masks(spec.get("masks") or {}, problems)
     _raise(problems)
 
     objectives: dict[str, Objective] = {}
@@ -149,11 +153,12 @@ def build_model(
     stored = {
         "encoders": {slot: _plain(encoder_options.get(slot)) for slot in SLOTS},
         "objectives": {name: _plain(options) for name, options in objective_options.items()},
+        "masks": {m: asdict(mask) for m, mask in masks.items()},
         "variant": context.variant,
         "answers": list(context.answers),
     }
     weights = {name: float(options.get("weight", 1.0)) for name, options in objective_options.items()}
-    return VTPModel(context.encoders, objectives, weights, json.loads(json.dumps(stored)), seed)
+    return VTPModel(context.encoders, objectives, weights, json.loads(json.dumps(stored)), seed, masks)
 
 
 def _sections(spec: Mapping[str, Any]) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
@@ -199,7 +204,7 @@ def _sections(spec: Mapping[str, Any]) -> tuple[dict[str, dict[str, Any]], dict[
     return filled, objectives
 
 
-_KEYS = ("encoders", "objectives", "variant", "answers")
+_KEYS = ("encoders", "objectives", "masks", "variant", "answers")
 _NOT_ARGUMENTS = ("name", "weight")
 
 
@@ -259,6 +264,36 @@ def _variant_problems(variant: Any, classes: Iterable[type]) -> list[str]:
         f"variant={variant}: no part of this model knows it.{did_you_mean(str(variant), known)} "
         f"Choose {', '.join(known)} or null."
     ]
+
+
+def _masks(options: Mapping[str, Any], problems: list[str]) -> dict[str, VideoMask | AudioMask | WordMask]:
+    """The masker of every modality; a modality that ``options`` does not name gets that of the class's defaults."""
+    problems += [
+        f"masks: no modality {m!r}.{did_you_mean(m, MASKS)} Known: {', '.join(MASKS)}."
+        for m in options
+        if m not in MASKS
+    ]
+    masks = {}
+    for modality, cls in MASKS.items():
+        given = options.get(modality) or {}
+        if not isinstance(given, Mapping):
+            problems.append(f"masks.{modality}: expected options, got {given!r}")
+            continue
+        hints = {field.name: typing.get_type_hints(cls)[field.name] for field in fields(cls)}
+        fitting = {}
+        for key, value in given.items():
+            if key not in hints:
+                hint = did_you_mean(str(key), hints)
+                problems.append(f"masks.{modality}: no option {key!r}.{hint} Options: {', '.join(hints)}.")
+            elif typing.get_origin(hints[key]) is not typing.Literal and not _fits(value, hints[key]):
+                problems.append(f"masks.{modality}.{key}: expected {_spell(hints[key])}, got {value!r}")
+            else:
+                fitting[key] = value
+        try:
+            masks[modality] = cls(**fitting)
+        except ConfigError as error:  # a word or a number that is no choice
+            problems.append(str(error))
+    return masks
 
 
 def _fusion_problems(encoders: Mapping[str, Any]) -> list[str]:

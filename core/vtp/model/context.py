@@ -1,10 +1,11 @@
 """One forward pass over one micro-batch: what objectives and evaluation read, computed lazily and once.
 
     ctx.inputs("text")                          the tensors of a modality, video already normalised
-    ctx.view("text", "mlm", make)               a second version of them (masked words, hidden patches), made once
-    ctx.tokens("video", "tube90")               encoder output, Tokens (B, N, D)
+    ctx.view("text", "lower", make)             a second version of them, made once
+    ctx.masked("text")                          the name of one: the version with masked words, hidden patches
+    ctx.tokens("video", "tube0.9")              encoder output, Tokens (B, N, D)
     ctx.pooled("text")                          one vector per row, (B, D)
-    ctx.fused({"video": "tube90", "text": "mlm"})   fusion output over these views
+    ctx.fused({"video": "tube0.9", "text": "bert0.15"})   fusion output over these views
     ctx.uniform("mlm", columns)                 random numbers that depend on neither processes nor micro-batches
 
 Two objectives that ask for the same pass share it.
@@ -143,6 +144,10 @@ class ForwardContext:
                 )
             self._views[key] = made
         return self._views[key]
+
+    def masked(self, modality: str) -> str:
+        """Name of the view that the run's mask of the modality makes (``masks`` in the configuration)."""
+        return self.model.masks[modality].view(self)
 
     def uniform(self, name: str, columns: int) -> Tensor:
         """Uniform numbers in [0, 1), float32 (B, ``columns``), the same however the global batch is cut into processes

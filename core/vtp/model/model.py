@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from vtp.errors import ConfigError
 from vtp.model.context import ForwardContext
+from vtp.model.masking import Masker, default_masks
 from vtp.model.objective import ContrastiveObjective, Objective
 from vtp.types import MODALITIES, AudioSpec, Batch, LossOutput, Modality, TextSpec, VideoSpec
 
@@ -35,9 +36,10 @@ class VTPModel(nn.Module):
         weights: factor of each objective in the total loss; 1 where not named.
         spec: the JSON-able dict that :func:`vtp.model.build.build_model` built this from; stored with the weights.
         seed: key of the random masks.
+        masks: masker per modality, for ``ctx.masked``; :func:`vtp.model.masking.default_masks` where not named.
 
     Attributes:
-        encoders, objectives, weights, spec, seed: as given.
+        encoders, objectives, weights, spec, seed, masks: as given.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class VTPModel(nn.Module):
         weights: Mapping[str, float] | None = None,
         spec: dict[str, Any] | None = None,
         seed: int = 0,
+        masks: Mapping[str, Masker] | None = None,
     ) -> None:
         super().__init__()
         unknown = sorted(set(encoders) - set(SLOTS))
@@ -57,6 +60,7 @@ class VTPModel(nn.Module):
         self.weights = {name: float((weights or {}).get(name, 1.0)) for name in self.objectives}
         self.spec = spec or {}
         self.seed = seed
+        self.masks: dict[str, Masker] = default_masks() | dict(masks or {})
         video = self.specs().get("video")
         if isinstance(video, VideoSpec):
             # In bytes, so that normalising is one subtraction and one product; not part of a checkpoint: the encoder's

@@ -100,8 +100,8 @@ class Run:
         from vtp.model.kernels import adopt, use_kernels
         from vtp.model.weights import read_config
 
-        spec = {"encoders": self.config["encoder"], "objectives": self.config["objectives"]}
-        spec["variant"] = self.config["variant"]
+        spec = {key: self.config[key] for key in ("objectives", "masks", "variant")}
+        spec["encoders"] = self.config["encoder"]
         context = BuildContext(texts=self.task.texts)
         if self.start is not None:
             spec = read_config(self.start)["spec"]

@@ -26,15 +26,15 @@ def vocab_file(folder: Path) -> Path:
     return file
 
 
+MASKS = {"video": {"kind": "tube", "ratio": 0.75}, "text": {"probability": 0.75, "replace": "mask"}}
+
+
 def spec(vocab: Path, *, released: bool = False, objectives: dict[str, dict[str, Any]] | None = None) -> dict[str, Any]:
     """The pre-training model at the size of the recorded step."""
     chosen = objectives if objectives is not None else {"mvm": {}, "simvtp_mlm": {}, "simvtp_vtc": {}, "simvtp_vtm": {}}
     size = {"width": 96, "depth": 2}
     options: dict[str, dict[str, Any]] = {
-        "mvm": {"mask_ratio": 0.75, "decoder_width": 48, "decoder_depth": 1, "decoder_heads": 2},
-        "simvtp_mlm": {"mask_ratio": 0.75},
-        "simvtp_vtc": {"mask_ratio": 0.75},
-        "simvtp_vtm": {"mask_ratio": 0.75},
+        "mvm": {"decoder_width": 48, "decoder_depth": 1, "decoder_heads": 2},
     }
     return {
         "encoders": {
@@ -43,6 +43,7 @@ def spec(vocab: Path, *, released: bool = False, objectives: dict[str, dict[str,
             "fusion": {"name": "simvtp", **size, "heads": 4},
         },
         "objectives": {name: {"name": name} | options.get(name, {}) | given for name, given in chosen.items()},
+        "masks": MASKS,
         "variant": "released" if released else None,
     }
 

@@ -51,18 +51,18 @@ def step(recorded: Recorded):
 def test_outputs(recorded, backend):
     ctx, _ = step(recorded)
     model, want = recorded.model, recorded.data["outputs"]
-    joint = ctx.fused({"video": "tube0.75", "text": "words0.75"})
+    joint = ctx.fused({"video": "tube0.75", "text": "mask0.75"})
     logits, places = model.objectives["simvtp_mlm"].logits(ctx)
     positive, negative = model.objectives["simvtp_vtm"]._pooled(ctx, torch.ones(3, dtype=torch.bool))
     got = {
         "x_full": model.objectives["mvm"].predict(ctx),
         "v_feature": ctx.pooled("video", "tube0.75"),
-        "t_feature": ctx.pooled("text", "words0.75"),
+        "t_feature": ctx.pooled("text", "mask0.75"),
         "vtm_logits": model.objectives["simvtp_vtm"].vtm_head(torch.cat([positive, negative])),
         "encoder_joint": torch.cat([joint.tokens["video"].x, joint.tokens["text"].x], dim=1),
         "encoder_video_only": ctx.fused({"video": "tube0.75"}).tokens["video"].x,
-        "encoder_text_only": ctx.fused({"text": "words0.75"}).tokens["text"].x,
-        "text_embedding": ctx.tokens("text", "words0.75").x,
+        "encoder_text_only": ctx.fused({"text": "mask0.75"}).tokens["text"].x,
+        "text_embedding": ctx.tokens("text", "mask0.75").x,
         "patch_embed": ctx.tokens("video").x - recorded.data["buffers"]["encoder_pos_embed"],
     }
     for name, value in got.items():
@@ -78,7 +78,7 @@ def test_position_tables(recorded):
 
 def test_masked_words_are_the_recorded_ones(recorded):
     ctx, _ = step(recorded)
-    made = ctx.inputs("text", "words0.75")
+    made = ctx.inputs("text", "mask0.75")
     assert torch.equal(made["token_ids"], recorded.data["inputs"]["input_ids"])
     assert torch.equal(made["labels"], recorded.data["inputs"]["mlm_labels"])
 

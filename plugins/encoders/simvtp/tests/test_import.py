@@ -263,7 +263,7 @@ def test_videomae_of_transformers_computes_the_same(naming, tmp_path):
     del batch.inputs["text"], batch.present["text"]
     ctx = ForwardContext(model, batch)
     mvm = model.objectives["mvm"]
-    mask = ctx.inputs("video", mvm.mask.view(ctx))["mask"]
+    mask = ctx.inputs("video", ctx.masked("video"))["mask"]
     frames = (batch.inputs["video"]["frames"] / 255 - mvm.mean) / mvm.std
     with torch.no_grad():
         want = theirs(frames.permute(0, 1, 4, 2, 3), bool_masked_pos=mask)

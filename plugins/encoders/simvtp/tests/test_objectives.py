@@ -81,16 +81,17 @@ def test_a_single_row_works_repaired_and_is_an_error_in_released(vocab):
 
 
 def test_no_selected_word_takes_no_part_repaired_and_stops_released(vocab):
-    chosen = {"simvtp_mlm": {"probability": 0.0}}
-    out = losses(build(spec(vocab, objectives=chosen)), random_batch(3))["simvtp_mlm"]
+    nothing = {"masks": {"text": {"probability": 0.0}}}
+    chosen = {"simvtp_mlm": {}}
+    out = losses(build(spec(vocab, objectives=chosen) | nothing), random_batch(3))["simvtp_mlm"]
     assert out.loss == 0 and out.weight == 0
     out.loss.backward()
     with pytest.raises(RunError, match="no word of this batch was selected"):
-        losses(build(spec(vocab, objectives=chosen, released=True)), random_batch(3))
+        losses(build(spec(vocab, objectives=chosen, released=True) | nothing), random_batch(3))
 
 
 def test_nothing_hidden_takes_no_part(vocab):
-    model = build(spec(vocab, objectives={"mvm": {"mask_ratio": 0.01}}))
+    model = build(spec(vocab, objectives={"mvm": {}}) | {"masks": {"video": {"ratio": 0.01}}})
     ctx = ForwardContext(model, random_batch(2))
     out = model.losses(ctx)["mvm"]
     assert out.loss == 0 and out.weight == 0 == model.objectives["mvm"].count(ctx)
@@ -194,7 +195,8 @@ def test_objectives_work_in_other_models(fusion):
     chosen = ["mvm", "simvtp_mlm", "simvtp_vtc"] + (["simvtp_vtm"] if fusion else [])
     model_spec = {
         "encoders": {"video": video, "text": {"name": "tiny"}, "fusion": fusion},
-        "objectives": {name: {"name": name} | {"mask_ratio": 0.5} for name in chosen},
+        "objectives": {name: {"name": name} for name in chosen},
+        "masks": {"video": {"ratio": 0.5}, "text": {"probability": 0.75}},
     }
     model_spec["objectives"]["mvm"]["decoder_heads"] = 2
     context = BuildContext(texts=lambda: [" ".join(f"w{i}" for i in range(115))])
@@ -214,7 +216,7 @@ def test_shared_encoder_takes_other_encoders(vocab):
             "text": {"name": "simvtp", "width": 96, "tokenizer": str(vocab), "positions": 64, "max_length": 64},
             "fusion": {"name": "simvtp", "width": 96, "depth": 1, "heads": 4},
         },
-        "objectives": {"simvtp_vtc": {"name": "simvtp_vtc", "mask_ratio": 0.5}},
+        "objectives": {"simvtp_vtc": {"name": "simvtp_vtc"}},
     }
     model = build(model_spec)
     assert set(model.encoders["fusion"].proj) == {"video"}

@@ -25,26 +25,11 @@ def test_option_files_state_what_the_classes_default_to(file):
     target = host().registry.get(kind, options.pop("name")).load()
     parameters = {name: p.default for name, p in inspect.signature(target).parameters.items() if name != "context"}
     options.pop("weight", None)
-    shared = {"${oc.select:objectives.mvm.mask_ratio,0.9}": 0.9, "${oc.select:objectives.mvm.mask_kind,tube}": "tube"}
-    shared["${oc.select:objectives.simvtp_mlm.probability,0.75}"] = 0.75
-    assert {name: shared.get(str(value), value) for name, value in options.items()} == parameters
+    assert options == parameters
 
 
-def test_masks_have_one_owner():
-    """Changing them in mvm and simvtp_mlm changes them everywhere, so an ablation is one setting."""
-    found = compose(
-        [
-            "model=simvtp",
-            "objective=[simvtp_vtm,mvm,simvtp_mlm,simvtp_vtc]",
-            "objectives.mvm.mask_ratio=0.5",
-            "objectives.mvm.mask_kind=random",
-            "objectives.simvtp_mlm.probability=0.3",
-            "encoder.video.preset=small",
-        ]
-    )
-    for options in found["objectives"].values():
-        assert options.get("mask_ratio", 0.5) == 0.5 and options.get("mask_kind", "random") == "random"
-        assert options.get("probability", 0.3) == 0.3
+def test_the_preset_of_the_video_encoder_sets_all_parts():
+    found = compose(["model=simvtp", "encoder.video.preset=small"])
     assert {found["encoder"][slot]["preset"] for slot in ("video", "text", "fusion")} == {"small"}
 
 
@@ -52,7 +37,7 @@ def test_masks_have_one_owner():
 def test_tiny_recipes_build(name):
     found = compose([f"experiment=simvtp/{name}"])
     assert TrainConfig(**found["train"]).validate() == []
-    spec = {"encoders": found["encoder"], "objectives": found["objectives"]}
+    spec = {"encoders": found["encoder"], "objectives": found["objectives"], "masks": found["masks"]}
     context = BuildContext(texts=lambda: ["a red square moves to the left"])
     model = build_model(spec, lookup_in(host().registry), context)
     assert sum(parameter.numel() for parameter in model.parameters()) < 3_000_000
@@ -76,7 +61,8 @@ def test_pretraining_holds_the_released_hyper_parameters():
     assert train["lr"] == pytest.approx(1.5e-4 * 1024 / 256) and train["min_lr"] == pytest.approx(1e-5 * 1024 / 256)
     assert (train["epochs"], train["global_batch"], train["warmup"] * train["epochs"]) == (200, 1024, 40)
     assert (train["betas"], train["weight_decay"]) == ([0.9, 0.95], 0.05)
-    assert (found["objectives"]["mvm"]["mask_ratio"], found["objectives"]["simvtp_mlm"]["probability"]) == (0.9, 0.75)
+    assert found["masks"]["video"] == {"kind": "tube", "ratio": 0.9}
+    assert found["masks"]["text"] == {"probability": 0.75, "replace": "mask"}
 
 
 @pytest.mark.parametrize("name", ["simvtp", "simvtp_dual"])

@@ -41,7 +41,7 @@ def perfect(model, own):
     mvm = model.objectives["mvm"]
 
     def predict(ctx):
-        made = ctx.inputs("video", mvm.mask.view(ctx))
+        made = ctx.inputs("video", ctx.masked("video"))
         grid = Grid.of(made["video"], mvm.grid.shape)
         return normalised_pixels(pixels(made["video"], made["hidden"], grid, mvm.mean, mvm.std)).flatten(2)
 

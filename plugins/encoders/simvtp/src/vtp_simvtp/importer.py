@@ -31,6 +31,7 @@ from vtp_simvtp.videomae import from_transformers, is_transformers
 __all__ = ["Imported", "import_dual", "import_simvtp"]
 
 Imported = tuple[dict[str, Any], dict[str, Tensor], dict[str, Any]]
+MASKS = {"video": {"kind": "tube", "ratio": 0.9}, "text": {"probability": 0.75, "replace": "mask"}}
 OBJECTIVES = ("mvm", "simvtp_mlm", "simvtp_vtc", "simvtp_vtm")
 
 
@@ -152,6 +153,7 @@ def _pretrained(found: Checkpoint, options: Options) -> Imported:
             "fusion": _fusion_options(tensors, found, options),
         },
         "objectives": {name: {"name": name} for name in OBJECTIVES},
+        "masks": MASKS,
         "variant": options.variant,
     }
     spec["objectives"]["mvm"] |= _decoder_options(tensors, found, options)
@@ -178,7 +180,7 @@ def _videomae(found: Checkpoint, options: Options) -> Imported:
         encoders["text"] = _text_options(tensors, "text_embeddings.", options)
         objectives |= {name: {"name": name} for name in OBJECTIVES if name != "mvm"}
         missing = {f"objectives.{part}": "a new head" for part in ("simvtp_mlm.text_cls.*", "simvtp_vtm.vtm_head.*")}
-    spec = {"encoders": encoders, "objectives": objectives, "variant": options.variant}
+    spec = {"encoders": encoders, "objectives": objectives, "masks": MASKS, "variant": options.variant}
     return _finish("pre-trained VideoMAE", found, spec, tensors, "pretrain", missing)
 
 

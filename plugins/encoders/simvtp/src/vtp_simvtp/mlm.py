@@ -20,7 +20,6 @@ from vtp.model.build import BuildContext
 from vtp.model.context import ForwardContext
 from vtp.model.objective import Objective
 from vtp.types import LossOutput
-from vtp_simvtp.masking import VideoMask, WordMask
 from vtp_simvtp.views import fused_views, is_legacy
 from vtp_simvtp.vit import init_weights
 
@@ -31,10 +30,8 @@ class SimVTPMLM(Objective):
     """Masked words from their context and the visible part of the clip.
 
     Args:
-        probability: share of the words that are selected; all of them become [MASK].
         video: what the words are fused with: the ``masked`` clip (its visible tokens), the ``clean`` clip, or ``none``;
             without a fusion encoder always none.
-        mask_kind, mask_ratio: of the masked clip, as in mvm.
         context: tells widths and vocabulary.
 
     A batch without a selected word takes no part; in legacy models it ends the run, as it did in the released code.
@@ -46,15 +43,10 @@ class SimVTPMLM(Objective):
         self,
         *,
         context: BuildContext,
-        probability: float = 0.75,
         video: Literal["masked", "clean", "none"] = "masked",
-        mask_kind: Literal["tube", "random", "frame"] = "tube",
-        mask_ratio: float = 0.9,
     ) -> None:
         super().__init__()
         fusion = context.encoders.get("fusion")
-        self.words = WordMask(probability)
-        self.mask = VideoMask(mask_kind, mask_ratio)
         self.video = video if fusion is not None and "video" in context.encoders else "none"
         self.legacy = is_legacy(context)
         text = context.encoders["text"]
@@ -90,7 +82,7 @@ class SimVTPMLM(Objective):
         return LossOutput(cross_entropy(logits.float(), labels), self.count(ctx), {"accuracy": right})
 
     def _labels(self, ctx: ForwardContext) -> Tensor:
-        return ctx.inputs("text", self.words.view(ctx))["labels"]
+        return ctx.inputs("text", ctx.masked("text"))["labels"]
 
     def plan(self, ctx: ForwardContext) -> None:
         """The joint pass."""
@@ -99,9 +91,9 @@ class SimVTPMLM(Objective):
 
     def _tokens(self, ctx: ForwardContext) -> Tensor:
         if "fusion" not in ctx.model.encoders:
-            return ctx.tokens("text", self.words.view(ctx)).x
+            return ctx.tokens("text", ctx.masked("text")).x
         return ctx.fused(self._views(ctx)).tokens["text"].x
 
     def _views(self, ctx: ForwardContext) -> dict[str, str]:
-        video = {"masked": self.mask.view(ctx) if self.video == "masked" else "", "clean": "", "none": None}[self.video]
-        return fused_views(ctx, {"video": video, "text": self.words.view(ctx)})
+        video = {"masked": ctx.masked("video") if self.video == "masked" else "", "clean": "", "none": None}[self.video]
+        return fused_views(ctx, {"video": video, "text": ctx.masked("text")})

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from vtp.model.blocks import connected_zero, sincos_table
 from vtp.model.build import BuildContext
 from vtp.model.context import ForwardContext
+from vtp.model.masking import grid_of
 from vtp.model.objective import Objective
 from vtp.model.tubelets import Grid, masked_pixel_loss
 from vtp.types import LossOutput, Tokens
-from vtp_simvtp.masking import VideoMask, WordMask, grid_of
 from vtp_simvtp.views import fused_views
 from vtp_simvtp.vit import Blocks, init_weights
 
@@ -57,11 +57,8 @@ class MVM(Objective):
     """Reconstruction of hidden tubelets; works with every video encoder that has a ``grid`` and takes a ``mask``.
 
     Args:
-        mask_kind: tube, random or frame.
-        mask_ratio: share of the tokens to hide.
         text: what the visible tokens are fused with: ``masked`` words, ``clean`` words, or ``none``; without a fusion
             encoder always none.
-        probability: of a masked word, as in simvtp_mlm.
         decoder_width: D'; null is half the width of the visible tokens.
         decoder_depth: blocks.
         decoder_heads: null is D' / 64.
@@ -75,10 +72,7 @@ class MVM(Objective):
         self,
         *,
         context: BuildContext,
-        mask_kind: Literal["tube", "random", "frame"] = "tube",
-        mask_ratio: float = 0.9,
         text: Literal["masked", "clean", "none"] = "masked",
-        probability: float = 0.75,
         decoder_width: int | None = None,
         decoder_depth: int = 4,
         decoder_heads: int | None = None,
@@ -87,13 +81,13 @@ class MVM(Objective):
         super().__init__()
         encoder = context.encoders["video"]
         fusion = context.encoders.get("fusion")
-        self.mask = VideoMask(mask_kind, mask_ratio)
-        self.words = WordMask(probability)
         self.text = text if fusion is not None and "text" in context.encoders else "none"
         self.normalise = normalise
         spec = encoder.spec  # type: ignore[union-attr]
-        grid = grid_of(encoder, torch.empty(spec.frames, spec.size, spec.size, 3, dtype=torch.uint8))  # type: ignore[union-attr]
-        self.grid = Grid(grid, spec.frames // grid[0], (spec.size // grid[1], spec.size // grid[2]))  # type: ignore[union-attr]
+        grid = grid_of(encoder, "video")
+        self.grid = Grid(
+            (grid[0], grid[1], grid[2]), spec.frames // grid[0], (spec.size // grid[1], spec.size // grid[2])
+        )  # type: ignore[union-attr]
         source = int((fusion if fusion is not None else encoder).width)  # type: ignore[arg-type]
         width = decoder_width or source // 2
         values = 3 * self.grid.tubelet * self.grid.patch[0] * self.grid.patch[1]
@@ -107,7 +101,7 @@ class MVM(Objective):
 
     def predict(self, ctx: ForwardContext) -> Tensor:
         """Values of the hidden tubelets, (B, N_h, p0 * p * p * 3), channel fastest."""
-        view = self.mask.view(ctx)
+        view = ctx.masked("video")
         made = ctx.inputs("video", view)
         tokens = self._tokens(ctx, view)
         return self.decoder(self.encoder_to_decoder(tokens.x), self.mask_token, made["visible"], made["hidden"])
@@ -115,18 +109,18 @@ class MVM(Objective):
     def forward(self, ctx: ForwardContext) -> LossOutput:
         """Mean squared error over the clips that are there."""
         rows = self.rows(ctx)
-        made = ctx.inputs("video", self.mask.view(ctx))
-        if made["hidden"].shape[1] == 0:  # mask_ratio rounds down to no token: nothing to predict
+        made = ctx.inputs("video", ctx.masked("video"))
+        if made["hidden"].shape[1] == 0:  # masks.video.ratio rounds down to no token: nothing to predict
             zero = connected_zero(self.parameters(), made["mask"].new_zeros((), dtype=torch.float32))
             return LossOutput(zero, rows.sum() * 0)
-        grid = Grid.of(made["video"], grid_of(ctx.model.encoders["video"], made["video"]))
+        grid = Grid.of(made["video"], grid_of(ctx.model.encoders["video"], "video", made["video"]))
         moments = (self.mean, self.std)
         loss = masked_pixel_loss(self.predict(ctx), made["video"], made["hidden"], rows, grid, *moments, self.normalise)
         return LossOutput(loss, rows.sum())
 
     def count(self, ctx: ForwardContext) -> Tensor:
         """Clips that take part."""
-        hidden = ctx.inputs("video", self.mask.view(ctx))["hidden"].shape[1]
+        hidden = ctx.inputs("video", ctx.masked("video"))["hidden"].shape[1]
         return self.rows(ctx).sum() * (hidden > 0)
 
     def plan(self, ctx: ForwardContext) -> None:
@@ -141,5 +135,5 @@ class MVM(Objective):
         return ctx.fused(self._views(ctx)).tokens["video"]
 
     def _views(self, ctx: ForwardContext) -> dict[str, str]:
-        text = {"masked": self.words.view(ctx) if self.text == "masked" else "", "clean": "", "none": None}[self.text]
-        return fused_views(ctx, {"video": self.mask.view(ctx), "text": text})
+        text = {"masked": ctx.masked("text") if self.text == "masked" else "", "clean": "", "none": None}[self.text]
+        return fused_views(ctx, {"video": ctx.masked("video"), "text": text})

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,6 @@ from vtp.media.transforms import EvalTransform
 from vtp.model.context import ForwardContext
 from vtp.model.tubelets import Grid, pixels, unpatch
 from vtp.types import Batch, MediaRef
-from vtp_simvtp.masking import VideoMask, WordMask
 
 if TYPE_CHECKING:
     from vtp.model.model import VTPModel
@@ -60,7 +59,7 @@ class Reconstruction:
 def reconstruct(
     model: VTPModel, clips: Frames, text: str | None = None, *, own_statistics: bool = False, seed: int = 0
 ) -> Reconstruction:
-    """Hide, and let the model fill in. Uses the masks of its objectives mvm and simvtp_mlm.
+    """Hide, and let the model fill in. Uses the masks that the model was trained with.
 
     Args:
         model: with the objective mvm; with simvtp_mlm if a text is given.
@@ -71,7 +70,7 @@ def reconstruct(
     """
     mvm: Any = model.objectives["mvm"]
     ctx = _context(model, clips, text, seed)
-    view = mvm.mask.view(ctx)
+    view = ctx.masked("video")
     made = ctx.inputs("video", view)
     grid = Grid.of(made["video"], mvm.grid.shape)
     values = pixels(made["video"], None, grid, mvm.mean, mvm.std)  # (K, N, P, C)
@@ -124,7 +123,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--stride", type=int, help="source frames between two frames of a clip (default the model's, or 4)"
     )
-    parser.add_argument("--mask-kind", choices=["tube", "random", "frame"], help="default the model's")
+    parser.add_argument("--mask-kind", choices=["tube", "token", "frame"], help="default the model's")
     parser.add_argument("--mask-ratio", type=float, help="share of hidden tokens; default the model's")
     parser.add_argument("--probability", type=float, help="that a word is hidden; default the model's")
     parser.add_argument("--own-statistics", action="store_true", help="take nothing from hidden patches")
@@ -154,11 +153,13 @@ def _prepare(model: VTPModel, options: argparse.Namespace) -> None:
         )
     if options.clips < 1:
         raise ConfigError(f"--clips {options.clips}: expected at least 1.")
-    parts: list[Any] = [model.objectives[name] for name in ("mvm", "simvtp_mlm") if name in model.objectives]
-    for part in parts:
-        kind, ratio = options.mask_kind or part.mask.kind, options.mask_ratio
-        part.mask = VideoMask(kind, part.mask.ratio if ratio is None else ratio)
-        part.words = WordMask(part.words.probability if options.probability is None else options.probability)
+    asked = {
+        "video": {"kind": options.mask_kind, "ratio": options.mask_ratio},
+        "text": {"probability": options.probability},
+    }
+    for modality, changes in asked.items():
+        mask: Any = model.masks[modality]
+        model.masks[modality] = replace(mask, **{key: value for key, value in changes.items() if value is not None})
 
 
 def _read(video: Path, spec: Any, clips: int, stride: int) -> Frames:
@@ -227,7 +228,7 @@ def _frames(values: Tensor, grid: Grid) -> Frames:
 def _words(model: VTPModel, ctx: ForwardContext) -> list[dict[str, str]]:
     mlm: Any = model.objectives["simvtp_mlm"]
     tokenizer = model.encoders["text"].tokenizer
-    made = ctx.inputs("text", mlm.words.view(ctx))
+    made = ctx.inputs("text", ctx.masked("text"))
     filled = made["token_ids"].clone()
     logits, places = mlm.logits(ctx)
     if len(places):

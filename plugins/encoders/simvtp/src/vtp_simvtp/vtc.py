@@ -20,7 +20,6 @@ from vtp.model.build import BuildContext
 from vtp.model.context import ForwardContext
 from vtp.model.objective import ContrastiveObjective, masked_mean
 from vtp.types import LossOutput
-from vtp_simvtp.masking import VideoMask, WordMask
 from vtp_simvtp.views import is_legacy
 
 __all__ = ["SimVTPVTC"]
@@ -41,8 +40,6 @@ class SimVTPVTC(ContrastiveObjective):
         learn_temperature: make it a parameter (its logarithm, clamped at 1/100) that starts there.
         mask_duplicates: equal texts and clips of one video are not negatives of each other; null is true, or false if
             legacy.
-        mask_kind, mask_ratio: of the masked clip, as in mvm.
-        probability: of a masked word, as in simvtp_mlm.
         context: tells whether the model is legacy.
     """
 
@@ -58,9 +55,6 @@ class SimVTPVTC(ContrastiveObjective):
         temperature: float = 0.05,
         learn_temperature: bool = False,
         mask_duplicates: bool | None = None,
-        mask_kind: Literal["tube", "random", "frame"] = "tube",
-        mask_ratio: float = 0.9,
-        probability: float = 0.75,
     ) -> None:
         super().__init__()
         legacy = is_legacy(context)
@@ -78,7 +72,6 @@ class SimVTPVTC(ContrastiveObjective):
         self.text = text or ("masked" if shared and legacy else "clean")
         self.negatives = negatives or ("local" if legacy else "gathered")
         self.mask_duplicates = (not legacy) if mask_duplicates is None else mask_duplicates
-        self.mask, self.words = VideoMask(mask_kind, mask_ratio), WordMask(probability)
         scale = torch.full((1,), -math.log(temperature))
         self.logit_scale: Tensor
         if learn_temperature:
@@ -113,8 +106,8 @@ class SimVTPVTC(ContrastiveObjective):
 
     def _views(self, ctx: ForwardContext) -> dict[str, str]:
         return {
-            "video": self.mask.view(ctx) if self.video == "masked" else "",
-            "text": self.words.view(ctx) if self.text == "masked" else "",
+            "video": ctx.masked("video") if self.video == "masked" else "",
+            "text": ctx.masked("text") if self.text == "masked" else "",
         }
 
     def loss_from_features(self, features: dict[str, Tensor]) -> LossOutput:

@@ -20,7 +20,6 @@ from vtp.model.build import BuildContext
 from vtp.model.context import ForwardContext
 from vtp.model.objective import Objective, masked_mean
 from vtp.types import LossOutput, Tokens
-from vtp_simvtp.masking import VideoMask, WordMask
 from vtp_simvtp.views import is_legacy
 from vtp_simvtp.vit import init_weights
 
@@ -38,8 +37,6 @@ class SimVTPVTM(Objective):
             micro-batch; null is gathered, or local if legacy.
         reuse_joint: take the positives from the joint pass that mvm and mlm make of the same views, not from one more
             with another dropout of the words; null is true, or false if legacy. Equal without dropout.
-        mask_kind, mask_ratio: of the masked clip, as in mvm.
-        probability: of a masked word, as in simvtp_mlm.
         context: tells the width, and whether the model is legacy.
 
     A single row has no negative: it takes no part; in legacy models it is an error (the released code never returns).
@@ -56,9 +53,6 @@ class SimVTPVTM(Objective):
         text: Literal["masked", "clean"] | None = None,
         negatives: Literal["gathered", "local"] | None = None,
         reuse_joint: bool | None = None,
-        mask_kind: Literal["tube", "random", "frame"] = "tube",
-        mask_ratio: float = 0.9,
-        probability: float = 0.75,
     ) -> None:
         super().__init__()
         self.legacy = is_legacy(context)
@@ -66,7 +60,6 @@ class SimVTPVTM(Objective):
         self.text = text or ("masked" if self.legacy else "clean")
         self.negatives = negatives or ("local" if self.legacy else "gathered")
         self.reuse_joint = (not self.legacy) if reuse_joint is None else reuse_joint
-        self.mask, self.words = VideoMask(mask_kind, mask_ratio), WordMask(probability)
         self.vtm_head = nn.Linear(int(context.encoders["fusion"].width), 2)  # type: ignore[arg-type]
         init_weights(self)
 
@@ -122,8 +115,12 @@ class SimVTPVTM(Objective):
         return positives, ctx.fused({"video": everyone.take(index), "text": views["text"]}).pooled
 
     def _views(self, ctx: ForwardContext) -> dict[str, str]:
-        text = self.words.view(ctx, again="" if self.reuse_joint else "vtm") if self.text == "masked" else ""
-        return {"video": self.mask.view(ctx) if self.video == "masked" else "", "text": text}
+        text = ctx.masked("text") if self.text == "masked" else ""
+        if text and not self.reuse_joint:  # the same words under another name are another pass
+            words = ctx.inputs("text", text)
+            text = f"{text}:vtm"
+            ctx.view("text", text, lambda inputs: words)
+        return {"video": ctx.masked("video") if self.video == "masked" else "", "text": text}
 
     def _local_negatives(self, ctx: ForwardContext) -> Tensor | None:
         """int64 (B,): the clip of each negative; None where it comes from the gathered rows of several processes."""
