@@ -22,7 +22,7 @@ test:  ## all tests of the default run (CPU, no network, under 8 minutes on 2 co
 test-slow:  ## the long tests, one by one
 	@$(RUN) $$python -m pytest -m "slow and not gpu"
 
-lint:  ## ruff (format and rules) and mypy --strict over the core
+lint:  ## ruff (format and rules) and mypy --strict over core and plugins
 	@$(RUN) $$python -m ruff format --check . && $$python -m ruff check . && $$python -m mypy
 
 bench:  ## benchmarks that need no GPU; results go to benchmarks/results

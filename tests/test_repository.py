@@ -37,6 +37,22 @@ def test_every_addon_is_in_editable_mode(project):
             assert project["project"]["entry-points"]["vtp.workspace"][name] == value
 
 
+def test_tests_linter_and_type_checker_see_every_package(project):
+    """They are told by pattern, so that one more package needs no line here."""
+    tool = project["tool"]
+    found = {
+        "tests": {path for pattern in tool["pytest"]["ini_options"]["testpaths"] for path in ROOT.glob(pattern)},
+        "ruff": {path for pattern in tool["ruff"]["src"] for path in ROOT.glob(pattern)},
+        "mypy": {path for pattern in tool["mypy"]["files"] for path in ROOT.glob(pattern)},
+    }
+    addons = [file.parent for file in [*ROOT.glob("plugins/*/*/pyproject.toml"), ROOT / "kernels/pyproject.toml"]]
+    assert {folder / "tests" for folder in addons} <= found["tests"]
+    sources = {ROOT / folder for folder in tool["hatch"]["build"]["dev-mode-dirs"]}
+    assert sources == found["ruff"]
+    packages = {package for folder in sources for package in folder.glob("vtp*") if (package / "__init__.py").is_file()}
+    assert packages - found["mypy"] == {ROOT / "kernels/src/vtp_kernels"}  # Triton has no types
+
+
 def test_constraints_lie_inside_the_declared_ranges(project):
     from packaging.requirements import Requirement
 
