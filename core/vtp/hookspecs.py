@@ -33,6 +33,7 @@ HOOKS = {
     "vtp_register_objectives": "objective",
     "vtp_register_datasets": "dataset",
     "vtp_register_tasks": "task",
+    "vtp_register_forms": "form",
     "vtp_register_decoders": "decoder",
     "vtp_register_samplers": "sampler",
     "vtp_register_importers": "importer",
@@ -95,6 +96,18 @@ def vtp_register_tasks(register: Register) -> None:
     Example::
 
         register("counting", "my_package.counting:CountingTask")
+    """
+
+
+@hookspec
+def vtp_register_forms(register: Register) -> None:
+    """Offer forms of tasks: what the ``kind`` of a task and of a protocol file may be, beside ``retrieval``, ``qa`` and
+    ``mc``. A form is a function that gives the canonical lines of a sample, usually one; ``counted`` is the plural noun
+    for them. By these lines a protocol recognises the items of a benchmark, see :mod:`vtp.eval.forms`.
+
+    Example::
+
+        register("caption", "my_package.forms:captions", counted="captions")
     """
 
 

@@ -274,6 +274,8 @@ class Host:
                     f"encoder {name!r} must be registered with slot= one of {', '.join(ENCODER_SLOTS)} but got {slot!r}"
                 )
             kind = f"encoder/{slot}"
+        if kind == "form" and facts.get("counted") in (None, "", "videos"):  # videos are counted for every form
+            raise PluginError(f"form {name!r} must be registered with counted= a noun for its items, such as queries")
         if name in RESERVED.get(kind, ()):
             raise PluginError(f"offers {kind} {name!r}, which {CORE} offers already. Names must be unique: rename it")
         self.registry.add(Entry(kind, name, target, point.name, point.distribution, facts))

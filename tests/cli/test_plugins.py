@@ -35,6 +35,7 @@ FAULTS = {
     "raises_half_way": (GOOD + "    raise RuntimeError('half')", "broken", ["RuntimeError", "half"]),
     "target_without_colon": (GOOD.replace(":Mine", ".Mine"), "broken", ["module:attribute"]),
     "encoder_without_slot": (GOOD.replace("objectives", "encoders"), "broken", ["slot="]),
+    "form_without_noun": (GOOD.replace("objectives", "forms"), "broken", ["counted="]),
     "name_of_the_core": (
         GOOD.replace("objectives", "samplers").replace('"mine"', '"dense"'),
         "broken",

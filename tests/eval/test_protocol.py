@@ -1,14 +1,13 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 from pathlib import Path
 
 import pytest
 
 import vtp_tasks
 from vtp.errors import ConfigError
-from vtp.eval.protocol import Protocol, canonical_lines, canonical_text, sha256_lines
+from vtp.eval.protocol import Protocol
 from vtp.types import MediaRef, Sample
 
 FOLDER = Path(vtp_tasks.__file__).parent / "protocols"
@@ -31,18 +30,6 @@ def questions(shared_data: Path, split: str) -> list[Sample]:
         Sample(r["qid"], None, None, (r["question"],), {"answer": r["answer"]}, {"video_id": f"video{r['video']}"})
         for r in rows(shared_data / f"annotations/msrvtt_qa/{split}.csv")
     ]
-
-
-def test_the_canonical_form_is_what_the_documentation_says():
-    assert canonical_text("  What is\tHE doing ? ") == "what is he doing"
-    samples = [
-        Sample("2", texts=("Who?",), labels={"answer": "Man"}, extra={"video_id": "video9"}),
-        Sample("1", texts=("a", "B"), labels={"answer": "x"}, extra={"video_id": "video10"}),
-    ]
-    assert canonical_lines(samples, "videos") == ["video10", "video9"]
-    assert canonical_lines(samples, "queries") == ["video9\twho", "video10\ta", "video10\tb"]
-    assert canonical_lines(samples, "questions") == ["video9\twho\tman", "video10\ta\tx"]
-    assert sha256_lines(["b", "a"]) == hashlib.sha256(b"a\nb\n").hexdigest()
 
 
 @pytest.mark.data

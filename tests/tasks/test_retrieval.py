@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from vtp.errors import ConfigError, DataError
+from vtp.eval.forms import sha256_lines
 from vtp.eval.ledger import EVALUATED_ONLY
-from vtp.eval.protocol import sha256_lines
 from vtp.types import MediaRef, Sample
 from vtp_tasks.retrieval import Pairs, Retrieval, best_of_sets, gallery
 

@@ -90,7 +90,9 @@ def _parser() -> ArgumentParser:
         usage="vtp data check TARGET [KEY=VALUE ...] [OPTIONS]",
     )
     parser.add_argument("target", metavar="TARGET", help=TARGET)
-    parser.add_argument("--kind", action="append", help="only these tables: retrieval, qa, caption, mc (repeatable)")
+    parser.add_argument(
+        "--kind", action="append", help="only these tables of the data set, such as retrieval or qa (repeatable)"
+    )
     parser.add_argument("--split", action="append", help="only these splits: train, val, test (repeatable)")
     parser.add_argument("--no-decode", action="store_true", help="only look whether files are there")
     parser.add_argument("--limit", type=int, help="decode so many files, spread over all")

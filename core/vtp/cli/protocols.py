@@ -6,12 +6,10 @@ import argparse
 import json
 
 from vtp.errors import ConfigError
-from vtp.eval.protocol import FORMS, Protocol, protocol_files
+from vtp.eval.protocol import Protocol, protocol_files
 from vtp.registry import did_you_mean
 
 __all__ = ["main"]
-
-KINDS = {"retrieval": "retrieval", "qa": "questions", "mc": "multiple choice"}
 
 
 def main(arguments: list[str]) -> int:
@@ -54,8 +52,8 @@ def _show(name: str, as_json: bool) -> int:
         return 0
     print(f"{protocol.name}: {protocol.title}\n")
     print("binding (a run that differs is reported under another name and says why):")
-    print(f"  data set   {protocol.dataset}, {KINDS[protocol.kind]}, split {protocol.split}, all of it")
-    for what in ("videos", FORMS[protocol.kind]):
+    print(f"  data set   {protocol.dataset}, table {protocol.kind}, split {protocol.split}, all of it")
+    for what in ("videos", protocol.form.counted):
         count = f"{protocol.counts[what]:,}" if what in protocol.counts else "number not known"
         print(f"  {what:<9}  {count:<10}  {_hash(protocol.sha256.get(what))}")
     if protocol.metrics:

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from vtp.data.table import clip_names, whole_clip
 from vtp.errors import ConfigError, DataError
-from vtp.eval.protocol import sha256_lines
+from vtp.eval.forms import sha256_lines
 from vtp.types import Sample
 
 __all__ = ["LeakReport", "check_leaks", "media_names", "train_record"]

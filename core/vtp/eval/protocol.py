@@ -2,21 +2,15 @@
 number means one thing.
 
 What a protocol states binds: with other items, another split, metric, tie rule, number of frames or option of the task,
-a run is reported under another name and says why. A protocol does not carry the annotations, it recognises them. Hashes
-are sha256 over a canonical text, one line per item, lines sorted, each ended by LF, in UTF-8, so that file order, file
-format (csv or json) and question marks do not matter while every clip, word and answer does:
+a run is reported under another name and says why.
 
-    videos      unique clip ids                    ``video7010``
-    queries     clip id TAB caption                ``video9770<TAB>a person is connecting something to system``
-    questions   clip id TAB question TAB answer    ``video7010<TAB>what is the video doing<TAB>regard``
-    choices     clip id TAB index of the right option TAB options, by TAB
-
-Texts are lower-cased, runs of white space become one space, and a final question mark is dropped. Repeated lines stay.
+A protocol does not carry the annotations, it recognises them. Hashes are sha256 over canonical lines, sorted, each
+ended by LF, in UTF-8: unique clip ids for the videos, and what the form of the task says for the items, such as clip id
+TAB caption. File order, file format (csv or json) and question marks do not matter, every clip, word and answer does.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -25,59 +19,21 @@ from typing import Any
 
 import yaml
 
-from vtp.data.table import media_id
 from vtp.errors import ConfigError, PluginError
+from vtp.eval.forms import Form, sha256_lines
 from vtp.eval.metrics import TIE_RULES
 from vtp.registry import did_you_mean
 from vtp.types import Sample
 
 __all__ = [
-    "FORMS",
     "OWN_DATA",
     "Match",
     "Measured",
     "Protocol",
-    "canonical_lines",
-    "canonical_text",
     "protocol_files",
-    "sha256_lines",
 ]
 
 OWN_DATA = "own data"  # name of the protocol of data that nobody else has
-FORMS = {"retrieval": "queries", "qa": "questions", "mc": "choices"}  # kind of table -> what is counted beside videos
-
-
-def canonical_text(text: str) -> str:
-    """``"What is  he doing ?"`` -> ``"what is he doing"``."""
-    return " ".join(text.lower().split()).rstrip("?").rstrip()
-
-
-def sha256_lines(lines: Iterable[str]) -> str:
-    """sha256 of the sorted lines, each ended by LF."""
-    digest = hashlib.sha256()
-    for line in sorted(lines):
-        digest.update(line.encode() + b"\n")
-    return digest.hexdigest()
-
-
-def canonical_lines(samples: Sequence[Sample], what: str) -> list[str]:
-    """The lines that are hashed: ``videos``, ``queries`` (every text of a sample is one), ``questions`` (with
-    ``labels["answer"]``) or ``choices`` (with ``labels["answer_index"]``)."""
-    if what == "videos":
-        return sorted({media_id(sample) for sample in samples})
-    if what == "queries":
-        return [f"{media_id(sample)}\t{canonical_text(text)}" for sample in samples for text in sample.texts]
-    if what == "questions":
-        return [
-            f"{media_id(s)}\t{canonical_text(s.texts[0])}\t{canonical_text(str(s.labels.get('answer', '')))}"
-            for s in samples
-        ]
-    if what == "choices":
-        return [
-            "\t".join([media_id(s), str(s.labels.get("answer_index", "")), *map(canonical_text, s.texts)])
-            for s in samples
-        ]
-    raise ValueError(f"no canonical form {what!r}: use videos, queries, questions or choices")
 
 
 def protocol_files() -> dict[str, tuple[str, Path]]:
@@ -130,9 +86,9 @@ class Protocol:
         name: for example ``msrvtt_1ka``.
         title: one line for people.
         dataset: name of the data set whose annotations are the official ones.
-        kind: which table of the data set: ``retrieval``, ``qa`` or ``mc`` (multiple choice).
+        kind: which table of the data set; a form that a plugin offers: ``retrieval``, ``qa``, ``mc`` (multiple choice).
         split: the split that is official.
-        counts: expected number of ``videos``, ``queries``, ``questions``, ``choices``; what is not known is left out.
+        counts: expected number of ``videos`` and of what the form counts (``queries``); what is not known is left out.
         sha256: hash of the canonical lines of each of them; what could not be computed is left out.
         metrics: what must be reported, headline first.
         ties: tie rule of the official numbers in vtp.
@@ -182,8 +138,10 @@ class Protocol:
                 f"protocol {path}: keys missing or unknown: {faults}. Needed: {', '.join(required)}; known: "
                 f"{', '.join(sorted(known))}."
             )
-        if content["kind"] not in FORMS:
-            raise ConfigError(f"protocol {path}: kind: {content['kind']} must be one of {', '.join(FORMS)}.")
+        try:
+            Form.find(str(content["kind"]))
+        except PluginError as error:
+            raise ConfigError(f"protocol {path}: kind: {content['kind']}: {error}") from error
         if content["name"] == OWN_DATA:
             raise ConfigError(f"protocol {path}: name: {OWN_DATA} is what data without a protocol are called.")
         frames = content.get("frames")
@@ -219,6 +177,11 @@ class Protocol:
         title = "data of one's own: comparable with results on exactly these items, which the hashes recognise"
         return cls(name=OWN_DATA, title=title, dataset=dataset, kind=kind, split="test", counts={})
 
+    @property
+    def form(self) -> Form:
+        """The form of its tables."""
+        return Form.find(self.kind)
+
     def match(self, samples: Sequence[Sample], dataset: str, split: str, measured: Measured | None = None) -> Match:
         """Compare what was evaluated, and how, with the official definition.
 
@@ -228,8 +191,7 @@ class Protocol:
             split: which split it is.
             measured: how; None compares the table alone.
         """
-        forms = ("videos", FORMS[self.kind])
-        lines = {what: canonical_lines(samples, what) for what in forms}
+        lines = self.form.lines(samples)
         counts = {what: len(found) for what, found in lines.items()}
         hashes = {what: sha256_lines(found) for what, found in lines.items()}
         differences = []
@@ -237,7 +199,7 @@ class Protocol:
             differences.append(f"the data set is {dataset}, not {self.dataset}")
         if split != self.split:
             differences.append(f"the split is {split}, not {self.split}")
-        for what in forms:
+        for what in lines:
             if what in self.counts and counts[what] != self.counts[what]:
                 differences.append(f"{counts[what]:,} {what} instead of {self.counts[what]:,}")
             elif what in self.sha256 and hashes[what] != self.sha256[what]:
@@ -326,7 +288,7 @@ class Match:
     def line(self) -> str:
         """One line for tables: the name, and if it is not the official protocol, why; for own data what it is."""
         if self.own:
-            what = FORMS[self.protocol.kind]
+            what = self.protocol.form.counted
             return (
                 f"protocol {OWN_DATA} ({self.dataset} {self.split}: {self.counts['videos']:,} videos, "
                 f"{self.counts[what]:,} {what}, sha256 {self.sha256[what][:12]})"

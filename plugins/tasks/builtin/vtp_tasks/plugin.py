@@ -10,3 +10,10 @@ def vtp_register_tasks(register: Register) -> None:
     register("multiple_choice", "vtp_tasks.multiple_choice:MultipleChoice")
     register("qa", "vtp_tasks.qa:QuestionAnswering")
     register("retrieval", "vtp_tasks.retrieval:Retrieval")
+
+
+@hookimpl
+def vtp_register_forms(register: Register) -> None:
+    register("mc", "vtp_tasks.forms:choices", counted="choices")
+    register("qa", "vtp_tasks.forms:questions", counted="questions")
+    register("retrieval", "vtp_tasks.forms:queries", counted="queries")

@@ -1,0 +1,26 @@
+"""The canonical lines of the built-in tasks: what of a sample must be equal for two items to be the same."""
+
+from __future__ import annotations
+
+from vtp.data.table import media_id
+from vtp.eval.forms import canonical_text
+from vtp.types import Sample
+
+__all__ = ["choices", "queries", "questions"]
+
+
+def queries(sample: Sample) -> list[str]:
+    """Clip and text; every text of a sample is a query."""
+    return [f"{media_id(sample)}\t{canonical_text(text)}" for text in sample.texts]
+
+
+def questions(sample: Sample) -> list[str]:
+    """Clip, question and ``labels["answer"]``."""
+    answer = str(sample.labels.get("answer", ""))
+    return ["\t".join([media_id(sample), canonical_text(sample.texts[0]), canonical_text(answer)])]
+
+
+def choices(sample: Sample) -> list[str]:
+    """Clip, place of the right option (``labels["answer_index"]``) and options."""
+    right = str(sample.labels.get("answer_index", ""))
+    return ["\t".join([media_id(sample), right, *map(canonical_text, sample.texts)])]
