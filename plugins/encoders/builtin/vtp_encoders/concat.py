@@ -88,7 +88,7 @@ class Concat(nn.Module):
 
     def gradient_checkpointing_enable(self) -> None:
         """Recompute the blocks in the backward pass."""
-        self.transformer.checkpointing = True
+        self.transformer.blocks.checkpointing = True
 
 
 def _projection(width: int, fusion_width: int) -> nn.Module:

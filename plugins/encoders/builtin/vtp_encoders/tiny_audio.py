@@ -92,4 +92,4 @@ class TinyAudio(nn.Module):
 
     def gradient_checkpointing_enable(self) -> None:
         """Recompute the blocks in the backward pass."""
-        self.transformer.checkpointing = True
+        self.transformer.blocks.checkpointing = True

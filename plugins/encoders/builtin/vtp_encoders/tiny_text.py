@@ -80,7 +80,7 @@ class TinyText(nn.Module):
 
     def gradient_checkpointing_enable(self) -> None:
         """Recompute the blocks in the backward pass."""
-        self.transformer.checkpointing = True
+        self.transformer.blocks.checkpointing = True
 
     def save_assets(self, directory: Path) -> None:
         """Write the tokenizer, so that a checkpoint can be loaded without the training texts."""

@@ -102,7 +102,7 @@ class TinyVideo(nn.Module):
 
     def gradient_checkpointing_enable(self) -> None:
         """Recompute the blocks in the backward pass."""
-        self.transformer.checkpointing = True
+        self.transformer.blocks.checkpointing = True
 
 
 class ChannelNorm(nn.Module):

@@ -12,7 +12,6 @@ from vtp.model.blocks import sincos_table
 from vtp.model.context import ForwardContext
 from vtp_simvtp.keys import TABLES, from_original, to_original
 from vtp_simvtp.video import VideoTubelets
-from vtp_simvtp.vit import Blocks, Layout
 
 
 def block_keys(prefix, width):
@@ -256,97 +255,6 @@ def test_layer_numbers_are_relative_to_the_tower(vocab):
             )
             assert all(layer == 0 for name, layer in layers.items() if "embedding" in name or "patch_embed" in name)
             assert all(layer == depth + 1 for name, layer in layers.items() if name.split(".")[-2] == "norm")
-
-
-def test_layer_scale_takes_the_mask():
-    """The released code calls attention without its mask in this branch."""
-    blocks = Blocks(8, 1, 2, init_values=0.5)
-    x = torch.randn(2, 5, 8)
-    mask = torch.tensor([[True] * 5, [True] * 3 + [False] * 2])
-    short = blocks(x[1:, :3])
-    torch.testing.assert_close(blocks(x, mask)[1:, :3], short)
-
-
-def test_batches_run_together_give_what_each_gives_alone():
-    blocks = Blocks(8, 2, 2)
-    parts = [torch.randn(2, 5, 8), torch.randn(3, 4, 8), torch.randn(1, 7, 8)]
-    masks = [torch.tensor([[True] * 5, [True] * 3 + [False] * 2]), None, torch.ones(1, 7, dtype=torch.bool)]
-    for together, part, mask in zip(blocks.run(parts, masks), parts, masks, strict=True):
-        torch.testing.assert_close(together, blocks(part, mask))
-
-
-def block_by_formula(p, heads, x, mask):
-    """One block in plain tensor operations, for one batch (B, N, D)."""
-    rows, length, width = x.shape
-    y = layer_norm(x, (width,), p["norm1.weight"], p["norm1.bias"], 1e-6)
-    bias = torch.cat([p["attn.q_bias"], torch.zeros_like(p["attn.q_bias"]), p["attn.v_bias"]])
-    q, k, v = (y @ p["attn.qkv.weight"].T + bias).reshape(rows, length, 3, heads, -1).permute(2, 0, 3, 1, 4)
-    logits = (q @ k.mT * (width // heads) ** -0.5).masked_fill(~mask[:, None, None], -torch.inf)
-    y = (logits.softmax(-1) @ v).transpose(1, 2).reshape(rows, length, width)
-    x = x + y @ p["attn.proj.weight"].T + p["attn.proj.bias"]
-    y = layer_norm(x, (width,), p["norm2.weight"], p["norm2.bias"], 1e-6)
-    y = gelu(y @ p["mlp.fc1.weight"].T + p["mlp.fc1.bias"])
-    return x + y @ p["mlp.fc2.weight"].T + p["mlp.fc2.bias"]
-
-
-@pytest.mark.parametrize("first", [0, 2])
-@pytest.mark.parametrize("checkpointing", [False, True])
-def test_blocks_and_their_gradients_are_the_formula(first, checkpointing):
-    """Outputs and every gradient: sequences of several lengths, neighbours of one length with and without a mask, and
-    a last block that serves the tokens from ``first`` on alone."""
-    blocks = Blocks(12, 2, 3)
-    blocks.checkpointing = checkpointing
-    for p in blocks.parameters():
-        torch.nn.init.normal_(p, std=0.4)
-    sizes = [(2, 5), (3, 5), (2, 5), (1, 7), (2, 4)]
-    parts = [torch.randn(*size, 12, requires_grad=True) for size in sizes]
-    masks = [torch.tensor([[True] * 5, [True] * 3 + [False] * 2]), torch.rand(3, 5) < 2, None, None, None]
-    masks[1][2, 4] = False
-    weights = [torch.randn(rows, length - first, 12) for rows, length in sizes]
-    out = blocks.run(parts, masks, first)
-    sum((o * w).sum() for o, w in zip(out, weights, strict=True)).backward()
-
-    exact = [{n: p.detach().double().requires_grad_() for n, p in block.named_parameters()} for block in blocks]
-    inputs = [part.detach().double().requires_grad_() for part in parts]
-    total = 0
-    for found, x, mask, weight in zip(out, inputs, masks, weights, strict=True):
-        mask = torch.ones(x.shape[:2], dtype=torch.bool) if mask is None else mask
-        want = block_by_formula(exact[1], 3, block_by_formula(exact[0], 3, x, mask), mask)[:, first:]
-        torch.testing.assert_close(found.double(), want, rtol=1e-5, atol=1e-5)
-        total = total + (want * weight).sum()
-    total.backward()
-    for part, x in zip(parts, inputs, strict=True):
-        torch.testing.assert_close(part.grad.double(), x.grad, rtol=1e-5, atol=2e-5)
-    for block, wanted in zip(blocks, exact, strict=True):
-        for name, p in block.named_parameters():
-            torch.testing.assert_close(p.grad.double(), wanted[name].grad, rtol=1e-5, atol=1e-4, msg=name)
-
-
-def test_a_decoder_without_blocks_still_leaves_out_what_nobody_wants():
-    x = torch.randn(2, 5, 8)
-    assert torch.equal(Blocks(8, 0, 2)(x, first=2), x[:, 2:])
-
-
-def test_layers_put_into_the_feed_forward_part_take_part():
-    """LoRA, quantisation and hooks replace or watch these modules: they must be called, not read."""
-    blocks = Blocks(8, 1, 2)
-    x = torch.randn(1, 3, 8, requires_grad=True)
-    called = []
-    for name in ("fc1", "fc2"):
-        getattr(blocks[0].mlp, name).register_forward_hook(lambda module, inputs, output: called.append(module))
-    blocks(x)
-    assert called == [blocks[0].mlp.fc1, blocks[0].mlp.fc2]
-
-
-def test_drop_path_drops_rows_and_keeps_the_mean():
-    blocks = Blocks(8, 3, 2, drop_path=0.5)
-    assert [block.drop_path for block in blocks] == [0.0, 0.25, 0.5]
-    layout = Layout([(1500, 2), (500, 4)], [None, None])
-    branch = blocks[2].train()._branch(torch.ones(5000, 1), None, layout)
-    assert set(branch.unique().tolist()) == {0.0, 2.0} and abs(branch.mean() - 1) < 0.1
-    one, two = layout.split(branch)
-    assert (one.view(1500, 2).std(1) == 0).all() and (two.view(500, 4).std(1) == 0).all()
-    assert torch.equal(blocks.eval()[2]._branch(torch.ones(5000, 1), None, layout), torch.ones(5000, 1))
 
 
 @pytest.mark.parametrize("model", ["shared", "towers"])

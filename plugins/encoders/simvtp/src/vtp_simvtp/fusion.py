@@ -15,9 +15,10 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from vtp.model.blocks import Blocks, init_weights
 from vtp.model.build import BuildContext
 from vtp.types import MODALITIES, Fused, Tokens
-from vtp_simvtp.vit import Blocks, init_weights, shape_of
+from vtp_simvtp.vit import shape_of
 
 __all__ = ["SharedViT", "pool"]
 
@@ -29,7 +30,7 @@ class SharedViT(nn.Module):
         preset: tiny, small, base or large.
         width, depth, heads: numbers in place of the preset's.
         mlp_ratio: hidden width of the feed-forward part over D.
-        drop_path: see :class:`vtp_simvtp.vit.Blocks`.
+        drop_path: see :class:`vtp.model.blocks.Blocks`.
         init_values: start of LayerScale, 0 = none.
         pooling: ``mean_valid`` averages real tokens, ``mean_all`` padding too; null is the first, or the second if
             variant: released.
@@ -62,7 +63,8 @@ class SharedViT(nn.Module):
         shape = shape_of(preset, width, depth, heads)
         self.width, self.depth = shape.width, shape.depth
         self.pooling = pooling or ("mean_all" if context.variant == "released" else "mean_valid")
-        self.blocks = Blocks(shape.width, shape.depth, shape.heads, mlp_ratio, drop_path, init_values)
+        size = (shape.width, shape.depth, shape.heads, mlp_ratio)
+        self.blocks = Blocks(*size, drop_path=drop_path, init_values=init_values, names="beit")
         self.norm = nn.LayerNorm(shape.width, eps=1e-6)
         encoders: dict[str, Any] = {m: context.encoders[m] for m in MODALITIES if m in context.encoders}
         self.proj = nn.ModuleDict(

@@ -15,13 +15,12 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from vtp.errors import RunError
-from vtp.model.blocks import connected_zero
+from vtp.model.blocks import connected_zero, init_weights
 from vtp.model.build import BuildContext
 from vtp.model.context import ForwardContext
 from vtp.model.objective import Objective
 from vtp.types import LossOutput
 from vtp_simvtp.views import fused_views, is_legacy
-from vtp_simvtp.vit import init_weights
 
 __all__ = ["SimVTPMLM"]
 

@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from vtp.model.blocks import connected_zero, sincos_table
+from vtp.model.blocks import Blocks, connected_zero, init_weights, sincos_table
 from vtp.model.build import BuildContext
 from vtp.model.context import ForwardContext
 from vtp.model.masking import grid_of
@@ -23,7 +23,6 @@ from vtp.model.objective import Objective
 from vtp.model.tubelets import Grid, masked_pixel_loss
 from vtp.types import LossOutput, Tokens
 from vtp_simvtp.views import fused_views
-from vtp_simvtp.vit import Blocks, init_weights
 
 __all__ = ["MVM", "Decoder"]
 
@@ -40,7 +39,7 @@ class Decoder(nn.Module):
 
     def __init__(self, tokens: int, width: int, depth: int, heads: int, values: int, mlp_ratio: float = 4.0) -> None:
         super().__init__()
-        self.blocks = Blocks(width, depth, heads, mlp_ratio)
+        self.blocks = Blocks(width, depth, heads, mlp_ratio, names="beit")
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.head = nn.Linear(width, values)
         self.register_buffer("pos_embed", sincos_table(tokens, width), persistent=False)

@@ -16,11 +16,12 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
+from vtp.model.blocks import Blocks, init_weights
 from vtp.model.build import BuildContext
 from vtp.types import Tokens
 from vtp_simvtp.text import TextEmbeddings, WordEmbeddings
 from vtp_simvtp.video import PatchEmbed, VideoTubelets
-from vtp_simvtp.vit import Blocks, init_weights, shape_of
+from vtp_simvtp.vit import shape_of
 
 __all__ = ["TextTower", "Tower", "VideoTower"]
 
@@ -49,7 +50,7 @@ class Tower(nn.Module):
         super().__init__()
         self.width, self.depth = width, depth
         self.pooling = pooling or ("ln_of_mean" if released else "mean_of_ln")
-        self.blocks = Blocks(width, depth, heads, drop_path=drop_path, init_values=init_values)
+        self.blocks = Blocks(width, depth, heads, drop_path=drop_path, init_values=init_values, names="beit")
         norm = nn.LayerNorm(width, eps=1e-6)
         self.norm = norm if self.pooling == "mean_of_ln" else None
         self.fc_norm = norm if self.pooling == "ln_of_mean" else None
@@ -80,7 +81,7 @@ class VideoTower(nn.Module):
         preset: tiny, small, base or large.
         width, depth, heads: numbers in place of the preset's.
         frames, size, tubelet, patch, stride, layout: as in encoder/video=simvtp.
-        drop_path, init_values: see :class:`vtp_simvtp.vit.Blocks`.
+        drop_path, init_values: see :class:`vtp.model.blocks.Blocks`.
         pooling: ``mean_of_ln`` or ``ln_of_mean``; null is the first, or the second if variant: released.
         unused_vocabulary, unused_positions: size of the word embeddings that the released model holds here and never
             uses. With variant: released they are allocated, so that parameter count and checkpoint keys are the same;
@@ -164,7 +165,7 @@ class TextTower(nn.Module):
         preset: tiny, small, base or large.
         width, depth, heads: numbers in place of the preset's.
         tokenizer, vocabulary, positions, max_length, dropout: as in encoder/text=simvtp.
-        drop_path, init_values: see :class:`vtp_simvtp.vit.Blocks`.
+        drop_path, init_values: see :class:`vtp.model.blocks.Blocks`.
         pooling: ``mean_of_ln`` or ``ln_of_mean``; null is the first, or the second if variant: released.
         unused_tubelet, unused_patch: size of the tubelet embedding that the released model holds here and never uses.
             With variant: released it is allocated, and not trained.

@@ -15,13 +15,12 @@ from torch.nn.functional import cross_entropy
 
 from vtp import distributed
 from vtp.errors import ConfigError
-from vtp.model.blocks import connected_zero
+from vtp.model.blocks import connected_zero, init_weights
 from vtp.model.build import BuildContext
 from vtp.model.context import ForwardContext
 from vtp.model.objective import Objective, masked_mean
 from vtp.types import LossOutput, Tokens
 from vtp_simvtp.views import is_legacy
-from vtp_simvtp.vit import init_weights
 
 __all__ = ["SimVTPVTM", "other_rows"]
 
