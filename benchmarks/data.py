@@ -42,10 +42,10 @@ from overhead import versions  # noqa: E402  (this script's own folder comes fir
 
 from vtp.data import Example, Pipeline, TrainLoader  # noqa: E402
 from vtp.errors import PluginError  # noqa: E402
-from vtp.media import MediaReader, VideoInfo  # noqa: E402
+from vtp.media import MediaReader, VideoInfo, Wanted  # noqa: E402, Wanted
 from vtp.media.backends import find_backend, load_backend  # noqa: E402
 from vtp.media.cache import CachedReader, ClipCache, Settings  # noqa: E402
-from vtp.media.pyav import target_size  # noqa: E402
+from vtp.media.request import target_size  # noqa: E402
 from vtp.media.sampling import uniform  # noqa: E402
 from vtp.prepare.cache import build  # noqa: E402
 from vtp.prepare.pack import Packing, pack  # noqa: E402
@@ -69,29 +69,21 @@ class NaiveDecord:
 
         self.decord = decord
 
-    def read(
-        self,
-        ref: MediaRef,
-        *,
-        times: Callable[[VideoInfo], Any] | None = None,
-        size: int | tuple[int, int] | None = None,
-        audio: int | None = None,
-        video: bool = True,
-    ) -> Clip:
+    def read(self, ref: MediaRef, wanted: Wanted) -> Clip:
         from torchvision.transforms.v2 import functional
 
         reader = self.decord.VideoReader(ref.path, num_threads=1)
         rate = reader.get_avg_fps()
         info = VideoInfo(0, "", 0, 0, rate, np.arange(len(reader)) / rate, len(reader) / rate)
-        places = info.positions(np.arange(info.count) if times is None else times(info))
+        places = wanted.positions(info)
         frames = torch.from_numpy(reader.get_batch(places.tolist()).asnumpy()).permute(0, 3, 1, 2)
-        shape = list(target_size(frames.shape[2], frames.shape[3], size))
+        shape = list(target_size(frames.shape[2], frames.shape[3], wanted.size))
         frames = functional.resize(frames, shape, antialias=True).permute(0, 2, 3, 1).contiguous()
         clip = Clip(frames.numpy(), info.timestamps[places])
-        if audio is not None:
+        if wanted.sample_rate is not None:
             try:
-                sound = self.decord.AudioReader(ref.path, sample_rate=audio, mono=True)
-                clip.waveform, clip.sample_rate = sound[:].asnumpy(), audio
+                sound = self.decord.AudioReader(ref.path, sample_rate=wanted.sample_rate, mono=True)
+                clip.waveform, clip.sample_rate = sound[:].asnumpy(), wanted.sample_rate
             except self.decord.DECORDError:
                 clip.missing["audio"] = "no audio stream"
         return clip
@@ -204,7 +196,7 @@ def providers(paths: Sequence[Path], folder: Path, audio: bool) -> list[Provider
 def faults(provider: Provider, references: Sequence[tuple[np.ndarray, np.ndarray]], audio: bool) -> str | None:
     """What is wrong with the frames of a provider; None if they are right."""
     for sample, (frames, stamps) in zip(provider.samples, references, strict=True):
-        clip = provider.reader.read(sample.video, times=sampler, size=SIZE, audio=RATE if audio else None)
+        clip = provider.reader.read(sample.video, Wanted(times=sampler, size=SIZE, sample_rate=RATE if audio else None))
         if clip.frames.shape != frames.shape:
             return f"{clip.frames.shape} instead of {frames.shape}"
         error = float(np.abs(clip.frames.astype(int) - frames.astype(int)).mean())
@@ -220,7 +212,7 @@ def read_once(provider: Provider, clips: int, audio: bool) -> float:
     start = time.process_time()
     for number in range(clips):
         ref = provider.samples[number % len(provider.samples)].video
-        provider.alone.read(ref, times=sampler, size=SIZE, audio=RATE if audio else None)
+        provider.alone.read(ref, Wanted(times=sampler, size=SIZE, sample_rate=RATE if audio else None))
     return 1000 * (time.process_time() - start) / clips
 
 

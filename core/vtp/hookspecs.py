@@ -113,8 +113,8 @@ def vtp_register_forms(register: Register) -> None:
 
 @hookspec
 def vtp_register_decoders(register: Register) -> None:
-    """Offer media decoders for ``media.backend=<name>``: a class with ``probe(source)`` and ``read(source, ...)`` as
-    :mod:`vtp.media.backends` says.
+    """Offer media decoders for ``media.backend=<name>``: a class with ``name``, ``probe(ref)`` and
+    ``read(ref, wanted)`` as :class:`vtp.media.backends.Decoder` says; ``wanted`` is a :class:`vtp.media.Wanted`.
 
     Example::
 

@@ -180,9 +180,9 @@ def test_a_strangers_sampler_chooses_the_frames_in_workers(install, fresh_host):
     from vtp.types import Clip, MediaRef, Sample, VideoSpec
 
     class Reader:
-        def read(self, ref, *, times, **_):
+        def read(self, ref, wanted):
             info = VideoInfo(0, "fake", 8, 8, 10.0, np.arange(100) / 10, 10.0)
-            return Clip(np.broadcast_to(times(info).astype(np.uint8)[:, None, None, None], (4, 8, 8, 3)))
+            return Clip(np.broadcast_to(wanted.times(info).astype(np.uint8)[:, None, None, None], (4, 8, 8, 3)))
 
     install("mine", SAMPLER, files={"sampling.py": TAIL})
     sampler = find_sampler("tail")

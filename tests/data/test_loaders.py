@@ -9,7 +9,7 @@ import json
 import os
 import signal
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import torch
 
 from vtp.data import BadSampleLedger, EvalLoader, Pipeline, TrainLoader, keyed_generator
 from vtp.errors import ConfigError, DataError, RunError
-from vtp.media import MediaError, VideoInfo
+from vtp.media import MediaError, VideoInfo, Wanted
 from vtp.types import AudioSpec, Batch, Clip, MediaRef, Sample, TextSpec, VideoSpec
 
 
@@ -44,15 +44,7 @@ class NumberReader:
         self.tries = tries
         self.silent = frozenset(silent)
 
-    def read(
-        self,
-        ref: MediaRef,
-        *,
-        times: Callable[[VideoInfo], Any] | None = None,
-        size: int | tuple[int, int] | None = None,
-        audio: int | None = None,
-        video: bool = True,
-    ) -> Clip:
+    def read(self, ref: MediaRef, wanted: Wanted) -> Clip:
         assert isinstance(ref.path, str)
         if self.tries is not None:
             with open(self.tries, "a") as file:
@@ -61,21 +53,22 @@ class NumberReader:
         if number in self.bad:
             raise MediaError("moov atom not found", "invalid", "fake")
         clip = Clip()
-        if video:
+        size, rate = wanted.size, wanted.sample_rate
+        if wanted.video:
             info = VideoInfo(0, "fake", 16, 16, 10.0, np.arange(100) / 10, 10.0)
-            assert times is not None and isinstance(size, int)
-            shown = info.positions(times(info))
+            assert wanted.times is not None and isinstance(size, int)
+            shown = wanted.positions(info)
             rows = np.arange(size)[None, :, None, None]
             clip.frames = np.broadcast_to(
                 (number + shown[:, None, None, None] + rows) % 256, (len(shown), size, size, 3)
             )
             clip.frames = clip.frames.astype(np.uint8)
             clip.timestamps = info.timestamps[shown]
-        if audio is not None and number in self.silent:
+        if rate is not None and number in self.silent:
             clip.missing["audio"] = "no audio stream"
-        elif audio is not None:
+        elif rate is not None:
             clip.waveform = np.full((1, 80), number / 1000, np.float32) + np.arange(80, dtype=np.float32)
-            clip.sample_rate = audio
+            clip.sample_rate = rate
         return clip
 
 

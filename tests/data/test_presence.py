@@ -5,10 +5,11 @@ import os
 import numpy as np
 import pytest
 
-from vtp.data import presence
-from vtp.data.presence import look, on_disk
+from vtp.data import Pipeline, presence
+from vtp.data.presence import cache_line, look, on_disk
 from vtp.errors import DataError
-from vtp.types import MediaRef, Sample
+from vtp.media.cache import ClipCache, Settings
+from vtp.types import MediaRef, Sample, VideoSpec
 
 
 def table_of(*paths):
@@ -103,3 +104,17 @@ def test_rows_about_one_file_are_looked_at_once(clips):
     found = look(table, lambda sample: asked.append(sample.id) or sample.video)
     assert asked == ["q0", "q2"]
     assert (found.usable, found.absent) == (3, 1) and [s.id for s in found.take(table)] == ["q0", "q1", "q4"]
+
+
+def test_a_cache_says_how_many_files_it_holds_and_whether_its_pictures_are_large_enough(clips):
+    cache = ClipCache.create(clips / "cache", Settings("raw", 48))
+    for name in ("a.mp4", "b.mp4"):
+        place = cache.path(str(clips / name))
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.touch()
+    table = table_of(clips / "a.mp4", clips / "c.mp4", clips / "a.mp4", clips / "b.mp4", None)
+    line = cache_line(cache, table, Pipeline({"video": VideoSpec(2, 42)}, train=True), "training")
+    assert line.endswith("2 of 3 files for training are in it; the other 1 are decoded")  # 8/7 of 42 is 48
+    line = cache_line(cache, table, Pipeline({"video": VideoSpec(2, 56)}, train=True), "training", rows=2)
+    assert "1 of 1 files for training are in it (of 2 rows looked at). But training asks for 64 pixels" in line
+    assert line.endswith("Make the cache with --size 64.")

@@ -25,7 +25,7 @@ from vtp.data.presence import look
 from vtp.data.shards import find_shards, shard_index, shard_order
 from vtp.data.table import media_id
 from vtp.errors import ConfigError, DataError, RunError
-from vtp.media import MediaError, MediaReader
+from vtp.media import MediaError, MediaReader, Wanted
 from vtp.media.member import member_path, split_member
 from vtp.media.sampling import uniform
 from vtp.prepare import pack as pack_module
@@ -134,10 +134,10 @@ def test_decoded_frames_are_arrays_for_webdataset_and_clips_for_us(films, sample
     table = Shards(urls=tmp_path).samples("qa", "train")
     assert len(read) == len(table) == len(samples)  # spans are decoded apart
     for item, packed, sample in zip(read, table, samples, strict=True):
-        want = READER.read(sample.video, times=partial(uniform, frames=4), size=32, audio=RATE)
+        want = READER.read(sample.video, Wanted(times=partial(uniform, frames=4), size=32, sample_rate=RATE))
         np.testing.assert_array_equal(item["npy"], want.frames)
         for reader in (READER, MediaReader()):  # isolated, too: nothing is sent to the decoder
-            got = reader.read(packed.video, times=partial(uniform, frames=4), size=32, audio=RATE)
+            got = reader.read(packed.video, Wanted(times=partial(uniform, frames=4), size=32, sample_rate=RATE))
             np.testing.assert_array_equal(got.frames, want.frames)
             np.testing.assert_allclose(got.timestamps, want.timestamps)
             assert reader._child is None
@@ -145,9 +145,9 @@ def test_decoded_frames_are_arrays_for_webdataset_and_clips_for_us(films, sample
         if want.waveform is not None:
             np.testing.assert_allclose(got.waveform, want.waveform, atol=5e-5)
             assert got.sound_start == want.sound_start
-        small = READER.read(packed.video, times=partial(uniform, frames=2), size=16)
+        small = READER.read(packed.video, Wanted(times=partial(uniform, frames=2), size=16))
         assert small.frames.shape[:2] == (2, 16)
-        assert READER.read(packed.audio, audio=RATE // 2, video=False).sample_rate == RATE // 2 \
+        assert READER.read(packed.audio, Wanted(sample_rate=RATE // 2, video=False)).sample_rate == RATE // 2 \
             if want.waveform is not None else True  # fmt: skip
 
 
@@ -163,13 +163,15 @@ def test_packed_samples_come_back_as_they_were(films, samples, tmp_path):
         assert {key: got.extra[key] for key in want.extra} == want.extra
         assert (got.video.start, got.video.end) == (want.video.start, want.video.end)
         assert got.audio == got.video
-        clips = [reader.read(ref, times=partial(uniform, frames=3), audio=RATE)
+        clips = [reader.read(ref, Wanted(times=partial(uniform, frames=3), sample_rate=RATE))
                  for reader in (READER,) for ref in (got.video, want.video)]  # fmt: skip
         np.testing.assert_array_equal(clips[0].frames, clips[1].frames)
         assert (clips[0].waveform is None) == (clips[1].waveform is None)
     isolated = MediaReader()
-    clip = isolated.read(table[0].video, times=partial(uniform, frames=3))
-    np.testing.assert_array_equal(clip.frames, READER.read(samples[0].video, times=partial(uniform, frames=3)).frames)
+    clip = isolated.read(table[0].video, Wanted(times=partial(uniform, frames=3)))
+    np.testing.assert_array_equal(
+        clip.frames, READER.read(samples[0].video, Wanted(times=partial(uniform, frames=3))).frames
+    )
     assert isolated.probe(table[1].video).video.count == 8  # of the span from 0.7 s
     isolated.close()
     assert data.origin()["tables"] == {"train": {"samples": 7}}
@@ -267,8 +269,8 @@ def test_shards_made_elsewhere_are_read(films, tmp_path):
     assert [sample.texts for sample in table] == [(f"caption {k}",) for k in range(6)]
     assert len({sample.id for sample in table}) == 6
     assert [media_id(sample) for sample in table][:2] == ["000000000", "000000001"]
-    got = READER.read(table[1].video, times=partial(uniform, frames=3))
-    want = READER.read(MediaRef(films[1]), times=partial(uniform, frames=3))
+    got = READER.read(table[1].video, Wanted(times=partial(uniform, frames=3)))
+    want = READER.read(MediaRef(films[1]), Wanted(times=partial(uniform, frames=3)))
     np.testing.assert_array_equal(got.frames, want.frames)
     assert (tmp_path / "00000.index.json").exists()
     index = shard_index(tmp_path / "00000.tar")
@@ -336,7 +338,7 @@ def test_a_file_that_is_no_shard_is_refused_and_one_that_changes_later_is_a_bad_
     data = shard.read_bytes()
     shard.write_bytes(data[: len(data) // 2])
     with pytest.raises(MediaError, match="cut off"):
-        READER.read(table[1].video, times=partial(uniform, frames=2))
+        READER.read(table[1].video, Wanted(times=partial(uniform, frames=2)))
     shard.write_bytes(b"nothing" * 999)
     with pytest.raises(DataError, match="no tar file"):
         shard_index(shard)
@@ -361,7 +363,7 @@ def test_damaged_decoded_frames_are_a_bad_sample(films, tmp_path):
         broken[at] = value
         (tmp_path / "00000.tar").write_bytes(broken)
         with pytest.raises(MediaError, match="damaged") as caught:
-            READER.read(sample.video, times=partial(uniform, frames=2), size=32)
+            READER.read(sample.video, Wanted(times=partial(uniform, frames=2), size=32))
         assert caught.value.kind == "invalid"
 
 

@@ -25,13 +25,13 @@ class CountingReader:
     def __init__(self):
         self.opened = 0
 
-    def read(self, ref, *, times=None, size=None, audio=None, video=True):
+    def read(self, ref, wanted):
         from vtp.media import VideoInfo
 
         self.opened += 1
         noise = np.random.default_rng(int(ref.path[1:]))
         info = VideoInfo(0, "noise", 20, 20, 10.0, np.arange(20) / 10, 2.0)
-        chosen = np.asarray(times(info))
+        chosen = np.asarray(wanted.times(info))
         frames = (chosen[:, None, None, None] * 50 % 256 + noise.integers(0, 50, (1, 20, 20, 3))).astype(np.uint8)
         return Clip(frames, chosen, noise.normal(size=(1, 80)).astype(np.float32), 100)
 
@@ -151,10 +151,10 @@ def test_a_silent_clip_whose_picture_is_withheld_is_not_a_bad_file(tmp_path):
     from vtp.media import MediaError
 
     class Silent(CountingReader):
-        def read(self, ref, *, times=None, size=None, audio=None, video=True):
-            if not video:
+        def read(self, ref, wanted):
+            if not wanted.video:
                 raise MediaError("no audio stream", "no_audio")
-            return super().read(ref, times=times)
+            return super().read(ref, wanted)
 
     ledger = BadSampleLedger(tmp_path / "bad_samples.jsonl")
     specs = {"video": VIDEO, "audio": AUDIO, "text": TEXT}

@@ -12,7 +12,7 @@ import pytest
 
 from vtp.eval.leaks import check_leaks, media_names, train_record
 from vtp.eval.protocol import Protocol
-from vtp.media import read_clip
+from vtp.media import Wanted, read_clip
 from vtp_datasets.activitynet import ActivityNet
 from vtp_datasets.antmmf import AntMMF
 from vtp_datasets.audiocaps import AudioCaps
@@ -75,7 +75,7 @@ def test_validation_questions_are_about_retrieval_test_clips(msvd):
 def test_msvd_clips_decode(msvd):
     table = msvd.samples("retrieval", "train")
     found = [s for s in table if s.id in ("UXs3eq68ZjE_250_255", "3qqEKTPxLNs_1_15", "WTf5EgVY5uU_124_128")]
-    shapes = {s.id: (read_clip(s.video, size=None).frames.shape[1:3], len(s.texts)) for s in found}
+    shapes = {s.id: (read_clip(s.video, Wanted(size=None)).frames.shape[1:3], len(s.texts)) for s in found}
     assert shapes == {
         "UXs3eq68ZjE_250_255": ((720, 1280), 32), "3qqEKTPxLNs_1_15": ((360, 480), 50),
         "WTf5EgVY5uU_124_128": ((240, 320), 32),
@@ -173,7 +173,7 @@ def test_howto100m(root):
 def test_antmmf(shared_data):
     folder = shared_data / "videos" / "msrvtt"
     dataset = AntMMF(root=folder, train_file="univl_video.jsonl")
-    clip = read_clip(dataset.samples("caption", "train")[0].video, size=None)
+    clip = read_clip(dataset.samples("caption", "train")[0].video, Wanted(size=None))
     assert clip.timestamps[0] >= 0 and clip.timestamps[-1] < 3.7
     assert [len(s.texts) for s in dataset.samples("retrieval", "test")] == [1, 1]
     assert [s.labels["answer_index"] for s in dataset.samples("mc", "test")] == [0, 2]
@@ -187,7 +187,7 @@ def test_own_data_about_real_clips(shared_data, tmp_path):
     sizes = {split: len(dataset.samples("retrieval", split)) for split in ("train", "val", "test")}
     assert sizes == {"train": 2, "val": 1, "test": 1}
     sample = dataset.samples("retrieval", "test")[0]
-    assert read_clip(sample.video, size=64, audio=16_000).waveform is not None
+    assert read_clip(sample.video, Wanted(size=64, sample_rate=16_000)).waveform is not None
     assert dataset.origin()["tables"]["retrieval/train"]["clips_on_disk"] == 2
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from vtp.eval.leaks import check_leaks, media_names, train_record
-from vtp.media import read_clip
+from vtp.media import Wanted, read_clip
 from vtp_datasets.msrvtt import MSRVTT
 
 pytestmark = pytest.mark.data
@@ -33,7 +33,7 @@ def test_the_tables_of_the_sample_root(sample_root):
 def test_its_clips_decode(sample_root):
     found = {}
     for sample in MSRVTT(root=sample_root).samples("retrieval", "train"):
-        clip = read_clip(sample.video, size=None, audio=16_000)
+        clip = read_clip(sample.video, Wanted(size=None, sample_rate=16_000))
         found[sample.id] = (clip.frames.shape[1:], clip.waveform is not None)
     assert found == {"video9770": ((240, 320, 3), True), "video9771": ((240, 320, 3), False)}
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from vtp.data.keys import keyed_generator
-from vtp.media import read_clip
+from vtp.media import Wanted, read_clip
 from vtp.types import MediaRef
 from vtp_datasets.shapes.annotations import VERSION, Plan
 from vtp_datasets.shapes.render import render_frames, render_sound, write_clip
@@ -138,7 +138,7 @@ def test_sound_keeps_its_place_in_the_file(tiny):
         rng = keyed_generator("shapes", VERSION, 0, split, "clip", index)
         render_frames(scene, rng)
         drawn = render_sound(scene, rng)
-        clip = read_clip(MediaRef(str(tiny.root / "videos" / f"{name}.mp4")), size=None, audio=16_000)
+        clip = read_clip(MediaRef(str(tiny.root / "videos" / f"{name}.mp4")), Wanted(size=None, sample_rate=16_000))
         middle = drawn[4000:-4000]
         scores = {s: float(np.dot(middle, clip.waveform[0, 4000 + s :][: len(middle)])) for s in range(-1100, 1101)}
         assert abs(max(scores, key=scores.get)) <= 1

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from vtp.media.info import MediaError
+from vtp.media.request import EVERYTHING, Wanted
 from vtp.types import Clip, MediaRef
 
 
@@ -21,7 +22,7 @@ class Hostile:
     def probe(self, ref: MediaRef) -> Any:
         return self.read(ref)
 
-    def read(self, ref: MediaRef, **wishes: Any) -> Clip:
+    def read(self, ref: MediaRef, wanted: Wanted = EVERYTHING) -> Clip:
         match ref.path:
             case "hang":
                 time.sleep(60)

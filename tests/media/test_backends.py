@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from vtp.errors import ConfigError, PluginError
-from vtp.media import MediaError, backends, read_clip
+from vtp.media import MediaError, Wanted, backends, read_clip
 from vtp.media.sampling import uniform
 from vtp.plugins import RESERVED
 from vtp.types import MediaRef
@@ -45,8 +45,8 @@ def test_backends_agree(shared_data: Path, name: str, clip: str) -> None:
     if name == "decord" and "av1" in clip:
         pytest.skip("decord 0.6 cannot open AV1")
     ref = MediaRef(str(shared_data / "videos" / clip))
-    expected = read_clip(ref, times=partial(uniform, frames=8), audio=16000)
-    got = read_clip(ref, times=partial(uniform, frames=8), audio=16000, backend=name)
+    expected = read_clip(ref, Wanted(times=partial(uniform, frames=8), sample_rate=16000))
+    got = read_clip(ref, Wanted(times=partial(uniform, frames=8), sample_rate=16000), backend=name)
     difference = np.abs(got.frames.astype(int) - expected.frames)
     if "10bits" in clip:  # noise in full colour: what is compared is how versions of swscale interpolate it
         assert difference.mean() < 4
@@ -57,7 +57,7 @@ def test_backends_agree(shared_data: Path, name: str, clip: str) -> None:
     if expected.waveform is not None:
         np.testing.assert_array_equal(got.waveform, expected.waveform)
     # frames of neighbouring times differ by more than the tolerance, so a frame beside the right one would be seen
-    other = read_clip(ref, times=lambda info: info.positions(uniform(info, frames=8)) + 1).frames
+    other = read_clip(ref, Wanted(times=lambda info: info.positions(uniform(info, frames=8)) + 1)).frames
     assert np.abs(other.astype(int) - expected.frames).max() > 20
 
 
@@ -66,7 +66,7 @@ def test_backends_agree(shared_data: Path, name: str, clip: str) -> None:
 def test_backends_cut_spans_and_resize_alike(shared_data: Path, name: str) -> None:
     installed(name)
     ref = MediaRef(str(shared_data / "videos" / CLIPS[0]), 4.0, 5.0)
-    expected, got = (read_clip(ref, size=60, backend=backend) for backend in ("pyav", name))
+    expected, got = (read_clip(ref, Wanted(size=60), backend=backend) for backend in ("pyav", name))
     assert got.frames.shape == expected.frames.shape == (30, 60, 80, 3)
     assert np.abs(got.frames.astype(int) - expected.frames).mean() < 3
     np.testing.assert_array_equal(got.timestamps, expected.timestamps)

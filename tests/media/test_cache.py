@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from vtp.errors import ConfigError, DataError, RunError
-from vtp.media import MediaError, MediaReader, VideoInfo
+from vtp.media import MediaError, MediaReader, VideoInfo, Wanted
 from vtp.media import cache_file as cache_file_module
 from vtp.media.cache import CachedReader, ClipCache, Settings
 from vtp.media.cache_file import CacheDamage, Entry
@@ -102,10 +102,10 @@ CHOICES = [partial(uniform, frames=7), partial(dense, frames=5, stride=3), every
 def test_frames_and_times_are_those_of_the_original(films, caches, kind, span):
     for path in films:
         for choice in CHOICES:
-            arguments = {"times": choice, "size": 48}
-            want = BEHIND.read(MediaRef(path, *span), **arguments)
+            wanted = Wanted(choice, 48)
+            want = BEHIND.read(MediaRef(path, *span), wanted)
             reader = CachedReader(BEHIND, caches[kind])
-            got = reader.read(MediaRef(path, *span), **arguments)
+            got = reader.read(MediaRef(path, *span), wanted)
             assert reader.counts["cached"] == 1
             np.testing.assert_array_equal(got.timestamps, want.timestamps)
             assert got.frames.shape == want.frames.shape and got.frames.dtype == np.uint8
@@ -116,9 +116,9 @@ def test_frames_and_times_are_those_of_the_original(films, caches, kind, span):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_smaller_size_is_scaled_down_to_exactly_what_was_asked_for(films, caches, kind):
     for size in (32, (20, 30)):
-        arguments = {"times": partial(uniform, frames=4), "size": size}
-        want = BEHIND.read(MediaRef(films[0]), **arguments)
-        got = CachedReader(BEHIND, caches[kind]).read(MediaRef(films[0]), **arguments)
+        wanted = Wanted(partial(uniform, frames=4), size)
+        want = BEHIND.read(MediaRef(films[0]), wanted)
+        got = CachedReader(BEHIND, caches[kind]).read(MediaRef(films[0]), wanted)
         assert got.frames.shape == want.frames.shape
         assert difference(got, want) < 5
 
@@ -127,8 +127,8 @@ def test_what_the_cache_is_too_small_for_comes_from_the_original(films, caches):
     for size in (None, 60):
         for kind in ("raw", "jpeg"):
             reader = CachedReader(BEHIND, caches[kind])
-            got = reader.read(MediaRef(films[0]), times=partial(uniform, frames=3), size=size)
-            want = BEHIND.read(MediaRef(films[0]), times=partial(uniform, frames=3), size=size)
+            got = reader.read(MediaRef(films[0]), Wanted(times=partial(uniform, frames=3), size=size))
+            want = BEHIND.read(MediaRef(films[0]), Wanted(times=partial(uniform, frames=3), size=size))
             np.testing.assert_array_equal(got.frames, want.frames)
             assert reader.counts["insufficient"] == 1
     assert "1 insufficient" in reader.line()
@@ -138,8 +138,8 @@ def test_a_transcode_that_was_not_made_smaller_serves_every_size(films, tmp_path
     cache = ClipCache.create(tmp_path / "cache", Settings("transcode", 256))
     build(cache, films[:1])
     reader = CachedReader(BEHIND, cache)
-    got = reader.read(MediaRef(films[0]), times=partial(uniform, frames=3))
-    want = BEHIND.read(MediaRef(films[0]), times=partial(uniform, frames=3))
+    got = reader.read(MediaRef(films[0]), Wanted(times=partial(uniform, frames=3)))
+    want = BEHIND.read(MediaRef(films[0]), Wanted(times=partial(uniform, frames=3)))
     assert got.frames.shape == want.frames.shape == (3, 64, 96, 3)
     assert difference(got, want) < TOLERANCE["transcode"]
     assert reader.counts["cached"] == 1
@@ -147,9 +147,10 @@ def test_a_transcode_that_was_not_made_smaller_serves_every_size(films, tmp_path
 
 @pytest.mark.parametrize("span", SPANS)
 def test_the_sound_is_that_of_the_original(films, caches, span):
+    jpeg = CachedReader(BEHIND, caches["jpeg"])
     for rate, tolerance in ((RATE, 1e-4), (8000, 5e-3)):
-        want = BEHIND.read(MediaRef(films[0], *span), audio=rate, video=False)
-        got = CachedReader(BEHIND, caches["jpeg"]).read(MediaRef(films[0], *span), audio=rate, video=False)
+        want = BEHIND.read(MediaRef(films[0], *span), Wanted(sample_rate=rate, video=False))
+        got = jpeg.read(MediaRef(films[0], *span), Wanted(sample_rate=rate, video=False))
         assert got.sample_rate == want.sample_rate == rate
         assert abs(got.sound_start - want.sound_start) < 1e-3
         length = min(got.waveform.shape[1], want.waveform.shape[1])
@@ -164,10 +165,10 @@ def test_the_sound_is_that_of_the_original(films, caches, span):
 
 def test_a_file_without_sound_says_so_and_one_without_pictures_too(films, caches, tmp_path):
     for reader in (BEHIND, CachedReader(BEHIND, caches["raw"])):
-        clip = reader.read(MediaRef(films[1]), times=partial(uniform, frames=2), size=48, audio=RATE)
+        clip = reader.read(MediaRef(films[1]), Wanted(times=partial(uniform, frames=2), size=48, sample_rate=RATE))
         assert clip.waveform is None and clip.missing == {"audio": "no audio stream"}
         with pytest.raises(MediaError) as caught:
-            reader.read(MediaRef(films[1]), audio=RATE, video=False)
+            reader.read(MediaRef(films[1]), Wanted(sample_rate=RATE, video=False))
         assert caught.value.kind == "no_audio"
     sound = tmp_path / "sound.wav"
     with av.open(str(sound), "w") as out:
@@ -179,11 +180,11 @@ def test_a_file_without_sound_says_so_and_one_without_pictures_too(films, caches
     cache = ClipCache.create(tmp_path / "cache", Settings("raw", 48, audio=8000))
     assert build(cache, [str(sound)]).made == 1
     cached = CachedReader(BEHIND, cache)
-    got = cached.read(MediaRef(str(sound)), times=partial(uniform, frames=2), audio=8000)
+    got = cached.read(MediaRef(str(sound)), Wanted(times=partial(uniform, frames=2), sample_rate=8000))
     np.testing.assert_allclose(got.waveform[0], tone / 32768, atol=5e-5)
     assert got.frames is None and got.missing == {"video": "no video stream"} and cached.counts["cached"] == 1
     with pytest.raises(MediaError) as caught:
-        cached.read(MediaRef(str(sound)), times=partial(uniform, frames=2))
+        cached.read(MediaRef(str(sound)), Wanted(times=partial(uniform, frames=2)))
     assert caught.value.kind == "no_video"
 
 
@@ -191,7 +192,7 @@ def test_a_span_outside_the_file_is_the_same_error(films, caches):
     errors = []
     for reader in (BEHIND, CachedReader(BEHIND, caches["raw"])):
         with pytest.raises(MediaError) as caught:
-            reader.read(MediaRef(films[0], 50.0, 60.0), times=partial(uniform, frames=2), size=48)
+            reader.read(MediaRef(films[0], 50.0, 60.0), Wanted(times=partial(uniform, frames=2), size=48))
         errors.append((caught.value.reason, caught.value.kind))
     assert errors[0] == errors[1] and errors[0][1] == "span"
 
@@ -199,8 +200,8 @@ def test_a_span_outside_the_file_is_the_same_error(films, caches):
 def test_thinned_frames_are_exact_for_uniform_sampling_and_nearest_otherwise(films, tmp_path):
     cache = ClipCache.create(tmp_path / "few", Settings("raw", 48, frames=5))
     build(cache, films[:1])
-    want = BEHIND.read(MediaRef(films[0]), times=partial(uniform, frames=5), size=48)
-    got = CachedReader(BEHIND, cache).read(MediaRef(films[0]), times=partial(uniform, frames=5), size=48)
+    want = BEHIND.read(MediaRef(films[0]), Wanted(times=partial(uniform, frames=5), size=48))
+    got = CachedReader(BEHIND, cache).read(MediaRef(films[0]), Wanted(times=partial(uniform, frames=5), size=48))
     np.testing.assert_array_equal(got.frames, want.frames)
     cache = ClipCache.create(tmp_path / "third", Settings("raw", 48, every=3))
     build(cache, films[:1])
@@ -210,7 +211,7 @@ def test_thinned_frames_are_exact_for_uniform_sampling_and_nearest_otherwise(fil
         infos.append(info)
         return np.array([0, 4, 5, 39])
 
-    got = CachedReader(BEHIND, cache).read(MediaRef(films[0]), times=four_frames, size=48)
+    got = CachedReader(BEHIND, cache).read(MediaRef(films[0]), Wanted(times=four_frames, size=48))
     assert infos[0].count == 40  # samplers see the timeline of the original
     np.testing.assert_allclose(got.timestamps, np.array([0, 3, 6, 39]) / 20, atol=1e-3)
 
@@ -227,21 +228,21 @@ def test_damaged_entries_are_noticed_logged_and_passed_over(films, own, kind, ca
     entry = cache.path(films[0])
     movie = entry.with_suffix(".mp4")
     whole = entry.read_bytes()
-    small = {"times": partial(uniform, frames=40), "size": 48, "audio": RATE}
-    want = BEHIND.read(MediaRef(films[0]), **small)
+    wanted = Wanted(partial(uniform, frames=40), 48, RATE)
+    want = BEHIND.read(MediaRef(films[0]), wanted)
 
     def damage() -> None:
         with caplog.at_level(logging.WARNING, "vtp"):
             reader = CachedReader(BEHIND, cache)
             for _ in range(2):
-                got = reader.read(MediaRef(films[0]), **small)
+                got = reader.read(MediaRef(films[0]), wanted)
                 np.testing.assert_array_equal(got.frames, want.frames)
                 np.testing.assert_array_equal(got.waveform, want.waveform)
         assert reader.counts["damaged"] == 2 and reader.counts["cached"] == 0
         assert sum(films[0] in record.getMessage() for record in caplog.records) == 1
         caplog.clear()
         assert build(cache, films[:1], check=True).made == 1  # and it is made again
-        assert CachedReader(BEHIND, cache).read(MediaRef(films[0]), **small).frames.shape == want.frames.shape
+        assert CachedReader(BEHIND, cache).read(MediaRef(films[0]), wanted).frames.shape == want.frames.shape
         entry.write_bytes(whole)
 
     places = [len(whole) - 40, len(whole) - 400, len(whole) // 2]  # record, tables, sound
@@ -268,16 +269,16 @@ def test_a_changed_source_is_read_and_made_again(tmp_path):
     assert build(cache, [path]).kept == 1
     film(Path(path), seed=2)
     reader = CachedReader(BEHIND, cache)
-    want = BEHIND.read(MediaRef(path), size=48)
-    np.testing.assert_array_equal(reader.read(MediaRef(path), size=48).frames, want.frames)
+    want = BEHIND.read(MediaRef(path), Wanted(size=48))
+    np.testing.assert_array_equal(reader.read(MediaRef(path), Wanted(size=48)).frames, want.frames)
     assert reader.counts["changed"] == 1
     assert build(cache, [path]).made == 1
-    np.testing.assert_array_equal(reader.read(MediaRef(path), size=48).frames, want.frames)
+    np.testing.assert_array_equal(reader.read(MediaRef(path), Wanted(size=48)).frames, want.frames)
     assert reader.counts["cached"] == 1
     os.utime(path, ns=(1, 1))
     assert reader.cache.find(path) == (None, "changed")
     os.unlink(path)  # the cache alone was copied to another machine
-    np.testing.assert_array_equal(reader.read(MediaRef(path), size=48).frames, want.frames)
+    np.testing.assert_array_equal(reader.read(MediaRef(path), Wanted(size=48)).frames, want.frames)
 
 
 def test_failures_are_noted_once_with_their_reason_and_retried_when_the_file_changes(films, tmp_path):
@@ -353,8 +354,8 @@ def test_real_clips_with_sound_high_bit_depth_and_variable_rate(shared_data, tmp
     cache = ClipCache.create(tmp_path / "cache", Settings("raw", 112))
     assert build(cache, sources).made == len(sources) >= 2
     for source in sources:
-        arguments = {"times": partial(uniform, frames=8), "size": 112, "audio": RATE}
-        want, got = (reader.read(MediaRef(source), **arguments) for reader in (BEHIND, CachedReader(BEHIND, cache)))
+        wanted = Wanted(partial(uniform, frames=8), 112, RATE)
+        want, got = (reader.read(MediaRef(source), wanted) for reader in (BEHIND, CachedReader(BEHIND, cache)))
         np.testing.assert_array_equal(got.frames, want.frames)
         np.testing.assert_array_equal(got.timestamps, want.timestamps)
         assert (got.waveform is None) == (want.waveform is None)

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from vtp.errors import ConfigError, PluginError
-from vtp.media import MediaError, MediaReader, backends
+from vtp.media import MediaError, MediaReader, Wanted, backends
 from vtp.media.sampling import uniform
 from vtp.types import Clip, MediaRef
 
@@ -107,8 +107,8 @@ def test_a_mistake_in_a_sampler_is_not_hidden(shared_data: Path) -> None:
     reader = MediaReader()
     ref = MediaRef(str(shared_data / "videos/decoder/h265_video.mp4"))
     with pytest.raises(ZeroDivisionError):
-        reader.read(ref, times=lambda info: 1 / 0)
-    assert reader.read(ref, times=partial(uniform, frames=2)).frames.shape == (2, 128, 128, 3)
+        reader.read(ref, Wanted(times=lambda info: 1 / 0))
+    assert reader.read(ref, Wanted(times=partial(uniform, frames=2))).frames.shape == (2, 128, 128, 3)
     reader.close()
 
 
@@ -117,8 +117,8 @@ def test_reading_in_the_child_gives_what_reading_here_gives(shared_data: Path) -
     reader, here = MediaReader(), MediaReader(isolate=False)
     for name in ("msrvtt/video9770.mp4", "decoder/var_fps_video.mp4"):
         ref = MediaRef(str(shared_data / "videos" / name), 0.5, 3.0)
-        there = reader.read(ref, times=partial(uniform, frames=5), size=48, audio=16000)
-        local = here.read(ref, times=partial(uniform, frames=5), size=48, audio=16000)
+        there = reader.read(ref, Wanted(times=partial(uniform, frames=5), size=48, sample_rate=16000))
+        local = here.read(ref, Wanted(times=partial(uniform, frames=5), size=48, sample_rate=16000))
         np.testing.assert_array_equal(there.frames, local.frames)
         np.testing.assert_array_equal(there.timestamps, local.timestamps)
         assert there.missing == local.missing and there.sample_rate == local.sample_rate
@@ -235,7 +235,7 @@ def test_500_opens_do_not_grow_memory(shared_data: Path) -> None:
         return sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in pids) * 4096 / 2**20
 
     def read() -> None:
-        reader.read(ref, times=partial(uniform, frames=2), size=64, audio=16000)
+        reader.read(ref, Wanted(times=partial(uniform, frames=2), size=64, sample_rate=16000))
 
     for _ in range(50):
         read()

@@ -12,7 +12,7 @@ import av
 import numpy as np
 import pytest
 
-from vtp.media import MediaError, VideoInfo, probe, read_clip
+from vtp.media import MediaError, VideoInfo, Wanted, probe, read_clip
 from vtp.media.sampling import uniform
 from vtp.types import MediaRef
 
@@ -98,7 +98,7 @@ def test_chosen_frames_are_those_of_a_plain_decode(shared_data: Path, name: str)
     path = shared_data / "videos" / name
     frames, times = decode_all(path)
     positions = np.unique(np.linspace(0, len(frames) - 1, 9).round().astype(int))[::-1]  # also not in order
-    clip = read_clip(MediaRef(str(path)), times=lambda info: positions, size=SIZE)
+    clip = read_clip(MediaRef(str(path)), Wanted(times=lambda info: positions, size=SIZE))
     np.testing.assert_array_equal(clip.frames, frames[positions])
     if not np.isnan(times).any():
         np.testing.assert_allclose(clip.timestamps, times[positions], atol=1e-6)
@@ -110,7 +110,7 @@ def test_seconds_mean_the_frame_on_screen_also_at_a_variable_rate(shared_data: P
     frames, times = decode_all(path)
     moments = np.array([0.0, 0.051, 3.3333, 7.77, 14.0, 99.0])
     shown = [max(k for k in range(len(times)) if k == 0 or times[k] <= moment) for moment in moments]
-    clip = read_clip(MediaRef(str(path)), times=lambda info: moments, size=SIZE)
+    clip = read_clip(MediaRef(str(path)), Wanted(times=lambda info: moments, size=SIZE))
     np.testing.assert_array_equal(clip.frames, frames[shown])
 
 
@@ -127,8 +127,8 @@ def test_all_frames_at_stored_size_by_default(shared_data: Path) -> None:
 def test_bytes_give_what_the_file_gives(shared_data: Path) -> None:
     path = shared_data / "videos" / SOURCE
     pick = partial(uniform, frames=4)
-    whole = read_clip(MediaRef(str(path)), times=pick, size=SIZE, audio=16000)
-    again = read_clip(MediaRef(path.read_bytes()), times=pick, size=SIZE, audio=16000)
+    whole = read_clip(MediaRef(str(path)), Wanted(times=pick, size=SIZE, sample_rate=16000))
+    again = read_clip(MediaRef(path.read_bytes()), Wanted(times=pick, size=SIZE, sample_rate=16000))
     np.testing.assert_array_equal(again.frames, whole.frames)
     np.testing.assert_array_equal(again.waveform, whole.waveform)
 
@@ -140,7 +140,7 @@ def test_a_span_holds_the_frames_on_screen_during_it(shared_data: Path, start: f
     frames, times = decode_all(path)
     first = 0 if start is None else max(k for k in range(len(times)) if times[k] <= start + 1e-6)
     last = len(times) if end is None else sum(times < end - 1e-6)
-    clip = read_clip(MediaRef(str(path), start, end), size=SIZE, audio=16000)
+    clip = read_clip(MediaRef(str(path), start, end), Wanted(size=SIZE, sample_rate=16000))
     np.testing.assert_array_equal(clip.frames, frames[first : max(last, first + 1)])
     assert clip.timestamps is not None and clip.waveform is not None
     seconds = min(11.0, 99 if end is None else end) - (start or 0.0)
@@ -150,8 +150,8 @@ def test_a_span_holds_the_frames_on_screen_during_it(shared_data: Path, start: f
 @pytest.mark.data
 def test_the_sound_of_a_span_is_that_part_of_the_whole(shared_data: Path) -> None:
     path = str(shared_data / "videos" / SOURCE)
-    whole = read_clip(MediaRef(path), audio=44100, video=False).waveform
-    part = read_clip(MediaRef(path, 3.0, 5.0), audio=44100, video=False).waveform
+    whole = read_clip(MediaRef(path), Wanted(sample_rate=44100, video=False)).waveform
+    part = read_clip(MediaRef(path, 3.0, 5.0), Wanted(sample_rate=44100, video=False)).waveform
     assert whole is not None and part is not None and part.shape == (1, 88200)
     np.testing.assert_allclose(part[0], whole[0, 3 * 44100 : 5 * 44100], atol=1e-6)
 
@@ -173,7 +173,7 @@ def test_a_span_far_into_a_long_file_does_not_read_the_beginning(
     seen: list[int] = []
     original = packets._scan_from_here
     monkeypatch.setattr(packets, "_scan_from_here", lambda *a: seen.append(len(out := original(*a))) or out)
-    clip = read_clip(MediaRef(str(path), 40.0, 41.0), size=SIZE)
+    clip = read_clip(MediaRef(str(path), 40.0, 41.0), Wanted(size=SIZE))
     np.testing.assert_array_equal(clip.frames, frames[1200:1230])
     assert len(seen) == 1 and seen[0] < 300
 
@@ -196,7 +196,7 @@ def test_an_edit_list_hides_the_frames_before_its_start(tmp_path: Path, shared_d
     original, _ = decode_all(path)
     np.testing.assert_array_equal(frames[0], original[shift])  # the oracle itself honours the list
     picks = np.array([0, 1, 17, 18, 19, len(frames) - 1])
-    clip = read_clip(MediaRef(str(edited)), times=lambda info: picks, size=SIZE)
+    clip = read_clip(MediaRef(str(edited)), Wanted(times=lambda info: picks, size=SIZE))
     np.testing.assert_array_equal(clip.frames, frames[picks])
     assert probe(MediaRef(str(edited))).video.count == len(frames) == 60 - shift
 
@@ -213,9 +213,9 @@ def test_a_transport_stream_cut_anywhere_gives_the_frames_that_decode(tmp_path: 
     path = remux(shared_data / "videos" / SOURCE, tmp_path / "cut.ts", edit=later)
     frames, _ = decode_all(path)
     for picks in (np.arange(0, len(frames), 7), np.array([len(frames) - 1, 0])):
-        clip = read_clip(MediaRef(str(path)), times=lambda info, p=picks: p, size=SIZE)
+        clip = read_clip(MediaRef(str(path)), Wanted(times=lambda info, p=picks: p, size=SIZE))
         np.testing.assert_array_equal(clip.frames, frames[picks])
-    clip = read_clip(MediaRef(str(path)), times=partial(uniform, frames=8), size=SIZE)
+    clip = read_clip(MediaRef(str(path)), Wanted(times=partial(uniform, frames=8), size=SIZE))
     assert clip.frames is not None and len(clip.frames) == 8
 
 
@@ -226,7 +226,7 @@ def test_other_containers_give_the_same_frames(tmp_path: Path, shared_data: Path
     path = remux(source, tmp_path / f"copy.{suffix}")
     frames, _ = decode_all(source)
     picks = np.array([0, 3, 120, 249, 250, 251, 329])
-    clip = read_clip(MediaRef(str(path)), times=lambda info: picks, size=SIZE)
+    clip = read_clip(MediaRef(str(path)), Wanted(times=lambda info: picks, size=SIZE))
     np.testing.assert_array_equal(clip.frames, frames[picks])
 
 
@@ -248,7 +248,7 @@ def test_frames_are_turned_upright(tmp_path: Path, degrees: int, mirrored: bool)
     expected = expected[:, :, ::-1] if mirrored else expected
     clip = read_clip(MediaRef(str(turned)))
     np.testing.assert_array_equal(clip.frames, expected)
-    assert read_clip(MediaRef(str(turned)), size=24).frames.shape == (
+    assert read_clip(MediaRef(str(turned)), Wanted(size=24)).frames.shape == (
         (4, 32, 24, 3) if degrees % 180 else (4, 24, 32, 3)
     )
     assert probe(MediaRef(str(turned))).rotation == degrees or mirrored
@@ -261,7 +261,7 @@ def test_open_groups_of_pictures_start_one_key_frame_earlier(tmp_path: Path) -> 
     )
     frames, _ = decode_all(path)
     for k in range(len(frames)):
-        clip = read_clip(MediaRef(str(path)), times=lambda info, k=k: np.array([k]), size=SIZE)
+        clip = read_clip(MediaRef(str(path)), Wanted(times=lambda info, k=k: np.array([k]), size=SIZE))
         np.testing.assert_array_equal(clip.frames[0], frames[k])
 
 
@@ -272,7 +272,7 @@ def test_a_still_is_a_video_of_one_frame(tmp_path: Path) -> None:
 
     Image.fromarray(picture).save(path)
     Image.new("RGB", (30, 40)).save(tmp_path / "still 10001.png")
-    clip = read_clip(MediaRef(str(path)), times=partial(uniform, frames=3), audio=16000)
+    clip = read_clip(MediaRef(str(path)), Wanted(times=partial(uniform, frames=3), sample_rate=16000))
     np.testing.assert_array_equal(clip.frames, np.stack([picture] * 3))
     assert clip.timestamps.tolist() == [0.0] * 3 and clip.missing == {"audio": "no audio stream"}
 
@@ -287,7 +287,7 @@ def test_a_gif_is_a_short_video(tmp_path: Path) -> None:
     clip = read_clip(MediaRef(str(path)))
     np.testing.assert_array_equal(clip.frames[:, 5, 5], np.array(colours, np.uint8))
     np.testing.assert_allclose(clip.timestamps, [0.0, 0.1, 0.4], atol=1e-9)
-    clip = read_clip(MediaRef(str(path)), times=lambda info: np.array([0.25, 0.45]))
+    clip = read_clip(MediaRef(str(path)), Wanted(times=lambda info: np.array([0.25, 0.45])))
     assert clip.frames[:, 5, 5].tolist() == [[0, 255, 0], [0, 0, 255]]
 
 
@@ -325,7 +325,7 @@ def test_stereo_and_surround_are_mixed_as_ffmpeg_does(tmp_path: Path) -> None:
     for layout, channels in (("stereo", 2), ("5.1", 6), ("mono", 1)):
         waveform = np.random.default_rng(1).uniform(-1, 1, (channels, 8000))
         path = write_sound(tmp_path / f"{channels}.wav", waveform, 8000, layout)
-        clip = read_clip(MediaRef(str(path)), audio=8000, video=False)
+        clip = read_clip(MediaRef(str(path)), Wanted(sample_rate=8000, video=False))
         with av.open(str(path)) as container:
             resampler = av.AudioResampler(format="s16", layout="mono", rate=8000)
             pieces = [out for frame in container.decode(audio=0) for out in resampler.resample(frame)]
@@ -338,7 +338,7 @@ def test_stereo_and_surround_are_mixed_as_ffmpeg_does(tmp_path: Path) -> None:
 def test_sound_is_resampled(tmp_path: Path) -> None:
     seconds = np.arange(44100) / 44100
     path = write_sound(tmp_path / "tone.wav", 0.5 * np.sin(2 * np.pi * 440 * seconds)[None], 44100, "mono")
-    clip = read_clip(MediaRef(str(path)), audio=16000, video=False)
+    clip = read_clip(MediaRef(str(path)), Wanted(sample_rate=16000, video=False))
     expected = 0.5 * np.sin(2 * np.pi * 440 * np.arange(16000) / 16000)
     assert clip.waveform.shape == (1, 16000)
     np.testing.assert_allclose(clip.waveform[0, 200:-200], expected[200:-200], atol=2e-3)
@@ -346,7 +346,7 @@ def test_sound_is_resampled(tmp_path: Path) -> None:
 
 def test_an_audio_file_has_no_picture(tmp_path: Path) -> None:
     path = write_sound(tmp_path / "a.wav", np.zeros((1, 800)), 8000, "mono")
-    clip = read_clip(MediaRef(str(path)), audio=8000)
+    clip = read_clip(MediaRef(str(path)), Wanted(sample_rate=8000))
     assert clip.frames is None and clip.missing == {"video": "no video stream"} and clip.waveform.shape == (1, 800)
     assert probe(MediaRef(str(path))).video is None
     with pytest.raises(MediaError, match="no video stream") as caught:
@@ -356,9 +356,9 @@ def test_an_audio_file_has_no_picture(tmp_path: Path) -> None:
 
 def test_a_silent_film_has_no_sound(tmp_path: Path) -> None:
     path = encode(tmp_path / "silent.mp4", frames=3)
-    assert read_clip(MediaRef(str(path)), audio=8000).missing == {"audio": "no audio stream"}
+    assert read_clip(MediaRef(str(path)), Wanted(sample_rate=8000)).missing == {"audio": "no audio stream"}
     with pytest.raises(MediaError, match="no audio stream") as caught:
-        read_clip(MediaRef(str(path)), audio=8000, video=False)
+        read_clip(MediaRef(str(path)), Wanted(sample_rate=8000, video=False))
     assert caught.value.kind == "no_audio"
 
 
@@ -379,7 +379,7 @@ def test_a_truncated_file_gives_what_comes_before_the_cut(tmp_path: Path, shared
     path.write_bytes(data[: len(data) // 2])
     frames, _ = decode_all(path)
     whole, _ = decode_all(shared_data / "videos" / SOURCE)
-    clip = read_clip(MediaRef(str(path)), size=SIZE, audio=16000)
+    clip = read_clip(MediaRef(str(path)), Wanted(size=SIZE, sample_rate=16000))
     assert 100 < len(frames) < 250
     np.testing.assert_array_equal(clip.frames[:100], whole[:100])
     assert len(clip.frames) == len(frames)
@@ -391,7 +391,7 @@ def test_a_very_long_picture_is_squeezed(tmp_path: Path) -> None:
 
     path = tmp_path / "wide.png"
     Image.new("RGB", (4000, 16)).save(path)
-    assert read_clip(MediaRef(str(path)), size=32).frames.shape == (1, 32, 8 * 32, 3)
+    assert read_clip(MediaRef(str(path)), Wanted(size=32)).frames.shape == (1, 32, 8 * 32, 3)
 
 
 HOSTILE: dict[str, Callable[[Path], None]] = {

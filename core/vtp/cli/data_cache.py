@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -147,11 +148,13 @@ def _speed(cache: Any, sources: Sequence[str], seconds: float = 2.0, frames: int
     from vtp.media.cache import CachedReader
     from vtp.media.info import MediaError
     from vtp.media.isolation import MediaReader
+    from vtp.media.request import Wanted
     from vtp.media.sampling import uniform
     from vtp.types import MediaRef
 
     behind = MediaReader(cache.settings.backend, isolate=False)  # these files were decoded without harm a moment ago
     readers: dict[str, Any] = {"original": behind, "cache": CachedReader(behind, cache)}
+    wanted = Wanted(partial(uniform, frames=frames), cache.settings.size)
     spent = dict.fromkeys(readers, 0.0)
     clips = 0
     chosen = evenly(sources, 8)
@@ -162,9 +165,7 @@ def _speed(cache: Any, sources: Sequence[str], seconds: float = 2.0, frames: int
             for name, reader in readers.items():
                 begin = time.process_time()
                 try:
-                    reader.read(
-                        MediaRef(source), times=lambda info: uniform(info, frames=frames), size=cache.settings.size
-                    )
+                    reader.read(MediaRef(source), wanted)
                 except MediaError:
                     break  # sound without pictures; and a file that was taken away meanwhile is no reason to fail now
                 took[name] = time.process_time() - begin

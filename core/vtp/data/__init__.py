@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from vtp.data.eval_loader import EvalLoader as EvalLoader
     from vtp.data.keys import keyed_generator as keyed_generator
     from vtp.data.pipeline import Pipeline as Pipeline
-    from vtp.data.pipeline import Reader as Reader
     from vtp.data.train_loader import TrainLoader as TrainLoader
 
 _LAZY = {
@@ -22,7 +21,6 @@ _LAZY = {
     "Example": "vtp.data.batching",
     "IGNORE": "vtp.data.batching",
     "Pipeline": "vtp.data.pipeline",
-    "Reader": "vtp.data.pipeline",
     "TrainLoader": "vtp.data.train_loader",
     "collate": "vtp.data.batching",
     "keyed_generator": "vtp.data.keys",
@@ -34,7 +32,6 @@ __all__ = [
     "EvalLoader",
     "Example",
     "Pipeline",
-    "Reader",
     "TrainLoader",
     "collate",
     "keyed_generator",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Hashable, Mapping
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,32 +14,17 @@ from vtp.data.bad import BadSampleLedger
 from vtp.data.batching import Example
 from vtp.data.keys import keyed_generator
 from vtp.media.info import MediaError, VideoInfo
+from vtp.media.request import Reader, Wanted
 from vtp.media.sampling import FrameSampler, dense, random_segment, uniform
 from vtp.media.transforms import ClipTransform, EvalTransform, TrainTransform
 from vtp.types import AudioSpec, Clip, MediaRef, Modality, Sample, TextSpec, VideoSpec
 
-__all__ = ["Pipeline", "Reader"]
+__all__ = ["Pipeline"]
 
 S = TypeVar("S")
-Times = Callable[[VideoInfo], npt.NDArray[Any]]
-
 
 # key, frames (T, H, W, 3), waveform (S,), what is missing and why
 _Media = tuple[Hashable, npt.NDArray[np.uint8] | None, npt.NDArray[np.float32] | None, dict[str, str]]
-
-
-class Reader(Protocol):
-    """What the pipeline decodes with; :class:`vtp.media.MediaReader` by default."""
-
-    def read(
-        self,
-        ref: MediaRef,
-        *,
-        times: Times | None = None,
-        size: int | tuple[int, int] | None = None,
-        audio: int | None = None,
-        video: bool = True,
-    ) -> Clip: ...
 
 
 class Pipeline:
@@ -219,13 +204,13 @@ class Pipeline:
             generator = self._generator("frames", epoch, index) if self.train else None
             return self.sampler(info, frames=self.video_spec.frames, stride=self.video_spec.stride, generator=generator)
 
-        clip = self.reader.read(
-            ref,
+        wanted = Wanted(
             times=times if frames else None,
             size=self.transform.decode_size if frames and self.transform is not None else None,
-            audio=self.audio_spec.sample_rate if sound and self.audio_spec is not None else None,
+            sample_rate=self.audio_spec.sample_rate if sound and self.audio_spec is not None else None,
             video=frames,
         )
+        clip = self.reader.read(ref, wanted)
         if frames and clip.frames is None:
             raise MediaError(clip.missing.get("video", "no video stream"), "no_video")
         return clip

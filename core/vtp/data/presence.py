@@ -12,18 +12,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from vtp.data.keys import keyed_generator
-from vtp.data.table import select
+from vtp.data.table import evenly, select
 from vtp.errors import DataError
 from vtp.media.member import split_member
 from vtp.types import MediaRef, Sample
 
-__all__ = ["Presence", "look", "on_disk"]
+if TYPE_CHECKING:
+    from vtp.data.pipeline import Pipeline
+    from vtp.media.cache import ClipCache
+
+__all__ = ["Presence", "cache_line", "look", "on_disk"]
 
 _LARGE = 200_000  # rows from which a table is only looked at in part, unless that part has gaps
 _PART = 2_000
@@ -144,3 +148,25 @@ def _look_at(
         if not first and not there[i]:
             first = ref.path
     return there, files, first
+
+
+def cache_line(cache: ClipCache, samples: Sequence[Sample], pipeline: Pipeline, what: str, rows: int = 20_000) -> str:
+    """How many of the files that ``pipeline`` will open for ``samples`` are in the cache, in one line.
+
+    Of tables longer than ``rows`` so many evenly spaced rows are looked at. Files are looked for by name; whether one
+    changed since is found out when it is read.
+    """
+    looked_at = evenly(samples, rows)
+    refs = (ref for sample in looked_at for ref in pipeline.media(sample) if ref is not None)
+    paths = {ref.path for ref in refs if isinstance(ref.path, str)}
+    absent = sum(not cache.path(path).exists() for path in paths)
+    part = "" if len(looked_at) == len(samples) else f" (of {len(looked_at):,} rows looked at)"
+    text = f"data.cache={cache.folder} ({cache.settings.text}): {len(paths) - absent:,} of {len(paths):,} files "
+    text += f"for {what} are in it{part}" + (f"; the other {absent:,} are decoded" if absent else "")
+    wanted = None if pipeline.transform is None else pipeline.transform.decode_size
+    if pipeline.video_spec is not None and (wanted is None or wanted > cache.settings.size):
+        text += (
+            f". But {what} asks for {'the stored size' if wanted is None else f'{wanted} pixels'}: larger files are "
+            f"decoded from the originals. " + ("" if wanted is None else f"Make the cache with --size {wanted}.")
+        )
+    return text

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from vtp.media.info import MediaInfo as MediaInfo
     from vtp.media.info import VideoInfo as VideoInfo
     from vtp.media.isolation import MediaReader as MediaReader
+    from vtp.media.request import Wanted as Wanted
 
 _LAZY = {
     "AudioInfo": "vtp.media.info",
@@ -20,11 +21,12 @@ _LAZY = {
     "MediaInfo": "vtp.media.info",
     "MediaReader": "vtp.media.isolation",
     "VideoInfo": "vtp.media.info",
+    "Wanted": "vtp.media.request",
     "probe": "vtp.media.backends",
     "read_clip": "vtp.media.backends",
 }
 
-__all__ = ["AudioInfo", "MediaError", "MediaInfo", "MediaReader", "VideoInfo", "probe", "read_clip"]
+__all__ = ["AudioInfo", "MediaError", "MediaInfo", "MediaReader", "VideoInfo", "Wanted", "probe", "read_clip"]
 
 
 def __getattr__(name: str) -> Any:

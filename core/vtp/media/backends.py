@@ -6,19 +6,15 @@ is always there. Plugins add more with the hook ``vtp_register_decoders``; nothi
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from importlib import import_module
-from typing import Any, Protocol
-
-import numpy.typing as npt
+from typing import Protocol
 
 from vtp.errors import ConfigError, PluginError
-from vtp.media.info import MediaInfo, VideoInfo
+from vtp.media.info import MediaInfo
+from vtp.media.request import EVERYTHING, Wanted
 from vtp.types import Clip, MediaRef
 
-__all__ = ["BACKENDS", "DEFAULT", "Decoder", "Times", "find_backend", "load_backend", "probe", "read_clip"]
-
-Times = Callable[[VideoInfo], npt.NDArray[Any]]
+__all__ = ["BACKENDS", "DEFAULT", "Decoder", "find_backend", "load_backend", "probe", "read_clip"]
 
 BACKENDS = {
     "pyav": "vtp.media.pyav:PyavDecoder",
@@ -37,17 +33,9 @@ class Decoder(Protocol):
         """What is in the file, without decoding more than a frame."""
         ...
 
-    def read(
-        self,
-        ref: MediaRef,
-        *,
-        times: Times | None = None,
-        size: int | tuple[int, int] | None = None,
-        audio: int | None = None,
-        video: bool = True,
-    ) -> Clip:
-        """As :func:`read_clip`. ``times`` may be called more than once, if the first list of frames turns out to be
-        wrong."""
+    def read(self, ref: MediaRef, wanted: Wanted) -> Clip:
+        """As :func:`read_clip`. ``wanted.times`` may be called more than once, if the first list of frames turns out
+        to be wrong."""
         ...
 
 
@@ -87,15 +75,7 @@ def load_backend(target: str) -> Decoder:
     return decoder
 
 
-def read_clip(
-    ref: MediaRef,
-    *,
-    times: Times | None = None,
-    size: int | tuple[int, int] | None = None,
-    audio: int | None = None,
-    video: bool = True,
-    backend: str = "auto",
-) -> Clip:
+def read_clip(ref: MediaRef, wanted: Wanted = EVERYTHING, *, backend: str = "auto") -> Clip:
     """Decode frames and sound of one file, in one open, in this process. For files that cannot be trusted use
     :class:`vtp.media.MediaReader`.
 
@@ -103,13 +83,7 @@ def read_clip(
 
     Args:
         ref: the file (or its bytes) and the span of it in seconds.
-        times: chooses frames, given the times at which frames are shown: returns seconds (floats; the frame on screen
-            then) or positions in the span (integers). A pure function; :mod:`vtp.media.sampling` has them. None takes
-            all frames.
-        size: ``(height, width)``, or the short side in pixels with the long side to scale; None as stored. Of the
-            upright picture.
-        audio: sample rate in Hz of the wanted sound, mixed to one channel; None leaves the sound alone.
-        video: False reads no frames, for sound alone.
+        wanted: which frames, at which size, and whether with sound; by default all frames as they are stored.
         backend: a name for :func:`find_backend`.
 
     Returns:
@@ -118,7 +92,7 @@ def read_clip(
 
     Raises: MediaError if nothing of what was asked for is there, or the file cannot be used.
     """
-    return load_backend(find_backend(backend)).read(ref, times=times, size=size, audio=audio, video=video)
+    return load_backend(find_backend(backend)).read(ref, wanted)
 
 
 def probe(ref: MediaRef, *, backend: str = "auto") -> MediaInfo:

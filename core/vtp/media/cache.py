@@ -16,26 +16,22 @@ import logging
 import multiprocessing
 import os
 import zlib
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from vtp.errors import ConfigError, DataError
-from vtp.media.backends import Times
 from vtp.media.cache_file import KINDS, CacheDamage, Entry
 from vtp.media.frames import resample, resize
 from vtp.media.info import MediaError, MediaInfo, VideoInfo
-from vtp.types import Clip, MediaRef, Sample
+from vtp.media.request import EVERYTHING, Reader, Size, Wanted, cut, target_size
+from vtp.types import Clip, MediaRef
 
-if TYPE_CHECKING:
-    from vtp.data.pipeline import Pipeline
-
-__all__ = ["CachedReader", "ClipCache", "Settings", "survey", "target"]
+__all__ = ["CachedReader", "ClipCache", "Settings", "target"]
 
 log = logging.getLogger("vtp")
 
@@ -162,41 +158,8 @@ class ClipCache:
         return {"folder": str(self.folder), **asdict(self.settings)}
 
 
-def survey(cache: ClipCache, samples: Sequence[Sample], pipeline: Pipeline, what: str, rows: int = 20_000) -> str:
-    """How many of the files that ``pipeline`` will open for ``samples`` are in the cache, in one line.
-
-    Of tables longer than ``rows`` so many evenly spaced rows are looked at. Files are looked for by name; whether one
-    changed since is found out when it is read.
-    """
-    count = min(len(samples), rows)
-    places = (i * len(samples) // count for i in range(count))
-    refs = (ref for place in places for ref in pipeline.media(samples[place]) if ref is not None)
-    paths = {ref.path for ref in refs if isinstance(ref.path, str)}
-    absent = sum(not cache.path(path).exists() for path in paths)
-    part = "" if count == len(samples) else f" (of {count:,} rows looked at)"
-    text = f"data.cache={cache.folder} ({cache.settings.text}): {len(paths) - absent:,} of {len(paths):,} files "
-    text += f"for {what} are in it{part}" + (f"; the other {absent:,} are decoded" if absent else "")
-    wanted = getattr(pipeline.transform, "decode_size", None)
-    if pipeline.video_spec is not None and (wanted is None or wanted > cache.settings.size):
-        text += (
-            f". But {what} asks for {'the stored size' if wanted is None else f'{wanted} pixels'}: larger files are "
-            f"decoded from the originals. " + ("" if wanted is None else f"Make the cache with --size {wanted}.")
-        )
-    return text
-
-
-class _Behind(Protocol):
+class _Behind(Reader, Protocol):
     """The reader that decodes what is not in the cache."""
-
-    def read(
-        self,
-        ref: MediaRef,
-        *,
-        times: Times | None = None,
-        size: int | tuple[int, int] | None = None,
-        audio: int | None = None,
-        video: bool = True,
-    ) -> Clip: ...
 
     def probe(self, ref: MediaRef) -> MediaInfo: ...
 
@@ -226,32 +189,25 @@ class CachedReader:
         tail = f"; {total - cached:,} from the originals ({rest})" if rest else ""
         return f"data.cache={self.cache.folder}: {cached:,} of {total:,} reads came from the cache{tail}"
 
-    def read(
-        self,
-        ref: MediaRef,
-        *,
-        times: Times | None = None,
-        size: int | tuple[int, int] | None = None,
-        audio: int | None = None,
-        video: bool = True,
-    ) -> Clip:
+    def read(self, ref: MediaRef, wanted: Wanted = EVERYTHING) -> Clip:
         """As :func:`vtp.media.read_clip`."""
         if isinstance(ref.path, str):
             try:
                 entry, reason = self.cache.find(ref.path)
                 if entry is not None:
-                    shape = target(entry, size) if video and entry.info is not None else None
-                    if (video and entry.info is not None and shape is None) or not _has_sound(entry, audio):
+                    shown = wanted.video and entry.info is not None
+                    shape = target(entry, wanted.size) if shown else None
+                    if (shown and shape is None) or not _has_sound(entry, wanted.sample_rate):
                         reason = "insufficient"
                     else:
-                        clip = self._read(entry, ref, times, shape, audio, video)
+                        clip = self._read(entry, ref, wanted, shape)
                         self._count("cached")
                         return clip
             except CacheDamage as damage:
                 reason = "damaged"
                 self._say(ref.path, damage)
             self._count(reason)
-        return self.reader.read(ref, times=times, size=size, audio=audio, video=video)
+        return self.reader.read(ref, wanted)
 
     def probe(self, ref: MediaRef) -> MediaInfo:
         """As :func:`vtp.media.probe`, of the original."""
@@ -280,51 +236,31 @@ class CachedReader:
                 damage,
             )
 
-    def _read(
-        self,
-        entry: Entry,
-        ref: MediaRef,
-        times: Times | None,
-        shape: tuple[int, int] | None,
-        audio: int | None,
-        video: bool,
-    ) -> Clip:
+    def _read(self, entry: Entry, ref: MediaRef, wanted: Wanted, shape: tuple[int, int] | None) -> Clip:
         clip = Clip()
-        if video and shape is not None and entry.info is not None:
-            self._take_frames(clip, entry, entry.info, ref, times, shape)
-        elif video:
+        if shape is not None and entry.info is not None:
+            self._take_frames(clip, entry, entry.info, ref, wanted, shape)
+        elif wanted.video:
             clip.missing["video"] = entry.record["missing"].get("video", "no video stream")
-        if audio is not None:
-            _take_sound(clip, entry, ref, audio)
+        if wanted.sample_rate is not None:
+            _take_sound(clip, entry, ref, wanted.sample_rate)
         if clip.frames is None and clip.waveform is None:
-            kind = "no_video" if video and audio is None else "no_audio"
+            kind = "no_video" if wanted.video and wanted.sample_rate is None else "no_audio"
             raise MediaError("; ".join(clip.missing.values()) or "nothing was asked for", kind, "cache")
         return clip
 
     def _take_frames(
-        self,
-        clip: Clip,
-        entry: Entry,
-        info: VideoInfo,
-        ref: MediaRef,
-        times: Times | None,
-        shape: tuple[int, int],
+        self, clip: Clip, entry: Entry, info: VideoInfo, ref: MediaRef, wanted: Wanted, shape: tuple[int, int]
     ) -> None:
-        first = 0
-        if ref.start is not None or ref.end is not None:
-            from vtp.media.packets import cut
-
-            info, first = cut(info, ref)
-        wanted = info.positions(np.arange(info.count) if times is None else times(info)) + first
-        assert entry.info is not None
-        rows = wanted
-        if len(entry.places) < entry.info.count:  # thinned out: the stored frame that is nearest in time
-            rows = _nearest(entry.info.timestamps[entry.places], entry.info.timestamps[wanted])
+        part, first = (info, 0) if ref.start is None and ref.end is None else cut(info, ref)
+        rows = wanted.positions(part) + first
+        if len(entry.places) < info.count:  # thinned out: the stored frame that is nearest in time
+            rows = _nearest(info.timestamps[entry.places], info.timestamps[rows])
         if entry.kind == "transcode":
             clip.frames = self._decode(entry, rows, shape)
         else:
             clip.frames = resize(entry.frames(rows), shape)
-        clip.timestamps = entry.info.timestamps[entry.places[rows]]
+        clip.timestamps = info.timestamps[entry.places[rows]]
 
     def _decode(self, entry: Entry, rows: npt.NDArray[np.int64], shape: tuple[int, int]) -> npt.NDArray[np.uint8]:
         path, facts = entry.path.removesuffix(".clip") + ".mp4", entry.record["transcode"]
@@ -332,7 +268,7 @@ class CachedReader:
             with open(path, "rb", buffering=0) as file:
                 if zlib.crc32(file.read()) != facts["crc32"]:
                     raise CacheDamage("has changed: the transcode differs from its checksum")
-            clip = self.reader.read(MediaRef(path), times=lambda _: rows, size=shape)
+            clip = self.reader.read(MediaRef(path), Wanted(lambda _: rows, shape))
         except FileNotFoundError:
             raise CacheDamage("has lost its transcode") from None
         except MediaError as error:
@@ -341,10 +277,8 @@ class CachedReader:
         return clip.frames
 
 
-def target(entry: Entry, size: int | tuple[int, int] | None) -> tuple[int, int] | None:
+def target(entry: Entry, size: Size) -> tuple[int, int] | None:
     """(height, width) that the original would give at ``size``; None if the entry has fewer pixels than that."""
-    from vtp.media.pyav import target_size
-
     height, width = entry.record["upright"]
     wanted = target_size(height, width, size)
     held: tuple[int, int] = tuple(entry.record["shape"][:2])

@@ -28,6 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vtp.media.info import VideoInfo
+from vtp.media.source import fill
 
 __all__ = ["KINDS", "CacheDamage", "Entry", "EntryWriter"]
 
@@ -35,6 +36,7 @@ KINDS = ("transcode", "jpeg", "raw")
 
 _MAGIC = b"VTPCLIP1"
 _TAIL = struct.Struct("<QII8s")
+_QUALITY = 90  # of JPEGs
 _FIRST_LOOK = 1 << 14  # bytes from the end that usually hold all tables
 _TABLES: dict[str, Any] = {
     "timestamps": np.float64,
@@ -74,10 +76,8 @@ class EntryWriter:
         """Append uint8 (n, H, W, 3); for a transcode only its size is noted."""
         self._shape = frames.shape[1:]
         if self.kind == "jpeg":
-            from vtp.media.cache_jpeg import encode
-
             for frame in frames:
-                data = encode(frame)
+                data = _to_jpeg(frame)
                 self._put(data)
                 self._offsets.append(self._at)
                 self._sums.append(zlib.crc32(data))
@@ -214,8 +214,6 @@ class Entry:
         return np.ndarray((len(rows), *shape), np.uint8, block.data, strides=(row, size, shape[2], 1))
 
     def _jpeg(self, file: int, rows: npt.NDArray[np.int64], shape: tuple[int, ...]) -> Frames:
-        from vtp.media.cache_jpeg import decode
-
         offsets, sums = self.tables["offsets"], self.tables["sums"]
         pictures = []
         for row in rows.tolist():
@@ -224,7 +222,7 @@ class Entry:
             if zlib.crc32(data.data) != int(sums[row]):
                 raise CacheDamage("has changed: a frame differs from its checksum")
             pictures.append(data)
-        return decode(pictures, (shape[0], shape[1]))
+        return _from_jpeg(pictures, (shape[0], shape[1]))
 
     def sound(self, start: float, end: float) -> npt.NDArray[np.float32]:
         """What is heard in [start, end) seconds of the source, (S,); empty where nothing is.
@@ -280,9 +278,37 @@ def _sample(second: float, rate: int, samples: int) -> int:
 
 
 def _fill(file: int, block: npt.NDArray[np.uint8], offset: int) -> None:
-    done = 0
-    while done < len(block):
-        got = os.preadv(file, [block[done:].data], offset + done)
-        if got == 0:
-            raise CacheDamage("is cut off")
-        done += got
+    if not fill(block, file, offset):
+        raise CacheDamage("is cut off")
+
+
+def _to_jpeg(frame: Frames) -> bytes:
+    """One picture (H, W, 3) as JPEG with halved colour resolution. By torchvision, which has libjpeg-turbo inside and
+    lets other threads run meanwhile."""
+    import torch
+    from torchvision.io import encode_jpeg
+
+    picture = torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1).contiguous()
+    data: bytes = encode_jpeg(picture, _QUALITY).numpy().tobytes()
+    return data
+
+
+def _from_jpeg(pictures: Sequence[npt.NDArray[np.uint8]], shape: tuple[int, int]) -> Frames:
+    """Pictures of one ``shape`` (H, W) as uint8 (n, H, W, 3).
+
+    Raises:
+        CacheDamage: if one cannot be decoded, or has another shape.
+    """
+    import torch
+    from torchvision.io import ImageReadMode, decode_jpeg
+
+    frames = np.empty((len(pictures), *shape, 3), np.uint8)
+    for frame, data in zip(frames, pictures, strict=True):
+        try:
+            picture = decode_jpeg(torch.from_numpy(data), ImageReadMode.RGB)  # (3, H, W)
+        except RuntimeError as error:
+            raise CacheDamage(f"holds a frame that is no picture: {error}") from None
+        if tuple(picture.shape[1:]) != shape:
+            raise CacheDamage(f"holds a frame of {tuple(picture.shape[1:])} pixels instead of {shape}")
+        frame[...] = picture.permute(1, 2, 0).numpy()
+    return frames

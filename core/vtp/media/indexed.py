@@ -8,24 +8,15 @@ same frames whatever the backend; the sound is PyAV's as well. A decoder that co
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from vtp.media.backends import Times
+from vtp.media.frames import resize
 from vtp.media.info import MediaError, MediaInfo
-from vtp.media.packets import PacketIndex, build_index, cut, scan
-from vtp.media.pyav import (
-    PyavDecoder,
-    choose,
-    guarded,
-    open_media,
-    picture_stream,
-    sound_track,
-    take_sound,
-    target_size,
-)
+from vtp.media.packets import PacketIndex, build_index, scan
+from vtp.media.pyav import PyavDecoder, guarded, open_media, picture_stream, sound_track, take_sound
+from vtp.media.request import Wanted, cut, target_size
 from vtp.types import Clip, MediaRef
 
 __all__ = ["Fetch", "IndexedDecoder"]
@@ -54,27 +45,17 @@ class IndexedDecoder:
         """See :func:`vtp.media.probe`; answered by PyAV."""
         return PyavDecoder().probe(ref)
 
-    def read(
-        self,
-        ref: MediaRef,
-        *,
-        times: Times | None = None,
-        size: int | tuple[int, int] | None = None,
-        audio: int | None = None,
-        video: bool = True,
-    ) -> Clip:
+    def read(self, ref: MediaRef, wanted: Wanted) -> Clip:
         """See :func:`vtp.media.read_clip`."""
-        return guarded(self.name, lambda: self._read(ref, times, size, audio, video))
+        return guarded(self.name, lambda: self._read(ref, wanted))
 
-    def _read(
-        self, ref: MediaRef, times: Times | None, size: int | tuple[int, int] | None, audio: int | None, video: bool
-    ) -> Clip:
-        if not video:
-            return PyavDecoder().read(ref, audio=audio, video=False)
+    def _read(self, ref: MediaRef, wanted: Wanted) -> Clip:
+        if not wanted.video:
+            return PyavDecoder().read(ref, wanted)
         clip = Clip()
         with open_media(ref) as container:
             stream = picture_stream(container, clip)
-            sound = None if audio is None else sound_track(container, audio, ref, clip)
+            sound = None if wanted.sample_rate is None else sound_track(container, wanted.sample_rate, ref, clip)
             if stream is None and sound is None:
                 raise MediaError("; ".join(clip.missing.values()), "no_video")
             packets = scan(container, stream, sound, MediaRef(ref.path))
@@ -91,22 +72,9 @@ class IndexedDecoder:
         if index.info.others and not self.chooses_stream:
             raise MediaError(f"{self.name} cannot choose one of several video streams; media.backend=pyav can")
         info, first = cut(index.info, ref)
-        wanted = choose(info, times)
-        frames = self.fetch(ref.path, container_format, index, wanted + first)
-        clip.frames, clip.timestamps = _resize(frames, size), info.timestamps[wanted]
+        places = wanted.positions(info)
+        frames = self.fetch(ref.path, container_format, index, places + first)
+        # Close to, but not the same as, what swscale does for PyAV: never mix backends in one experiment.
+        shape = target_size(frames.shape[1], frames.shape[2], wanted.size)
+        clip.frames, clip.timestamps = resize(frames, shape), info.timestamps[places]
         return clip
-
-
-def _resize(frames: npt.NDArray[np.uint8], size: int | tuple[int, int] | None) -> npt.NDArray[np.uint8]:
-    """Bilinear with antialiasing; close to, but not the same as, what swscale does for PyAV: never mix backends in one
-    experiment."""
-    stored = frames.shape[1], frames.shape[2]
-    height, width = target_size(stored[0], stored[1], size)
-    if (height, width) == stored or not len(frames):
-        return frames
-    import torch
-    from torchvision.transforms.v2 import functional
-
-    clip = functional.resize(torch.from_numpy(frames).permute(0, 3, 1, 2), [height, width], antialias=True)
-    resized: Any = clip.permute(0, 2, 3, 1).contiguous().numpy()
-    return np.asarray(resized, np.uint8)

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import threading
 import time
+from dataclasses import replace
 from multiprocessing import util
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
@@ -24,9 +25,11 @@ import numpy as np
 import numpy.typing as npt
 
 from vtp.errors import ConfigError, RunError
-from vtp.media.backends import DEFAULT, Decoder, Times, find_backend, load_backend
+from vtp.media.backends import DEFAULT, Decoder, find_backend, load_backend
 from vtp.media.info import MediaError, MediaInfo
 from vtp.media.member import fetch, read_frames, split_member
+from vtp.media.request import EVERYTHING, Times, Wanted
+from vtp.media.source import fill
 from vtp.types import Clip, MediaRef
 
 __all__ = ["MediaReader"]
@@ -69,15 +72,7 @@ class MediaReader:
         """What ``auto`` stands for; other names are themselves."""
         return DEFAULT if self.backend == "auto" else self.backend
 
-    def read(
-        self,
-        ref: MediaRef,
-        *,
-        times: Times | None = None,
-        size: int | tuple[int, int] | None = None,
-        audio: int | None = None,
-        video: bool = True,
-    ) -> Clip:
+    def read(self, ref: MediaRef, wanted: Wanted = EVERYTHING) -> Clip:
         """As :func:`vtp.media.read_clip`, within the limits.
 
         Raises: MediaError, also with the kinds ``timeout``, ``crash`` and ``memory``; PluginError if the backend itself
@@ -85,11 +80,11 @@ class MediaReader:
         """
         member = split_member(ref.path)
         if member is not None and member.is_frames:  # nothing to decode, so nothing to isolate
-            return read_frames(member, ref, times=times, size=size, audio=audio, video=video)
+            return read_frames(member, ref, wanted)
         if not self.isolate:
-            return self._in_process().read(fetch(ref), times=times, size=size, audio=audio, video=video)
+            return self._in_process().read(fetch(ref), wanted)
         with self._owned():
-            answer: Clip = self._ask(("read", ref, times is not None, size, audio, video), times)
+            answer: Clip = self._ask(("read", ref, replace(wanted, times=None), wanted.times is not None), wanted.times)
             return answer
 
     def probe(self, ref: MediaRef) -> MediaInfo:
@@ -269,10 +264,8 @@ class _Child:
 
     def _copy(self, dtype: type[np.generic], shape: Any, offset: int) -> npt.NDArray[Any]:
         array: npt.NDArray[Any] = np.empty(shape, dtype)
-        data: Any = array.reshape(-1).view(np.uint8)
-        done = 0
-        while done < len(data):
-            done += os.preadv(self.memory, [data[done:]], offset + done)
+        if not fill(array.reshape(-1).view(np.uint8), self.memory, offset):
+            raise _Broken(crashed=True)
         return array
 
     def post_mortem(self) -> tuple[str, str]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import re
 import tarfile
 import wave
@@ -22,9 +21,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vtp.media.backends import Times
 from vtp.media.frames import resample, resize
 from vtp.media.info import MediaError, VideoInfo
+from vtp.media.request import Wanted, cut, target_size
+from vtp.media.source import fill
 from vtp.types import Clip, MediaRef
 
 __all__ = ["FramesInfo", "fetch", "member_path", "read_frames", "split_member", "tar_members"]
@@ -69,15 +69,7 @@ def fetch(ref: MediaRef) -> MediaRef:
     return ref if member is None else MediaRef(_bytes(member).tobytes(), ref.start, ref.end)
 
 
-def read_frames(
-    member: _Member,
-    ref: MediaRef,
-    *,
-    times: Times | None,
-    size: int | tuple[int, int] | None,
-    audio: int | None,
-    video: bool,
-) -> Clip:
+def read_frames(member: _Member, ref: MediaRef, wanted: Wanted) -> Clip:
     """Decoded frames as :func:`vtp.media.read_clip` gives a video. The sampler sees the stored frames and no others; a
     size that is not theirs is scaled to.
 
@@ -89,12 +81,12 @@ def read_frames(
         at, length = parts.get("json", (0, 2))
         record = json.loads(block[at : at + length].tobytes() or b"{}")
         clip = Clip()
-        if video and "npy" in parts:
-            _take_frames(clip, ref, _array(block, *parts["npy"]), record, times, size)
-        elif video:
+        if wanted.video and "npy" in parts:
+            _take_frames(clip, ref, _array(block, *parts["npy"]), record, wanted)
+        elif wanted.video:
             clip.missing["video"] = "no video stream"
-        if audio is not None:
-            _take_sound(clip, ref, block, parts, record, audio)
+        if wanted.sample_rate is not None:
+            _take_sound(clip, ref, block, parts, record, wanted.sample_rate)
     except (ValueError, KeyError, TypeError, EOFError, wave.Error, tarfile.TarError) as error:
         raise MediaError(f"the sample in the shard is damaged: {error}", "invalid", "shard") from None
     if clip.frames is None and clip.waveform is None:
@@ -115,12 +107,8 @@ def _bytes(member: _Member) -> npt.NDArray[np.uint8]:
     block = np.empty(member.size, np.uint8)
     try:
         with open(member.tar, "rb", buffering=0) as file:
-            done = 0
-            while done < member.size:
-                got = os.preadv(file.fileno(), [block[done:].data], member.offset + done)
-                if got == 0:
-                    raise MediaError("the shard is cut off before this sample", "invalid", "shard")
-                done += got
+            if not fill(block, file.fileno(), member.offset):
+                raise MediaError("the shard is cut off before this sample", "invalid", "shard")
     except FileNotFoundError:
         raise MediaError("no such shard", "missing", "shard") from None
     except OSError as error:
@@ -143,28 +131,17 @@ def _array(block: npt.NDArray[np.uint8], at: int, length: int) -> npt.NDArray[np
 
 
 def _take_frames(
-    clip: Clip,
-    ref: MediaRef,
-    frames: npt.NDArray[np.uint8],
-    record: dict[str, Any],
-    times: Times | None,
-    size: int | tuple[int, int] | None,
+    clip: Clip, ref: MediaRef, frames: npt.NDArray[np.uint8], record: dict[str, Any], wanted: Wanted
 ) -> None:
     info, first = _info(record.get("frames") or {}, frames), 0
     if ref.start is not None or ref.end is not None:
-        from vtp.media.packets import cut
-
         info, first = cut(info, ref)
-    wanted = info.positions(np.arange(info.count) if times is None else times(info))
-    clip.timestamps = info.timestamps[wanted]
-    rows = wanted + first
+    places = wanted.positions(info)
+    clip.timestamps = info.timestamps[places]
+    rows = places + first
     if not np.array_equal(rows, np.arange(len(frames))):
         frames = frames[rows]
-    if size is not None:
-        from vtp.media.pyav import target_size
-
-        frames = resize(frames, target_size(frames.shape[1], frames.shape[2], size))
-    clip.frames = frames
+    clip.frames = resize(frames, target_size(frames.shape[1], frames.shape[2], wanted.size))
 
 
 def _info(facts: FramesInfo, frames: npt.NDArray[np.uint8]) -> VideoInfo:

@@ -3,7 +3,6 @@ start."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -11,11 +10,12 @@ import av
 import numpy as np
 import numpy.typing as npt
 
-from vtp.media.info import MediaError, VideoInfo
+from vtp.media.info import VideoInfo
+from vtp.media.request import cut
 from vtp.media.sound import SoundTrack
 from vtp.types import MediaRef
 
-__all__ = ["PacketIndex", "build_index", "cut", "one_thread", "pictures", "scan", "second_zero", "video_info"]
+__all__ = ["PacketIndex", "build_index", "one_thread", "pictures", "scan", "second_zero", "video_info"]
 
 _SEEK_S = 10.0  # a span that starts later than this is sought, not read up to
 _MARGIN_S = 2.0  # read around a span: packets are not in the order in which frames are shown
@@ -175,18 +175,3 @@ def video_info(container: Any, stream: Any, timestamps: npt.NDArray[np.float64],
         end=end,
         others=tuple(s.index for s in pictures(container) if s.index != stream.index),
     )
-
-
-def cut(info: VideoInfo, ref: MediaRef) -> tuple[VideoInfo, int]:
-    """The frames on screen during [start, end), and the place of the first one in ``info``. The frame that is on screen
-    at ``start`` belongs to it.
-
-    Raises: MediaError if there is none.
-    """
-    start = -math.inf if ref.start is None else ref.start
-    end = math.inf if ref.end is None else ref.end
-    if start >= info.end or end <= start:
-        raise MediaError(f"the span [{ref.start}, {ref.end}) lies outside the {info.end:.2f} s of video", "span")
-    first = max(int(np.searchsorted(info.timestamps, start + 1e-6, side="right")) - 1, 0)
-    last = max(int(np.searchsorted(info.timestamps, end - 1e-6, side="left")), first + 1)
-    return info.cut(first, last, min(end, info.end)), first

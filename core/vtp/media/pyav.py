@@ -21,29 +21,17 @@ import numpy as np
 import numpy.typing as npt
 from av.video.reformatter import VideoReformatter
 
-from vtp.media.backends import Times
 from vtp.media.info import AudioInfo, MediaError, MediaInfo, VideoInfo
-from vtp.media.packets import PacketIndex, build_index, cut, one_thread, pictures, scan, second_zero, video_info
+from vtp.media.packets import PacketIndex, build_index, one_thread, pictures, scan, second_zero, video_info
+from vtp.media.request import Size, Wanted, cut, target_size
 from vtp.media.sound import SoundTrack
 from vtp.media.source import check_source
 from vtp.types import Clip, MediaRef
 
-__all__ = [
-    "PyavDecoder",
-    "choose",
-    "guarded",
-    "open_media",
-    "picture_stream",
-    "sound_track",
-    "take_sound",
-    "target_size",
-]
+__all__ = ["PyavDecoder", "guarded", "open_media", "picture_stream", "sound_track", "take_sound"]
 
 Frames = npt.NDArray[np.uint8]
-Size = int | tuple[int, int] | None
 _Result = TypeVar("_Result")
-
-_WIDEST = 8  # long side over short side at most; a longer picture is squeezed, or 10,000 x 16 would need gigabytes
 
 
 class PyavDecoder:
@@ -55,17 +43,9 @@ class PyavDecoder:
         """See :func:`vtp.media.probe`."""
         return guarded(self.name, lambda: _probe(ref))
 
-    def read(
-        self,
-        ref: MediaRef,
-        *,
-        times: Times | None = None,
-        size: Size = None,
-        audio: int | None = None,
-        video: bool = True,
-    ) -> Clip:
+    def read(self, ref: MediaRef, wanted: Wanted) -> Clip:
         """See :func:`vtp.media.read_clip`."""
-        return guarded(self.name, lambda: _read(ref, times, size, audio, video))
+        return guarded(self.name, lambda: _read(ref, wanted))
 
 
 def guarded(backend: str, work: Callable[[], _Result]) -> _Result:
@@ -107,15 +87,14 @@ def open_media(ref: MediaRef) -> Iterator[Any]:
         yield stack.enter_context(av.open(source, options={"protocol_whitelist": "file"}))
 
 
-def _read(ref: MediaRef, times: Times | None, size: Size, audio: int | None, video: bool) -> Clip:
+def _read(ref: MediaRef, wanted: Wanted) -> Clip:
     clip = Clip()
     with open_media(ref) as container:
-        stream = picture_stream(container, clip) if video else None
-        sound = None if audio is None else sound_track(container, audio, ref, clip)
+        stream = picture_stream(container, clip) if wanted.video else None
+        sound = None if wanted.sample_rate is None else sound_track(container, wanted.sample_rate, ref, clip)
         if stream is None and sound is None:
-            raise MediaError(
-                "; ".join(clip.missing.values()) or "nothing was asked for", "no_video" if video else "no_audio"
-            )
+            kind = "no_video" if wanted.video else "no_audio"
+            raise MediaError("; ".join(clip.missing.values()) or "nothing was asked for", kind)
         packets = scan(container, stream, sound, ref)
         if sound is not None:
             take_sound(sound, clip)
@@ -123,11 +102,11 @@ def _read(ref: MediaRef, times: Times | None, size: Size, audio: int | None, vid
             if not packets:
                 raise MediaError("the video stream holds no frames", "no_frames")
             index = build_index(container, stream, packets, ref)
-            wanted = choose(index.info, times)
-            frames = _Sought(container, stream, index, size).take(wanted)
-            clip.frames, clip.timestamps = frames, index.info.timestamps[wanted]
+            places = wanted.positions(index.info)
+            frames = _Sought(container, stream, index, wanted.size).take(places)
+            clip.frames, clip.timestamps = frames, index.info.timestamps[places]
     if stream is not None and frames is None:
-        clip.frames, clip.timestamps = _count(ref, index, wanted, times, size)
+        clip.frames, clip.timestamps = _count(ref, index, places, wanted)
     if clip.frames is None and clip.waveform is None:
         raise MediaError("; ".join(clip.missing.values()), "no_audio")
     return clip
@@ -164,11 +143,6 @@ def take_sound(sound: SoundTrack, clip: Clip) -> None:
         clip.waveform, clip.sample_rate, clip.sound_start = waveform[None], sound.rate, sound.began or 0.0
 
 
-def choose(info: VideoInfo, times: Times | None) -> npt.NDArray[np.int64]:
-    """The positions that ``times`` wants; all of them if it is None."""
-    return info.positions(np.arange(info.count) if times is None else times(info))
-
-
 class _Sought:
     """Decodes wanted frames from the key frames before them."""
 
@@ -180,11 +154,11 @@ class _Sought:
         # In other codecs "not referred to" is decided too late (AV1) or per layer (HEVC).
         self.skips = stream.codec_context.name == "h264"
 
-    def take(self, wanted: npt.NDArray[np.int64]) -> Frames | None:
-        """The frames at the positions ``wanted``, (len(wanted), H, W, 3); None if one does not come out: then count."""
+    def take(self, places: npt.NDArray[np.int64]) -> Frames | None:
+        """The frames at ``places``, uint8 (len(places), H, W, 3); None if one does not come out: then count."""
         if self.index.pts is None:
             return None
-        pending = [int(p) for p in np.unique(self.index.pts[wanted])]
+        pending = [int(p) for p in np.unique(self.index.pts[places])]
         pictures: dict[int, Frames] = {}
         try:
             while pending:
@@ -197,11 +171,9 @@ class _Sought:
                     return None
         except av.error.FFmpegError:
             return None
-        return (
-            np.stack([pictures[int(p)] for p in self.index.pts[wanted]])
-            if len(wanted)
-            else np.zeros((0, 0, 0, 3), np.uint8)
-        )
+        if not len(places):
+            return np.zeros((0, 0, 0, 3), np.uint8)
+        return np.stack([pictures[int(p)] for p in self.index.pts[places]])
 
     def _decode(self, pending: list[int], pictures: dict[int, Frames], start: int) -> bool:
         """Decode from here until ``pending`` is empty, or a later key frame is nearer to the next one. False if a
@@ -242,7 +214,7 @@ def _all_frames(container: Any, stream: Any) -> Iterator[Any]:
 
 
 def _count(
-    ref: MediaRef, index: PacketIndex, wanted: npt.NDArray[np.int64], times: Times | None, size: Size
+    ref: MediaRef, index: PacketIndex, places: npt.NDArray[np.int64], wanted: Wanted
 ) -> tuple[Frames, npt.NDArray[np.float64]]:
     """Frames and their times by counting what is decoded.
 
@@ -251,9 +223,9 @@ def _count(
     that are then chosen.
     """
     if index.pts is None:
-        found = _take_places(ref, (wanted + index.first).tolist(), size)
+        found = _take_places(ref, (places + index.first).tolist(), wanted.size)
         if found is not None:
-            return found, index.info.timestamps[wanted]
+            return found, index.info.timestamps[places]
     with open_media(ref) as container:
         stream = pictures(container)[0]
         one_thread(stream)
@@ -261,11 +233,11 @@ def _count(
         if not shown:
             raise MediaError("no frame could be decoded", "no_frames")
         info, first = cut(_timeline(container, stream, shown), ref)
-    wanted = choose(info, times)
-    found = _take_places(ref, (wanted + first).tolist(), size)
+    places = wanted.positions(info)
+    found = _take_places(ref, (places + first).tolist(), wanted.size)
     if found is None:
         raise MediaError("gives other frames each time it is decoded", "decode")
-    return found, info.timestamps[wanted]
+    return found, info.timestamps[places]
 
 
 def _timeline(container: Any, stream: Any, shown: list[int | None]) -> VideoInfo:
@@ -328,16 +300,6 @@ def _orientation(frame: Any) -> tuple[bool, bool, bool]:
             a, b, _, c, d, *_ = struct.unpack("=9i", bytes(data))
             return (True, c < 0, b < 0) if abs(b) > abs(a) else (False, a < 0, d < 0)
     return False, False, False
-
-
-def target_size(height: int, width: int, size: Size) -> tuple[int, int]:
-    """(height, width) of the result for an upright picture of ``height`` x ``width``."""
-    if size is None:
-        return height, width
-    if isinstance(size, tuple):
-        return size
-    long = min(round(max(height, width) * size / min(height, width)), _WIDEST * size)
-    return (size, long) if height <= width else (long, size)
 
 
 def _probe(ref: MediaRef) -> MediaInfo:

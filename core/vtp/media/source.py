@@ -1,13 +1,16 @@
-"""Looking at a path before it is opened."""
+"""Looking at a path before it is opened, and reading bytes of a file that is open."""
 
 from __future__ import annotations
 
 import os
 import stat
 
+import numpy as np
+import numpy.typing as npt
+
 from vtp.media.info import MediaError
 
-__all__ = ["check_source"]
+__all__ = ["check_source", "fill"]
 
 
 def check_source(path: str) -> None:
@@ -33,3 +36,14 @@ def check_source(path: str) -> None:
         raise MediaError("no permission to read the file", "permission")
     if status.st_size == 0:
         raise MediaError("the file is empty", "empty")
+
+
+def fill(block: npt.NDArray[np.uint8], file: int, offset: int) -> bool:
+    """Read ``block`` (S,) from ``offset`` of an open file (its descriptor) on; False if the file ends before."""
+    done = 0
+    while done < len(block):
+        got = os.preadv(file, [block[done:].data], offset + done)
+        if got == 0:
+            return False
+        done += got
+    return True

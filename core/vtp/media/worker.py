@@ -14,6 +14,8 @@ import os
 import resource
 import signal
 import sys
+from dataclasses import replace
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -25,7 +27,7 @@ from vtp.media.backends import Decoder, load_backend
 from vtp.media.info import MediaError, VideoInfo
 from vtp.media.member import fetch
 from vtp.memory import keep_memory
-from vtp.types import Clip, MediaRef
+from vtp.types import Clip
 
 __all__ = ["main"]
 
@@ -60,9 +62,11 @@ def _serve(connection: Connection, decoder: Decoder, block: _Block, request: tup
     try:
         if request[0] == "probe":
             return "info", decoder.probe(fetch(request[1]))
-        _, ref, chosen, size, audio, video = request
+        _, ref, wanted, chosen = request
+        if chosen:
+            wanted = replace(wanted, times=partial(_ask_for_times, connection))
         block.shrink()
-        return "clip", block.write(_read(connection, decoder, fetch(ref), chosen, size, audio, video))
+        return "clip", block.write(decoder.read(fetch(ref), wanted))
     except MediaError as error:
         error.backend = error.backend or decoder.name
         return "error", error
@@ -72,21 +76,10 @@ def _serve(connection: Connection, decoder: Decoder, block: _Block, request: tup
         return "error", MediaError(f"damaged: {type(error).__name__}: {error}", "invalid", decoder.name)
 
 
-def _read(
-    connection: Connection,
-    decoder: Decoder,
-    ref: MediaRef,
-    chosen: bool,
-    size: int | tuple[int, int] | None,
-    audio: int | None,
-    video: bool,
-) -> Clip:
-    def times(info: VideoInfo) -> npt.NDArray[Any]:
-        connection.send(("times", info))  # the parent has the sampler, which need not be picklable
-        picks: npt.NDArray[Any] = connection.recv()
-        return picks
-
-    return decoder.read(ref, times=times if chosen else None, size=size, audio=audio, video=video)
+def _ask_for_times(connection: Connection, info: VideoInfo) -> npt.NDArray[Any]:
+    connection.send(("times", info))  # the parent has the sampler, which need not be picklable
+    picks: npt.NDArray[Any] = connection.recv()
+    return picks
 
 
 class _Block:

@@ -30,6 +30,7 @@ from vtp.media.cache import ClipCache, Settings
 from vtp.media.cache_file import CacheDamage, EntryWriter
 from vtp.media.info import MediaError, VideoInfo
 from vtp.media.isolation import MediaReader
+from vtp.media.request import Wanted
 from vtp.media.sampling import uniform
 from vtp.storage import append_text, clean_leftovers
 from vtp.types import Clip, MediaRef
@@ -221,7 +222,7 @@ def _look(source: str, reader: MediaReader, settings: Settings) -> tuple[VideoIn
         seen.append(info)
         return np.zeros(1, np.int64)
 
-    clip = reader.read(MediaRef(source), times=times, audio=settings.audio or None)
+    clip = reader.read(MediaRef(source), Wanted(times, sample_rate=settings.audio or None))
     return (seen[-1] if clip.frames is not None else None), clip
 
 
@@ -261,7 +262,7 @@ def _parts(
                 raise MediaError("gives other frames each time it is decoded")
             return wanted
 
-        frames = reader.read(MediaRef(source), times=times, size=size).frames
+        frames = reader.read(MediaRef(source), Wanted(times, size)).frames
         assert frames is not None
         yield frames
 

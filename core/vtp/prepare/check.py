@@ -27,6 +27,7 @@ import numpy.typing as npt
 from vtp.data.table import evenly, media_id
 from vtp.errors import ConfigError, DataError
 from vtp.eval.protocol import Match, Protocol, protocol_files
+from vtp.media import request
 from vtp.media.info import MediaError, VideoInfo
 from vtp.media.member import split_member
 from vtp.types import MediaRef, Sample
@@ -441,13 +442,8 @@ def _examine(reader: Any, before: Finding, frames: int, thumbnail: bool, setting
             }
         else:
             finding.silent = "no audio stream"
-        clip = reader.read(
-            ref,
-            times=spread if info.video is not None else None,
-            size=THUMBNAIL if info.video is not None else None,
-            audio=16000 if info.audio is not None else None,
-            video=info.video is not None,
-        )
+        rate = None if info.audio is None else 16000
+        clip = reader.read(ref, request.Wanted(spread, THUMBNAIL, rate, video=info.video is not None))
     except MediaError as error:
         finding.status, finding.kind, finding.reason = BAD, error.kind, error.reason
         return finding

@@ -29,6 +29,7 @@ import numpy as np
 from vtp.errors import ConfigError, RunError
 from vtp.media.info import MediaError, VideoInfo
 from vtp.media.isolation import MediaReader
+from vtp.media.request import Wanted
 from vtp.media.sampling import uniform
 from vtp.storage import clean_leftovers, write_json_atomic
 from vtp.types import MediaRef, Sample
@@ -310,7 +311,7 @@ def _frame_members(key: _Key, packing: Packing, reader: MediaReader) -> dict[str
     more: dict[str, Any] = {"missing": {}}
     if key.video is not None:
         heard = rate if together and key.audio is not None else None
-        clip = reader.read(key.video, times=times, size=packing.size, audio=heard)
+        clip = reader.read(key.video, Wanted(times, packing.size, heard))
         if clip.frames is None or clip.timestamps is None:
             raise MediaError(clip.missing.get("video", "no video stream"), "no_video")
         buffer = io.BytesIO()
@@ -327,7 +328,7 @@ def _frame_members(key: _Key, packing: Packing, reader: MediaReader) -> dict[str
         more["missing"].update(clip.missing)
         sound = clip if heard else None
     if not together and key.audio is not None and rate is not None:
-        sound = reader.read(key.audio, audio=rate, video=False)
+        sound = reader.read(key.audio, Wanted(sample_rate=rate, video=False))
     if sound is not None and sound.waveform is not None:
         scale = max(1.0, float(np.abs(sound.waveform).max(initial=0.0))) / 32767
         buffer = io.BytesIO()

@@ -169,10 +169,10 @@ class RunData:
         """Say once per table how much of it comes from the cache."""
         if self.data.cache is None or what in self._surveyed or not distributed.is_main():
             return
-        from vtp.media.cache import survey
+        from vtp.data.presence import cache_line
 
         self._surveyed.add(what)
-        log.info(survey(self.reader.cache, samples, pipeline, what))
+        log.info(cache_line(self.reader.cache, samples, pipeline, what))
 
     def cache_record(self) -> Any:
         """What the report says about ``data.cache``; None without one."""

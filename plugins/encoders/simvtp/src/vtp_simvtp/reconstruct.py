@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor
 
 from vtp.errors import ConfigError, DataError
-from vtp.media.sampling import multi_clip
+from vtp.media.multi_view import Windows
 from vtp.media.transforms import EvalTransform
 from vtp.model.context import ForwardContext
 from vtp.model.tubelets import Grid, pixels, unpatch
@@ -164,16 +165,13 @@ def _prepare(model: VTPModel, options: argparse.Namespace) -> None:
 
 def _read(video: Path, spec: Any, clips: int, stride: int) -> Frames:
     """K windows of one video, uint8 (K, T, H, W, 3), decoded once."""
-    from vtp.media import MediaError, MediaReader
+    from vtp.media import MediaError, MediaReader, Wanted
 
     transform = EvalTransform(spec.size)
     reader = MediaReader()
     try:
-        clip = reader.read(
-            MediaRef(str(video)),
-            times=lambda info: multi_clip(info, frames=spec.frames, stride=stride, clips=clips).ravel(),
-            size=transform.decode_size,
-        )
+        times = partial(Windows(clips), frames=spec.frames, stride=stride)
+        clip = reader.read(MediaRef(str(video)), Wanted(times, transform.decode_size))
     except MediaError as error:
         raise DataError(f"{video}: {error.reason}. Give a video file that can be decoded.") from error
     finally:
