@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from vtp.contracts import Table, member, offers
 from vtp.data.keys import keyed_generator
 from vtp.data.table import evenly, select
 from vtp.errors import DataError
@@ -115,11 +116,11 @@ def look(table: Sequence[Sample], media: MediaOf, exists: Callable[[str], bool] 
     Tables of more than 200,000 rows that can be cut (``select``) are looked at in 2,000 places first, and in full only
     if something is absent there.
     """
-    if len(table) > _LARGE and hasattr(table, "select"):
+    if len(table) > _LARGE and offers(table, "select"):
         places = np.sort(keyed_generator("presence", len(table)).choice(len(table), _PART, replace=False))
         if _look_at(table, places, media, exists)[0].all():
             return Presence(len(table), len(table), 0, 0)
-    numbers = getattr(table, "media_numbers", None)
+    numbers = member(table, Table, "media_numbers")
     rows = np.arange(len(table)) if numbers is None else numbers()
     firsts, inverse = np.unique(rows, return_inverse=True)
     there, files, first = _look_at(table, firsts, media, exists)

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from vtp.contracts import Table, member
 from vtp.types import Sample
 
 __all__ = ["clip_names", "evenly", "media_id", "select", "whole_clip"]
@@ -40,14 +41,13 @@ def whole_clip(name: str) -> str:
 
 def clip_names(samples: Iterable[Sample]) -> Iterator[str]:
     """:func:`media_id` of every sample. Tables of millions of rows have a method ``video_ids`` that makes none."""
-    bulk = getattr(samples, "video_ids", None)
-    return iter(bulk()) if bulk is not None else map(media_id, samples)
+    return iter(member(samples, Table, "video_ids")())
 
 
 def select(table: Sequence[T], rows: npt.NDArray[np.integer[Any]]) -> Sequence[T]:
     """These rows of a table, in this order: a view of a table that can give one (``select``), else a list."""
-    view = getattr(table, "select", None)
-    return view(rows) if view is not None else [table[int(row)] for row in rows]
+    chosen: Sequence[T] = member(table, Table, "select")(rows)
+    return chosen
 
 
 def evenly(table: Sequence[T], count: int) -> Sequence[T]:

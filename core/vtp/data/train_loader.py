@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vtp.contracts import Table, member
 from vtp.data.bad import BadSampleLedger
 from vtp.data.batching import Example, collate
 from vtp.data.keys import keyed_generator
@@ -128,8 +129,8 @@ class TrainLoader:
 
     def _permutation(self, epoch: int) -> npt.NDArray[np.integer[Any]]:
         generator = keyed_generator(self.seed, "order", epoch)
-        if hasattr(self.table, "epoch_order"):  # it knows which rows lie near each other
-            order = np.asarray(self.table.epoch_order(generator))
+        if near := member(self.table, Table, "epoch_order"):
+            order = np.asarray(near(generator))
         else:
             # every worker keeps one: of 2.5 million rows, 10 MB
             order = generator.permutation(np.arange(len(self.table), dtype=_narrow(len(self.table))))
@@ -192,7 +193,7 @@ def _narrow(rows: int) -> type[np.int32] | type[np.int64]:
 
 def _clip_numbers(table: Sequence[Sample], pipeline: Pipeline) -> npt.NDArray[np.int64]:
     """int64 (N,): for each row the first row of the table that is about the same media."""
-    bulk = getattr(table, "media_numbers", None)  # tables of millions of rows tell it without making samples
+    bulk = member(table, Table, "media_numbers")
     if bulk is not None:
         return np.asarray(bulk(), np.int64)
     first: dict[tuple[object, ...], int] = {}

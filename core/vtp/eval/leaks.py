@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vtp.contracts import Dataset, member
 from vtp.data.table import clip_names, whole_clip
 from vtp.errors import ConfigError, DataError
 from vtp.eval.forms import sha256_lines
@@ -59,7 +60,7 @@ def train_record(
     media = sorted(set(_names(tables, dataset))) if by_name else None
     return {
         "stage": stage,
-        "dataset": dataset.name,
+        "dataset": member(dataset, Dataset, "name"),
         "list": list_name,
         "samples": len(samples) + len(selected_on),
         "clips": len(hashes) if media is None else len(media),
@@ -69,7 +70,7 @@ def train_record(
 
 
 def _names(tables: Iterable[Iterable[Sample]], dataset: Any) -> Iterator[str]:
-    namespace = getattr(dataset, "media_namespace", None) or dataset.name
+    namespace = member(dataset, Dataset, "media_namespace")
     return (f"{namespace}:{name}" for table in tables for name in clip_names(table))
 
 

@@ -62,7 +62,7 @@ def write_report(
 
     Args:
         folder: the run folder, which exists.
-        result: of :meth:`vtp.eval.task.Task.evaluate`.
+        result: of :meth:`vtp.contracts.Task.evaluate`.
         selection: rule by which the evaluated weights were chosen.
         seed: of the run.
         train: records of all training stages, see :func:`vtp.eval.leaks.train_record`; the clip lists themselves stay

@@ -1,31 +1,25 @@
-"""What a task is and what an evaluation gives back. A task names its training samples, turns scores into predictions
-and says how they are measured.
+"""What an evaluation gives back, and the choices that tasks have in common.
 
-``vtp run`` asks a task for its samples, its answer list and its labels, trains, and calls :meth:`Task.evaluate`. The
-task decides nothing about devices, ranks, batches or files: it hands a function of the forward pass to the
-:class:`~vtp.eval.evaluator.Evaluator`.
+``vtp run`` asks a task (:class:`vtp.contracts.Task`) for its samples, its answer list and its labels, trains, and calls
+``evaluate``. The task decides nothing about devices, ranks, batches or files: it hands a function of the forward pass
+to the :class:`~vtp.eval.evaluator.Evaluator`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any
 
 from vtp.data.table import clip_names, select, whole_clip
 from vtp.errors import ConfigError
 from vtp.eval.ledger import Ledger
 from vtp.types import Sample
 
-if TYPE_CHECKING:
-    from vtp.eval.evaluator import Evaluator
-    from vtp.eval.figures import Strip
-
 __all__ = [
     "SELECTION_RULES",
     "Table",
-    "Task",
     "TaskResult",
     "carve_validation",
     "resolve_selection",
@@ -85,66 +79,6 @@ class TaskResult:
     facts: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     chart: dict[str, dict[str, float]] = field(default_factory=dict)
-
-
-class Task(Protocol):
-    """What ``vtp run`` needs of a task. Constructors take ``dataset`` (a built data set) and the keys under ``task:``
-    as keyword arguments.
-
-    Attributes:
-        name: of the benchmark, for messages and the report.
-        kind: which table of the data set it reads: ``caption``, ``retrieval`` or ``qa``.
-        monitor: metric to select and stop by, and its direction.
-        selection: one of :data:`SELECTION_RULES`; recorded in the report.
-    """
-
-    name: str
-    kind: str
-    monitor: tuple[str, Literal["max", "min"]]
-    selection: str
-
-    @property
-    def answers(self) -> tuple[str, ...]:
-        """Answer list of a classifier, most frequent training answer first; empty for other tasks. A checkpoint's list
-        is set with ``use_answers``."""
-        ...
-
-    def use_answers(self, answers: Sequence[str]) -> None:
-        """Take the answer list of a checkpoint instead of counting the training answers."""
-        ...
-
-    def train_samples(self) -> Sequence[Sample]:
-        """What is trained on, less what cannot be learnt (answers outside the list), which is counted and reported."""
-        ...
-
-    def known_list(self) -> str | None:
-        """Name of the published training list (``train.9k``) that the training clips are exactly, or None."""
-        ...
-
-    def samples(self, split: str) -> Sequence[Sample]:
-        """What is evaluated on in ``val`` or ``test``; empty when there is no such split."""
-        ...
-
-    def texts(self) -> Iterable[str]:
-        """All training texts, for a tokenizer built from scratch."""
-        ...
-
-    def labels(self, sample: Sample) -> dict[str, int | float]:
-        """Labels that the loader puts into ``batch.labels``; -100 = none."""
-        ...
-
-    def evaluate(self, evaluator: Evaluator, split: str = "test", *, detail: bool = True) -> TaskResult:
-        """Score the split. ``detail=False`` is for evaluation during training: the headline metrics without baselines,
-        ablations and intervals."""
-        ...
-
-    def predict(self, evaluator: Evaluator, split: str = "test") -> TaskResult:
-        """Predictions without labels; ``metrics`` is empty."""
-        ...
-
-    def examples(self, evaluator: Evaluator, result: TaskResult, count: int = 4) -> list[Strip]:
-        """Frames of a few test items with what was asked and answered, for the figure."""
-        ...
 
 
 def resolve_selection(selection: str | None, has_validation: bool) -> str:

@@ -26,6 +26,7 @@ from typing import Any, Protocol
 
 from torch import nn
 
+from vtp.contracts import Encoder, Fusion, member, offers
 from vtp.errors import ConfigError, UserError
 from vtp.model.masking import MASKS, AudioMask, VideoMask, WordMask
 from vtp.model.model import SLOTS, VTPModel
@@ -81,8 +82,8 @@ class BuildContext:
         pooled feature.
         """
         fusion = self.encoders.get("fusion")
-        owner: Any = fusion if fusion is not None and getattr(fusion, "unimodal", False) else self.encoders[modality]
-        return int(getattr(owner, "pooled_width", owner.width))
+        owner = fusion if member(fusion, Fusion, "unimodal") else self.encoders[modality]
+        return int(member(owner, Encoder, "pooled_width"))
 
 
 def lookup_in(registry: Registry) -> Lookup:
@@ -297,13 +298,13 @@ def _masks(options: Mapping[str, Any], problems: list[str]) -> dict[str, VideoMa
 
 
 def _fusion_problems(encoders: Mapping[str, Any]) -> list[str]:
-    consumes: Mapping[str, str] = getattr(encoders.get("fusion"), "consumes", {})
+    consumes: Mapping[str, str] = member(encoders.get("fusion"), Fusion, "consumes")
     return [
         f"encoder.fusion: it reads the output of the embedding layer of {modality}, but the encoder in that slot "
         f"({type(encoders[modality]).__name__}) has no embed(); "
         f"choose another encoder/{modality} or another encoder/fusion"
         for modality, stage in consumes.items()
-        if stage == "embedded" and modality in encoders and not hasattr(encoders[modality], "embed")
+        if stage == "embedded" and modality in encoders and not offers(encoders[modality], "embed")
     ]
 
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from vtp.contracts import Encoder, Fusion, member
 from vtp.model.blocks import connected_zero
 from vtp.types import MODALITIES, AudioSpec, Batch, Fused, Modality, TextSpec, Tokens, VideoSpec
 
@@ -205,7 +206,7 @@ class ForwardContext:
                 shared = None
                 clean, inputs = self.inputs(modality), self.inputs(modality, view)
             encoder: Any = self.model.encoders[modality]
-            taken = {"mask", *getattr(encoder, "view_inputs", ())}  # not the labels of a view
+            taken = {"mask", *member(encoder, Encoder, "view_inputs")}  # not the labels of a view
             arguments = {k: v for k, v in inputs.items() if k in clean or k in taken}
             encode = encoder if stage == "encoded" else encoder.embed
             out = _encode_views(encode, arguments) if modality == "video" else encode(**arguments)
@@ -222,12 +223,11 @@ class ForwardContext:
         encoder's. Rows without the modality: finite, no meaning.
         """
         if self.model.unimodal_fusion:
-            tokens = self.fused({modality: view}).tokens[modality]
-            pool = getattr(self.model.encoders["fusion"], "pool", None)
+            tokens, owner = self.fused({modality: view}).tokens[modality], "fusion"
         else:
-            tokens = self.tokens(modality, view)
-            pool = getattr(self.model.encoders[modality], "pool", None)
-        return pool(tokens) if pool is not None else tokens.pooled()
+            tokens, owner = self.tokens(modality, view), modality
+        pooled: Tensor = member(self.model.encoders[owner], Encoder, "pool")(tokens)
+        return pooled
 
     def fused(self, views: Mapping[str, str | Tokens], rows: Mapping[str, Tensor] | None = None) -> Fused:
         """Fusion of one view per modality.
@@ -268,7 +268,7 @@ class ForwardContext:
         (``takes_many``: called with a list of what it takes otherwise, it returns the list of results). An objective
         announces its passes in ``plan(ctx)``, which the model calls for all objectives before the first one runs.
         """
-        if getattr(self.model.encoders["fusion"], "takes_many", False):
+        if member(self.model.encoders["fusion"], Fusion, "takes_many"):
             self._planned.append((dict(views), dict(rows or {})))
 
     def once(self, name: str, make: Callable[[], Tensor]) -> Tensor:
@@ -290,7 +290,7 @@ class ForwardContext:
             raise ValueError(
                 f"rows are given for {', '.join(unknown)}, which is not among the fused views ({', '.join(views)})"
             )
-        consumes: Mapping[str, str] = getattr(self.model.encoders["fusion"], "consumes", {})
+        consumes: Mapping[str, str] = member(self.model.encoders["fusion"], Fusion, "consumes")
         tokens: dict[str, Tokens] = {}
         for modality in MODALITIES:
             if modality in views:

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, get_args
 import torch
 from torch import Tensor
 
+from vtp.contracts import Encoder, member
 from vtp.errors import ConfigError
 from vtp.types import TextSpec
 
@@ -251,7 +252,7 @@ def grid_of(encoder: Any, modality: str, media: Tensor | None = None) -> tuple[i
     Raises:
         ConfigError: if the encoder does not say how its tokens lie.
     """
-    grid = getattr(encoder, "grid", None)
+    grid = member(encoder, Encoder, "grid")
     if modality == "audio" and grid is not None and len(grid) == 1:
         return (1, *grid)
     if grid is None or len(grid) != len(AXES[modality]["token"]):

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vtp.contracts import Encoder, Fusion, member
 from vtp.errors import ConfigError
 from vtp.model.context import ForwardContext
 from vtp.model.masking import Masker, default_masks
@@ -78,7 +79,7 @@ class VTPModel(nn.Module):
     @property
     def unimodal_fusion(self) -> bool:
         """Whether features of a single modality are also taken through the fusion encoder (SimVTP's shared one)."""
-        return bool("fusion" in self.encoders and getattr(self.encoders["fusion"], "unimodal", False))
+        return "fusion" in self.encoders and bool(member(self.encoders["fusion"], Fusion, "unimodal"))
 
     def specs(self) -> dict[Modality, VideoSpec | AudioSpec | TextSpec]:
         """What each encoder wants as input; the loader follows it."""
@@ -105,7 +106,7 @@ class VTPModel(nn.Module):
         """Recompute activations in the backward pass; returns the slots whose encoder cannot."""
         unable = []
         for slot, encoder in self.encoders.items():
-            enable = getattr(encoder, "gradient_checkpointing_enable", None)
+            enable = member(encoder, Encoder, "gradient_checkpointing_enable")
             if enable is None:
                 unable.append(slot)
             else:

@@ -26,6 +26,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import vtp
+from vtp.contracts import Part, member
 from vtp.errors import DataError, UserError
 from vtp.model.build import BuildContext, Lookup, build_model
 from vtp.model.model import VTPModel
@@ -88,7 +89,7 @@ def save_weights(
     _write(directory / CONFIG, config)
     _write(directory / PROVENANCE, dict(provenance or {}))
     for name, part in model.parts():
-        save_assets = getattr(part, "save_assets", None)
+        save_assets = member(part, Part, "save_assets")
         if save_assets is not None:
             folder = directory / ASSETS / name.replace(".", "/", 1)
             folder.mkdir(parents=True, exist_ok=True)

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vtp.contracts import Dataset, member
 from vtp.data.table import evenly, media_id
 from vtp.errors import ConfigError, DataError
 from vtp.eval.protocol import Match, Protocol, protocol_files
@@ -153,17 +154,16 @@ def survey_dataset(
     Raises:
         ConfigError: the data set has no such kind.
     """
-    offered = tuple(getattr(dataset, "kinds", ("caption", "retrieval", "qa")))
+    offered, name = (member(dataset, Dataset, one) for one in ("kinds", "name"))
     for kind in kinds or ():
         if kind not in offered:
-            raise ConfigError(f"{dataset.name} has no {kind!r} tables; it has {', '.join(offered)}.")
+            raise ConfigError(f"{name} has no {kind!r} tables; it has {', '.join(offered)}.")
     chosen = kinds or [kind for kind in offered if not (kind == "caption" and "retrieval" in offered)]
     protocols = [Protocol.load(path) for _, path in protocol_files().values()]
-    survey = Survey(dataset.name)
+    survey = Survey(name)
     clips: list[set[str]] = []
     for kind in chosen:
-        has = getattr(dataset, "splits", None)
-        for split in has(kind) if has is not None else ("train", "val", "test"):
+        for split in member(dataset, Dataset, "splits")(kind):
             if splits and split not in splits:
                 continue
             facts = TableFacts(kind, split)
@@ -176,10 +176,10 @@ def survey_dataset(
             if not len(table) and facts.error is None:
                 continue  # there is no such split
             clips.append(_read(survey, facts, table))
-            facts.protocols = _compare(protocols, dataset.name, kind, split, table)
+            facts.protocols = _compare(protocols, name, kind, split, table)
             survey.tables.append(facts)
     survey.overlaps = list(_overlaps(survey.tables, clips))
-    survey.annotations = list(dataset.origin().get("files", ())) if hasattr(dataset, "origin") else []
+    survey.annotations = list(member(dataset, Dataset, "origin")().get("files", ()))
     return survey
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vtp.contracts import Dataset, member
 from vtp.errors import ConfigError, DataError
 from vtp.registry import did_you_mean
 from vtp.types import MediaRef, Sample
@@ -130,7 +131,7 @@ def _dataset(name: str, options: dict[str, Any], kinds: Sequence[str]) -> Iterat
         hint = did_you_mean(unknown[0], parameters)
         raise ConfigError(f"dataset {name} has no option {unknown[0]!r}.{hint} Options: {', '.join(parameters)}.")
     dataset = component(**options)
-    offered = list(getattr(dataset, "kinds", ("caption", "retrieval", "qa")))
+    offered = list(member(dataset, Dataset, "kinds"))
     if "kind" in wanted:
         offered = [wanted["kind"]]
     elif kinds:
@@ -138,7 +139,7 @@ def _dataset(name: str, options: dict[str, Any], kinds: Sequence[str]) -> Iterat
     reasons = []
     found = False
     for kind in offered:
-        splits = dataset.splits(kind) if hasattr(dataset, "splits") else ("train", "val", "test")
+        splits = member(dataset, Dataset, "splits")(kind)
         for split in (wanted["split"],) if "split" in wanted else splits:
             try:
                 table = dataset.samples(kind, split)

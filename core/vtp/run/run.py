@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from vtp.config import DataConfig, MediaConfig, modes
+from vtp.contracts import Task, member
 from vtp.errors import ConfigError
 from vtp.registry import did_you_mean
 from vtp.run.data import RunData
@@ -294,7 +295,7 @@ class Run:
             return before
         table = self.data.train_table
         selected_on = self.task.samples("val") if self.task.selection == "val" else ()
-        known_list = self.task.known_list() if hasattr(self.task, "known_list") else None
+        known_list = member(self.task, Task, "known_list")()
         record = train_record(self.folder.path.name, table, self.dataset, known_list, selected_on=selected_on)
         return [*before, record | {"on_disk": self.data.on_disk.record()}]
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from vtp.contracts import Encoder, Part, member
 from vtp.errors import ConfigError
 from vtp.train.config import TrainConfig
 
@@ -88,10 +89,8 @@ def _group_factor(name: str, prefixes: list[str], factors: dict[str, float]) -> 
 
 def _declared_no_decay(model: nn.Module) -> Iterator[str]:
     for path, module in model.named_modules():
-        declared = getattr(module, "no_weight_decay", None)
-        if callable(declared):
-            for name in declared():
-                yield f"{path}.{name}" if path else name
+        for name in member(module, Part, "no_weight_decay")():
+            yield f"{path}.{name}" if path else name
 
 
 def _layer_factors(model: nn.Module, decay: float) -> Iterator[tuple[str, float]]:
@@ -100,12 +99,12 @@ def _layer_factors(model: nn.Module, decay: float) -> Iterator[tuple[str, float]
         return
     found = False
     own = {id(parameter): name for name, parameter in model.named_parameters()}
-    encoders: dict[str, Any] = dict(getattr(model, "encoders", nn.ModuleDict()).items())
-    for encoder in encoders.values():
-        if hasattr(encoder, "depth") and hasattr(encoder, "layer_of"):
+    for encoder in dict(model.named_children()).get("encoders", nn.ModuleDict()).children():
+        depth, layer_of = (member(encoder, Encoder, name) for name in ("depth", "layer_of"))
+        if depth is not None and layer_of is not None:
             found = True
             for name, parameter in encoder.named_parameters():
-                yield own[id(parameter)], math.pow(decay, encoder.depth + 1 - encoder.layer_of(name))
+                yield own[id(parameter)], math.pow(decay, depth + 1 - layer_of(name))
     if not found:
         raise ConfigError(
             f"train.layer_decay={decay}: no encoder of this model can tell its layers (depth, layer_of). Use 1."

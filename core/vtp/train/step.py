@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from vtp import distributed
+from vtp.contracts import Objective, member
 from vtp.train.parallel import Parallel
 from vtp.train.precision import Precision
 from vtp.types import Batch
@@ -58,7 +59,7 @@ class Step:
         self._accumulation = accumulation
         self._objectives: dict[str, Any] = dict(parallel.model.objectives.items())
         self.weights: dict[str, float] = parallel.model.weights
-        self._contrastive = [n for n, o in self._objectives.items() if getattr(o, "contrastive", False)]
+        self._contrastive = [n for n, o in self._objectives.items() if member(o, Objective, "contrastive")]
         self._ordinary = [n for n in self._objectives if n not in self._contrastive]
 
     def __call__(self, batch: Batch) -> list[Observation]:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from vtp.contracts import offers
 from vtp.errors import ConfigError
 from vtp.model.build import BuildContext
 from vtp.model.context import ForwardContext
@@ -150,7 +151,7 @@ def draw_by_weight(weights: Tensor, uniform: Tensor) -> Tensor:
 def _similarity(ctx: ForwardContext, rows: str, columns: str) -> Tensor:
     """(B, B), detached, at the temperature of the contrastive objective that has these two modalities."""
     for objective in ctx.model.objectives.values():
-        if hasattr(objective, "similarity") and objective.needs == {rows, columns}:
+        if offers(objective, "similarity") and objective.needs == {rows, columns}:
             return objective.similarity(ctx, rows, columns).detach()
     raise ConfigError(
         f"objective vtm: negatives=hard needs the similarity of {rows} and {columns} from a contrastive objective. "

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from vtp.contracts import Table, member
 from vtp.errors import ConfigError
 from vtp.eval.protocol import Protocol
 from vtp.types import Sample
@@ -42,5 +43,5 @@ def rule_for(split: str, selection: str | None) -> str | None:
 
 def texts_of(table: Sequence[Sample]) -> Iterable[str]:
     """All texts of a table, in one go where it can."""
-    bulk = getattr(table, "all_texts", None)
-    return bulk() if bulk is not None else (text for sample in table for text in sample.texts)
+    texts: Iterable[str] = member(table, Table, "all_texts")()
+    return texts

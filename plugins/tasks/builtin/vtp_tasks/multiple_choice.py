@@ -19,6 +19,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from vtp.contracts import Dataset, member, offers
 from vtp.data.table import clip_names, evenly, media_id
 from vtp.errors import ConfigError, DataError
 from vtp.eval.evaluator import Collected, Evaluator
@@ -94,7 +95,7 @@ class MultipleChoice:
 
     @cached_property
     def _train(self) -> Sequence[Sample]:
-        if "retrieval" in getattr(self.dataset, "kinds", ("retrieval",)):
+        if "retrieval" in member(self.dataset, Dataset, "kinds"):
             captions: Sequence[Sample] = self.dataset.samples("retrieval", "train")
             return captions
         questions: Sequence[Sample] = self.dataset.samples(self.kind, "train")
@@ -184,7 +185,7 @@ class MultipleChoice:
         """
         objectives = evaluator.bare_model.objectives
         found = dict(objectives.items()).get(self.objective)
-        if found is None or not (hasattr(found, "embed") or hasattr(found, "match_logits")):
+        if found is None or not (offers(found, "embed") or offers(found, "match_logits")):
             raise ConfigError(
                 f"task {self.name}: the model has no objective {self.objective!r} that scores texts of a clip (it has: "
                 f"{', '.join(objectives) or 'none'}). Add it with objective=[{self.objective}], or set task.objective "
@@ -196,7 +197,7 @@ class MultipleChoice:
                 f"and task.modality={self.modality} asks for {self.modality} with text. Set "
                 f"objectives.{self.objective}.modalities=[{self.modality},text], or task.modality."
             )
-        return not hasattr(found, "embed")
+        return not offers(found, "embed")
 
     def _score(self, evaluator: Evaluator, split: str) -> _Scored:
         table = self.samples(split)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from vtp.contracts import offers
 from vtp.data import Example, collate
 from vtp.errors import ConfigError
 from vtp.eval.evaluator import Collected, Evaluator
@@ -121,7 +122,7 @@ def match_texts(
         ConfigError: the model has no such objective.
     """
     model = evaluator.bare_model
-    if objective not in model.objectives or not hasattr(model.objectives[objective], "match_logits"):
+    if objective not in model.objectives or not offers(model.objectives[objective], "match_logits"):
         raise ConfigError(
             f"task {task}: comparing a clip with each text needs an objective that matches texts with clips, and the "
             f"model has no {objective!r} that does (it has: "

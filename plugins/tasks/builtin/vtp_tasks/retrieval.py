@@ -19,6 +19,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from vtp.contracts import offers
 from vtp.data.table import clip_names, evenly, media_id
 from vtp.errors import ConfigError, DataError
 from vtp.eval.evaluator import Collected, Evaluator
@@ -282,7 +283,7 @@ class Retrieval:
 
     def _objective(self, evaluator: Evaluator) -> Any:
         objectives = evaluator.bare_model.objectives
-        if self.objective not in objectives or not hasattr(objectives[self.objective], "embed"):
+        if self.objective not in objectives or not offers(objectives[self.objective], "embed"):
             raise ConfigError(
                 f"task {self.name}: the model has no objective {self.objective!r} that embeds clips and texts (it has: "
                 f"{', '.join(objectives) or 'none'}). Add it with objective=[{self.objective}], or set task.objective."

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from vtp.contracts import Encoder, member
 from vtp.model.blocks import Blocks, init_weights
 from vtp.model.build import BuildContext
 from vtp.types import MODALITIES, Fused, Tokens
@@ -70,8 +71,8 @@ class SharedViT(nn.Module):
         self.proj = nn.ModuleDict(
             {m: nn.Linear(e.width, shape.width) for m, e in encoders.items() if e.width != shape.width}
         )
-        self._unpadded = {m for m, e in encoders.items() if not getattr(e, "padded", True)}
-        self._clip = prod(getattr(encoders.get("video"), "grid", (0,)))
+        self._unpadded = {m for m, e in encoders.items() if not member(e, Encoder, "padded")}
+        self._clip = prod(member(encoders.get("video"), Encoder, "grid") or (0,))
         init_weights(self)
 
     def forward(self, tokens: Mapping[str, Tokens] | Sequence[Mapping[str, Tokens]]) -> Fused | list[Fused]:

@@ -1,0 +1,436 @@
+"""What vtp asks of a component: one class per kind, with every member that is read and the default of those that may be
+left out.
+
+A component needs no base class (an objective has one for other reasons, :class:`vtp.model.objective.Objective`): it has
+the members that carry no default here, and whichever of the others it wants to say something about. Whoever reads a
+member asks :func:`member`, the one place that looks whether it is there; whoever builds a component asks
+:func:`unfit`, which finds a member that is lacking or misspelt. ``None`` as a default means "it cannot".
+
+Nothing heavy is imported here: a plugin module may use this file.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+
+from vtp.errors import PluginError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+    import numpy.typing as npt
+    from torch import Tensor
+
+    from vtp.eval.evaluator import Evaluator
+    from vtp.eval.figures import Strip
+    from vtp.eval.task import TaskResult
+    from vtp.model.context import ForwardContext
+    from vtp.types import AudioSpec, Fused, LossOutput, Sample, TextSpec, Tokens, VideoSpec
+
+__all__ = [
+    "CONTRACTS",
+    "Component",
+    "Dataset",
+    "Encoder",
+    "Fusion",
+    "Importer",
+    "Objective",
+    "Part",
+    "Table",
+    "Task",
+    "contract_of",
+    "member",
+    "members",
+    "offers",
+    "unfit",
+]
+
+
+class Component(Protocol):
+    """What every component may have, whatever its kind."""
+
+    renamed: ClassVar[Mapping[str, str]] = {}
+    """Options that are gone, or ``option=value`` for a choice that is gone, and what to write now."""
+
+
+class Part(Component, Protocol):
+    """What every part of a model may have: encoders, fusion encoders and objectives, all of them ``nn.Module``."""
+
+    save_assets: Callable[[Path], None] | None = None
+    """``save_assets(folder)`` writes the files that a checkpoint keeps beside the tensors, such as a tokenizer;
+    ``context.assets_of("encoders/text")`` gives the folder back to the constructor."""
+
+    def no_weight_decay(self) -> Iterable[str]:
+        """Names of its parameters that weight decay leaves alone, besides biases and norms. Any module inside may have
+        this too."""
+        return ()
+
+
+class _Layers(Part, Protocol):
+    """What encoders and fusion encoders have in common."""
+
+    width: int
+    """D, the width of its tokens."""
+
+    depth: int | None = None
+    """Number of its layers; with ``layer_of`` for learning rates that fall towards its input (train.layer_decay)."""
+
+    layer_of: Callable[[str], int] | None = None
+    """``layer_of(parameter name)``: 0 is the input, 1 to ``depth`` the layers, ``depth + 1`` the output."""
+
+    gradient_checkpointing_enable: Callable[[], None] | None = None
+    """Switches on that activations are computed again in the backward pass."""
+
+    @property
+    def pooled_width(self) -> int:
+        """Width of what ``pool`` gives, by default ``width``."""
+        return self.width
+
+    def pool(self, tokens: Tokens) -> Tensor:
+        """Its tokens (B, N, D) -> one vector per row (B, ``pooled_width``), by default the mean over real tokens."""
+        return tokens.pooled()
+
+
+class Encoder(_Layers, Protocol):
+    """Of text, video or audio: an ``nn.Module`` from the tensors of a batch to tokens."""
+
+    spec: VideoSpec | AudioSpec | TextSpec
+    """The input that it wants; the loader follows it."""
+
+    @abstractmethod
+    def forward(self, **inputs: Tensor) -> Tokens:
+        """``video``, or ``waveform`` and ``lengths``, or ``token_ids`` and ``attention_mask``, as
+        :meth:`vtp.model.context.ForwardContext.inputs` says, and ``mask`` if it can leave tokens out."""
+        ...
+
+    embed: Callable[..., Tokens] | None = None
+    """``embed(**inputs)``, its embedding layer alone, for fusion encoders that consume that."""
+
+    view_inputs: Sequence[str] = ()
+    """Tensors of a masked view that ``forward`` takes besides ``mask``."""
+
+    grid: tuple[int, ...] | None = None
+    """Tokens per axis of a whole input, (T', H', W') for video, where its tokens lie on a grid."""
+
+    padded: bool = True
+    """Whether some tokens may be padding; False saves the attention mask where a row has no other modality."""
+
+
+class Fusion(_Layers, Protocol):
+    """An ``nn.Module`` that joins the tokens of several modalities."""
+
+    @abstractmethod
+    def forward(self, tokens: Mapping[str, Tokens]) -> Fused:
+        """Tokens per modality, any subset of those that the model has -> Fused."""
+        ...
+
+    unimodal: bool = False
+    """Whether the features of a single modality pass through it as well."""
+
+    takes_many: bool = False
+    """Whether ``forward`` also takes a list of such mappings and gives the list of results."""
+
+    consumes: Mapping[str, Literal["encoded", "embedded"]] = {}
+    """Modality -> ``embedded`` where it reads the embedding layer of that encoder (``Encoder.embed``) instead of its
+    output."""
+
+
+class Objective(Part, Protocol):
+    """A training loss: a subclass of :class:`vtp.model.objective.Objective`, which has all of these but the last
+    three."""
+
+    needs: frozenset[Any] = frozenset()
+    """Modalities without which a row takes no part."""
+
+    needs_fusion: bool = False
+    """Whether the model must have a fusion encoder."""
+
+    contrastive: bool = False
+    """Whether rows are compared with each other: it has ``features`` and ``loss_from_features``, as
+    :class:`vtp.model.objective.ContrastiveObjective`."""
+
+    @abstractmethod
+    def rows(self, ctx: ForwardContext) -> Tensor:
+        """bool (B,), rows that have every modality of ``needs``."""
+        ...
+
+    @abstractmethod
+    def count(self, ctx: ForwardContext) -> Tensor:
+        """How many items will take part, without running an encoder; equals the ``weight`` of what it gives."""
+        ...
+
+    @abstractmethod
+    def plan(self, ctx: ForwardContext) -> None:
+        """Announces the fusion passes that ``forward`` will ask for."""
+        ...
+
+    @abstractmethod
+    def forward(self, ctx: ForwardContext) -> LossOutput:
+        """The mean over the items of one micro-batch that take part."""
+        ...
+
+    features: Callable[[ForwardContext], dict[str, Tensor]] | None = None
+    """Of a contrastive one: tensors with a row per row of the batch."""
+
+    loss_from_features: Callable[[dict[str, Tensor]], LossOutput] | None = None
+    """Of a contrastive one: the loss over the features of all micro-batches and processes."""
+
+    embed: Callable[..., Tensor] | None = None
+    """``embed(ctx, modality)`` -> (B, E) of unit length, for retrieval by embeddings."""
+
+    similarity: Callable[[ForwardContext, str, str], Tensor] | None = None
+    """``similarity(ctx, rows, columns)`` -> (B, B) between two modalities, for drawing hard negatives."""
+
+    match_logits: Callable[..., Tensor] | None = None
+    """``match_logits(ctx, rows)`` -> (R, 2), no match and match, for re-ranking."""
+
+    logits: Callable[[ForwardContext], Tensor] | None = None
+    """``logits(ctx)`` -> (B, A), a number per answer, for question answering."""
+
+
+class Dataset(Component, Protocol):
+    """A data set: which samples there are and where their media lie. No tensors, no decoding, and nothing filtered: the
+    loader finds that a file is missing, and accounts for it."""
+
+    @abstractmethod
+    def samples(self, kind: str, split: str) -> Sequence[Sample]:
+        """The table of a kind and split, empty where there is no such split; see :class:`Table` for what it may do in
+        bulk. DataError if its files are missing."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """For messages, reports and protocols; by default the name that it is registered under."""
+        return type(self).__name__.lower()
+
+    kinds: Sequence[str] = ("caption", "retrieval", "qa")
+    """Which tables it has: of ``caption``, ``retrieval``, ``qa`` and ``mc``."""
+
+    def splits(self, kind: str) -> Sequence[str]:
+        """Splits that exist by definition, by default train, val and test."""
+        return ("train", "val", "test")
+
+    def origin(self) -> dict[str, Any]:
+        """What was read, for the record of a run: ``files`` as a list of ``{"path", "bytes", ...}`` and whatever else
+        tells one copy of the data from another; by default the name alone."""
+        return {"name": member(self, Dataset, "name")}
+
+    @property
+    def media_namespace(self) -> str:
+        """Clips of data sets with one namespace are the same clips where their names are the same, which is how leaks
+        are found; by default the name."""
+        name: str = member(self, Dataset, "name")
+        return name
+
+
+class Table(Component, Protocol):
+    """What ``samples`` gives: any sequence of :class:`vtp.types.Sample` (a list will do). Tables of millions of rows
+    answer some questions in bulk, without making a sample for each."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def __getitem__(self, row: int) -> Sample: ...
+
+    def select(self, rows: npt.NDArray[np.int64] | Sequence[int]) -> Sequence[Sample]:
+        """Some of its rows, in that order; by default a list."""
+        return [self[int(row)] for row in rows]
+
+    def all_texts(self) -> Iterator[str]:
+        """The texts of all rows."""
+        return (text for row in range(len(self)) for text in self[row].texts)
+
+    def video_ids(self) -> Iterable[str]:
+        """The clip that each row is about, by default as :func:`vtp.data.table.media_id` names it."""
+        from vtp.data.table import media_id
+
+        return (media_id(self[row]) for row in range(len(self)))
+
+    media_numbers: Callable[[], npt.NDArray[np.int64]] | None = None
+    """int64 (N,), equal for rows about the same media: the first such row."""
+
+    epoch_order: Callable[[np.random.Generator], npt.NDArray[np.integer[Any]]] | None = None
+    """A random order of its rows in which those that lie near each other on the disk are read together."""
+
+
+class Task(Component, Protocol):
+    """What is trained for and how it is measured. Its constructor takes ``dataset`` (a built data set), the keys under
+    ``task:``, and ``seed`` and ``val_share`` if it asks for them."""
+
+    name: str
+    """Of the benchmark, for messages and the report."""
+
+    kind: str
+    """Which table of the data set it reads: ``caption``, ``retrieval``, ``qa`` or ``mc``."""
+
+    monitor: tuple[str, Literal["max", "min"]]
+    """The metric to select and stop by, and its direction."""
+
+    selection: str = "last"
+    """How the checkpoint is chosen, one of :data:`vtp.eval.task.SELECTION_RULES`; recorded in the report."""
+
+    answers: Sequence[str] = ()
+    """The answer list of a classifier, most frequent training answer first."""
+
+    def use_answers(self, answers: Sequence[str]) -> None:
+        """Take the answer list of a checkpoint instead of counting the training answers."""
+
+    @abstractmethod
+    def train_samples(self) -> Sequence[Sample]:
+        """What is trained on, less what cannot be learnt (answers outside the list), which is counted and reported."""
+        ...
+
+    @abstractmethod
+    def samples(self, split: str) -> Sequence[Sample]:
+        """What is evaluated on in ``val`` or ``test``; empty where there is no such split."""
+        ...
+
+    def texts(self) -> Iterable[str]:
+        """All training texts, for a tokenizer built from scratch."""
+        texts: Iterable[str] = member(self.train_samples(), Table, "all_texts")()
+        return texts
+
+    def labels(self, sample: Sample) -> dict[str, int | float]:
+        """What the loader puts into ``batch.labels`` for a sample; -100 = none."""
+        return {}
+
+    def known_list(self) -> str | None:
+        """Name of the published training list (``train.9k``) that the training clips are exactly, or None."""
+        return None
+
+    @abstractmethod
+    def evaluate(self, evaluator: Evaluator, split: str = "test", *, detail: bool = True) -> TaskResult:
+        """Score the split. ``detail=False`` is for evaluation during training: the headline metrics without baselines,
+        ablations and intervals."""
+        ...
+
+    @abstractmethod
+    def predict(self, evaluator: Evaluator, split: str = "test") -> TaskResult:
+        """Predictions without labels; ``metrics`` is empty."""
+        ...
+
+    def examples(self, evaluator: Evaluator, result: TaskResult, count: int = 4) -> Sequence[Strip]:
+        """Frames of a few test items with what was asked and answered, for the figure."""
+        return ()
+
+
+class Importer(Component, Protocol):
+    """A function that reads a foreign checkpoint; parameters after the first are options of ``vtp import``."""
+
+    @abstractmethod
+    def __call__(self, path: Path, /, **options: Any) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Any]]:
+        """File -> specification of the model, its tensors by name, and a report: ``used`` names, ``dropped`` and
+        ``missing`` with reasons, ``notes``, ``kind``."""
+        ...
+
+
+CONTRACTS: dict[str, type] = {
+    "encoder": Encoder,
+    "encoder/fusion": Fusion,
+    "objective": Objective,
+    "dataset": Dataset,
+    "task": Task,
+    "importer": Importer,
+}
+_NOTHING = object()
+
+
+def contract_of(kind: str) -> type:
+    """The contract of a kind of the registry, ``encoder/video`` or ``task``; :class:`Component` where there is none."""
+    return CONTRACTS.get(kind) or CONTRACTS.get(kind.partition("/")[0], Component)
+
+
+def members(contract: type) -> dict[str, bool]:
+    """Name -> whether a component must have it."""
+    found: dict[str, bool] = {}
+    for base in reversed(contract.__mro__[:-1]):
+        own = vars(base)
+        for name in [*own, *own.get("__annotations__", ())]:
+            public = not name.startswith("_") or name in ("__len__", "__getitem__", "__call__")
+            if public and base is not Protocol and base.__module__ == __name__:
+                default = own.get(name, _NOTHING)
+                found[name] = default is _NOTHING or bool(getattr(default, "__isabstractmethod__", False))
+    return found
+
+
+def offers(component: object, name: str) -> bool:
+    """Whether a component has a member of its own, and more than None in it."""
+    return _read(component, name) not in (_NOTHING, None)
+
+
+def member(component: object, contract: type, name: str) -> Any:
+    """A member of a component, or the contract's default where it has none.
+
+    Raises:
+        PluginError: it has none, and there is no default.
+    """
+    found = _read(component, name)
+    if found is not _NOTHING:
+        return found
+    required = members(contract)
+    if name not in required:
+        raise KeyError(f"{contract.__name__} has no member {name!r}; vtp.contracts names them all")
+    if required[name]:
+        raise PluginError(f"{_owner(component)} {_lacks(component, contract, name)}")
+    default = inspect.getattr_static(contract, name)
+    return default.__get__(component, type(component)) if hasattr(default, "__get__") else default
+
+
+def unfit(component: object, contract: type) -> list[str]:
+    """What keeps a component from its contract: members that it must have and has not, and public names that are most
+    likely misspelt members. Each a sentence without its subject, "has no `samples`..."."""
+    problems = []
+    own = _public_names(component)
+    for name, required in members(contract).items():
+        if required and _read(component, name) is _NOTHING:
+            problems.append(_lacks(component, contract, name))
+        elif name not in own and (near := [one for one in sorted(own) if _is_misspelt(one, name)]):
+            problems.append(
+                f"has `{near[0]}`, which nothing reads. Is it meant to be `{name}`? Rename it, to that or to a name "
+                "that is further away or begins with an underscore."
+            )
+    return problems
+
+
+def _read(component: object, name: str) -> Any:
+    try:
+        return getattr(component, name)
+    except AttributeError:
+        if any(name in vars(base) for base in type(component).__mro__):
+            raise  # its own property failed
+        return _NOTHING
+
+
+def _owner(component: object) -> str:
+    return f"{type(component).__module__}.{type(component).__qualname__}"
+
+
+def _lacks(component: object, contract: type, name: str) -> str:
+    kind = contract.__name__
+    close = [one for one in sorted(_public_names(component)) if difflib.SequenceMatcher(None, one, name).ratio() > 0.8]
+    hint = f" Is `{close[0]}` meant to be it?" if close else ""
+    return f"has no `{name}`, which a component of the kind {kind} must have (vtp.contracts.{kind}).{hint}"
+
+
+def _public_names(component: object) -> set[str]:
+    """Names that its author gave: not those of torch, of Python or of vtp's own bases."""
+    foreign = ("torch.", "builtins", "typing", "abc", "collections", "vtp.model.objective", __name__)
+    classes = [base for base in type(component).__mro__ if not base.__module__.startswith(foreign)]
+    names = {name for base in classes for name in vars(base)}
+    if not type(component).__module__.startswith(foreign):
+        names |= {*vars(component)} if hasattr(component, "__dict__") else set()
+    return {name for name in names if not name.startswith("_")}
+
+
+def _is_misspelt(name: str, wanted: str) -> bool:
+    """Whether ``name`` is ``wanted`` with swapped letters, or a long one with a slip. A plural is no slip."""
+    if sorted(name) == sorted(wanted):
+        return name != wanted
+    plural = {name, wanted} in ({name, name + "s"}, {wanted, wanted + "s"}) and len(wanted) < 10
+    return not plural and difflib.SequenceMatcher(None, name, wanted).ratio() > 0.9
