@@ -3,6 +3,8 @@
 import pytest
 
 from vtp.cli.main import main
+from vtp.cli.run import compose
+from vtp.errors import ConfigError
 
 MISTAKES = {
     "task": (["task=msrvtt_qaa"], ["'msrvtt_qaa'", "Did you mean 'msrvtt_qa'", "msrvtt_retrieval"]),
@@ -16,6 +18,16 @@ MISTAKES = {
     "train value": (["task=msrvtt_qa", "train.lr=fast"], ["train.lr", "'fast'", "Float"]),
     "grammar": (["task=msrvtt_qa", "train.betas=[0.9,"], ["train.betas=[0.9,"]),
     "no task": ([], ["choose a task", "vtp list task"]),
+    "no model": (
+        [
+            "task=msrvtt_qa",
+            "dataset=shapes",
+            *(f"encoder/{slot}=none" for slot in ("text", "video", "audio", "fusion")),
+        ],
+        ["choose a model", "vtp list model"],
+    ),
+    "null": (["task=msrvtt_qa", "model=null"], ["model=null", "name of an option", "base", "dual"]),
+    "number": (["task=3"], ["task=3", "name of an option", "msrvtt_qa"]),
     "sampler": (
         ["task=msrvtt_qa", "dataset=shapes", "data.sampler=unifrom"],
         ["Did you mean 'uniform'", "Known: auto"],
@@ -55,6 +67,17 @@ def test_several_mistakes_are_told_at_once(tmp_path, monkeypatch, capsys):
     error = capsys.readouterr().err
     for word in ("data.workers=-1", "data.on_leak='ignore'", "mode=nothing"):
         assert word in error
+
+
+def test_built_in_encoders_can_be_switched_off(monkeypatch):
+    """docs/plugins.md: built-in parts can be switched off like any other."""
+    simvtp = pytest.importorskip("vtp_simvtp")
+    monkeypatch.setenv("VTP_BLOCK_PLUGINS", "encoders")
+    found = compose(["task=msrvtt_retrieval", "dataset=shapes", "model=simvtp"])
+    slots = {slot: options["name"] for slot, options in found["encoder"].items()}
+    assert simvtp and slots == {"text": "simvtp", "video": "simvtp", "audio": None, "fusion": "simvtp"}
+    with pytest.raises(ConfigError, match=r"no 'base' in 'model'.*Available: .*simvtp"):
+        compose(["task=msrvtt_qa", "dataset=shapes"])
 
 
 def test_unknown_command(capsys):

@@ -34,6 +34,8 @@ usage: vtp run task=TASK [GROUP=OPTION ...] [KEY=VALUE ...]
 GROUP=OPTION chooses one of these (the plugin that offers it in brackets; `vtp show GROUP OPTION` prints its settings):
 """
 
+_NO_NAME = r"(?i:null|true|false|\{.*\}|[-+.\d]+(e[-+]?\d+)?)"  # what hydra does not read as a string or a list
+
 
 def main(arguments: list[str]) -> int:
     """Run; hydra's own flags (-m, --cfg, --info, ...) work as usual."""
@@ -134,6 +136,13 @@ def _helpful(arguments: list[str]) -> Iterator[None]:
         yield
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_explain(error, arguments)) from error
+    except ValueError as error:
+        if "Config group override" not in str(error):
+            raise
+        groups = _options()
+        given = [a.lstrip("+~").partition("=") for a in arguments]
+        group, _, value = next(g for g in given if g[0] in groups and re.fullmatch(_NO_NAME, g[2]))
+        raise ConfigError(f"{group}={value}: expected the name of an option: {', '.join(groups[group])}.") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"a configuration file is not valid YAML: {' '.join(str(error).split())}") from error
     finally:
@@ -168,7 +177,7 @@ def _explain(error: BaseException, arguments: list[str]) -> str:
         known = options.get(group, [])
         if hint := _addon(f"{group}/{option}"):
             return f"no {option!r} in {group!r}.{hint}"
-        return f"no {option!r} in {group!r}.{did_you_mean(option, known)} Available: {', '.join(known) or 'none'}."
+        return f"no {option!r} in {group!r}.{did_you_mean(option, known)} Available: {', '.join(known) or '(nothing)'}."
     if match := re.search(r"Could not override '([^'@]+)(?:@[^']*)?'", text):
         key = match.group(1)
         if "." in key:

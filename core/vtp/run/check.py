@@ -34,6 +34,8 @@ def check(config: Mapping[str, Any], folder: Path) -> None:
     for kind in ("task", "dataset"):
         if not (config[kind] or {}).get("name"):
             wrong.append(f"choose a {kind}: {kind}=...; `vtp list {kind}` says which there are")
+    if not any((options or {}).get("name") for options in config["encoder"].values()) and config["checkpoint"] is None:
+        wrong.append("choose a model: model=...; `vtp list model` says which there are")
     wrong += DataConfig(**config["data"]).validate()
     wrong += _machine(config)
     wrong += _training(config, folder) if "train" in parts else []
