@@ -242,7 +242,7 @@ class Step:
         words = ctx.inputs("text", ctx.masked("text"))
         frames = self.batch.inputs["video"]["frames"].float() / 255
         video = (frames - torch.tensor(MEAN, device=frames.device)) / torch.tensor(STD, device=frames.device)
-        from vtp_simvtp.vtm import other_rows
+        from vtp.model.losses import other_rows
 
         other = other_rows(ctx.uniform("simvtp.vtm", 1)[:, 0], ctx.present("video"))
         real = self.batch.inputs["text"]["attention_mask"]

@@ -7,7 +7,8 @@ import torch
 from torch.nn.functional import cross_entropy, normalize
 
 from vtp.errors import ConfigError
-from vtp_objectives.vtc import MAX_LOGIT_SCALE, VTC
+from vtp.model.losses import MAX_LOGIT_SCALE
+from vtp_objectives.vtc import VTC
 
 
 def features(one, two, rows=None, scale=0.0, **more):

@@ -8,7 +8,7 @@ from torch.nn.functional import cross_entropy
 
 from vtp.errors import ConfigError
 from vtp_objectives.vtc import VTC
-from vtp_objectives.vtm import VTM, derange, draw_by_weight
+from vtp_objectives.vtm import VTM
 
 
 @pytest.fixture
@@ -39,39 +39,6 @@ def test_loss_is_over_positives_and_negatives(matching, make_model, make_batch, 
     assert out.loss.item() == pytest.approx(cross_entropy(logits, labels).item(), rel=1e-6)
     assert out.metrics["accuracy"].item() == pytest.approx((logits.argmax(1) == labels).double().mean().item())
     assert sorted(other.tolist()) == list(range(6)) and (other != torch.arange(6)).all()
-
-
-@pytest.mark.parametrize("batch", [2, 3, 8, 33])
-def test_a_derangement_uses_every_row_once(batch):
-    allowed = ~torch.eye(batch, dtype=torch.bool)
-    seen = set()
-    for _ in range(50):
-        partner = derange(allowed, torch.rand(batch, 2))
-        assert sorted(partner.tolist()) == list(range(batch))
-        assert (partner != torch.arange(batch)).all()
-        seen.add(tuple(partner.tolist()))
-    assert len(seen) > 1 or batch == 2
-
-
-def test_partners_are_always_allowed():
-    for seed in range(200):
-        generator = torch.Generator().manual_seed(seed)
-        group = torch.randint(3, (7,), generator=generator)  # equal groups are no negatives
-        present = torch.rand(7, generator=generator) < 0.7
-        allowed = (group[:, None] != group[None]) & present[:, None] & present[None]
-        partner = derange(allowed, torch.rand(7, 2, generator=generator))
-        has_one = allowed.any(1)
-        assert allowed[torch.arange(7), partner][has_one].all()
-
-
-def test_draws_follow_the_weights():
-    weights = torch.tensor([[0.0, 1.0, 3.0, 0.0]]).repeat(40_000, 1)
-    drawn = draw_by_weight(weights, torch.rand(40_000))
-    counts = torch.bincount(drawn, minlength=4) / 40_000
-    assert counts[0] == counts[3] == 0
-    assert abs(counts[2] - 0.75) < 4 * math.sqrt(0.75 * 0.25 / 40_000)
-    assert draw_by_weight(weights[:1], torch.tensor([0.0])).item() == 1  # never a column of weight 0, also at the edges
-    assert draw_by_weight(weights[:1], torch.tensor([1 - 2**-24])).item() == 2
 
 
 def test_duplicates_and_missing_rows_are_no_negatives(matching, make_model, make_batch, run):

@@ -12,7 +12,6 @@ from vtp.errors import ConfigError, RunError
 from vtp.model.build import BuildContext, build_model, lookup_in
 from vtp.model.context import ForwardContext
 from vtp.plugins import host
-from vtp_simvtp.vtm import other_rows
 
 ALL = ("mvm", "simvtp_mlm", "simvtp_vtc", "simvtp_vtm")
 
@@ -96,31 +95,6 @@ def test_nothing_hidden_takes_no_part(vocab):
     out = model.losses(ctx)["mvm"]
     assert out.loss == 0 and out.weight == 0 == model.objectives["mvm"].count(ctx)
     out.loss.backward()
-
-
-@pytest.mark.parametrize("present", [[True] * 5, [True, False, True, True, False]])
-def test_negatives_are_other_rows_drawn_equally(present):
-    rows = torch.tensor(present)
-    drawn = torch.stack([other_rows(torch.rand(5), rows) for _ in range(3000)])
-    for i in rows.nonzero()[:, 0].tolist():
-        counts = drawn[:, i].bincount(minlength=5)
-        assert counts[i] == 0 and (counts[~rows] == 0).all()
-        expected = 3000 / (rows.sum() - 1)
-        others = [j for j in rows.nonzero()[:, 0].tolist() if j != i]
-        assert all(abs(counts[j] - expected) < 6 * expected**0.5 for j in others)
-
-
-def test_negatives_never_fall_back_on_the_row_itself():
-    almost = torch.full((5,), 1 - 2**-24)  # the largest float32 below 1
-    rows = torch.ones(5, dtype=torch.bool)
-    assert (other_rows(almost, rows) != torch.arange(5)).all()
-
-
-def test_negatives_of_another_process(vocab):
-    """Rows 2..4 of five: those of this process, among the gathered ones."""
-    rows = torch.tensor([True, True, False, True, True])
-    drawn = torch.stack([other_rows(torch.rand(3), rows, start=2) for _ in range(200)])
-    assert set(drawn[:, 1].tolist()) == {0, 1, 4} and set(drawn[:, 2].tolist()) == {0, 1, 3}
 
 
 def vtc_by_formula(text, video, groups):

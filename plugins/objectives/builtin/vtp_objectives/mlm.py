@@ -11,15 +11,14 @@ from __future__ import annotations
 
 from typing import Literal, cast
 
-import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from vtp.errors import ConfigError
 from vtp.model.build import BuildContext
 from vtp.model.context import ForwardContext
+from vtp.model.losses import masked_cross_entropy, share_right
 from vtp.model.masking import IGNORE
-from vtp.model.objective import Objective, masked_mean
+from vtp.model.objective import Objective
 from vtp.types import LossOutput, TextSpec
 
 __all__ = ["MLM"]
@@ -75,9 +74,6 @@ class MLM(Objective):
         else:
             tokens = ctx.tokens("text", words)
         selected = labels != IGNORE
-        logits = self.head(tokens.x[selected]).float()  # (selected, vocabulary); with none selected still in the graph
-        wanted = labels[selected]
-        taking_part = torch.ones_like(wanted, dtype=torch.bool)
-        loss = masked_mean(cross_entropy(logits, wanted, reduction="none"), taking_part)
-        right = masked_mean((logits.detach().argmax(dim=1) == wanted).float(), taking_part)
+        logits, wanted = self.head(tokens.x[selected]), labels[selected]  # with none selected still in the graph
+        loss, right = masked_cross_entropy(logits, wanted), share_right(logits, wanted)
         return LossOutput(loss, selected.sum(), {"accuracy": right})

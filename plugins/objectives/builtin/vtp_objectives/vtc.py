@@ -10,7 +10,6 @@ arXiv:1807.03748; with a learnable temperature as in CLIP, arXiv:2103.00020).
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,12 +18,11 @@ from torch.nn.functional import normalize
 from vtp.errors import ConfigError
 from vtp.model.build import BuildContext
 from vtp.model.context import ForwardContext
+from vtp.model.losses import MAX_LOGIT_SCALE, clamp_scale, comparable, symmetric_nce
 from vtp.model.objective import ContrastiveObjective, masked_mean
 from vtp.types import MODALITIES, LossOutput
 
 __all__ = ["VTC"]
-
-MAX_LOGIT_SCALE = math.log(100.0)
 
 
 class VTC(ContrastiveObjective):
@@ -90,7 +88,7 @@ class VTC(ContrastiveObjective):
         """Embeddings, which rows have both, what counts as equal, and the temperature."""
         features = self.embeddings(ctx)
         features["rows"] = self.rows(ctx)
-        features["logit_scale"] = _ClampAbove.apply(self.logit_scale, MAX_LOGIT_SCALE)
+        features["logit_scale"] = clamp_scale(self.logit_scale)
         if self.mask_duplicates:
             features |= {f"{m}_identity": ctx.identity(m) for m in (self.first, self.second)}
         return features
@@ -101,15 +99,8 @@ class VTC(ContrastiveObjective):
         scale = features["logit_scale"].mean().exp()
         one, two = features[f"{self.first}_embedding"], features[f"{self.second}_embedding"]
         sim = scale * two @ one.T  # for the usual pair sim_t2v: rows are texts, columns are videos
-        own = torch.eye(len(sim), dtype=torch.bool, device=sim.device)
-        excluded = ~rows[None, :] | ~rows[:, None]
-        for modality in (self.first, self.second) if self.mask_duplicates else ():
-            identity = features[f"{modality}_identity"]
-            excluded = excluded | (identity[None, :] == identity[:, None])
-        sim = sim.masked_fill(excluded & ~own, -torch.inf)  # the diagonal stays: a row of -inf alone would be NaN
-        by_two = sim.logsumexp(dim=1) - sim.diagonal()
-        by_one = sim.logsumexp(dim=0) - sim.diagonal()
-        loss = (masked_mean(by_two, rows) + masked_mean(by_one, rows)) / 2
+        same = [features[f"{m}_identity"] for m in (self.first, self.second) if self.mask_duplicates]
+        sim = comparable(sim, rows, same)
         a, b = self.first[0], self.second[0]
         index = torch.arange(len(sim), device=sim.device)
         metrics = {
@@ -117,20 +108,4 @@ class VTC(ContrastiveObjective):
             f"{a}2{b}_r1": masked_mean((sim.detach().argmax(dim=0) == index).float(), rows),
             "logit_scale": scale.detach().log(),
         }
-        return LossOutput(loss, rows.sum(), metrics)
-
-
-class _ClampAbove(torch.autograd.Function):
-    """min(x, bound), whose gradient still lets an x above the bound come down: plain clamp would keep it there for
-    ever.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, bound: float) -> Tensor:
-        ctx.save_for_backward(x > bound)
-        return x.clamp(max=bound)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        (above,) = ctx.saved_tensors
-        return grad.masked_fill(above & (grad < 0), 0.0), None  # a negative gradient would push it further up
+        return LossOutput(symmetric_nce(sim, rows), rows.sum(), metrics)

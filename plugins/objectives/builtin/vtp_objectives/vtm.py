@@ -12,16 +12,16 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from vtp.contracts import offers
 from vtp.errors import ConfigError
 from vtp.model.build import BuildContext
 from vtp.model.context import ForwardContext
-from vtp.model.objective import Objective, masked_mean
+from vtp.model.losses import derange, draw_by_weight, matching_cross_entropy
+from vtp.model.objective import Objective
 from vtp.types import MODALITIES, LossOutput
 
-__all__ = ["VTM", "derange", "draw_by_weight"]
+__all__ = ["VTM"]
 
 
 class VTM(Objective):
@@ -89,12 +89,8 @@ class VTM(Objective):
         other = self._negative_rows(ctx, allowed)
         positive = self.match_logits(ctx)
         negative = self.match_logits(ctx, {m: other for m in self.swap if m in ctx.modalities})
-        logits = torch.cat([positive, negative]).float()
-        labels = torch.cat([torch.ones_like(other), torch.zeros_like(other)])
-        twice = torch.cat([rows, rows])
-        loss = masked_mean(cross_entropy(logits, labels, reduction="none"), twice)
-        right = masked_mean((logits.detach().argmax(dim=1) == labels).float(), twice)
-        return LossOutput(loss, twice.sum(), {"accuracy": right})
+        loss, right = matching_cross_entropy(positive, negative, rows)
+        return LossOutput(loss, 2 * rows.sum(), {"accuracy": right})
 
     def _allowed(self, ctx: ForwardContext) -> Tensor:
         """bool (B, B): row j may be the negative of row i."""
@@ -115,37 +111,6 @@ class VTM(Objective):
         scores = _similarity(ctx, self.staying, self.moving).masked_fill(~allowed, -torch.inf)
         weights = torch.nan_to_num(scores.softmax(dim=1))  # rows without an allowed one: 0 / 0
         return draw_by_weight(weights, draws[:, 0])
-
-
-def derange(allowed: Tensor, draws: Tensor) -> Tensor:
-    """Random partners: each row gets the next one in a random order, and, where that is not allowed, a random allowed
-    one.
-
-    Args:
-        allowed: bool (B, B), symmetric, False on the diagonal.
-        draws: float (B, 2), uniform in [0, 1): the order, and the second choice.
-
-    Returns:
-        int64 (B,). Where every pair is allowed it is a permutation without fixed points.
-    """
-    taking_part = allowed.any(dim=1)
-    order = torch.where(taking_part, draws[:, 0], 2.0).argsort()  # rows without partners go last
-    count = taking_part.sum().clamp(min=1)
-    place = torch.arange(len(order), device=order.device)
-    following = order[torch.where(place + 1 < count, place + 1, torch.zeros_like(place))]
-    partner = torch.empty_like(order).scatter(0, order, following)
-    fits = allowed.gather(1, partner[:, None])[:, 0]
-    return torch.where(fits, partner, draw_by_weight(allowed.float(), draws[:, 1]))
-
-
-def draw_by_weight(weights: Tensor, uniform: Tensor) -> Tensor:
-    """One column per row with probability proportional to ``weights`` (B, B), by inverting the distribution at
-    ``uniform`` (B,). Columns of weight 0 are never drawn, except in rows that have nothing else.
-    """
-    total = weights.double().cumsum(dim=1)
-    goal = uniform.double()[:, None] * total[:, -1:]
-    drawn = (total <= goal).sum(dim=1)
-    return drawn.clamp(max=weights.shape[1] - 1)
 
 
 def _similarity(ctx: ForwardContext, rows: str, columns: str) -> Tensor:

@@ -18,11 +18,12 @@ from vtp.errors import ConfigError
 from vtp.model.blocks import connected_zero, init_weights
 from vtp.model.build import BuildContext
 from vtp.model.context import ForwardContext
+from vtp.model.losses import other_rows
 from vtp.model.objective import Objective, masked_mean
 from vtp.types import LossOutput, Tokens
 from vtp_simvtp.views import is_legacy
 
-__all__ = ["SimVTPVTM", "other_rows"]
+__all__ = ["SimVTPVTM"]
 
 
 class SimVTPVTM(Objective):
@@ -133,20 +134,3 @@ class SimVTPVTM(Objective):
     def _candidates(self, rows: Tensor) -> Tensor:
         """Rows among which negatives are drawn, a scalar."""
         return rows if self.negatives == "local" else distributed.sum_scalars(rows)
-
-
-def other_rows(draw: Tensor, rows: Tensor, start: int = 0) -> Tensor:
-    """For each of B rows another one that takes part, uniformly: int64 (B,).
-
-    Args:
-        draw: uniform float (B,) in [0, 1).
-        rows: bool (M,), M >= B: those that take part. With fewer than two of them there is no other row, and the result
-            means nothing.
-        start: where the B rows lie among the M.
-    """
-    order = (~rows).int().argsort(stable=True)  # those that take part first
-    count = rows.sum()
-    place = rows.cumsum(0)[start : start + len(draw)] - 1  # of each row among them
-    # the product of the largest float below 1 may round up to count - 1, which is the row itself
-    step = 1 + torch.minimum((draw * (count - 1)).floor().long(), (count - 2).clamp(min=0))
-    return order[(place + step) % count.clamp(min=1)]
