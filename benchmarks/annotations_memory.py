@@ -40,7 +40,7 @@ from vtp.eval.task import carve_validation
 from vtp.media import MediaReader
 from vtp.types import MediaRef, TextSpec, VideoSpec
 from vtp_datasets.webvid import WebVid
-from vtp_encoders.tiny_text import build_tokenizer
+from vtp_encoders.tokenizers import build_tokenizer
 
 TEXT = """aerial view of a young woman walking on the beach at sunset with her dog while waves roll in slow motion city
 traffic night mountain river forest snow people business team office laptop close up hands cooking fresh vegetables

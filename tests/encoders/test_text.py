@@ -10,42 +10,8 @@ import torch
 
 from vtp.errors import ConfigError
 from vtp.model.build import BuildContext
-from vtp_encoders.tiny_text import SPECIAL, TinyText, build_tokenizer, spec_of
+from vtp_encoders.tiny_text import TinyText
 from vtp_encoders.transformers_text import TransformersText
-
-TEXTS = ["The red Ball!", "the red box", "the END"]
-
-
-def words(tokenizer):
-    vocabulary = tokenizer.get_vocab()
-    return sorted(vocabulary, key=vocabulary.get)
-
-
-def test_vocabulary_is_sorted_by_count_then_alphabet_and_does_not_depend_on_order():
-    tokenizer = build_tokenizer(TEXTS, 100, 1)
-    assert words(tokenizer) == [*SPECIAL, "the", "red", "!", "ball", "box", "end"]
-    assert build_tokenizer(reversed(TEXTS), 100, 1).to_str() == tokenizer.to_str()
-
-
-def test_rare_words_can_be_left_out():
-    assert words(build_tokenizer(TEXTS, 100, 2)) == [*SPECIAL, "the", "red"]
-    assert words(build_tokenizer(TEXTS, 6, 1)) == [*SPECIAL, "the"]
-
-
-def test_texts_become_ids_with_cls_and_sep_cut_to_length():
-    spec = spec_of(build_tokenizer(TEXTS, 100, 1), 4)
-    the, red, unknown = 5, 6, 1
-    assert spec.tokenize(["THE red", "the zebra", "", "the red ball box end"]) == [
-        [spec.cls_id, the, red, spec.sep_id],
-        [spec.cls_id, the, unknown, spec.sep_id],
-        [spec.cls_id, spec.sep_id],
-        [spec.cls_id, the, red, spec.sep_id],
-    ]
-    assert spec.special_ids == (0, 1, 2, 3, 4) and spec.vocab_size == 11 and spec.mask_id == 4
-
-
-def test_a_special_word_in_a_text_gets_no_second_id():
-    assert words(build_tokenizer(["[MASK] the"], 100, 1)).count("[MASK]") == 1
 
 
 def _tokenize(spec_bytes, queue):

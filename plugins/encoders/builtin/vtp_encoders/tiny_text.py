@@ -8,21 +8,16 @@ tokens          (B, L, D)
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from torch import Tensor, arange, nn
 
-from vtp.errors import ConfigError
 from vtp.model.blocks import Transformer, layer_of_blocks
 from vtp.model.build import BuildContext
-from vtp.types import TextSpec, Tokens
+from vtp.types import Tokens
+from vtp_encoders.tokenizers import build_tokenizer, save_tokenizer, saved_tokenizer, spec_of
 
-__all__ = ["TinyText", "TokenizeWords", "build_tokenizer"]
-
-PAD, UNKNOWN, CLS, SEP, MASK = SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+__all__ = ["TinyText"]
 
 
 class TinyText(nn.Module):
@@ -52,8 +47,8 @@ class TinyText(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        saved = context.assets_of("encoders/text")
-        self.tokenizer = build_tokenizer(context.texts(), vocabulary, min_count) if saved is None else _load(saved)
+        saved = saved_tokenizer("tiny", context)
+        self.tokenizer = build_tokenizer(context.texts(), vocabulary, min_count) if saved is None else saved
         self.spec = spec_of(self.tokenizer, max_length)
         self.width = width
         self.depth = depth
@@ -84,68 +79,4 @@ class TinyText(nn.Module):
 
     def save_assets(self, directory: Path) -> None:
         """Write the tokenizer, so that a checkpoint can be loaded without the training texts."""
-        self.tokenizer.save(str(directory / "tokenizer.json"))
-
-
-class TokenizeWords:
-    """Texts to id lists, special tokens included, cut to ``max_length``. Picklable, for the loader's workers."""
-
-    def __init__(self, tokenizer: Tokenizer, max_length: int) -> None:
-        self.tokenizer = Tokenizer.from_str(tokenizer.to_str())
-        self.tokenizer.enable_truncation(max_length)
-
-    def __call__(self, texts: list[str]) -> list[list[int]]:
-        # One by one: encode_batch starts threads, which do not survive the fork into loader workers.
-        return [self.tokenizer.encode(text).ids for text in texts]
-
-
-def build_tokenizer(texts: Iterable[str], vocabulary: int, min_count: int) -> Tokenizer:
-    """A lower-casing word tokenizer over the words of ``texts``; ids by falling count, ties alphabetically.
-
-    Raises:
-        ConfigError: if there are no texts.
-    """
-    normalizer = normalizers.BertNormalizer(lowercase=True)
-    splitter = pre_tokenizers.BertPreTokenizer()  # at spaces and around punctuation
-    counts: Counter[str] = Counter()
-    for text in texts:
-        counts.update(word for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
-    if not counts:
-        raise ConfigError(
-            "encoder tiny: the training data holds no texts, so there are no words to build a tokenizer from. "
-            "Check the data set, or use a text encoder that brings its tokenizer (encoder/text=transformers)."
-        )
-    kept = [word for word in counts if counts[word] >= min_count and word not in SPECIAL]
-    kept.sort(key=lambda word: (-counts[word], word))
-    words = [*SPECIAL, *kept[: max(vocabulary - len(SPECIAL), 0)]]
-    ids = {word: index for index, word in enumerate(words)}
-    tokenizer = Tokenizer(models.WordLevel(ids, unk_token=UNKNOWN))
-    tokenizer.normalizer = normalizer
-    tokenizer.pre_tokenizer = splitter
-    tokenizer.add_special_tokens(list(SPECIAL))
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{CLS} $A {SEP}", special_tokens=[(CLS, ids[CLS]), (SEP, ids[SEP])]
-    )
-    return tokenizer
-
-
-def spec_of(tokenizer: Tokenizer, max_length: int) -> TextSpec:
-    """What the loader needs to know about a tokenizer of :func:`build_tokenizer`."""
-    ids = {token: tokenizer.token_to_id(token) for token in SPECIAL}
-    return TextSpec(
-        tokenize=TokenizeWords(tokenizer, max_length),
-        pad_id=ids[PAD],
-        mask_id=ids[MASK],
-        cls_id=ids[CLS],
-        sep_id=ids[SEP],
-        special_ids=tuple(sorted(ids.values())),
-        vocab_size=tokenizer.get_vocab_size(),
-        max_length=max_length,
-    )
-
-
-def _load(directory: Path) -> Tokenizer:
-    file = directory / "tokenizer.json"
-    if not file.is_file():
-        raise ConfigError(f"encoder tiny: the checkpoint lacks its tokenizer, {file}. Copy the folder as a whole.")
-    return Tokenizer.from_file(str(file))
+        save_tokenizer(self.tokenizer, directory)

@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from vtp.errors import ConfigError
 from vtp.model.build import BuildContext
-from vtp.types import TextSpec, Tokens
+from vtp.types import Tokens
 from vtp_encoders.huggingface import (
     checkpoint_blocks,
     drop_pooler,
@@ -25,8 +25,9 @@ from vtp_encoders.huggingface import (
     load_weights,
     saved_folder,
 )
+from vtp_encoders.tokenizers import spec_of_transformers
 
-__all__ = ["Tokenize", "TransformersText"]
+__all__ = ["TransformersText"]
 
 NAME = "transformers"
 
@@ -66,7 +67,8 @@ class TransformersText(nn.Module):
         self.width = int(self.model.config.hidden_size)
         self.depth = int(self.model.config.num_hidden_layers)
         self.pooling = pooling
-        self.spec = _spec(self.tokenizer, max_length, model, int(self.model.get_input_embeddings().weight.shape[0]))
+        rows = int(self.model.get_input_embeddings().weight.shape[0])
+        self.spec = spec_of_transformers(NAME, self.tokenizer, max_length, model, rows)
 
     def forward(self, token_ids: Tensor, attention_mask: Tensor) -> Tokens:
         """(B, L) ids -> Tokens (B, L, D)."""
@@ -103,49 +105,6 @@ class TransformersText(nn.Module):
         """Write configuration and tokenizer, so that a checkpoint can be loaded without the hub."""
         self.model.config.save_pretrained(directory)
         self.tokenizer.save_pretrained(directory)
-
-
-class Tokenize:
-    """Texts to id lists, special tokens included, cut to ``max_length``. Picklable, for the loader's workers."""
-
-    def __init__(self, tokenizer: Any, max_length: int) -> None:
-        self.tokenizer = tokenizer
-        self.max_length = max_length
-
-    def __call__(self, texts: list[str]) -> list[list[int]]:
-        if not texts:
-            return []
-        encoded = self.tokenizer(texts, truncation=True, max_length=self.max_length, padding=False)
-        ids: list[list[int]] = encoded["input_ids"]
-        return ids
-
-
-def _spec(tokenizer: Any, max_length: int, model: str, vocab_size: int) -> TextSpec:
-    # The tokenizers library starts threads that do not survive the fork into loader workers, and warns in each of them.
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    probe = tokenizer("a b c d e 0 1 2", add_special_tokens=False)["input_ids"]
-    if not probe or all(i == tokenizer.unk_token_id for i in probe):
-        raise ConfigError(
-            f"encoder {NAME}: the tokenizer of {model!r} turns every word into {tokenizer.unk_token!r}: its vocabulary "
-            "was not found. Its folder must hold tokenizer.json, or the vocabulary files that its class reads."
-        )
-
-    def of(*names: str) -> int:
-        ids = [getattr(tokenizer, f"{name}_token_id") for name in names]
-        return next((int(i) for i in ids if i is not None), -1)
-
-    special = {int(i) for i in tokenizer.all_special_ids}
-    pad = of("pad", "eos")
-    return TextSpec(
-        tokenize=Tokenize(tokenizer, max_length),
-        pad_id=max(pad, 0),  # any id will do: padding is masked
-        mask_id=of("mask"),
-        cls_id=of("cls", "bos"),
-        sep_id=of("sep", "eos"),
-        special_ids=tuple(sorted(special)),
-        vocab_size=vocab_size,
-        max_length=max_length,
-    )
 
 
 def _text_half(model: Any) -> Any:

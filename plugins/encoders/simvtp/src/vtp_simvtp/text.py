@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from vtp.errors import ConfigError
 from vtp.model.build import BuildContext
 from vtp.types import Tokens
-from vtp_simvtp.tokenizer import load_tokenizer, spec_of
+from vtp_encoders.tokenizers import load_tokenizer, save_tokenizer, spec_of
 from vtp_simvtp.vit import width_and_depth
 
 __all__ = ["TextEmbeddings", "WordEmbeddings"]
@@ -74,7 +74,7 @@ class TextEmbeddings(nn.Module):
     ) -> None:
         super().__init__()
         self.width, self.depth = width_and_depth(preset, width, depth)
-        tool = load_tokenizer(tokenizer, context)
+        tool = load_tokenizer("simvtp", tokenizer, context)
         if max_length > positions:
             raise ConfigError(f"encoder simvtp: max_length={max_length} is more than positions={positions} can hold.")
         size = vocabulary or tool.get_vocab_size()
@@ -104,4 +104,4 @@ class TextEmbeddings(nn.Module):
 
     def save_assets(self, directory: Path) -> None:
         """Write the tokenizer, so that a checkpoint can be loaded without hub or training texts."""
-        self.tokenizer.save(str(directory / "tokenizer.json"))
+        save_tokenizer(self.tokenizer, directory)

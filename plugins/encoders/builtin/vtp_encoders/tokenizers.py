@@ -1,0 +1,233 @@
+"""Tokenizers of text encoders: BERT's word pieces, whole words of the training texts, what a folder or the hub holds.
+
+An encoder takes a tokenizer from :func:`load_tokenizer`, its ``spec`` from :func:`spec_of` (or
+:func:`spec_of_transformers`, for a tokenizer object of transformers), and writes it with :func:`save_tokenizer` from
+``save_assets``: then a checkpoint needs neither training texts nor the hub.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+from vtp.errors import ConfigError
+from vtp.model.build import BuildContext
+from vtp.types import TextSpec
+
+__all__ = [
+    "SPECIAL",
+    "Tokenize",
+    "TokenizeTransformers",
+    "build_tokenizer",
+    "load_tokenizer",
+    "save_tokenizer",
+    "saved_tokenizer",
+    "spec_of",
+    "spec_of_transformers",
+    "word_pieces",
+]
+
+PAD, UNKNOWN, CLS, SEP, MASK = SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+_FILE = "tokenizer.json"
+
+
+class Tokenize:
+    """Texts to id lists, special tokens included, cut to ``max_length``. Picklable, for the loader's workers."""
+
+    def __init__(self, tokenizer: Tokenizer, max_length: int) -> None:
+        self.tokenizer = Tokenizer.from_str(tokenizer.to_str())
+        self.tokenizer.enable_truncation(max_length)
+
+    def __call__(self, texts: list[str]) -> list[list[int]]:
+        # One by one: encode_batch starts threads, which do not survive the fork into loader workers.
+        return [self.tokenizer.encode(text).ids for text in texts]
+
+
+def load_tokenizer(encoder: str, source: str, context: BuildContext) -> Tokenizer:
+    """The tokenizer that ``source`` names; the one that a checkpoint keeps when one is being restored.
+
+    Args:
+        encoder: registered name of the encoder, for messages.
+        source: ``texts`` (words of the training texts), a ``vocab.txt``, a ``tokenizer.json`` or a folder with one of
+            them, or a name on the Hugging Face hub, which downloads.
+        context: of the encoder's constructor.
+
+    Raises:
+        ConfigError: there is no such tokenizer, or it lacks a special word of BERT.
+    """
+    saved = saved_tokenizer(encoder, context)
+    if saved is not None:
+        return saved
+    if source == "texts":
+        return build_tokenizer(context.texts(), encoder=encoder)
+    path = Path(source).expanduser()
+    found = [p for p in (path, path / _FILE, path / "vocab.txt") if p.is_file()]
+    if found:
+        tokenizer = Tokenizer.from_file(str(found[0])) if found[0].suffix == ".json" else word_pieces(found[0])
+    else:
+        tokenizer = _from_hub(encoder, source)
+    lacking = [token for token in SPECIAL if tokenizer.token_to_id(token) is None]
+    if lacking:
+        raise ConfigError(f"encoder {encoder}: tokenizer {source} lacks {', '.join(lacking)}; it needs those of BERT.")
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def saved_tokenizer(encoder: str, context: BuildContext) -> Tokenizer | None:
+    """The tokenizer in the assets of a checkpoint; None where none is being restored.
+
+    Raises:
+        ConfigError: the checkpoint lacks it.
+    """
+    folder = context.assets_of("encoders/text")
+    if folder is None:
+        return None
+    if not (folder / _FILE).is_file():
+        raise ConfigError(
+            f"encoder {encoder}: the checkpoint lacks its tokenizer, {folder / _FILE}. Copy the folder as a whole."
+        )
+    return Tokenizer.from_file(str(folder / _FILE))
+
+
+def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
+    """Write it where :func:`saved_tokenizer` looks."""
+    tokenizer.save(str(folder / _FILE))
+
+
+def build_tokenizer(
+    texts: Iterable[str], vocabulary: int = 30522, min_count: int = 1, encoder: str = "tiny"
+) -> Tokenizer:
+    """A lower-casing word tokenizer over the words of ``texts``; ids by falling count, ties alphabetically.
+
+    Args:
+        texts: training texts.
+        vocabulary: most ids, special words included; the most frequent words are kept.
+        min_count: words that occur less often become [UNK].
+        encoder: registered name of the encoder, for the message.
+
+    Raises:
+        ConfigError: there are no texts.
+    """
+    normalizer = normalizers.BertNormalizer(lowercase=True)
+    splitter = pre_tokenizers.BertPreTokenizer()  # at spaces and around punctuation
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update(word for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
+    if not counts:
+        raise ConfigError(
+            f"encoder {encoder}: the training data holds no texts, so there are no words to build a tokenizer from. "
+            "Check the data set, or use a text encoder that brings its tokenizer (encoder/text=transformers)."
+        )
+    kept = [word for word in counts if counts[word] >= min_count and word not in SPECIAL]
+    kept.sort(key=lambda word: (-counts[word], word))
+    words = [*SPECIAL, *kept[: max(vocabulary - len(SPECIAL), 0)]]
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token=UNKNOWN))
+    return _like_bert(tokenizer, words)
+
+
+def word_pieces(vocab: Path) -> Tokenizer:
+    """BERT's lower-casing word-piece tokenizer over a ``vocab.txt``."""
+    text = vocab.read_text(encoding="utf-8")
+    words = [line.rstrip("\r") for line in text.rstrip("\n").split("\n")]  # splitlines would also split at U+2028
+    tokenizer = Tokenizer(models.WordPiece({word: i for i, word in enumerate(words)}, unk_token=UNKNOWN))
+    tokenizer.decoder = decoders.WordPiece()
+    return _like_bert(tokenizer, words)
+
+
+def spec_of(tokenizer: Tokenizer, max_length: int, vocab_size: int | None = None) -> TextSpec:
+    """What the loader and masks need to know about a tokenizer with BERT's special words.
+
+    Args:
+        tokenizer: as :func:`load_tokenizer` gives it.
+        max_length: longest text in tokens, [CLS] and [SEP] included.
+        vocab_size: rows of the embedding table; None is the tokenizer's number of ids.
+    """
+    ids = {token: tokenizer.token_to_id(token) for token in SPECIAL}
+    return TextSpec(
+        tokenize=Tokenize(tokenizer, max_length),
+        pad_id=ids[PAD],
+        mask_id=ids[MASK],
+        cls_id=ids[CLS],
+        sep_id=ids[SEP],
+        special_ids=tuple(sorted(ids.values())),
+        vocab_size=tokenizer.get_vocab_size() if vocab_size is None else vocab_size,
+        max_length=max_length,
+    )
+
+
+class TokenizeTransformers:
+    """The same as :class:`Tokenize`, by a tokenizer object of transformers."""
+
+    def __init__(self, tokenizer: Any, max_length: int) -> None:
+        self.tokenizer = tokenizer
+        self.max_length = max_length
+
+    def __call__(self, texts: list[str]) -> list[list[int]]:
+        if not texts:
+            return []
+        encoded = self.tokenizer(texts, truncation=True, max_length=self.max_length, padding=False)
+        ids: list[list[int]] = encoded["input_ids"]
+        return ids
+
+
+def spec_of_transformers(encoder: str, tokenizer: Any, max_length: int, model: str, vocab_size: int) -> TextSpec:
+    """:func:`spec_of` for a tokenizer object of transformers, whatever its special words are.
+
+    Raises:
+        ConfigError: it knows no word at all, as one whose vocabulary was not found.
+    """
+    # The tokenizers library starts threads that do not survive the fork into loader workers, and warns in each of them.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    probe = tokenizer("a b c d e 0 1 2", add_special_tokens=False)["input_ids"]
+    if not probe or all(i == tokenizer.unk_token_id for i in probe):
+        raise ConfigError(
+            f"encoder {encoder}: the tokenizer of {model!r} turns every word into {tokenizer.unk_token!r}: its "
+            "vocabulary was not found. Its folder must hold tokenizer.json, or the vocabulary files that its class "
+            "reads."
+        )
+
+    def of(*names: str) -> int:
+        ids = [getattr(tokenizer, f"{name}_token_id") for name in names]
+        return next((int(i) for i in ids if i is not None), -1)
+
+    return TextSpec(
+        tokenize=TokenizeTransformers(tokenizer, max_length),
+        pad_id=max(of("pad", "eos"), 0),  # any id will do: padding is masked
+        mask_id=of("mask"),
+        cls_id=of("cls", "bos"),
+        sep_id=of("sep", "eos"),
+        special_ids=tuple(sorted({int(i) for i in tokenizer.all_special_ids})),
+        vocab_size=vocab_size,
+        max_length=max_length,
+    )
+
+
+def _like_bert(tokenizer: Tokenizer, words: list[str]) -> Tokenizer:
+    """Lower case, splits at spaces and around punctuation, [CLS] and [SEP] around a text."""
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.add_special_tokens([token for token in SPECIAL if token in words])
+    if CLS in words and SEP in words:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"{CLS} $A {SEP}", special_tokens=[(CLS, words.index(CLS)), (SEP, words.index(SEP))]
+        )
+    return tokenizer
+
+
+def _from_hub(encoder: str, name: str) -> Tokenizer:
+    from transformers import AutoTokenizer
+
+    try:
+        return Tokenizer.from_str(AutoTokenizer.from_pretrained(name).backend_tokenizer.to_str())
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(
+            f"encoder {encoder}: tokenizer={name} is neither a file or folder here nor to be had from the Hugging Face "
+            f"hub ({reason}). Give the path of a BERT vocab.txt, encoder.text.tokenizer=/path/vocab.txt, or write "
+            "`texts` to build one from the training texts."
+        ) from error

@@ -1,0 +1,89 @@
+"""Tokenizers that text encoders share: words of the training texts, BERT's word pieces, and where they come from."""
+
+from __future__ import annotations
+
+import pytest
+
+from vtp.errors import ConfigError
+from vtp.model.build import BuildContext
+from vtp_encoders.tokenizers import (
+    SPECIAL,
+    build_tokenizer,
+    load_tokenizer,
+    save_tokenizer,
+    saved_tokenizer,
+    spec_of,
+    word_pieces,
+)
+
+TEXTS = ["The red Ball!", "the red box", "the END"]
+PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "red", "##dish", "ball", "!", "un", "##red"]
+
+
+def words(tokenizer):
+    vocabulary = tokenizer.get_vocab()
+    return sorted(vocabulary, key=vocabulary.get)
+
+
+def test_vocabulary_is_sorted_by_count_then_alphabet_and_does_not_depend_on_order():
+    tokenizer = build_tokenizer(TEXTS, 100, 1)
+    assert words(tokenizer) == [*SPECIAL, "the", "red", "!", "ball", "box", "end"]
+    assert build_tokenizer(reversed(TEXTS), 100, 1).to_str() == tokenizer.to_str()
+
+
+def test_rare_words_can_be_left_out():
+    assert words(build_tokenizer(TEXTS, 100, 2)) == [*SPECIAL, "the", "red"]
+    assert words(build_tokenizer(TEXTS, 6, 1)) == [*SPECIAL, "the"]
+
+
+def test_texts_become_ids_with_cls_and_sep_cut_to_length():
+    spec = spec_of(build_tokenizer(TEXTS, 100, 1), 4)
+    the, red, unknown = 5, 6, 1
+    assert spec.tokenize(["THE red", "the zebra", "", "the red ball box end"]) == [
+        [spec.cls_id, the, red, spec.sep_id],
+        [spec.cls_id, the, unknown, spec.sep_id],
+        [spec.cls_id, spec.sep_id],
+        [spec.cls_id, the, red, spec.sep_id],
+    ]
+    assert spec.special_ids == (0, 1, 2, 3, 4) and spec.vocab_size == 11 and spec.mask_id == 4
+
+
+def test_a_special_word_in_a_text_gets_no_second_id():
+    assert words(build_tokenizer(["[MASK] the"], 100, 1)).count("[MASK]") == 1
+
+
+def vocab(folder, words=tuple(PIECES)):
+    file = folder / "vocab.txt"
+    file.write_text("\n".join(words) + "\n", encoding="utf-8")
+    return file
+
+
+def test_word_pieces_are_those_of_bert(tmp_path):
+    from transformers import BertTokenizer
+
+    theirs = BertTokenizer(vocab=str(vocab(tmp_path)), do_lower_case=True)
+    texts = ["The reddish ball!", "unred", "a ball", "", "red\u2028ball"]
+    ours = spec_of(word_pieces(vocab(tmp_path)), 16).tokenize
+    assert ours(texts) == [theirs(text)["input_ids"] for text in texts]
+    assert ours(["The reddish ball!"]) == [[2, 5, 6, 7, 8, 9, 3]]
+
+
+def test_a_tokenizer_is_named_by_file_or_folder_and_kept_by_a_checkpoint(tmp_path):
+    context = BuildContext(texts=lambda: TEXTS)
+    by_file = load_tokenizer("x", str(vocab(tmp_path)), context)
+    assert load_tokenizer("x", str(tmp_path), context).to_str() == by_file.to_str()
+    assert words(load_tokenizer("x", "texts", context)) == words(build_tokenizer(TEXTS))
+    folder = tmp_path / "assets" / "encoders" / "text"
+    folder.mkdir(parents=True)
+    save_tokenizer(by_file, folder)
+    restored = load_tokenizer("x", "/gone/vocab.txt", BuildContext(assets=tmp_path / "assets"))
+    assert words(restored) == PIECES and saved_tokenizer("x", context) is None
+
+
+def test_wrong_tokenizers_are_explained(tmp_path):
+    with pytest.raises(ConfigError, match=r"encoder x: tokenizer .* lacks \[MASK\]"):
+        load_tokenizer("x", str(vocab(tmp_path, [word for word in PIECES if word != "[MASK]"])), BuildContext())
+    with pytest.raises(ConfigError, match=r"encoder x: tokenizer=/no/where is neither .*vocab.txt"):
+        load_tokenizer("x", "/no/where", BuildContext())
+    with pytest.raises(ConfigError, match="encoder x: the checkpoint lacks its tokenizer"):
+        load_tokenizer("x", "texts", BuildContext(assets=tmp_path))
