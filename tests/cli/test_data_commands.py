@@ -61,13 +61,13 @@ def test_a_cache_is_made_reported_and_completed(folder, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["cache", "nothing", "OUT"], "no plugin offers dataset 'nothing'"),
-        (["cache", "no/such/folder", "OUT"], "does not exist"),
+        (["cache", "nothing", "OUT"], "'nothing' is neither a data set nor a file or folder here"),
+        (["cache", "no/such/folder", "OUT"], "there is no such file or folder"),
         (["cache", "FOLDER"], "OUT"),
         (["cache", "FOLDER", "OUT", "--kind", "png"], "transcode, jpeg, raw"),
         (["cache", "FOLDER", "OUT", "--audio", "loud"], "must be a whole number"),
         (["cache", "FOLDER", "OUT", "--size", "big"], "invalid int"),
-        (["cache", "FOLDER", "OUT", "size=4"], "has no option"),
+        (["cache", "FOLDER", "OUT", "size=4"], "is a folder, and size is for data sets"),
         (["pack", "FOLDER", "FOLDER"], "did not write"),
         (["pack", "FOLDER", "OUT", "--per-shard", "0"], "at least 1"),
     ],

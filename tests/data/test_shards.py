@@ -30,7 +30,6 @@ from vtp.media.member import member_path, split_member
 from vtp.media.sampling import uniform
 from vtp.prepare import pack as pack_module
 from vtp.prepare.pack import MANIFEST, Packing, pack
-from vtp.prepare.target import samples_of
 from vtp.types import MediaRef, Sample, TextSpec, VideoSpec
 from vtp_datasets.shards import Shards
 
@@ -453,32 +452,6 @@ def test_a_part_of_the_table_keeps_the_order_of_its_shards(long_table):
     assert [sample.id for sample in part] == [long_table[k].id for k in range(0, 30, 3)]
     order = part.epoch_order(keyed_generator(1))
     assert sorted(order.tolist()) == list(range(10))
-
-
-def test_targets(films, tmp_path):
-    for name, text in (
-        ("a.csv", f'video,caption\n{films[0]},one\n{films[1]},"two, 2"\n'),
-        ("a.tsv", f'caption\tpath\none\t{films[0]}\n"two, 2"\t{films[1]}\n'),
-        ("a.jsonl", "".join(json.dumps({"video": f, "text": [t]}) + "\n" for f, t in zip(films, ("one", "two, 2")))),  # noqa: B905
-    ):
-        (tmp_path / name).write_text(text)
-        rows = list(samples_of(str(tmp_path / name), {}))
-        assert [row.video.path for row in rows] == films[:2]
-        assert [row.texts for row in rows] == [("one",), ("two, 2",)]
-    rows = list(samples_of(str(Path(films[0]).parent), {}))
-    assert [row.video.path for row in rows] == films
-    (tmp_path / "b.csv").write_text("name,text\nx,y\n")
-    with pytest.raises(DataError, match="no column `video`.*name, text"):
-        list(samples_of(str(tmp_path / "b.csv"), {}))
-    (tmp_path / "c.jsonl").write_text("{}\n[1]\n")
-    with pytest.raises(DataError, match="c.jsonl"):
-        list(samples_of(str(tmp_path / "c.jsonl"), {}))
-    with pytest.raises(DataError, match="no media files"):
-        list(samples_of(str(tmp_path), {}))
-    with pytest.raises(DataError, match="does not exist"):
-        list(samples_of(str(tmp_path / "none.csv"), {}))
-    with pytest.raises(ConfigError, match="no option 'size'"):
-        list(samples_of(str(tmp_path), {"size": 1}))
 
 
 def test_the_loader_visits_rows_in_the_epoch_order_of_the_table(long_table):

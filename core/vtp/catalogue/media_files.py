@@ -11,16 +11,11 @@ from pathlib import Path
 from typing import Protocol
 
 from vtp.errors import DataError
+from vtp.media.extensions import IMAGES, MEDIA, SOUNDS
+from vtp.media.extensions import VIDEOS as EXTENSIONS
 from vtp.types import MediaRef
 
 __all__ = ["EXTENSIONS", "IMAGES", "SOUNDS", "Aliases", "ClipFolders", "Layouts", "Media", "Paths", "stem_of"]
-
-_NAMES = "mp4 avi mkv webm mov mpg mpeg m4v 3gp 3g2 wmv flv ts mts m2ts ogv gif"
-_SOUNDS = "wav flac mp3 m4a ogg opus aac"
-_IMAGES = "jpg jpeg png webp bmp"
-EXTENSIONS = frozenset(f".{name}" for name in _NAMES.split())
-SOUNDS = frozenset(f".{name}" for name in _SOUNDS.split())
-IMAGES = frozenset(f".{name}" for name in _IMAGES.split())
 
 
 class Media(Protocol):
@@ -40,7 +35,7 @@ def stem_of(name: str) -> str:
     dot stays, because names such as ``NUsG9BgSes0_210.0_360.0`` have no extension."""
     base = name.replace("\\", "/").rsplit("/", 1)[-1]
     stem, dot, extension = base.rpartition(".")
-    known = not extension or f".{extension.lower()}" in EXTENSIONS | SOUNDS | IMAGES
+    known = not extension or f".{extension.lower()}" in MEDIA
     return stem if dot and stem and known else base
 
 

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import inspect
+import os
+from collections.abc import Mapping, Sequence
 from importlib import import_module
-from typing import Any, NoReturn
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from vtp.errors import ConfigError
+from vtp.errors import ConfigError, DataError
 from vtp.registry import did_you_mean
 
-__all__ = ["ACTIONS", "TARGET_HELP", "ArgumentParser", "main", "split_options"]
+if TYPE_CHECKING:
+    from vtp.prepare.target import Target
+
+__all__ = ["ACTIONS", "TARGET_HELP", "ArgumentParser", "main", "point_at", "split_options", "whole_number"]
 
 # action -> (module with main(arguments) -> exit code, what it does)
 ACTIONS = {
@@ -26,8 +32,9 @@ usage: vtp data ACTION [...]      vtp data ACTION --help explains an action
 {actions}
 """
 
-TARGET_HELP = """a folder of media; a .csv, .tsv or .jsonl file with a column `video` (or `audio`), whose paths are
-relative to that file; or the name of a data set, followed by its options: msrvtt root=DIR"""
+TARGET_HELP = """a folder of media; a table of your own (csv, tsv, jsonl or json) with a column `video` or `audio`, read
+as `vtp run dataset=csv dataset.file=TARGET` does; or the name of a data set. Options of the data set may follow, and
+which of its tables: msrvtt root=DIR kind=qa split=test"""
 
 
 class ArgumentParser(argparse.ArgumentParser):
@@ -49,6 +56,71 @@ def split_options(arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
         key, _, value = argument.partition("=")
         options[key.removeprefix("dataset.")] = yaml.safe_load(value)
     return [argument for argument in arguments if not is_option(argument)], options
+
+
+def whole_number(name: str, text: str) -> int:
+    """The value of the option ``name``.
+
+    Raises:
+        ConfigError: it is no whole number.
+    """
+    try:
+        return int(text)
+    except ValueError:
+        raise ConfigError(f"{name} {text} must be a whole number, for example 16000, or none.") from None
+
+
+def point_at(
+    name: str, options: Mapping[str, Any], *, default_split: str | None = None, hold_out: bool = False
+) -> Target:
+    """What TARGET means.
+
+    Args:
+        options: of the data set, instead of what its option file says, with ``kind`` and ``split`` of its tables.
+        default_split: of a data set by name; None = all its splits.
+        hold_out: whether a table without splits is divided as ``vtp run`` does it. Else its rows stay in their order.
+
+    Raises:
+        ConfigError: there is no such data set, or it has no such option.
+        DataError: there is no such file or folder.
+    """
+    from vtp.cli.components import option_files
+    from vtp.prepare.target import Target
+
+    known = option_files().get("dataset", {})
+    path = Path(name).expanduser()
+    if path.is_dir() and (os.sep in name or name not in known):
+        if options:
+            raise ConfigError(f"{name} is a folder, and {next(iter(options))} is for data sets.")
+        return Target(path)
+    rest = {key: value for key, value in options.items() if key not in ("kind", "split")}
+    kinds, splits = ([options[key]] if key in options else [] for key in ("kind", "split"))
+    if path.is_file():
+        whole = {} if hold_out or splits else {"val_share": 0, "test_share": 0}
+        return Target(_dataset("csv", {"file": str(path), **whole, **rest}, known), kinds, splits)
+    if os.sep in name or path.suffix:
+        raise DataError(f"{name}: there is no such file or folder.")
+    default = [default_split] if default_split is not None else []
+    return Target(_dataset(name, rest, known), kinds, splits or default)
+
+
+def _dataset(name: str, options: Mapping[str, Any], known: Mapping[str, Any]) -> Any:
+    """A data set as ``vtp run dataset=NAME`` builds it, with ``options`` instead of what its file says."""
+    if name not in known:
+        raise ConfigError(
+            f"{name!r} is neither a data set nor a file or folder here.{did_you_mean(name, known)} Data sets: "
+            f"{', '.join(sorted(known))}."
+        )
+    from vtp.cli.run import compose
+    from vtp.plugins import host
+
+    node = dict(compose([f"dataset={name}"])["dataset"])
+    component = host().registry.get("dataset", str(node.pop("name"))).load()
+    parameters = inspect.signature(component).parameters
+    if unknown := [key for key in options if key not in parameters]:
+        hint = did_you_mean(unknown[0], parameters)
+        raise ConfigError(f"dataset {name} has no option {unknown[0]!r}.{hint} Options: {', '.join(parameters)}.")
+    return component(**node | dict(options))
 
 
 def main(arguments: list[str]) -> int:

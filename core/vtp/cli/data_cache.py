@@ -13,11 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from vtp.cli.data import TARGET_HELP, ArgumentParser, split_options
-from vtp.errors import ConfigError, DataError
-from vtp.prepare.target import media_paths, samples_of
+from vtp.cli.data import TARGET_HELP, ArgumentParser, point_at, split_options, whole_number
+from vtp.errors import DataError
 
-__all__ = ["cores", "main", "whole_number"]
+__all__ = ["cores", "main"]
 
 ABOUT = """Decode media once and keep the result in the folder OUT, for `vtp run ... data.cache=OUT`.
 
@@ -46,7 +45,7 @@ def main(arguments: list[str]) -> int:
         0 if parsed.audio == "none" else whole_number("--audio", parsed.audio),
         parsed.backend,
     )
-    sources = media_paths(samples_of(parsed.target, options))
+    sources = point_at(parsed.target, options).media_paths()
     if not sources:
         raise DataError(f"{parsed.target} names no media files.")
     cache = ClipCache.create(parsed.out, settings)
@@ -87,14 +86,6 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--check", action="store_true", help="read what is there and make damaged clips again")
     parser.add_argument("--retry", action="store_true", help="try files again that failed before")
     return parser
-
-
-def whole_number(name: str, text: str) -> int:
-    """The value of the option ``name``; ConfigError if it is no whole number."""
-    try:
-        return int(text)
-    except ValueError:
-        raise ConfigError(f"{name} {text} must be a whole number, for example 16000, or none.") from None
 
 
 def cores() -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import inspect
 import logging
 import os
 import re
@@ -16,9 +15,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vtp.cli.data import ArgumentParser, split_options
+from vtp.cli.data import TARGET_HELP, ArgumentParser, point_at, split_options
 from vtp.errors import ConfigError, DataError
-from vtp.registry import did_you_mean
 
 if TYPE_CHECKING:
     from vtp.prepare.check import Finding, Survey
@@ -31,8 +29,6 @@ on where it stopped: what was found is kept in OUT/files.jsonl and used again wh
 
 exit code: 0 everything is there, 1 something that a protocol needs is missing or does not decode, 2 a mistake."""
 
-TARGET = """the name of a data set, followed by its options (msvd root=DIR); a .csv, .tsv or .jsonl file of your own;
-or a folder of media"""
 BYTES = ("B", "kB", "MB", "GB", "TB")
 
 
@@ -89,11 +85,10 @@ def _parser() -> ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         usage="vtp data check TARGET [KEY=VALUE ...] [OPTIONS]",
     )
-    parser.add_argument("target", metavar="TARGET", help=TARGET)
-    parser.add_argument(
-        "--kind", action="append", help="only these tables of the data set, such as retrieval or qa (repeatable)"
-    )
-    parser.add_argument("--split", action="append", help="only these splits: train, val, test (repeatable)")
+    parser.add_argument("target", metavar="TARGET", help=TARGET_HELP)
+    several: dict[str, Any] = {"action": "append", "default": []}
+    parser.add_argument("--kind", **several, help="only tables such as retrieval or qa (repeatable)")
+    parser.add_argument("--split", **several, help="only these splits: train, val, test (repeatable)")
     parser.add_argument("--no-decode", action="store_true", help="only look whether files are there")
     parser.add_argument("--limit", type=int, help="decode so many files, spread over all")
     parser.add_argument("--frames", type=int, default=8, help="frames decoded of each file (default %(default)s)")
@@ -111,51 +106,19 @@ def _parser() -> ArgumentParser:
 def _survey(parsed: argparse.Namespace, options: dict[str, Any]) -> Survey:
     from vtp.prepare.check import survey_dataset, survey_folder
 
-    path = Path(parsed.target).expanduser()
-    name = None
-    if path.is_dir() and (os.sep in parsed.target or parsed.target not in _datasets()):
-        if options or parsed.kind or parsed.split:
-            given = next(iter(options), None) or ("--kind" if parsed.kind else "--split")
-            raise ConfigError(f"{parsed.target} is a folder, and {given} is for data sets.")
-        survey = survey_folder(path)
-        if not survey.files:
-            others = ", ".join(f"{count:,} {kind}" for kind, count in list(survey.others.items())[:5]) or "nothing"
-            raise DataError(f"there are no media files in {path} (found: {others}).")
-        return survey
-    if path.is_file():
-        options = {"file": str(path)} | options
-        name = "csv"
-    elif os.sep in parsed.target or path.suffix:
-        raise DataError(f"{parsed.target}: there is no such file or folder.")
     with _status() as progress, _quiet():
-        return survey_dataset(
-            _dataset(name or parsed.target, options), kinds=parsed.kind, splits=parsed.split, progress=progress
-        )
-
-
-def _datasets() -> Mapping[str, Any]:
-    from vtp.cli.components import option_files
-
-    return option_files().get("dataset", {})
-
-
-def _dataset(name: str, options: Mapping[str, Any]) -> Any:
-    """A data set as ``vtp run dataset=NAME`` builds it, with ``options`` instead of what its file says."""
-    if name not in _datasets():
-        raise ConfigError(
-            f"{name!r} is neither a data set nor a file or folder here.{did_you_mean(name, _datasets())} "
-            f"Data sets: {', '.join(sorted(_datasets()))}."
-        )
-    from vtp.cli.run import compose
-    from vtp.plugins import host
-
-    node = dict(compose([f"dataset={name}"])["dataset"])
-    component = host().registry.get("dataset", str(node.pop("name"))).load()
-    parameters = inspect.signature(component).parameters
-    if unknown := [key for key in options if key not in parameters]:
-        hint = did_you_mean(unknown[0], parameters)
-        raise ConfigError(f"dataset {name} has no option {unknown[0]!r}.{hint} Options: {', '.join(parameters)}.")
-    return component(**node | dict(options))
+        target = point_at(parsed.target, options, hold_out=True)
+        if not isinstance(target.source, Path):
+            kinds, splits = [*target.kinds, *parsed.kind], [*target.splits, *parsed.split]
+            return survey_dataset(target.source, kinds=kinds, splits=splits, progress=progress)
+        if parsed.kind or parsed.split:
+            given = "--kind" if parsed.kind else "--split"
+            raise ConfigError(f"{parsed.target} is a folder, and {given} is for data sets.")
+        survey = survey_folder(target.source)
+    if not survey.files:
+        others = ", ".join(f"{count:,} {kind}" for kind, count in list(survey.others.items())[:5]) or "nothing"
+        raise DataError(f"there are no media files in {target.source} (found: {others}).")
+    return survey
 
 
 # -- what is told ------------------------------------------------------------------------------------------------------

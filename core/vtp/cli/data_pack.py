@@ -7,10 +7,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from vtp.cli.data import TARGET_HELP, ArgumentParser, split_options
-from vtp.cli.data_cache import cores, whole_number
+from vtp.cli.data import TARGET_HELP, ArgumentParser, point_at, split_options, whole_number
+from vtp.cli.data_cache import cores
 from vtp.errors import DataError
-from vtp.prepare.target import samples_of
 
 __all__ = ["main"]
 
@@ -35,9 +34,8 @@ def main(arguments: list[str]) -> int:
         parsed.per_shard,
         parsed.backend,
     )
-    if options or not Path(parsed.target).expanduser().exists():
-        options.setdefault("split", "train")
-    samples = list(samples_of(parsed.target, options, kinds=("caption", "retrieval")))
+    target = point_at(parsed.target, options, default_split="train")
+    samples = list(target.samples(prefer=("caption", "retrieval")))
     if not samples:
         raise DataError(f"{parsed.target} has no samples to pack.")
     manifest = pack(

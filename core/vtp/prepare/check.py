@@ -26,15 +26,16 @@ import numpy.typing as npt
 
 from vtp.contracts import Dataset, member
 from vtp.data.table import evenly, media_id
-from vtp.errors import ConfigError, DataError
+from vtp.errors import DataError
 from vtp.eval.protocol import Match, Protocol, protocol_files
 from vtp.media import request
+from vtp.media.extensions import MEDIA
 from vtp.media.info import MediaError, VideoInfo
 from vtp.media.member import split_member
+from vtp.prepare.target import tables_of
 from vtp.types import MediaRef, Sample
 
 __all__ = [
-    "MEDIA",
     "Finding",
     "Known",
     "Overlap",
@@ -47,9 +48,6 @@ __all__ = [
     "survey_folder",
 ]
 
-_NAMES = "mp4 avi mkv webm mov mpg mpeg m4v 3gp 3g2 wmv flv ts mts m2ts ogv gif wav flac mp3 m4a aac ogg opus wma"
-_NAMES += " jpg jpeg png bmp webp"
-MEDIA = frozenset(f".{name}" for name in _NAMES.split())
 THUMBNAIL = 96  # short side in pixels of the frames that are decoded, and of the thumbnails
 OK, MISSING, BAD, UNREAD = "ok", "missing", "bad", "not looked at"
 
@@ -139,45 +137,34 @@ class Survey:
 def survey_dataset(
     dataset: Any,
     *,
-    kinds: Sequence[str] | None = None,
-    splits: Sequence[str] | None = None,
+    kinds: Sequence[str] = (),
+    splits: Sequence[str] = (),
     progress: Callable[[str], None] = lambda text: None,
 ) -> Survey:
     """Read the tables of a data set.
 
     Args:
         dataset: with ``samples(kind, split)``.
-        kinds: which ones; None = all, less captions where the same clips come with retrieval.
-        splits: which ones; None = all.
+        kinds, splits: which ones, as for :func:`vtp.prepare.target.tables_of`, and what it raises.
         progress: is told what is read.
-
-    Raises:
-        ConfigError: the data set has no such kind.
     """
-    offered, name = (member(dataset, Dataset, one) for one in ("kinds", "name"))
-    for kind in kinds or ():
-        if kind not in offered:
-            raise ConfigError(f"{name} has no {kind!r} tables; it has {', '.join(offered)}.")
-    chosen = kinds or [kind for kind in offered if not (kind == "caption" and "retrieval" in offered)]
+    name = member(dataset, Dataset, "name")
     protocols = [Protocol.load(path) for _, path in protocol_files().values()]
     survey = Survey(name)
     clips: list[set[str]] = []
-    for kind in chosen:
-        for split in member(dataset, Dataset, "splits")(kind):
-            if splits and split not in splits:
-                continue
-            facts = TableFacts(kind, split)
-            progress(facts.name)
-            try:
-                table = dataset.samples(kind, split)
-            except DataError as error:
-                facts.error = str(error)
-                table = ()
-            if not len(table) and facts.error is None:
-                continue  # there is no such split
-            clips.append(_read(survey, facts, table))
-            facts.protocols = _compare(protocols, name, kind, split, table)
-            survey.tables.append(facts)
+    for kind, split in tables_of(dataset, kinds, splits):
+        facts = TableFacts(kind, split)
+        progress(facts.name)
+        try:
+            table = dataset.samples(kind, split)
+        except DataError as error:
+            facts.error = str(error)
+            table = ()
+        if not len(table) and facts.error is None:
+            continue  # there is no such split
+        clips.append(_read(survey, facts, table))
+        facts.protocols = _compare(protocols, name, kind, split, table)
+        survey.tables.append(facts)
     survey.overlaps = list(_overlaps(survey.tables, clips))
     survey.annotations = list(member(dataset, Dataset, "origin")().get("files", ()))
     return survey

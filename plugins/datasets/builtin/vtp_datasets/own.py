@@ -69,7 +69,7 @@ class OwnData:
             a test clip is found to be a training clip of an earlier stage; None = ``csv:`` and the name of ``root``.
 
     Kinds are those that the columns allow: ``caption`` and ``retrieval`` with captions, ``qa`` with questions, ``mc``
-    with options.
+    with options; with none of them ``media``, for the tools that only look at files.
     """
 
     name = "csv"
@@ -116,13 +116,16 @@ class OwnData:
         kinds = ["caption", "retrieval"] if "caption" in columns else []
         kinds += ["qa"] if "question" in columns else []
         kinds += ["mc"] if columns["options"] else []
-        if not kinds or not {"video", "audio"} & columns.keys():
-            raise DataError(
-                f"{self.file}: the columns say neither what is shown nor what is said about it. Needed are video (or "
-                f"audio) and caption, or question and answer; found: {', '.join(columns['all']) or 'nothing'}. "
-                f"Understood names: {', '.join(sorted({n for names in ALIASES.values() for n in names}))}."
-            )
-        return tuple(kinds)
+        if not {"video", "audio"} & columns.keys():
+            raise self._lacking(columns)
+        return tuple(kinds or ["media"])
+
+    def _lacking(self, columns: Mapping[str, Any]) -> DataError:
+        return DataError(
+            f"{self.file}: the columns say neither what is shown nor what is said about it. Needed are video (or "
+            f"audio) and caption, or question and answer; found: {', '.join(columns['all']) or 'nothing'}. "
+            f"Understood names: {', '.join(sorted({n for names in ALIASES.values() for n in names}))}."
+        )
 
     def splits(self, kind: str) -> tuple[str, ...]:
         """Splits that the files or shares make, whether or not there are rows in them."""
@@ -133,6 +136,8 @@ class OwnData:
         captions, ``qa`` and ``mc`` one per question."""
         if self.file is None:
             raise ConfigError("dataset=csv needs dataset.file=FILE: a csv, tsv or jsonl file. " + ABOUT)
+        if self.kinds == ("media",) and kind != "media":
+            raise self._lacking(_columns(AnnotationFile(self._existing())))
         if (kind, split) not in self._tables:
             table: Any = self._catalogue.table(kind, split)
             if not self._files and not self._has_splits:
@@ -285,6 +290,8 @@ def _row(row: Mapping[str, Any], options: list[Any], what: str, line: int) -> Ro
         category=str(row["category"]).strip() if "category" in row else None,
         place=line,
     )
+    if what == "media":
+        return made
     if what == "caption":
         made.texts = _captions(row["caption"])
         return made
