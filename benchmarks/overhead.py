@@ -32,7 +32,9 @@ import numpy as np
 import torch
 
 from vtp.model.build import BuildContext, build_model
+from vtp.model.context import ForwardContext
 from vtp.model.model import VTPModel
+from vtp.model.objective import ContrastiveObjective
 from vtp.train import TrainConfig, Trainer
 from vtp.train.parameters import build_optimizer
 from vtp.types import Batch
@@ -106,12 +108,18 @@ class BareLoop:
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
 
     def step(self, batch: Batch) -> None:
-        losses = self.model(batch)
-        total = torch.stack([self.model.weights[name] * out.loss for name, out in losses.items()]).sum()
-        total.backward()
+        self.model(batch, run=self._total)["loss"].backward()
         torch.nn.utils.clip_grad_norm_(self.parameters, OPTIONS["clip_norm"])
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+
+    def _total(self, ctx: ForwardContext) -> dict[str, torch.Tensor]:
+        terms = []
+        for name, objective in self.model.objectives.items():
+            contrastive = isinstance(objective, ContrastiveObjective)
+            out = objective.loss_from_features(objective.features(ctx)) if contrastive else objective(ctx)
+            terms.append(self.model.weights[name] * out.loss)
+        return {"loss": torch.stack(terms).sum()}
 
 
 class InTurns:

@@ -5,13 +5,15 @@
 ``plain`` follows the released code's order of work from its specification: a Conv3d over every tubelet of every pass,
 the encoder on [visible video ; words], on the video, on the words and on 2B pairs, attention with an explicit softmax
 and an additive mask, the vocabulary layer on every word. ``vtp`` is ``model=simvtp_released`` with shared passes
-(``objectives.simvtp_vtm.reuse_joint=true``). Both have the same weights, inputs, masks and negatives, and the script
-stops unless their losses and gradients agree.
+(``objectives.simvtp_vtm.reuse_joint=true``), in the step of the engine as ``vtp run`` takes it (``vtp.train.step``, one
+micro-batch, fp32). Both have the same weights, inputs, masks and negatives, and the script stops unless their losses
+and gradients agree. Neither is timed with clipping and the optimizer, which are the same for both.
 
 Each then has a process of its own, as in use, because what one of them does to the heap would change the other's times;
 the processes take turns, step by step, and the ratio is the median over rounds. On a CPU vtp's process keeps freed
-memory, as ``vtp run`` does (vtp.memory); ``plain, memory kept`` is the plain one in such a process. Peak memory is the
-process's resident set (on a GPU: what PyTorch allocated) over all its steps.
+memory, as ``vtp run`` does (vtp.memory), so there are two ratios: over ``plain``, with each memory setting as it comes,
+and over ``plain, memory kept``, the plain one in a process with vtp's setting. Peak memory is the process's resident
+set (on a GPU: what PyTorch allocated) over all its steps.
 """
 
 from __future__ import annotations
@@ -34,6 +36,10 @@ from vtp.memory import keep_memory
 from vtp.model.build import BuildContext, build_model, lookup_in
 from vtp.model.context import ForwardContext
 from vtp.plugins import host
+from vtp.train import TrainConfig
+from vtp.train.parallel import Parallel
+from vtp.train.precision import Precision
+from vtp.train.step import Step
 from vtp.types import Batch
 from vtp_simvtp.keys import to_original
 from vtp_simvtp.vit import PRESETS
@@ -209,7 +215,7 @@ def vtp_model(options: argparse.Namespace, folder: Path) -> nn.Module:
     return build_model(spec, lookup_in(host().registry), BuildContext())
 
 
-class Step:
+class Case:
     """Inputs, and a forward and backward of either implementation."""
 
     def __init__(self, options: argparse.Namespace, folder: Path, which: tuple[str, ...]) -> None:
@@ -227,6 +233,10 @@ class Step:
             },
             present={m: torch.ones(rows, dtype=torch.bool) for m in ("video", "text")},
         ).to(device)
+        if "vtp" in which:
+            config = TrainConfig(steps=1, global_batch=rows)
+            precision = Precision(config.precision, device)
+            self.step = Step(Parallel(self.model, config, device), precision, config.accumulation)
         self.modules: dict[str, nn.Module] = {"vtp": self.model}
         if "plain" in which:
             self.modules["plain"] = self._plain(options).to(device)
@@ -251,26 +261,20 @@ class Step:
         )  # fmt: skip
         return plain
 
-    def losses(self, which: str) -> dict[str, Tensor]:
-        if which == "plain":
-            return self.modules["plain"](*self.inputs)
-        return {name: out.loss for name, out in self.model(self.batch).items()}
-
-    def __call__(self, which: str) -> dict[str, float]:
-        losses = self.forward_backward(which)
-        return {name: loss.detach().item() for name, loss in losses.items()}
-
     def forward_backward(self, which: str) -> dict[str, Tensor]:
         self.modules[which].zero_grad(set_to_none=True)
-        losses = self.losses(which)
-        torch.stack(list(losses.values())).sum().backward()
+        if which == "vtp":
+            losses = {seen.name: seen.loss for seen in self.step(self.batch)}
+        else:
+            losses = self.modules["plain"](*self.inputs)
+            torch.stack(list(losses.values())).sum().backward()
         if self.batch.inputs["video"]["frames"].is_cuda:
             torch.cuda.synchronize()
-        return losses
+        return {name: loss.detach() for name, loss in losses.items()}
 
     def check(self) -> float:
         """Largest relative difference of losses and of gradient norms."""
-        plain, ours = self("plain"), self("vtp")
+        plain, ours = ({n: float(x) for n, x in self.forward_backward(w).items()} for w in ("plain", "vtp"))
         errors = [abs(plain[name] - ours[name]) / abs(plain[name]) for name in plain]
         grads, _ = to_original({name: p.grad for name, p in self.model.named_parameters()}, "pretrain")
         norms = {name: p.grad.norm() for name, p in self.modules["plain"].named_parameters()}
@@ -285,15 +289,15 @@ def serve(options: argparse.Namespace, folder: Path, which: str) -> int:
     name = which.split(",")[0]
     if which != "plain" and options.device == "cpu":
         keep_memory(1 << 30, 2 << 30)
-    step = Step(options, folder, (name,))
+    case = Case(options, folder, (name,))
     if name == "plain":
-        del step.model.encoders, step.model.objectives  # the weights of the other one
+        del case.model.encoders, case.model.objectives  # the weights of the other one
     before = start_of_peak(options.device)
-    step.forward_backward(name)
+    case.forward_backward(name)
     print("ready", flush=True)
     for _ in sys.stdin:
         start = time.perf_counter()
-        step.forward_backward(name)
+        case.forward_backward(name)
         print(time.perf_counter() - start, flush=True)
     print(json.dumps({"before": before, "peak": max(before, end_of_peak(options.device))}))
     return 0
@@ -365,13 +369,13 @@ def main() -> int:
 
 
 def compare(options: argparse.Namespace, folder: Path) -> int:
-    step = Step(options, folder, ("plain", "vtp"))
-    error = step.check()
+    case = Case(options, folder, ("plain", "vtp"))
+    error = case.check()
     print(f"losses and gradient norms agree within {error:.1e} (relative)")
     if error > 1e-3:
         print("they must agree within 1e-3; no timing is reported")
         return 1
-    del step
+    del case
     names = SERVED if options.device == "cpu" else SERVED[:2]
     served = {name: Served(options, name) for name in names}
     for i in range(options.rounds):
@@ -382,7 +386,7 @@ def compare(options: argparse.Namespace, folder: Path) -> int:
     times = {name: one.times for name, one in served.items()}
     memory = {name: one.memory() for name, one in served.items()}
     result = {
-        "what": "SimVTP pre-training step, forward and backward",
+        "what": "SimVTP pre-training step, forward and backward; vtp's is the engine's (vtp.train.step)",
         "date": time.strftime("%Y-%m-%d"),
         "command": " ".join(["python", "benchmarks/simvtp_step.py", *sys.argv[1:]]),
         "settings": {k: getattr(options, k) for k in ("preset", "batch", "text", "rounds", "threads", "device")},

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import random
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -49,3 +51,24 @@ def _seeded() -> None:
         sys.modules["numpy"].random.seed(0)
     if "torch" in sys.modules:
         sys.modules["torch"].manual_seed(0)
+
+
+@pytest.fixture
+def take_step() -> Callable[..., dict[str, Any]]:
+    """``take_step(model, batch)``: a step of the engine in one micro-batch; objective -> loss, weight, metrics. The
+    gradient of the weighted sum lies in the parameters afterwards.
+    """
+    import torch
+
+    from vtp.train import TrainConfig
+    from vtp.train.parallel import Parallel
+    from vtp.train.precision import Precision
+    from vtp.train.step import Step
+
+    def take(model: Any, batch: Any) -> dict[str, Any]:
+        cpu = torch.device("cpu")
+        model.zero_grad()
+        step = Step(Parallel(model, TrainConfig(steps=1, global_batch=len(batch)), cpu), Precision("fp32", cpu), 1)
+        return {seen.name: seen for seen in step(batch)}
+
+    return take

@@ -133,7 +133,8 @@ class Fusion(_Layers, Protocol):
     """Whether the features of a single modality pass through it as well."""
 
     takes_many: bool = False
-    """Whether ``forward`` also takes a list of such mappings and gives the list of results."""
+    """Whether ``forward`` also takes a list of such mappings and gives the list of results. Not if it draws random
+    numbers while training: GradCache repeats some of the passes alone, and they must draw the same."""
 
     consumes: Mapping[str, Literal["encoded", "embedded"]] = {}
     """Modality -> ``embedded`` where it reads the embedding layer of that encoder (``Encoder.embed``) instead of its

@@ -22,7 +22,7 @@ def objective(context):
 def test_loss_is_the_mean_over_selected_words(objective, make_model, make_batch, run):
     model = make_model(HALF, mlm=objective)
     batch = make_batch(6)
-    out = model(batch)["mlm"]
+    out = objective(run(model, batch))
     ctx = run(model, batch)
     view = objective.view(ctx)
     fused = ctx.fused({"video": "", "audio": "", "text": "bert0.5"}).tokens["text"].x
@@ -31,27 +31,26 @@ def test_loss_is_the_mean_over_selected_words(objective, make_model, make_batch,
     assert int(out.weight) == int((view["labels"] != -100).sum()) == int(objective.count(run(model, batch))) > 3
 
 
-def test_only_selected_positions_reach_the_vocabulary(objective, make_model, make_batch):
+def test_only_selected_positions_reach_the_vocabulary(objective, make_model, make_batch, run):
     seen = []
     objective.head[-1].register_forward_hook(lambda module, inputs, output: seen.append(output.shape))
-    out = make_model(HALF, mlm=objective)(make_batch(6))["mlm"]
+    out = objective(run(make_model(HALF, mlm=objective), make_batch(6)))
     assert seen == [(int(out.weight), VOCABULARY)]
 
 
-def test_token_weighted_micro_batches_equal_the_whole(objective, make_model, make_batch):
+def test_token_weighted_micro_batches_equal_the_whole(objective, make_model, make_batch, run):
     model = make_model(HALF, mlm=objective)
     batch = make_batch(6)
-    whole = model(batch)["mlm"]
-    parts = [model(batch.rows(a, b))["mlm"] for a, b in [(0, 1), (1, 6)]]
+    whole = objective(run(model, batch))
+    parts = [objective(run(model, batch.rows(a, b))) for a, b in [(0, 1), (1, 6)]]
     total = sum(p.loss * p.weight for p in parts) / sum(p.weight for p in parts)
     torch.testing.assert_close(total, whole.loss)
 
 
-def test_nothing_selected_is_a_connected_zero(objective, make_model, make_batch):
+def test_nothing_selected_is_a_connected_zero(objective, make_model, make_batch, take_step):
     model = make_model(HALF, mlm=objective)
-    out = model(make_batch(3, missing={"text": [0, 1, 2]}))["mlm"]
+    out = take_step(model, make_batch(3, missing={"text": [0, 1, 2]}))["mlm"]
     assert out.loss.item() == 0.0 and int(out.weight) == 0 and out.metrics["accuracy"].item() == 0.0
-    out.loss.backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None and (parameter.grad == 0).all(), name
 
@@ -61,7 +60,7 @@ def test_on_text_needs_no_fusion(context, make_model, make_batch, run):
     objective = MLM(context=context, tokens="text")
     model = make_model({"text": WordMask(0.75, "mask")}, mlm=objective)
     assert not objective.needs_fusion
-    model(make_batch(3))["mlm"].loss.backward()
+    objective(run(model, make_batch(3))).loss.backward()
     view = objective.view(run(model, make_batch(3)))
     assert (view["token_ids"][view["labels"] != -100] == MASK).all()
     with pytest.raises(ConfigError, match="tokens=fused needs a fusion encoder"):

@@ -94,22 +94,24 @@ def test_equal_captions_are_found_in_the_batch(context, make_model, make_batch, 
     assert identity[0] == identity[6] and len(identity.unique()) == 6
 
 
-def test_forward_is_the_loss_of_its_features(context, make_model, make_batch, run):
+def test_the_loss_of_a_step_is_that_of_its_features(context, make_model, make_batch, run, take_step):
     objective = VTC(context=context)
     model = make_model(vtc=objective)
     batch = make_batch(6, missing={"text": [2], "video": [4]})
-    whole = model(batch)["vtc"]
+    whole = take_step(model, batch)["vtc"]
     parts = [objective.features(run(model, batch.rows(a, b))) for a, b in [(0, 1), (1, 4), (4, 6)]]
     joined = objective.loss_from_features({k: torch.cat([p[k] for p in parts]) for k in parts[0]})
     torch.testing.assert_close(joined.loss, whole.loss)
     assert int(joined.weight) == int(whole.weight) == 4
 
 
-def test_gradient_of_the_temperature_through_features_equals_the_direct_one(context, make_model, make_batch, run):
+def test_gradient_of_the_temperature_through_features_equals_the_direct_one(
+    context, make_model, make_batch, run, take_step
+):
     objective = VTC(context=context)
     model = make_model(vtc=objective)
     batch = make_batch(6)
-    model(batch)["vtc"].loss.backward()
+    take_step(model, batch)
     direct = objective.logit_scale.grad.clone()
     objective.logit_scale.grad = None
     parts = [objective.features(run(model, batch.rows(a, a + 2))) for a in (0, 2, 4)]

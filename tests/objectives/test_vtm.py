@@ -16,11 +16,11 @@ def matching(context):
     return VTM(context=context)
 
 
-def test_uniform_logits_cost_ln_2(matching, make_model, make_batch):
+def test_uniform_logits_cost_ln_2(matching, make_model, make_batch, run):
     with torch.no_grad():
         matching.head[0].weight.zero_()
         matching.head[0].bias.zero_()
-    out = make_model(vtm=matching)(make_batch(5))["vtm"]
+    out = matching(run(make_model(vtm=matching), make_batch(5)))
     assert out.loss.item() == pytest.approx(math.log(2), abs=1e-6)
     assert int(out.weight) == 10
 
@@ -28,7 +28,7 @@ def test_uniform_logits_cost_ln_2(matching, make_model, make_batch):
 def test_loss_is_over_positives_and_negatives(matching, make_model, make_batch, run):
     model = make_model(vtm=matching)
     batch = make_batch(6)
-    out = model(batch)["vtm"]
+    out = matching(run(model, batch))
     ctx = run(model, batch)
     other = matching._negative_rows(ctx, matching._allowed(ctx))
     swapped = run(model, make_batch(6))
@@ -54,25 +54,24 @@ def test_duplicates_and_missing_rows_are_no_negatives(matching, make_model, make
 
 
 @pytest.mark.parametrize("rows, same", [(1, False), (3, True)])
-def test_without_negatives_there_is_no_loss(matching, make_model, make_batch, run, rows, same):
+def test_without_negatives_there_is_no_loss(matching, make_model, make_batch, run, take_step, rows, same):
     model = make_model(vtm=matching)
     batch = make_batch(rows)
     if same:
         batch.extra["video_id"] = ["a"] * rows
     assert int(matching.count(run(model, batch))) == 0
-    out = model(batch)["vtm"]
+    out = take_step(model, batch)["vtm"]
     assert out.loss.item() == 0.0 and int(out.weight) == 0
-    out.loss.backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None and (parameter.grad == 0).all(), name
 
 
-def test_positives_share_the_clean_pass(matching, make_model, make_batch):
+def test_positives_share_the_clean_pass(matching, make_model, make_batch, run):
     model = make_model(vtm=matching)
     passes = []
     model.encoders["fusion"].register_forward_hook(lambda *a: passes.append(1))
     model.encoders["video"].register_forward_hook(lambda *a: passes.append(2))
-    model(make_batch(4))
+    matching(run(model, make_batch(4)))
     assert sorted(passes) == [1, 1, 2]
 
 
@@ -82,7 +81,7 @@ def test_sound_may_go_with_the_text(context, make_model, make_batch, run):
     calls = []
     fused = model.encoders["fusion"].forward
     model.encoders["fusion"].forward = lambda tokens: calls.append({m: t.x for m, t in tokens.items()}) or fused(tokens)
-    model(make_batch(4))
+    objective(run(model, make_batch(4)))
     positive, negative = calls
     assert torch.equal(positive["video"], negative["video"])
     assert not torch.equal(positive["audio"], negative["audio"])
@@ -106,15 +105,16 @@ def test_hard_negatives_are_the_similar_ones(context, make_model, make_batch, ru
     assert ((counts / 300 - expected).abs() < 4 * (expected * (1 - expected) / 300).sqrt() + 1e-3).all()
 
 
-def test_hard_negatives_need_vtc(context, make_model, make_batch):
-    model = make_model(vtm=VTM(context=context, negatives="hard"))
+def test_hard_negatives_need_vtc(context, make_model, make_batch, run):
+    objective = VTM(context=context, negatives="hard")
     with pytest.raises(ConfigError, match=r"negatives=hard needs.*objective=\[vtc,vtm"):
-        model(make_batch(3))
+        objective(run(make_model(vtm=objective), make_batch(3)))
 
 
-def test_mining_does_not_cut_gradients_of_shared_passes(context, make_model, make_batch):
-    model = make_model(vtm=VTM(context=context, negatives="hard"), vtc=VTC(context=context))
-    model(make_batch(4), names=["vtm", "vtc"])["vtm"].loss.backward()  # vtm asks first
+def test_mining_does_not_cut_gradients_of_shared_passes(context, make_model, make_batch, run):
+    objective = VTM(context=context, negatives="hard")
+    model = make_model(vtm=objective, vtc=VTC(context=context))
+    objective(run(model, make_batch(4))).loss.backward()
     assert (model.encoders["text"].words.weight.grad != 0).any()
 
 

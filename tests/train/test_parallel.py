@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from toy_training import ToyLoader, evaluate, history, toy_batch, toy_model
+from toy_training import ToyLoader, evaluate, history, plain_losses, toy_batch, toy_model
 
 from vtp.storage import verify_directory
 from vtp.train import TrainConfig, Trainer
@@ -123,7 +123,7 @@ def assert_close(left: list[dict], right: list[dict], tolerance: float = 2e-5) -
 def test_gradients_and_collectives_of_two_processes(tmp_path, two_ranks):
     two_ranks(["-c", GRADIENTS], {"out": str(tmp_path)})
     model = toy_model(seed=0)
-    outputs = model(toy_batch(list(range(1, 13)), 0, 12), run="loss")
+    outputs = plain_losses(model, toy_batch(list(range(1, 13)), 0, 12))
     sum(model.weights[name] * out.loss for name, out in outputs.items()).backward()
     files = sorted(tmp_path.glob("*.safetensors"))
     assert [f.stem for f in files] == ["ddp1", "ddp3", "fsdp21", "fsdp23"]

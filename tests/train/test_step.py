@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
-from toy_training import ToyContrastive, toy_batch, toy_model
+from toy_training import ToyContrastive, plain_losses, toy_batch, toy_model
 
 from vtp.errors import ConfigError
 from vtp.train.config import TrainConfig
@@ -28,7 +28,7 @@ def gradients(model) -> dict[str, torch.Tensor]:
 
 
 def reference(model, batch) -> dict[str, torch.Tensor]:
-    losses = model(batch, run="loss")
+    losses = plain_losses(model, batch)
     sum(model.weights[name] * out.loss for name, out in losses.items()).backward()
     return gradients(model)
 
@@ -108,6 +108,25 @@ def test_gradcache_with_dropout_is_the_gradient_of_its_own_loss():
     assert_same(gradients(model), want, 2e-6)
 
 
+@pytest.mark.parametrize(
+    "accumulation, want",
+    [
+        (1, ["plan vtc", "plan qa", "vtc", "qa"]),
+        (2, 2 * ["plan vtc", "vtc"] + 2 * ["plan vtc", "plan qa", "vtc", "qa"]),
+    ],
+)
+def test_objectives_announce_before_the_first_one_runs(accumulation, want):
+    """Contrastive ones first, and in the first pass of GradCache nobody else."""
+    model, said = toy_model(objectives=("qa", "vtc")), []
+    for name, objective in model.objectives.items():
+        objective.plan = lambda ctx, name=name: said.append(f"plan {name}")
+        run = "features" if objective.contrastive else "forward"
+        made = getattr(objective, run)
+        setattr(objective, run, lambda ctx, name=name, made=made: said.append(name) or made(ctx))
+    run_step(model, toy_batch(list(range(1, 5)), 0, 4), accumulation)
+    assert said == want
+
+
 def test_random_state_after_a_step_does_not_depend_on_what_the_passes_drew():
     states = []
     for dropout in (0.0, 0.5):
@@ -121,7 +140,7 @@ def test_random_state_after_a_step_does_not_depend_on_what_the_passes_drew():
 @pytest.mark.parametrize("accumulation", [1, 4])
 def test_logged_values_are_those_of_the_whole_batch(accumulation):
     batch = toy_batch(list(range(1, 13)), 0, 12)
-    outputs = toy_model()(batch, run="loss")
+    outputs = plain_losses(toy_model(), batch)
     step, seen = run_step(toy_model(), batch, accumulation)
     window = Window()
     window.add(1, 0.5, 12, seen, torch.tensor(3.0))

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from vtp.model.context import ForwardContext
 from vtp.model.model import VTPModel
 from vtp.model.objective import ContrastiveObjective, Objective, masked_mean
 from vtp.types import AudioSpec, Batch, LossOutput, Tokens
@@ -122,6 +123,15 @@ def toy_model(
     weights = {"vtc": 0.7, "qa": 1.3}
     spec = {"encoders": {"audio": {"name": "toy"}}, "objectives": {n: {"name": n} for n in built}, "answers": []}
     return VTPModel({"audio": ToyEncoder(dropout=dropout)}, built, {n: weights.get(n, 1.0) for n in built}, spec)
+
+
+def plain_losses(model: VTPModel, batch: Batch) -> dict[str, LossOutput]:
+    """Loss per objective on the whole batch in one pass, without the engine."""
+    ctx = ForwardContext(model, batch)
+    return {
+        name: objective.loss_from_features(objective.features(ctx)) if objective.contrastive else objective(ctx)
+        for name, objective in model.objectives.items()
+    }
 
 
 def toy_batch(indices: list[int], offset: int, total: int, step: int = 0) -> Batch:

@@ -50,10 +50,10 @@ class ForwardContext:
         self._views: dict[tuple[str, str], dict[str, Tensor]] = {}
         self._tokens: dict[tuple[str, str, str, bool], Tokens] = {}
         self._fused: dict[object, tuple[Fused, object]] = {}
-        self._planned: list[tuple[dict[str, str], dict[str, Tensor]]] = []
+        self._planned: dict[object, tuple[Mapping[str, str | Tokens], dict[str, Tensor]]] = {}
         self._made: dict[str, Tensor] = {}
         self._present: dict[str, Tensor] = {}
-        self._used: set[str] = set()  # "encoders.text", "objectives.vtc": modules that took part, see connected_zero
+        self._used: set[str] = set()  # slots whose encoder gave somebody something, see connected_zero
 
     # -- inputs ------------------------------------------------------------------------------------------------------
 
@@ -196,6 +196,10 @@ class ForwardContext:
             Tokens with ``attention_mask`` all False in the rows that lack the modality. Several views per video
             (frames (B, V, T, H, W, 3)) are encoded one by one and give V * N tokens, the first view's first.
         """
+        self._used.add(modality)
+        return self._encoded(modality, view, stage)
+
+    def _encoded(self, modality: str, view: str, stage: str) -> Tokens:
         # a pass without gradients must not be served as one with
         key = (modality, view, stage, torch.is_grad_enabled())
         if key not in self._tokens:
@@ -210,7 +214,6 @@ class ForwardContext:
             arguments = {k: v for k, v in inputs.items() if k in clean or k in taken}
             encode = encoder if stage == "encoded" else encoder.embed
             out = _encode_views(encode, arguments) if modality == "video" else encode(**arguments)
-            self._used.add(f"encoders.{modality}")
             out = out if shared is None else out.take(shared)
             self._tokens[key] = replace(out, attention_mask=out.attention_mask & self.present(modality)[:, None])
         return self._tokens[key]
@@ -243,18 +246,17 @@ class ForwardContext:
             Fused with tokens per modality and ``pooled`` (R, D).
         """
         rows = dict(rows or {})
+        self._used |= {"fusion", *(m for m, view in views.items() if isinstance(view, str))}
         key = self._fused_key(views, rows)
-        if key is not None and key in self._fused:
+        if key in self._fused:
             return self._fused[key][0]
         passes = {key: (views, rows)}
-        planned = {self._fused_key(v, r): (v, r) for v, r in self._planned}
-        if key in planned:
-            passes = {k: planned[k] for k in planned if k not in self._fused}
-            self._planned.clear()
+        if key in self._planned:
+            passes = {k: asked for k, asked in self._planned.items() if k not in self._fused}
+            self._planned = {}
         inputs = [self._fusion_input(v, r) for v, r in passes.values()]
         fusion = self.model.encoders["fusion"]
         found: list[Fused] = fusion(inputs) if len(inputs) > 1 else [fusion(inputs[0])]
-        self._used.add("encoders.fusion")
         made = dict(zip(passes, found, strict=True))
         for k, out in made.items():
             if k is not None:
@@ -265,11 +267,13 @@ class ForwardContext:
         """Announce a call of :meth:`fused` with these arguments (the same ``rows`` tensors).
 
         When the first announced pass is asked for, all of them are made at once, if the fusion encoder can
-        (``takes_many``: called with a list of what it takes otherwise, it returns the list of results). An objective
-        announces its passes in ``plan(ctx)``, which the model calls for all objectives before the first one runs.
+        (``takes_many``: called with a list of what it takes otherwise, it returns the list of results). One that draws
+        random numbers must not say so: GradCache repeats some of the passes alone, with the same draws. An objective
+        announces its passes in ``plan(ctx)``, which the engine calls for all objectives before the first one runs.
         """
         if member(self.model.encoders["fusion"], Fusion, "takes_many"):
-            self._planned.append((dict(views), dict(rows or {})))
+            taken = dict(rows or {})
+            self._planned[self._fused_key(views, taken)] = (dict(views), taken)
 
     def once(self, name: str, make: Callable[[], Tensor]) -> Tensor:
         """What ``make`` gives, made once per batch: index tensors must be the same object for a pass to be shared."""
@@ -295,9 +299,8 @@ class ForwardContext:
         for modality in MODALITIES:
             if modality in views:
                 view = views[modality]
-                taken = (
-                    view if isinstance(view, Tokens) else self.tokens(modality, view, consumes.get(modality, "encoded"))
-                )
+                stage = consumes.get(modality, "encoded")
+                taken = view if isinstance(view, Tokens) else self._encoded(modality, view, stage)
                 tokens[modality] = taken.take(rows[modality]) if modality in rows else taken
         counts = {m: len(t.x) for m, t in tokens.items()}
         if len(set(counts.values())) > 1:
@@ -307,19 +310,15 @@ class ForwardContext:
         return tokens
 
     def connected_zero(self) -> Tensor:
-        """A zero, scalar, that depends on every parameter of the encoders and objectives that have not been used so
-        far.
+        """A zero, scalar, that depends on every parameter of the encoders that nothing has been asked of so far. A pass
+        that was announced and made, but not asked for, does not count.
 
         Added to a loss it gives those parameters a gradient of zeros instead of none, so that all processes reduce the
         same set of gradients. Sharded parameters (FSDP) are left out: they need no gradient there.
         """
-        unused = [p for name, module in self.model.parts() if name not in self._used for p in module.parameters()]
+        unused = [p for slot, part in self.model.encoders.items() if slot not in self._used for p in part.parameters()]
         whole = [p for p in unused if type(p) is torch.nn.Parameter]  # a sharded one is a DTensor
         return connected_zero(whole, torch.zeros((), device=self.device))
-
-    def mark_used(self, name: str) -> None:
-        """Tell that the module ``name`` (``"objectives.vtc"``) took part; called by the model."""
-        self._used.add(name)
 
 
 _PRIME = 0x9E3779B97F4A7C15  # odd, 64 bits: powers of it spread small ids over all of int64

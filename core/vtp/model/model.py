@@ -2,7 +2,7 @@
 
     encoders.video  encoders.audio  encoders.text     inputs of a modality -> Tokens (B, N, D)
     encoders.fusion                                   dict of Tokens -> Fused
-    objectives.<name>                                 ForwardContext -> LossOutput
+    objectives.<name>                                 ForwardContext -> LossOutput, or features
 
 Everything runs under one ``forward``, because DDP and FSDP see nothing else: a method called beside it would silently
 skip the exchange of gradients.
@@ -10,7 +10,7 @@ skip the exchange of gradients.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -20,8 +20,8 @@ from vtp.contracts import Encoder, Fusion, member
 from vtp.errors import ConfigError
 from vtp.model.context import ForwardContext
 from vtp.model.masking import Masker, default_masks
-from vtp.model.objective import ContrastiveObjective, Objective
-from vtp.types import MODALITIES, AudioSpec, Batch, LossOutput, Modality, TextSpec, VideoSpec
+from vtp.model.objective import Objective
+from vtp.types import MODALITIES, AudioSpec, Batch, Modality, TextSpec, VideoSpec
 
 __all__ = ["SLOTS", "VTPModel"]
 
@@ -113,72 +113,19 @@ class VTPModel(nn.Module):
                 enable()
         return unable
 
-    def forward(
-        self, batch: Batch, run: str | Callable[[ForwardContext], Any] = "loss", names: Sequence[str] | None = None
-    ) -> dict[str, Any]:
-        """Run the model over a micro-batch.
+    def forward(self, batch: Batch, run: Callable[[ForwardContext], Any]) -> Any:
+        """What ``run(ctx)`` gives for a micro-batch.
 
         Args:
             batch: on the model's device.
-            run: ``"loss"`` gives a :class:`~vtp.types.LossOutput` per objective, not yet multiplied by its weight;
-                ``"features"`` gives the features of the contrastive objectives, for GradCache; a function ``f(ctx)``
-                gives whatever it returns (evaluation, or a mixture of the two). While training, the first tensor of a
-                dict that it returns also carries zero gradients to the encoders that it did not use.
-            names: objectives to run; None = all of them (with ``"features"``: all contrastive ones).
-
-        Returns:
-            Objective name -> LossOutput, or -> dict of features; the function's own result for a callable.
-
-        Raises:
-            ConfigError: for an unknown ``run`` or an unknown objective.
+            run: the passes of a training step (:mod:`vtp.train.step`), or an evaluation. While training, the first
+                tensor with a gradient of a dict that it returns also carries zero gradients to the encoders that
+                nothing was asked of.
         """
         ctx = ForwardContext(self, batch)
-        if callable(run):
-            result: dict[str, Any] = run(ctx)
-            return self._connect(ctx, result)
-        if run not in ("loss", "features"):
-            raise ConfigError(f"model: run={run!r} is neither 'loss' nor 'features' nor a function")
-        out = self.features(ctx, names) if run == "features" else self.losses(ctx, names)
-        return out
-
-    def _connect(self, ctx: ForwardContext, result: dict[str, Any]) -> dict[str, Any]:
-        """In training, give encoders that a function did not use zero gradients through the first tensor it returns."""
+        result = run(ctx)
         if self.training and torch.is_grad_enabled() and isinstance(result, dict):
             for name, value in result.items():
                 if isinstance(value, Tensor) and value.requires_grad:
-                    for objective in self.objectives:  # which of them it used is its own affair
-                        ctx.mark_used(f"objectives.{objective}")
                     return {**result, name: value + ctx.connected_zero().to(value.dtype)}
         return result
-
-    def losses(self, ctx: ForwardContext, names: Sequence[str] | None = None) -> dict[str, LossOutput]:
-        """Loss per objective. For use inside a function given to :meth:`forward`."""
-        out: dict[str, LossOutput] = {}
-        chosen = self._chosen(names)
-        for _, objective in chosen:
-            objective.plan(ctx)
-        for name, objective in chosen:
-            out[name] = objective(ctx)
-            ctx.mark_used(f"objectives.{name}")
-        if out and torch.is_grad_enabled():
-            first = next(iter(out.values()))
-            first.loss = first.loss + ctx.connected_zero()
-        return out
-
-    def features(self, ctx: ForwardContext, names: Sequence[str] | None = None) -> dict[str, dict[str, Tensor]]:
-        """Features per contrastive objective. For use inside a function given to :meth:`forward`."""
-        out: dict[str, dict[str, Tensor]] = {}
-        for name, objective in self._chosen(names):
-            if isinstance(objective, ContrastiveObjective):
-                out[name] = objective.features(ctx)
-                ctx.mark_used(f"objectives.{name}")
-        return out
-
-    def _chosen(self, names: Sequence[str] | None) -> list[tuple[str, Objective]]:
-        chosen = list(self.objectives) if names is None else list(names)
-        unknown = [name for name in chosen if name not in self.objectives]
-        if unknown:
-            raise ConfigError(
-                f"model: no objective named {', '.join(unknown)}; it has {', '.join(self.objectives) or 'none'}"
-            )
-        return [(name, self.objectives[name]) for name in chosen]  # type: ignore[misc]

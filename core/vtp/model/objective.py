@@ -68,8 +68,11 @@ class Objective(nn.Module):
         return self.rows(ctx).sum()
 
     def plan(self, ctx: ForwardContext) -> None:
-        """Announce the fusion passes that :meth:`forward` will ask for (``ctx.plan``): those of all objectives are then
-        made at once. Optional: a pass that was not announced is made when it is asked for.
+        """Announce the fusion passes that this objective will ask for (``ctx.plan``). The engine calls it for all
+        objectives before the first one runs, and the passes of all of them are then made at once. Optional: a pass that
+        was not announced is made when it is asked for.
+
+        Random numbers only from ``ctx.uniform``: GradCache repeats the passes of contrastive objectives alone.
         """
 
     def forward(self, ctx: ForwardContext) -> LossOutput:
@@ -82,8 +85,7 @@ class Objective(nn.Module):
 class ContrastiveObjective(Objective):
     """An objective whose loss compares the rows of the whole step with each other, over micro-batches and processes.
 
-    :meth:`forward` is for one micro-batch per step: it gathers over processes with gradients. With accumulation the
-    engine calls :meth:`features` per micro-batch and :meth:`loss_from_features` once.
+    The engine calls :meth:`features` per micro-batch and :meth:`loss_from_features` once. There is no ``forward``.
     """
 
     contrastive = True
@@ -102,15 +104,6 @@ class ContrastiveObjective(Objective):
         same on every process.
         """
         raise NotImplementedError(f"{type(self).__name__} must define loss_from_features(features) -> LossOutput")
-
-    def forward(self, ctx: ForwardContext) -> LossOutput:
-        """Loss over the rows of all processes."""
-        from vtp.distributed import gather_with_grad
-
-        own = self.features(ctx)
-        return self.loss_from_features(
-            {name: gather_with_grad(own[name]) for name in sorted(own)}
-        )  # every rank in the same order
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:

@@ -26,8 +26,6 @@ from vtp.types import Batch
 
 __all__ = ["Observation", "Step"]
 
-Features = dict[str, dict[str, Tensor]]  # objective -> feature -> tensor
-
 
 class Observation:
     """What one objective showed in one micro-batch, as detached device scalars: loss, number of items, metrics."""
@@ -101,9 +99,11 @@ class Step:
     def _pass(self, context: Any) -> dict[tuple[str, ...], Tensor]:
         """What runs inside the wrapped forward. Plain tensors in one dict: the wrappers look for them there.
 
-        Features come first, as in :meth:`_features_only`, so that both passes draw the same random numbers for them.
+        Contrastive objectives come first, as in :meth:`_features_only`, so that both passes draw the same random
+        numbers for their features.
         """
-        out: dict[tuple[str, ...], Tensor] = self._features_only(context)
+        self._announce(context, [*self._contrastive, *self._ordinary])
+        out = self._features(context)
         for name in self._ordinary:
             output = self._objectives[name](context)
             out["loss", name] = output.loss
@@ -113,6 +113,15 @@ class Step:
         return out
 
     def _features_only(self, context: Any) -> dict[tuple[str, ...], Tensor]:
+        """The first pass of GradCache, which must not make what only the ordinary objectives ask for."""
+        self._announce(context, self._contrastive)
+        return self._features(context)
+
+    def _announce(self, context: Any, names: list[str]) -> None:
+        for name in names:
+            self._objectives[name].plan(context)
+
+    def _features(self, context: Any) -> dict[tuple[str, ...], Tensor]:
         return {
             ("feature", objective, name): value
             for objective in self._contrastive

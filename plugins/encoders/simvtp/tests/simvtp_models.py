@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 
@@ -12,6 +13,10 @@ from vtp.model.build import BuildContext, build_model, lookup_in
 from vtp.model.context import ForwardContext
 from vtp.model.model import VTPModel
 from vtp.plugins import host
+from vtp.train import TrainConfig
+from vtp.train.parallel import Parallel
+from vtp.train.precision import Precision
+from vtp.train.step import Observation, Step
 from vtp.types import Batch
 from vtp_simvtp.keys import from_original
 
@@ -87,6 +92,15 @@ def random_batch(rows: int = 4, *, length: int = 10, seed: int = 0, size: int = 
     )
 
 
+def take_step(model: VTPModel, batch: Batch, accumulation: int = 1) -> dict[str, Observation]:
+    """A step of the engine: what each objective showed last. The gradient lies in the parameters afterwards."""
+    cpu = torch.device("cpu")
+    model.zero_grad()
+    config = TrainConfig(steps=1, global_batch=len(batch), accumulation=accumulation)
+    step = Step(Parallel(model, config, cpu), Precision("fp32", cpu), accumulation)
+    return {seen.name: seen for seen in step(batch)}
+
+
 @dataclass
 class Recorded:
     """One pre-training step of the released code, and our model with the same weights and the same masks."""
@@ -117,6 +131,11 @@ class Recorded:
         )
         model.eval()
         return cls(data, model, batch)
+
+    def take_step(self) -> dict[str, Observation]:
+        """:func:`take_step` with :meth:`context`."""
+        with patch("vtp.model.model.ForwardContext", lambda model, batch: self.context()):
+            return take_step(self.model, self.batch)
 
     def context(self) -> ForwardContext:
         """A forward context whose masks and negatives are the recorded ones instead of drawn ones."""

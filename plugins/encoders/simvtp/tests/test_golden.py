@@ -43,13 +43,16 @@ def backend(request, monkeypatch):
     return request.param
 
 
-def step(recorded: Recorded):
+def announced(recorded: Recorded):
+    """A context in which every objective has made its views."""
     ctx = recorded.context()
-    return ctx, recorded.model.losses(ctx)
+    for objective in recorded.model.objectives.values():
+        objective.plan(ctx)
+    return ctx
 
 
 def test_outputs(recorded, backend):
-    ctx, _ = step(recorded)
+    ctx = announced(recorded)
     model, want = recorded.model, recorded.data["outputs"]
     joint = ctx.fused({"video": "tube0.75", "text": "mask0.75"})
     logits, places = model.objectives["simvtp_mlm"].logits(ctx)
@@ -77,14 +80,14 @@ def test_position_tables(recorded):
 
 
 def test_masked_words_are_the_recorded_ones(recorded):
-    ctx, _ = step(recorded)
+    ctx = announced(recorded)
     made = ctx.inputs("text", "mask0.75")
     assert torch.equal(made["token_ids"], recorded.data["inputs"]["input_ids"])
     assert torch.equal(made["labels"], recorded.data["inputs"]["mlm_labels"])
 
 
 def test_pixel_targets(recorded):
-    ctx, _ = step(recorded)
+    ctx = announced(recorded)
     video, hidden = ctx.inputs("video")["video"], ctx.inputs("video", "tube0.75")["hidden"]
     mvm = recorded.model.objectives["mvm"]
     values = pixels(video, hidden, Grid((2, 4, 4), 2, (8, 8)), mvm.mean, mvm.std)
@@ -94,7 +97,7 @@ def test_pixel_targets(recorded):
 
 
 def test_losses(recorded, backend):
-    _, out = step(recorded)
+    out = recorded.take_step()
     for name, key in LOSSES.items():
         want = recorded.data["losses"][key]
         assert out[name].loss.item() == pytest.approx(want, rel=1e-5), name
@@ -104,15 +107,14 @@ def test_losses(recorded, backend):
 
 def test_loss_against_plain_pixels(recorded):
     recorded.model.objectives["mvm"].normalise = False
-    _, out = step(recorded)
+    out = recorded.take_step()
     assert out["mvm"].loss.item() == pytest.approx(recorded.data["losses"]["loss_v_unnormalized_target"], rel=1e-5)
 
 
 @pytest.mark.parametrize("reuse_joint", [False, True])
 def test_gradients(recorded, backend, reuse_joint):
     recorded.model.objectives["simvtp_vtm"].reuse_joint = reuse_joint
-    _, out = step(recorded)
-    sum(o.loss for o in out.values()).backward()
+    recorded.take_step()
     grads, unknown = to_original({n: p.grad for n, p in recorded.model.named_parameters()}, "pretrain")
     norms = recorded.data["grad_norms"]
     assert not unknown and set(grads) == set(norms)
@@ -123,13 +125,13 @@ def test_gradients(recorded, backend, reuse_joint):
 
 
 @pytest.mark.parametrize("together", [True, False])
-def test_passes_are_shared(recorded, together, monkeypatch):
+def test_passes_are_shared(recorded, together):
     """Joint, video, text and negatives: four passes of B rows where the released code makes five; in one call."""
     calls = []
-    monkeypatch.setattr(type(recorded.model.encoders["fusion"]), "takes_many", together)
+    recorded.model.encoders["fusion"].takes_many = together
     recorded.model.objectives["simvtp_vtm"].reuse_joint = True
     recorded.model.encoders["fusion"].register_forward_hook(lambda module, given, out: calls.append(given[0]))
-    _, out = step(recorded)
+    out = recorded.take_step()
     passes = [set(one) for call in calls for one in (call if isinstance(call, list) else [call])]
     assert sorted(map(sorted, passes)) == [["text"], ["text", "video"], ["text", "video"], ["video"]]
     assert len(calls) == (1 if together else 4)
@@ -140,7 +142,7 @@ def test_only_visible_tubelets_are_embedded(recorded):
     seen = []
     embed = recorded.model.encoders["video"].patch_embed
     embed.register_forward_hook(lambda module, given, out: seen.append(given[0].shape[1]))
-    step(recorded)
+    recorded.take_step()
     assert seen == [8]
 
 
@@ -149,7 +151,7 @@ def test_only_selected_words_reach_the_vocabulary_layer(recorded):
     recorded.model.objectives["simvtp_mlm"].text_cls.register_forward_hook(
         lambda module, given, out: seen.append(len(given[0]))
     )
-    step(recorded)
+    recorded.take_step()
     assert seen == [15]
 
 
@@ -171,11 +173,9 @@ def test_who_decays_and_three_updates(recorded):
     optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=tuple(config.betas), eps=config.eps)
     curve = recorded.data["loss_curve"]
     for want in curve:
-        _, out = step(recorded)
+        out = recorded.take_step()
         for name, key in LOSSES.items():
             assert out[name].loss.item() == pytest.approx(want[key], rel=1e-2), (name, want)
-        optimizer.zero_grad()
-        sum(o.loss for o in out.values()).backward()
         optimizer.step()
 
 
@@ -190,10 +190,10 @@ def test_every_key_has_a_place_and_a_way_back(recorded):
 
 def test_repaired_preset_differs_only_where_it_should(recorded, vocab):
     """Same weights, same masks: MVM and MLM are the same mathematics in both presets, VTC and VTM are not."""
-    _, released = step(recorded)
+    released = recorded.take_step()
     repaired = Recorded.load(vocab, released=False)
     repaired.model.objectives["simvtp_vtm"].reuse_joint = True
-    _, out = step(repaired)
+    out = repaired.take_step()
     for name in ("mvm", "simvtp_mlm"):
         assert out[name].loss.item() == pytest.approx(released[name].loss.item(), rel=1e-6)
     for name in ("simvtp_vtc", "simvtp_vtm"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from simvtp_models import build, dual_spec, random_batch, spec
+from simvtp_models import build, dual_spec, random_batch, spec, take_step
 from torch.nn.functional import gelu, layer_norm
 
 from vtp.errors import ConfigError
@@ -156,7 +156,7 @@ def test_released_towers_by_formula(vocab):
     sim = torch.cosine_similarity(text[:, None], video[None], dim=-1) / 0.05
     labels = torch.arange(4)
     want = torch.nn.functional.cross_entropy(sim, labels) + torch.nn.functional.cross_entropy(sim.T, labels)
-    got = model.losses(ctx)["simvtp_vtc"].loss
+    got = take_step(model, batch)["simvtp_vtc"].loss
     torch.testing.assert_close(got, want, atol=1e-5, rtol=1e-5)
 
 
@@ -188,7 +188,7 @@ def test_pretraining_and_fine_tuning_share_one_definition_of_a_feature(vocab):
 
 def test_unused_weights_are_not_trained(vocab):
     model = build(dual_spec(vocab, released=True))
-    model.losses(ForwardContext(model, random_batch(3)))["simvtp_vtc"].loss.backward()
+    take_step(model, random_batch(3))
     without = {name for name, parameter in model.named_parameters() if parameter.grad is None}
     assert without and all("unused" in name for name in without)
     assert all("unused" in name for name, p in model.named_parameters() if not p.requires_grad)
@@ -263,8 +263,7 @@ def test_gradient_checkpointing_changes_nothing(model, vocab):
     batch = random_batch(3)
     grads = []
     for _ in range(2):
-        built.zero_grad()
-        sum(o.loss for o in built.losses(ForwardContext(built, batch)).values()).backward()
+        take_step(built, batch)
         grads.append({n: p.grad.clone() for n, p in built.named_parameters() if p.grad is not None})
         assert built.gradient_checkpointing_enable() == []
     for name, grad in grads[0].items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from simvtp_models import build, dual_spec, random_batch, spec
+from simvtp_models import build, dual_spec, random_batch, spec, take_step
 from torch.nn.functional import cross_entropy
 
 from vtp.errors import ConfigError, RunError
@@ -14,10 +14,6 @@ from vtp.model.context import ForwardContext
 from vtp.plugins import host
 
 ALL = ("mvm", "simvtp_mlm", "simvtp_vtc", "simvtp_vtm")
-
-
-def losses(model, batch):
-    return model.losses(ForwardContext(model, batch))
 
 
 def without(batch, modality, rows):
@@ -35,10 +31,9 @@ def test_count_is_the_weight_and_every_parameter_has_a_gradient(released, vocab)
     batch = random_batch(4)
     ctx = ForwardContext(model, batch)
     counts = {name: model.objectives[name].count(ctx) for name in ALL}
-    out = model.losses(ctx)
+    out = take_step(model, batch)
     for name in ALL:
         assert out[name].weight == counts[name] > 0
-    sum(o.loss for o in out.values()).backward()
     assert [name for name, p in model.named_parameters() if p.grad is None] == []
 
 
@@ -46,13 +41,12 @@ def test_a_missing_modality_takes_no_part(vocab):
     """Rows without a clip or a text change no loss of the others: compared with a batch that lacks them."""
     model = build(spec(vocab)).eval()
     batch = without(without(random_batch(6), "video", [1]), "text", [4])
-    ctx = ForwardContext(model, batch)
-    out = model.losses(ctx)
+    out = take_step(model, batch)
     assert [int(out[name].weight) for name in ("mvm", "simvtp_vtc", "simvtp_vtm")] == [5, 4, 8]
     garbled = without(without(random_batch(6), "video", [1]), "text", [4])
     garbled.inputs["video"]["frames"][1] = 255
     garbled.inputs["text"]["token_ids"][4] = 77
-    again = losses(model, garbled)
+    again = take_step(model, garbled)
     for name in ALL:
         assert torch.isfinite(out[name].loss)
         torch.testing.assert_close(out[name].loss, again[name].loss)
@@ -63,38 +57,35 @@ def test_a_batch_without_a_modality_gives_zero_and_gradients(modality, vocab):
     model = build(spec(vocab)).eval()
     batch = random_batch(3)
     del batch.inputs[modality], batch.present[modality]
-    out = losses(model, batch)
+    out = take_step(model, batch)
     for name in ALL:
         if modality in model.objectives[name].needs:
             assert out[name].loss == 0 and out[name].weight == 0
-    sum(o.loss for o in out.values()).backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
 
 
 def test_a_single_row_works_repaired_and_is_an_error_in_released(vocab):
-    out = losses(build(spec(vocab)), random_batch(1))
+    out = take_step(build(spec(vocab)), random_batch(1))
     assert out["simvtp_vtm"].weight == 0 and out["simvtp_vtm"].loss == 0
     assert all(torch.isfinite(o.loss) for o in out.values())
     with pytest.raises(ConfigError, match="at least 2 rows"):
-        losses(build(spec(vocab, released=True)), random_batch(1))
+        take_step(build(spec(vocab, released=True)), random_batch(1))
 
 
 def test_no_selected_word_takes_no_part_repaired_and_stops_released(vocab):
     nothing = {"masks": {"text": {"probability": 0.0}}}
     chosen = {"simvtp_mlm": {}}
-    out = losses(build(spec(vocab, objectives=chosen) | nothing), random_batch(3))["simvtp_mlm"]
+    out = take_step(build(spec(vocab, objectives=chosen) | nothing), random_batch(3))["simvtp_mlm"]
     assert out.loss == 0 and out.weight == 0
-    out.loss.backward()
     with pytest.raises(RunError, match="no word of this batch was selected"):
-        losses(build(spec(vocab, objectives=chosen, released=True) | nothing), random_batch(3))
+        take_step(build(spec(vocab, objectives=chosen, released=True) | nothing), random_batch(3))
 
 
 def test_nothing_hidden_takes_no_part(vocab):
     model = build(spec(vocab, objectives={"mvm": {}}) | {"masks": {"video": {"ratio": 0.01}}})
-    ctx = ForwardContext(model, random_batch(2))
-    out = model.losses(ctx)["mvm"]
-    assert out.loss == 0 and out.weight == 0 == model.objectives["mvm"].count(ctx)
-    out.loss.backward()
+    out = take_step(model, random_batch(2))["mvm"]
+    assert out.loss == 0 and out.weight == 0 == model.objectives["mvm"].count(ForwardContext(model, random_batch(2)))
+    assert all(p.grad is not None for p in model.parameters())
 
 
 def vtc_by_formula(text, video, groups):
@@ -137,7 +128,7 @@ def test_vtc_leaves_duplicates_out(vocab):
     for i, j in ((0, 2), (2, 0), (1, 3), (3, 1)):
         sim[i, j] = -torch.inf
     want = cross_entropy(sim, torch.arange(4)) + cross_entropy(sim.T, torch.arange(4))
-    torch.testing.assert_close(model.losses(ctx)["simvtp_vtc"].loss, want)
+    torch.testing.assert_close(take_step(model, batch)["simvtp_vtc"].loss, want)
 
 
 def test_vtc_learned_temperature_comes_back_from_its_bound(vocab):
@@ -145,7 +136,7 @@ def test_vtc_learned_temperature_comes_back_from_its_bound(vocab):
     scale = model.objectives["simvtp_vtc"].logit_scale
     with torch.no_grad():
         scale.fill_(9.0)
-    losses(model, random_batch(4))["simvtp_vtc"].loss.backward()
+    take_step(model, random_batch(4))
     assert scale.grad.isfinite().all() and scale.grad != 0
 
 
@@ -176,9 +167,8 @@ def test_objectives_work_in_other_models(fusion):
     context = BuildContext(texts=lambda: [" ".join(f"w{i}" for i in range(115))])
     model = build_model(model_spec, lookup_in(host().registry), context)
     batch = random_batch(4)
-    out = losses(model, batch)
+    out = take_step(model, batch)
     assert set(out) == set(chosen) and all(torch.isfinite(o.loss) and o.weight > 0 for o in out.values())
-    sum(o.loss for o in out.values()).backward()
     assert [name for name, p in model.named_parameters() if p.grad is None] == []
 
 
@@ -194,7 +184,7 @@ def test_shared_encoder_takes_other_encoders(vocab):
     }
     model = build(model_spec)
     assert set(model.encoders["fusion"].proj) == {"video"}
-    assert torch.isfinite(losses(model, random_batch(3))["simvtp_vtc"].loss)
+    assert torch.isfinite(take_step(model, random_batch(3))["simvtp_vtc"].loss)
 
 
 def test_towers_of_different_width_are_refused(vocab):
@@ -211,10 +201,8 @@ def test_pre_training_lowers_the_losses(vocab):
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     seen = []
     for _ in range(20):
-        out = losses(model, batch)
+        out = take_step(model, batch)
         seen.append({name: o.loss.item() for name, o in out.items()})
-        optimizer.zero_grad()
-        sum(o.loss for o in out.values()).backward()
         optimizer.step()
     for name in ("mvm", "simvtp_mlm", "simvtp_vtc"):
         assert seen[-1][name] < seen[0][name] * 0.97, name

@@ -39,11 +39,10 @@ class SharedViT(nn.Module):
 
     Attributes:
         unimodal: True: features of one modality are taken through this encoder as well.
-        takes_many: True: several passes may be asked for in one call.
+        takes_many: whether several passes may be asked for in one call: not with drop_path, whose draws would differ.
     """
 
     unimodal = True
-    takes_many = True
     variants = ("released",)
     renamed: ClassVar[dict[str, str]] = {"legacy": "variant=released"}
 
@@ -64,6 +63,7 @@ class SharedViT(nn.Module):
         shape = shape_of(preset, width, depth, heads)
         self.width, self.depth = shape.width, shape.depth
         self.pooling = pooling or ("mean_all" if context.variant == "released" else "mean_valid")
+        self.takes_many = drop_path == 0
         size = (shape.width, shape.depth, shape.heads, mlp_ratio)
         self.blocks = Blocks(*size, drop_path=drop_path, init_values=init_values, names="beit")
         self.norm = nn.LayerNorm(shape.width, eps=1e-6)
