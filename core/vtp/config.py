@@ -7,12 +7,13 @@ when it is built.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from vtp.errors import ConfigError, UserError
 
-__all__ = ["TOP_LEVEL", "DataConfig", "MediaConfig", "modes"]
+__all__ = ["AUGMENTATIONS", "TOP_LEVEL", "DataConfig", "MediaConfig", "modes"]
 
 # Keys that a configuration may have at its top; an experiment file with another one is refused.
 TOP_LEVEL = {
@@ -43,6 +44,9 @@ TOP_LEVEL = {
 
 MODES = ("train", "eval", "predict")
 
+# Keys of ``data`` that vtp.media.transforms.TrainTransform takes by the same names.
+AUGMENTATIONS = ("crop_scale", "crop_ratio", "short_side", "decode_size", "flip", "randaugment", "erase")
+
 
 def modes(text: str) -> list[str]:
     """``"train+eval"`` -> ``["train", "eval"]``.
@@ -67,6 +71,22 @@ class MediaConfig:
     timeout_s: float = 20.0  # per file; needs isolate
     memory_mb: int = 4096  # address space of the decoding process
 
+    def validate(self) -> list[str]:
+        """Everything that is wrong, in words."""
+        return [f"media.{line}" for line in self._wrong()]
+
+    def _wrong(self) -> Iterable[str]:
+        from vtp.media.backends import find_backend
+
+        try:
+            find_backend(self.backend)
+        except UserError as error:
+            yield str(error).removeprefix("media.")
+        if not (self.timeout_s > 0 and math.isfinite(self.timeout_s)):
+            yield f"timeout_s={self.timeout_s} must be more than 0 seconds, for example 20"
+        if self.memory_mb < 64:
+            yield f"memory_mb={self.memory_mb} must be at least 64, for example 4096"
+
 
 @dataclass
 class DataConfig:
@@ -76,7 +96,14 @@ class DataConfig:
     cache: str | None = None  # folder that `vtp data cache` made: clips are read from it instead of being decoded
     eval_batch: int = 64  # rows per evaluation batch and process
     group: int = 1  # training samples about one clip that share a decode and an encoder pass, such as its questions
-    augment: bool = True  # random crops and frame positions in training; false = as in evaluation
+    augment: bool = True  # random crops and frame positions in training, and what follows; false = as in evaluation
+    crop_scale: list[float] = field(default_factory=lambda: [0.5, 1.0])  # share of the picture that a random crop keeps
+    crop_ratio: list[float] = field(default_factory=lambda: [3 / 4, 4 / 3])  # width / height of that crop
+    short_side: list[int] | None = None  # [256, 320]: scale to a random short side, cut a square, instead of those two
+    decode_size: int | None = None  # short side before cropping; null: 8/7 of the encoder's size, 0: as stored
+    flip: float = 0.0  # probability of a mirror image; 0 because captions and questions say left and right
+    randaugment: list[int] | None = None  # [2, 9]: so many operations of this magnitude, 0 to 30
+    erase: float = 0.0  # probability that a box is overwritten with noise
     sampler: str = "auto"  # which frames: auto (by the encoder's stride), uniform, segment, dense, every, or a plugin's
     eval_clips: int = 1  # in evaluation: windows of frames spread over a video; features of all views are averaged
     eval_crops: int = 1  # in evaluation: crops along the longer side
@@ -90,34 +117,64 @@ class DataConfig:
 
     def validate(self) -> list[str]:
         """Everything that is wrong, in words."""
+        return [f"data.{line}" for line in (*self._wrong(), *self._wrong_augmentation())]
+
+    def _wrong(self) -> Iterable[str]:
         from vtp.media.sampling import find_sampler
 
-        wrong: list[str] = []
         try:
             find_sampler(self.sampler)
         except UserError as error:
-            wrong.append(str(error))
+            yield str(error).removeprefix("data.")
         if self.workers < 0:
-            wrong.append(f"data.workers={self.workers} must be at least 0")
-        if self.group < 1:
-            wrong.append(f"data.group={self.group} must be at least 1")
-        if self.eval_batch < 1:
-            wrong.append(f"data.eval_batch={self.eval_batch} must be at least 1")
-        for name in ("eval_clips", "eval_crops"):
+            yield f"workers={self.workers} must be at least 0"
+        for name in ("group", "eval_batch", "eval_clips", "eval_crops"):
             if getattr(self, name) < 1:
-                wrong.append(f"data.{name}={getattr(self, name)} must be at least 1")
+                yield f"{name}={getattr(self, name)} must be at least 1"
         for name in ("limit_train", "limit_eval"):
-            value: Any = getattr(self, name)
-            if value is not None and (value <= 0 or (value > 1 and value != int(value))):
-                wrong.append(f"data.{name}={value} must be a share in (0, 1) or a whole number")
-        if self.max_missing is not None and self.max_missing < 0:
-            wrong.append(f"data.max_missing={self.max_missing} must not be negative")
+            value = getattr(self, name)
+            if value is not None and not (0 < value <= 1 or (value > 1 and float(value).is_integer())):
+                yield f"{name}={value} must be a share in (0, 1) or a whole number"
+        if self.max_missing is not None and not self.max_missing >= 0:
+            yield f"max_missing={self.max_missing} must not be negative"
         if not 0 <= self.max_bad_fraction <= 1:
-            wrong.append(f"data.max_bad_fraction={self.max_bad_fraction} must be a share in [0, 1]")
+            yield f"max_bad_fraction={self.max_bad_fraction} must be a share in [0, 1]"
         if self.on_leak not in ("refuse", "stamp"):
-            wrong.append(f"data.on_leak={self.on_leak!r} must be refuse or stamp")
+            yield f"on_leak={self.on_leak!r} must be refuse or stamp"
         if unknown := [m for m in self.drop if m not in ("video", "audio", "text")]:
-            wrong.append(f"data.drop: unknown modality {unknown[0]!r}; known: video, audio, text")
+            yield f"drop: unknown modality {unknown[0]!r}; known: video, audio, text"
         if not 0 < self.val_share < 1:
-            wrong.append(f"data.val_share={self.val_share} must be a share in (0, 1)")
-        return wrong
+            yield f"val_share={self.val_share} must be a share in (0, 1)"
+
+    def _wrong_augmentation(self) -> Iterable[str]:
+        if not (len(self.crop_scale) == 2 and 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1):
+            yield f"crop_scale={_shown(self.crop_scale)} must be two rising shares in (0, 1], for example [0.5,1.0]"
+        if not (len(self.crop_ratio) == 2 and 0 < self.crop_ratio[0] <= self.crop_ratio[1] < math.inf):
+            yield f"crop_ratio={_shown(self.crop_ratio)} must be two rising numbers above 0, for example [0.75,1.3333]"
+        if self.short_side is not None:
+            if not (len(self.short_side) == 2 and 16 <= self.short_side[0] <= self.short_side[1]):
+                yield (
+                    f"short_side={_shown(self.short_side)} must be two rising numbers of pixels from 16 on, for "
+                    "example [256,320]"
+                )
+            usual = DataConfig()
+            for name in ("crop_scale", "crop_ratio", "decode_size"):
+                if getattr(self, name) != getattr(usual, name):
+                    yield f"{name} has no effect with data.short_side={_shown(self.short_side)}: leave out one of them"
+        if self.decode_size is not None and self.decode_size != 0 and self.decode_size < 16:
+            yield f"decode_size={self.decode_size} must be at least 16 pixels, 0 for the stored size, or null"
+        for name in ("flip", "erase"):
+            if not 0 <= getattr(self, name) <= 1:
+                yield f"{name}={getattr(self, name)} must be a probability in [0, 1]"
+        if self.randaugment is not None and not (
+            len(self.randaugment) == 2 and self.randaugment[0] >= 1 and 0 <= self.randaugment[1] <= 30
+        ):
+            yield (
+                f"randaugment={_shown(self.randaugment)} must be a number of operations and a magnitude from 0 to 30, "
+                "for example [2,9]"
+            )
+
+
+def _shown(values: Sequence[float]) -> str:
+    """As it is written on the command line."""
+    return "[" + ",".join(str(value) for value in values) + "]"

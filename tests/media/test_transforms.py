@@ -7,6 +7,7 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
+from vtp.errors import ConfigError
 from vtp.media.transforms import EvalTransform, TrainTransform
 
 
@@ -16,7 +17,7 @@ def still(frames: int = 4, height: int = 48, width: int = 64) -> np.ndarray:
     return np.repeat(picture[None], frames, axis=0)
 
 
-ALL = {"scale": (0.3, 0.9), "flip": 0.5, "randaugment": (4, 7), "erase": 0.5}
+ALL = {"crop_scale": (0.3, 0.9), "flip": 0.5, "randaugment": (4, 7), "erase": 0.5}
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -52,6 +53,27 @@ def test_the_default_only_crops() -> None:
         assert (np.diff(row) >= 0).all()  # left stays left
 
 
+def test_a_random_short_side_is_cropped_without_scaling() -> None:
+    """The square that comes out lies in the picture at one of the sizes, and both ends of the range are drawn."""
+    transform = TrainTransform(32, short_side=(36, 40))
+    assert transform.decode_size == 40
+    frames = still(2, 40, 60)
+    sizes = set()
+    for seed in range(60):
+        out = transform(frames, seed)
+        torch.manual_seed(seed)
+        side = int(torch.randint(36, 41, ()))
+        picture = v2.functional.resize(torch.from_numpy(frames[0]).permute(2, 0, 1), [side], antialias=True)
+        top = int(torch.randint(side - 32 + 1, ()))
+        left = int(torch.randint(picture.shape[2] - 32 + 1, ()))
+        expected = picture[:, top : top + 32, left : left + 32].permute(1, 2, 0).numpy()
+        np.testing.assert_array_equal(out, np.stack([expected] * 2))
+        sizes.add(side)
+    assert sizes == {36, 37, 38, 39, 40}
+    with pytest.raises(ConfigError, match=r"data.short_side=\[28,40\] must begin at the encoder's size .* here 32"):
+        TrainTransform(32, short_side=(28, 40))
+
+
 def test_a_flip_happens_when_it_is_asked_for() -> None:
     ramp = np.broadcast_to(np.arange(64, dtype=np.uint8)[None, None, :, None] * 3, (1, 48, 64, 3)).copy()
     transform = TrainTransform(32, flip=0.5)
@@ -63,13 +85,13 @@ def test_erasing_covers_one_box() -> None:
     flat = np.zeros((3, 40, 40, 3), np.uint8)
     shares = []
     for seed in range(60):
-        out = TrainTransform(40, scale=(1.0, 1.0), ratio=(1.0, 1.0), erase=1.0)(flat, seed)
+        out = TrainTransform(40, crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0), erase=1.0)(flat, seed)
         rows, columns = np.nonzero(out[0].any(-1))
         box = (rows.max() - rows.min() + 1) * (columns.max() - columns.min() + 1)
         assert (out == out[:1]).all() and len(rows) > 0.9 * box
         shares.append(box / 1600)
     assert min(shares) > 0.01 and max(shares) < 0.4
-    assert not TrainTransform(40, scale=(1.0, 1.0), erase=0.0)(flat, 1).any()
+    assert not TrainTransform(40, crop_scale=(1.0, 1.0), erase=0.0)(flat, 1).any()
 
 
 def test_evaluation_takes_the_centre() -> None:
@@ -87,6 +109,6 @@ def test_frames_that_were_not_resized_are() -> None:
 
 
 def test_training_needs_a_seed() -> None:
-    assert TrainTransform(224).decode_size == 256 and TrainTransform(224, resize=0).decode_size is None
+    assert TrainTransform(224).decode_size == 256 and TrainTransform(224, decode_size=0).decode_size is None
     with pytest.raises(ValueError, match="needs a seed"):
         TrainTransform(32)(still(), None)

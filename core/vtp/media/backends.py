@@ -12,6 +12,7 @@ from typing import Protocol
 from vtp.errors import ConfigError, PluginError
 from vtp.media.info import MediaInfo
 from vtp.media.request import EVERYTHING, Wanted
+from vtp.registry import did_you_mean
 from vtp.types import Clip, MediaRef
 
 __all__ = ["BACKENDS", "DEFAULT", "Decoder", "find_backend", "load_backend", "probe", "read_clip"]
@@ -48,13 +49,13 @@ def find_backend(name: str) -> str:
         name = DEFAULT
     if name in BACKENDS:
         return BACKENDS[name]
-    from vtp.plugins import host  # only now: it reads the metadata of all installed packages
+    from vtp.plugins import addon_hint, host  # only now: it reads the metadata of all installed packages
 
     offers = {entry.name: entry.target for entry in host().registry.entries("decoder")}
     if name not in offers:
-        raise ConfigError(
-            f"media.backend={name!r} is not a decoder. Known: {', '.join(['auto', *BACKENDS, *sorted(offers)])}."
-        )
+        known = ["auto", *BACKENDS, *sorted(offers)]
+        hint = addon_hint(name) or did_you_mean(name, known)
+        raise ConfigError(f"media.backend={name}: no such decoder.{hint} Known: {', '.join(known)}.")
     return offers[name]
 
 

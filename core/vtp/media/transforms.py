@@ -7,6 +7,7 @@ from torch's global generator, so it is forked and seeded per clip: the result d
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy.typing as npt
 import torch
 from torchvision.transforms import v2
 
+from vtp.errors import ConfigError
 from vtp.media.sampling import crop_offsets
 
 __all__ = ["ClipTransform", "EvalTransform", "TrainTransform"]
@@ -60,37 +62,53 @@ class EvalTransform:
 
 
 class TrainTransform:
-    """Random resized crop, optional flip, RandAugment and random erasing, drawn once per clip.
+    """RandAugment, a random crop, a flip and random erasing, in this order, drawn once per clip. By default only the
+    crop.
 
     Args:
         size: side of the result.
-        scale: smallest and largest share of the picture's area that is kept. Captions name things: the default keeps at
-            least half.
-        ratio: smallest and largest width / height of the cropped part.
+        crop_scale: smallest and largest share of the picture's area that the crop keeps, to be scaled to ``size``.
+            Captions name things: the default keeps at least half.
+        crop_ratio: smallest and largest width / height of the cropped part.
+        short_side: the other kind of crop: the short side is scaled to a random number of pixels in this range, both
+            ends included, and a square of ``size`` is cut at a random place. Frames are decoded at the larger end.
+        decode_size: short side at which frames are decoded before the crop; None is 8/7 of ``size`` (256 for 224). 0
+            keeps the stored size, as in recipes that crop at full resolution.
         flip: probability of a mirror image. 0 by default, because captions and questions say left and right.
         randaugment: (operations, magnitude of 31) of ``v2.RandAugment``, None = off.
         erase: probability that a random box is overwritten with noise, the same box in all frames.
-        resize: short side at which frames are decoded before the crop; None is 8/7 of ``size`` (256 for 224). 0 keeps
-            the stored size, as in recipes that crop at full resolution.
+
+    Raises:
+        ConfigError: if ``short_side`` begins below ``size``.
     """
 
     def __init__(
         self,
         size: int,
         *,
-        scale: tuple[float, float] = (0.5, 1.0),
-        ratio: tuple[float, float] = (3 / 4, 4 / 3),
+        crop_scale: Sequence[float] = (0.5, 1.0),
+        crop_ratio: Sequence[float] = (3 / 4, 4 / 3),
+        short_side: Sequence[int] | None = None,
+        decode_size: int | None = None,
         flip: float = 0.0,
-        randaugment: tuple[int, int] | None = None,
+        randaugment: Sequence[int] | None = None,
         erase: float = 0.0,
-        resize: int | None = None,
     ) -> None:
         self.size = size
-        self.decode_size: int | None = round(size * 8 / 7) if resize is None else resize or None
+        self.decode_size: int | None = round(size * 8 / 7) if decode_size is None else decode_size or None
         steps: list[torch.nn.Module] = []
         if randaugment is not None:
             steps.append(v2.RandAugment(randaugment[0], randaugment[1], interpolation=v2.InterpolationMode.BILINEAR))
-        steps.append(v2.RandomResizedCrop(size, tuple(scale), tuple(ratio), antialias=True))
+        if short_side is None:
+            steps.append(v2.RandomResizedCrop(size, tuple(crop_scale), tuple(crop_ratio), antialias=True))
+        else:
+            smallest, self.decode_size = short_side
+            if smallest < size:
+                raise ConfigError(
+                    f"data.short_side=[{smallest},{self.decode_size}] must begin at the encoder's size or above, "
+                    f"here {size}: a smaller picture holds no such square."
+                )
+            steps += [v2.RandomResize(smallest, self.decode_size + 1, antialias=True), v2.RandomCrop(size)]
         if flip:
             steps.append(v2.RandomHorizontalFlip(flip))
         if erase:

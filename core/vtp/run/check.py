@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from vtp.config import TOP_LEVEL, DataConfig, modes
+from vtp.config import TOP_LEVEL, DataConfig, MediaConfig, modes
 from vtp.errors import ConfigError, PluginError
 from vtp.registry import did_you_mean
 
@@ -36,7 +36,7 @@ def check(config: Mapping[str, Any], folder: Path) -> None:
             wrong.append(f"choose a {kind}: {kind}=...; `vtp list {kind}` says which there are")
     if not any((options or {}).get("name") for options in config["encoder"].values()) and config["checkpoint"] is None:
         wrong.append("choose a model: model=...; `vtp list model` says which there are")
-    wrong += DataConfig(**config["data"]).validate()
+    wrong += DataConfig(**config["data"]).validate() + MediaConfig(**config["media"]).validate()
     wrong += _machine(config)
     wrong += _training(config, folder) if "train" in parts else []
     wrong += _sources(config, parts)

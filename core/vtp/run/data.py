@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vtp import distributed
-from vtp.config import DataConfig, MediaConfig
+from vtp.config import AUGMENTATIONS, DataConfig, MediaConfig
 from vtp.types import MediaRef, Modality, Sample
 
 __all__ = ["RunData"]
@@ -138,10 +138,14 @@ class RunData:
         from vtp.data import Pipeline
         from vtp.media.multi_view import View, Windows
         from vtp.media.sampling import find_sampler
+        from vtp.media.transforms import TrainTransform
 
         video = specs.get("video")
-        sampler, transform = find_sampler(self.data.sampler), None
-        if not train and video is not None and self.data.eval_clips * self.data.eval_crops > 1:
+        sampler: Any = find_sampler(self.data.sampler)
+        transform: Any = None
+        if video is not None and train and self.data.augment:
+            transform = TrainTransform(video.size, **{name: getattr(self.data, name) for name in AUGMENTATIONS})
+        elif video is not None and not train and self.data.eval_clips * self.data.eval_crops > 1:
             sampler = Windows(self.data.eval_clips)
             transform = View(video.size, self.data.eval_clips, self.data.eval_crops)
         return Pipeline(
