@@ -17,7 +17,7 @@ import pytest
 
 from vtp.errors import ConfigError, DataError, RunError
 from vtp_datasets.shapes import Shapes, build, worker
-from vtp_datasets.shapes.annotations import Plan
+from vtp_datasets.shapes.annotations import Blueprint
 
 
 def hashes(root):
@@ -52,7 +52,7 @@ def test_what_a_killed_run_has_rendered_is_kept(tiny, tmp_path):
     root = tmp_path / "world"
     videos = tmp_path / ".world.partial" / "videos"
     videos.mkdir(parents=True)
-    (videos.parent / "plan.json").write_text(json.dumps(Plan("tiny", 0).record()))
+    (videos.parent / "plan.json").write_text(json.dumps(Blueprint("tiny", 0).record()))
     assert worker.main([str(videos), "tiny", "0", "0", "3"]) == 0  # every third clip
     (videos / ".video1.mp4.4711").write_bytes(b"half a clip")
     before = {p.name: p.stat().st_ino for p in videos.glob("*.mp4")}
@@ -69,7 +69,7 @@ def test_what_a_killed_run_has_rendered_is_kept(tiny, tmp_path):
 def test_the_rest_of_another_plan_is_thrown_away(tiny, tmp_path):
     videos = tmp_path / ".world.partial" / "videos"
     videos.mkdir(parents=True)
-    (videos.parent / "plan.json").write_text(json.dumps(Plan("tiny", 7).record()))
+    (videos.parent / "plan.json").write_text(json.dumps(Blueprint("tiny", 7).record()))
     worker.main([str(videos), "tiny", "7", "0", "12"])
     Shapes(size="tiny", root=tmp_path / "world", workers=1).samples("qa", "test")
     assert hashes(tmp_path / "world") == hashes(tiny.root)
@@ -166,14 +166,14 @@ def test_a_rendering_process_that_dies_is_told_and_the_rest_is_kept(tmp_path, mo
     dying.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(dying))
     with pytest.raises(RunError, match=r"2 of 2 .* ended with code 3: no such codec.*run the same command again"):
-        build.ensure(tmp_path / "world", Plan("tiny", 0), workers=2)
+        build.ensure(tmp_path / "world", Blueprint("tiny", 0), workers=2)
     assert (tmp_path / ".world.partial").is_dir() and not (tmp_path / "world").exists()
 
 
 def test_clips_that_no_process_made_are_noticed(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "executable", shutil.which("true"))
     with pytest.raises(RunError, match="0 clips instead of 24"):
-        build.ensure(tmp_path / "world", Plan("tiny", 0), workers=2)
+        build.ensure(tmp_path / "world", Blueprint("tiny", 0), workers=2)
     assert not (tmp_path / "world").exists()
 
 
@@ -181,13 +181,13 @@ def test_a_full_disk_is_told_before_it_is_filled(tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 1000, 1000))
     with pytest.raises(RunError, match="no space left on the disk.*1 MB.*dataset.root=FOLDER.*VTP_CACHE"):
-        build.ensure(tmp_path / "world", Plan("tiny", 0))
+        build.ensure(tmp_path / "world", Blueprint("tiny", 0))
 
 
 def test_a_place_that_cannot_be_written_is_told(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="cannot write"):
-        build.ensure(tmp_path / "file" / "world", Plan("tiny", 0))
+        build.ensure(tmp_path / "file" / "world", Blueprint("tiny", 0))
 
 
 @pytest.mark.parametrize(
@@ -251,7 +251,7 @@ def test_waiting_is_said(tmp_path, caplog):
     )  # fmt: skip
     assert holder.stdout.readline() == b"held\n"
     with caplog.at_level(logging.INFO, logger="vtp"):
-        build.ensure(tmp_path / "world", Plan("tiny", 0), workers=1)
+        build.ensure(tmp_path / "world", Blueprint("tiny", 0), workers=1)
     holder.stdout.close()
     holder.wait()
     assert "waiting for another process" in caplog.text

@@ -9,7 +9,7 @@ import pytest
 from vtp.data.keys import keyed_generator
 from vtp.media import Wanted, read_clip
 from vtp.types import MediaRef
-from vtp_datasets.shapes.annotations import VERSION, Plan
+from vtp_datasets.shapes.annotations import VERSION, Blueprint
 from vtp_datasets.shapes.render import render_frames, render_sound, write_clip
 from vtp_datasets.shapes.world import Scene
 
@@ -95,7 +95,7 @@ def listen(wave, rate):
 
 
 def test_every_answer_can_be_seen_or_heard(tiny):
-    for name, _, _, scene in tiny.plan.all_scenes():
+    for name, _, _, scene in tiny.blueprint.all_scenes():
         frames, wave, facts = decode(tiny.root / "videos" / f"{name}.mp4")
         found = look(frames)
         if wave is not None:
@@ -105,7 +105,7 @@ def test_every_answer_can_be_seen_or_heard(tiny):
 
 
 def test_rules_hold_for_many_more_scenes_without_the_codec():
-    for index, scene in enumerate(Plan("small", 1).scenes("test")):
+    for index, scene in enumerate(Blueprint("small", 1).scenes("test")):
         rng = np.random.default_rng(index)
         frames = render_frames(scene, rng).astype(float)
         found, wave = look(frames), render_sound(scene, rng)
@@ -116,7 +116,7 @@ def test_rules_hold_for_many_more_scenes_without_the_codec():
 
 def test_files_are_what_they_are_said_to_be(tiny):
     silent = 0
-    for name, _, _, scene in tiny.plan.all_scenes():
+    for name, _, _, scene in tiny.blueprint.all_scenes():
         frames, wave, facts = decode(tiny.root / "videos" / f"{name}.mp4")
         assert frames.shape == (18, 64, 64, 3) and facts["fps"] == 9
         assert facts["keys"][0] == 0 and np.diff([*facts["keys"], 18]).max() <= 8
@@ -132,7 +132,7 @@ def test_files_are_what_they_are_said_to_be(tiny):
 def test_sound_keeps_its_place_in_the_file(tiny):
     """A codec delays what it encodes; the file must say by how much, or sound and picture fall apart."""
     checked = 0
-    for name, split, index, scene in tiny.plan.all_scenes():
+    for name, split, index, scene in tiny.blueprint.all_scenes():
         if scene.sound != "hiss":  # waves of the others look alike when shifted by a period
             continue
         rng = keyed_generator("shapes", VERSION, 0, split, "clip", index)

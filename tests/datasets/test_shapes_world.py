@@ -12,7 +12,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from vtp_datasets.shapes.annotations import SIZES, Plan, annotation_files
+from vtp_datasets.shapes.annotations import SIZES, Blueprint, annotation_files
 from vtp_datasets.shapes.world import CATEGORIES, KINDS, SILENT_EVERY, Scene, captions, questions, scenes
 
 PICTURE = ("colors", "shape", "move", "count", "place", "light")
@@ -24,7 +24,7 @@ def asked():
     """Size -> split -> questions."""
 
     def of(size):
-        files = annotation_files(Plan(size, 0))
+        files = annotation_files(Blueprint(size, 0))
         return {split: json.loads(files[f"{split}_qa.json"]) for split in SIZES[size]}
 
     return {"small": of("small"), "medium": of("medium")}
@@ -73,7 +73,7 @@ def information(a, b):
 
 
 def test_sound_and_picture_know_nothing_of_each_other():
-    heard = [s for s in Plan("medium", 0).scenes("train") if s.sound is not None]
+    heard = [s for s in Blueprint("medium", 0).scenes("train") if s.sound is not None]
     for sound, picture in product(SOUND, PICTURE):
         a, b = [getattr(s, sound) for s in heard], [getattr(s, picture) for s in heard]
         # Of independent columns this is chi-square / (2 n ln 2): bound it far in the tail.
@@ -83,7 +83,7 @@ def test_sound_and_picture_know_nothing_of_each_other():
 
 
 def test_a_predictor_that_knows_the_whole_picture_is_at_chance_on_sound():
-    plan = Plan("medium", 0)
+    plan = Blueprint("medium", 0)
     train, test = ([s for s in plan.scenes(split) if s.sound is not None] for split in ("train", "test"))
     for sound in SOUND:
         values = {getattr(s, sound) for s in train}
@@ -102,7 +102,7 @@ def test_a_predictor_that_knows_the_whole_picture_is_at_chance_on_sound():
 
 
 def test_factors_of_the_picture_are_independent_too():
-    drawn = Plan("medium", 0).scenes("train")
+    drawn = Blueprint("medium", 0).scenes("train")
     for a, b in product(PICTURE, PICTURE):
         if a < b:
             freedom = (len({getattr(s, a) for s in drawn}) - 1) * (len({getattr(s, b) for s in drawn}) - 1)
@@ -133,7 +133,7 @@ def test_captions_tell_what_is_in_the_scene_and_the_first_tells_clips_apart():
     for word in ("red", "blue", "star", "up", "two", "sea", "end", "siren", "slow", "middle"):
         assert word in first.replace(",", "").split()
     assert len(others) == 4 and all(set(text.split()) <= set(" ".join(captions(scene)).split()) for text in others)
-    drawn = Plan("small", 0).scenes("test")
+    drawn = Blueprint("small", 0).scenes("test")
     assert len({captions(s)[0] for s in drawn}) == len(drawn)
 
 
@@ -145,7 +145,7 @@ def test_one_dot_and_no_sound_are_said_properly():
 def test_equal_plans_are_equal_in_another_process_and_seeds_differ():
     program = (
         "from vtp_datasets.shapes.annotations import *; import hashlib, json;"
-        "print(hashlib.sha256(json.dumps(annotation_files(Plan('tiny', 3))).encode()).hexdigest())"
+        "print(hashlib.sha256(json.dumps(annotation_files(Blueprint('tiny', 3))).encode()).hexdigest())"
     )
     hashes = [
         subprocess.run(
@@ -154,11 +154,11 @@ def test_equal_plans_are_equal_in_another_process_and_seeds_differ():
         for salt in ("1", "2")
     ]
     assert hashes[0] == hashes[1] != ""
-    assert annotation_files(Plan("tiny", 3)) != annotation_files(Plan("tiny", 4))
+    assert annotation_files(Blueprint("tiny", 3)) != annotation_files(Blueprint("tiny", 4))
 
 
 def test_clips_and_questions_are_numbered_through():
-    files = annotation_files(Plan("tiny", 0))
+    files = annotation_files(Blueprint("tiny", 0))
     ids = [item["id"] for split in SIZES["tiny"] for item in json.loads(files[f"{split}_qa.json"])]
     assert ids == list(range(len(ids)))
     data = json.loads(files["MSRVTT_data.json"])

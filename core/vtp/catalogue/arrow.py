@@ -40,7 +40,6 @@ __all__ = [
     "cache_folder",
     "grouped",
     "read_rows",
-    "span_name",
 ]
 
 log = logging.getLogger("vtp")
@@ -108,13 +107,6 @@ class Row:
     file: int = 0
     place: int | str = 0
     extra: Mapping[str, Any] | None = None
-
-
-def span_name(clip: str, start: float | None, end: float | None) -> str:
-    """``a.mp4`` from 1 to 2.5 seconds is the clip ``a.mp4[1-2.5]``; without a span it is ``a.mp4``."""
-    if start is None and end is None:
-        return clip
-    return f"{clip}[{start or 0:g}-{'' if end is None else format(end, 'g')}]"
 
 
 def cache_folder() -> Path:

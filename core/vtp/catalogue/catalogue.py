@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +27,6 @@ __all__ = [
     "check_table",
     "given_or",
     "table_facts",
-    "usual_root",
 ]
 
 log = logging.getLogger("vtp")
@@ -64,46 +64,55 @@ class Plan:
     keep: bool = True
 
 
-class Catalogue:
-    """The tables of one copy of a data set.
+class Catalogue(ABC):
+    """A data set that is read from annotation files under one root. A subclass says what it is called, where its files
+    lie, and brings :meth:`plan`.
 
     Args:
+        root: its folder; None = ``$VTP_DATA/<namespace>``, or ``data/<namespace>`` without that variable.
+        recorded: options that decide which samples come out, for the run record.
+
+    Attributes:
         name: of the data set, as registered.
-        root: its folder.
+        media_namespace: of its clips, see :class:`vtp.contracts.Dataset`; by default its name.
         folders: where under ``root`` annotation files are looked for.
-        plan: from kind and split to the :class:`Plan`; None = there is no such split by definition.
-        kinds: what the data set offers.
-        about: title, and where the data come from, for the message that tells what is missing.
+        about: where the data come from, for the message that tells what is missing.
         clips: what the media are called in that message, and in which folders under ``root`` they are looked for.
     """
 
-    def __init__(
-        self,
-        name: str,
-        root: Path,
-        folders: Sequence[str],
-        plan: Callable[[str, str], Plan | None],
-        *,
-        kinds: Sequence[str],
-        about: str,
-        clips: str = "",
-    ) -> None:
-        self.name = name
-        self.root = root
-        self.kinds = tuple(kinds)
-        self._folders = folders
-        self._plan = plan
-        self._about = about
-        self._clips = clips
+    name: str
+    media_namespace: str = ""
+    folders: Sequence[str] = ("", "annotations")
+    about: str
+    clips: str = ""
+
+    def __init__(self, root: str | Path | None = None, **recorded: Any) -> None:
+        self.media_namespace = self.media_namespace or self.name
+        usual = Path(os.environ.get("VTP_DATA", "data")) / self.media_namespace
+        self.root = (usual if root is None else Path(root)).expanduser()
+        self._recorded = recorded
         self._read: dict[Any, ArrowTable] = {}
         self._tables: dict[tuple[str, str], Table] = {}
+
+    @property
+    @abstractmethod
+    def kinds(self) -> Sequence[str]:
+        """Which tables it has."""
+
+    @abstractmethod
+    def plan(self, kind: str, split: str) -> Plan | None:
+        """How the table of a kind (one of ``kinds``) and split is made; None = there is no such split by definition."""
+
+    def part(self, table: Table, split: str) -> Table:
+        """What belongs to the split of the table that :meth:`plan` makes, by default all of it."""
+        return table
 
     def splits(self, kind: str) -> tuple[str, ...]:
         """Splits of a kind that exist by definition."""
         check_table(self.name, self.kinds, kind)
-        return tuple(split for split in SPLITS if self._plan(kind, split) is not None)
+        return tuple(split for split in SPLITS if self.plan(kind, split) is not None)
 
-    def table(self, kind: str, split: str) -> Sequence[Sample]:
+    def samples(self, kind: str, split: str) -> Sequence[Sample]:
         """The table of one kind and split; empty where there is no such split by definition.
 
         Raises:
@@ -112,30 +121,34 @@ class Catalogue:
         """
         check_table(self.name, self.kinds, kind, split)
         if (kind, split) not in self._tables:
-            plan = self._plan(kind, split)
+            plan = self.plan(kind, split)
             if plan is None:
                 return ()
-            table = self._select(plan, self._rows(plan, kind))
+            rows = self._rows(plan, kind)
+            if plan.split is not None:
+                rows = rows.select((rows.splits() == plan.split).nonzero()[0])
+            table = self.part(grouped(rows) if plan.group else rows, split)
             self._tables[kind, split] = table
             self._say_if_all_media_are_missing(table, split)
         return self._tables[kind, split]
 
     def origin(self) -> dict[str, Any]:
         """What the run record keeps: the root, every annotation file that was read with its sha256, rows and malformed
-        rows, and for each table how many samples it has and (of small ones) how many have their file."""
+        rows, for each table how many samples it has and (of small ones) how many have their file, and options."""
         files = {record["path"]: record for table in self._read.values() for record in table.records()}
         return {
             "root": str(self.root.absolute()),
             "files": list(files.values()),
             "tables": {f"{kind}/{split}": table_facts(table) for (kind, split), table in self._tables.items()},
+            **self._recorded,
         }
 
-    def find(self, names: Iterable[str]) -> Path | None:
+    def find(self, *names: str) -> Path | None:
         """The annotation file that goes by one of ``names``, or None."""
-        return find_file([self.root / folder for folder in self._folders], names)
+        return find_file([self.root / folder for folder in self.folders], names)
 
     def _rows(self, plan: Plan, kind: str) -> ArrowTable:
-        paths = [*(self.find(names) for names in plan.files), *plan.sources]
+        paths = [*(self.find(*names) for names in plan.files), *plan.sources]
         if not paths or any(path is None for path in paths):
             raise DataError(self._what_is_missing(kind))
         found = [path for path in paths if path is not None]
@@ -156,11 +169,6 @@ class Catalogue:
             self._read[key] = ArrowTable(source, info, plan.media(), sound)
         return self._read[key]
 
-    def _select(self, plan: Plan, table: ArrowTable) -> Table:
-        if plan.split is not None:
-            table = table.select((table.splits() == plan.split).nonzero()[0])
-        return grouped(table) if plan.group else table
-
     def _say_if_all_media_are_missing(self, table: Table, split: str) -> None:
         some = [table[row] for row in range(0, len(table), max(1, len(table) // 100))]
         media = [ref.path for sample in some for ref in (sample.video, sample.audio) if ref is not None]
@@ -171,19 +179,19 @@ class Catalogue:
             )  # fmt: skip
 
     def _what_is_missing(self, kind: str) -> str:
-        plans = [plan for split in SPLITS if (plan := self._plan(kind, split)) is not None]
+        plans = [plan for split in SPLITS if (plan := self.plan(kind, split)) is not None]
         wanted = dict.fromkeys(names for plan in plans for names in plan.files)
-        lines = [f"  file    {' or '.join(names)}" for names in wanted if self.find(names) is None]
+        lines = [f"  file    {' or '.join(names)}" for names in wanted if self.find(*names) is None]
         if not self.root.is_dir():
             lines.insert(0, f"  folder  {self.root.absolute()}")
-            lines += [f"  media   {self._clips}"] if self._clips else []
-        looked = ", ".join(f"{name}/" if name else "./" for name in self._folders)
+            lines += [f"  media   {self.clips}"] if self.clips else []
+        looked = ", ".join(f"{name}/" if name else "./" for name in self.folders)
         return "\n".join(
             [
                 f"{self.name} is not complete under {self.root.absolute()}. Missing:",
                 *lines,
                 f"Looked for files in {looked} of that folder. dataset.root=FOLDER names another folder.",
-                self._about,
+                self.about,
                 "docs/datasets.md shows every layout. To try vtp without it, on generated data: dataset=shapes",
             ]
         )
@@ -196,11 +204,6 @@ def table_facts(table: Table) -> dict[str, Any]:
         clips = table.clips_on_disk()
         facts |= {"clips": len(clips), "clips_on_disk": sum(clips.values())}
     return facts
-
-
-def usual_root(name: str, root: str | Path | None) -> Path:
-    """``root``, or ``$VTP_DATA/<name>``, or ``data/<name>`` without that variable."""
-    return (Path(os.environ.get("VTP_DATA", "data")) / name if root is None else Path(root)).expanduser()
 
 
 def given_or(given: str | Path | None, usual: tuple[str, ...]) -> tuple[str, ...]:

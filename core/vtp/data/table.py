@@ -12,7 +12,7 @@ import numpy.typing as npt
 from vtp.contracts import Table, member
 from vtp.types import Sample
 
-__all__ = ["clip_names", "evenly", "media_id", "select", "whole_clip"]
+__all__ = ["clip_names", "evenly", "first_word", "media_id", "select", "span_name", "whole_clip"]
 
 T = TypeVar("T")
 _SPAN = re.compile(r"\[[0-9.e+]+-[0-9.e+]*\]$")
@@ -26,17 +26,26 @@ def media_id(sample: Sample) -> str:
     media = sample.video or sample.audio
     if media is None or isinstance(media.path, bytes):
         return sample.id
-    span = (
-        ""
-        if media.start is None and media.end is None
-        else f"[{media.start or 0:g}-{'' if media.end is None else format(media.end, 'g')}]"
-    )
-    return media.path.replace("\\", "/").rsplit("/", 1)[-1] + span
+    return span_name(media.path.replace("\\", "/").rsplit("/", 1)[-1], media.start, media.end)
+
+
+def span_name(clip: str, start: float | None, end: float | None) -> str:
+    """``a.mp4`` from 1 to 2.5 seconds is the clip ``a.mp4[1-2.5]``; without a span it is ``a.mp4``."""
+    if start is None and end is None:
+        return clip
+    return f"{clip}[{start or 0:g}-{'' if end is None else format(end, 'g')}]"
 
 
 def whole_clip(name: str) -> str:
     """The clip that a name is about: ``a.mp4[1-2.5]``, a span of it, is about ``a.mp4``."""
     return _SPAN.sub("", name)
+
+
+def first_word(question: str) -> str:
+    """The type of a question where nothing else says it: ``what``, ``who``, ``how``, ``when``, ``where``; ``other``
+    without a word."""
+    words = question.lower().split()
+    return words[0].strip("?,.!") or "other" if words else "other"
 
 
 def clip_names(samples: Iterable[Sample]) -> Iterator[str]:

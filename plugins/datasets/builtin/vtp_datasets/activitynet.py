@@ -10,20 +10,16 @@ What papers call the test set is val_1. There is no validation split: val_2 desc
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from vtp.catalogue.annotations import AnnotationFile, clip_list, reason
-from vtp.catalogue.arrow import Row, span_name
-from vtp.catalogue.catalogue import Catalogue, Plan, usual_root
-from vtp.catalogue.media_files import Aliases, ClipFolders
-from vtp.types import Sample
+from vtp.catalogue import Aliases, AnnotationFile, Catalogue, ClipFolders, Plan, Row, clip_list, reason
+from vtp.data.table import span_name
 
 __all__ = ["ActivityNet"]
 
-FOLDERS = ("", "annotations", "captions", "activitynet", "ActivityNet", "annotations/activitynet")
 VIDEOS = ("videos", "videos/all", "Activity_Videos", "activitynet", "")
 NAMES = {"train": "train", "test": "val_1"}
 ABOUT = """Where ActivityNet Captions comes from:
@@ -32,8 +28,9 @@ ABOUT = """Where ActivityNet Captions comes from:
   clips: the videos of ActivityNet 1.3"""
 
 
-class ActivityNet:
-    """ActivityNet Captions, as paragraphs about whole videos or as sentences about moments.
+class ActivityNet(Catalogue):
+    """ActivityNet Captions: one clip each, its text all its sentences joined by a space; or one sentence and its span
+    each.
 
     Args:
         root: folder with annotations and clips; None = ``$VTP_DATA/activitynet``, or ``data/activitynet`` without that
@@ -44,8 +41,10 @@ class ActivityNet:
     """
 
     name = "activitynet"
-    media_namespace = "activitynet"
     kinds = ("caption", "retrieval")
+    folders = ("", "annotations", "captions", "activitynet", "ActivityNet", "annotations/activitynet")
+    about = ABOUT
+    clips = "v_QOlSCBRmfWY.mp4 ..."
 
     def __init__(
         self,
@@ -55,25 +54,12 @@ class ActivityNet:
         moments: bool = False,
         lists: bool = False,
     ) -> None:
-        self.root = usual_root(self.name, root)
+        super().__init__(root, moments=moments, lists=lists)
         self.moments = moments
         self.lists = lists
         self._videos = videos
-        self._catalogue = Catalogue(
-            self.name, self.root, FOLDERS, self._plan, kinds=self.kinds, about=ABOUT, clips="v_QOlSCBRmfWY.mp4 ..."
-        )
 
-    def splits(self, kind: str) -> tuple[str, ...]:
-        return self._catalogue.splits(kind)
-
-    def samples(self, kind: str, split: str) -> Sequence[Sample]:
-        """One clip each, its text all its sentences joined by a space; or one sentence and its span each."""
-        return self._catalogue.table(kind, split)
-
-    def origin(self) -> dict[str, Any]:
-        return {**self._catalogue.origin(), "moments": self.moments, "lists": self.lists}
-
-    def _plan(self, kind: str, split: str) -> Plan | None:
+    def plan(self, kind: str, split: str) -> Plan | None:
         if split not in NAMES:
             return None
         files: tuple[tuple[str, ...], ...] = ((f"{NAMES[split]}.json",),)

@@ -11,18 +11,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from vtp.catalogue.annotations import AnnotationFile, Seen, reason, text_of
-from vtp.catalogue.arrow import NONE, Row, span_name
-from vtp.catalogue.catalogue import Catalogue, Plan, given_or, usual_root
-from vtp.catalogue.media_files import EXTENSIONS, IMAGES, ClipFolders, stem_of
-from vtp.types import Sample
-from vtp_datasets.own import answer_index
+from vtp.catalogue import (
+    EXTENSIONS,
+    IMAGES,
+    NONE,
+    AnnotationFile,
+    Catalogue,
+    ClipFolders,
+    Plan,
+    Row,
+    given_or,
+    reason,
+    stem_of,
+    text_of,
+)
+from vtp.data.table import span_name
+from vtp_datasets.questions import choice_rows
 
-__all__ = ["AntMMF", "choice_rows"]
+__all__ = ["AntMMF"]
 
 USUAL = {
     split: (f"{split}.jsonl", *(f"{name}_{split}.jsonl" for name in ("msrvtt", "msvd", "didemo", "webvid", "cnvid")))
@@ -34,8 +43,9 @@ ABOUT = """AntMMF's files are named by dataset.train_file, dataset.val_file and 
 multiple-choice questions by dataset.mc_file."""
 
 
-class AntMMF:
-    """Data in AntMMF's form: clips, spans of clips and images in any mixture.
+class AntMMF(Catalogue):
+    """Data in AntMMF's form: one clip, span of a clip or image each, in any mixture, with all its captions; ``mc``: one
+    question each, its options as texts.
 
     Args:
         root: folder with files and clips; None = ``$VTP_DATA/antmmf``, or ``data/antmmf`` without that variable.
@@ -48,6 +58,9 @@ class AntMMF:
 
     name = "antmmf"
     kinds = ("caption", "retrieval", "mc")
+    folders = ("", "annotations", "jsonl")
+    about = ABOUT
+    clips = "the clips and images, in videos/ and images/"
 
     def __init__(
         self,
@@ -60,33 +73,19 @@ class AntMMF:
         videos: str | Path | None = None,
         namespace: str = "antmmf",
     ) -> None:
-        self.root = usual_root(self.name, root)
+        super().__init__(root)
         self.media_namespace = namespace
         self._files = {"train": train_file, "val": val_file, "test": test_file}
         self._mc_file = mc_file
         self._videos = videos
-        self._catalogue = Catalogue(
-            self.name, self.root, ("", "annotations", "jsonl"), self._plan, kinds=self.kinds, about=ABOUT,
-            clips="the clips and images, in videos/ and images/",
-        )  # fmt: skip
 
-    def splits(self, kind: str) -> tuple[str, ...]:
-        return self._catalogue.splits(kind)
-
-    def samples(self, kind: str, split: str) -> Sequence[Sample]:
-        """One clip (or span, or image) each with all its captions; ``mc``: one question each, its options as texts."""
-        return self._catalogue.table(kind, split)
-
-    def origin(self) -> dict[str, Any]:
-        return self._catalogue.origin()
-
-    def _plan(self, kind: str, split: str) -> Plan | None:
+    def plan(self, kind: str, split: str) -> Plan | None:
         if kind == "mc":
             if split != "test":
                 return None
             return Plan((given_or(self._mc_file, CHOICES),), choice_rows, self._media, options={"kind": "mc"})
         names = given_or(self._files[split], USUAL[split])
-        if split != "train" and self._files[split] is None and self._catalogue.find(names) is None:
+        if split != "train" and self._files[split] is None and self.find(*names) is None:
             return None  # nothing says that there should be one
         return Plan((names,), _rows, self._media, options={"kind": "caption"}, group=True)
 
@@ -110,27 +109,5 @@ def _rows(file: AnnotationFile) -> Iterator[Row]:
         made.video_id, made.video, made.place = span_name(clip, start, end), clip, line
         made.start, made.end, made.audio = start, end, NONE if image else None
         made.extra = {key: row[key] for key in ("label",) if key in row} or None
-        file.rows += 1
-        yield made
-
-
-def choice_rows(file: AnnotationFile, clip_of: Callable[[str], str] = stem_of) -> Iterator[Row]:
-    """Rows of a multiple-choice file: {"qid", "clip_name" or "video", "options" or "caption", "answer"}; ``clip_of``
-    makes the name of a clip out of what is in the file."""
-    seen = Seen()
-    for line, row in file.jsonl():
-        try:
-            clip = clip_of(text_of(row, "clip_name" if "clip_name" in row else "video"))
-            options = row["options"] if "options" in row else row["caption"]
-            texts = [str(option).strip() for option in options] if isinstance(options, list) else []
-            if len(texts) < 2 or not all(texts):
-                raise ValueError("no list of options with a text each")
-            name = str(row.get("qid", line))
-            if not seen.add(name):
-                raise ValueError(f"the qid {name} is there already")
-            made = Row(name, texts, video_id=clip, answer_index=answer_index(row["answer"], texts), place=line)
-        except (KeyError, ValueError, TypeError) as error:
-            file.reject(f"line {line}", reason(error))
-            continue
         file.rows += 1
         yield made

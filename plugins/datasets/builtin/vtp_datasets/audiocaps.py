@@ -7,20 +7,29 @@ Sounds     by YouTube id and start second; the names that common downloaders giv
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from vtp.catalogue.annotations import AnnotationFile, Seen, reason, text_of
-from vtp.catalogue.arrow import NONE, Row
-from vtp.catalogue.catalogue import Catalogue, Plan, check_choice, usual_root
-from vtp.catalogue.media_files import EXTENSIONS, SOUNDS, Aliases, ClipFolders
-from vtp.types import Sample
+from vtp.catalogue import (
+    EXTENSIONS,
+    NONE,
+    SOUNDS,
+    Aliases,
+    AnnotationFile,
+    Catalogue,
+    ClipFolders,
+    Plan,
+    Row,
+    Seen,
+    check_choice,
+    reason,
+    text_of,
+)
 
 __all__ = ["NAMES", "AudioCaps"]
 
-FOLDERS = ("", "annotations", "audiocaps", "dataset", "annotations/audiocaps")
 AUDIO = ("audio", "audios", "wav", "wavs", "waveforms", "videos", "")
 SPLITS_OF_AUDIO = tuple(f"{folder}/{split}" for folder in ("audio", "waveforms") for split in ("train", "val", "test"))
 # file names of the clip r1nicOVtvkQ from second 130; of whole videos, the clip is cut out
@@ -33,8 +42,8 @@ ABOUT = """Where AudioCaps comes from:
   sounds: YouTube videos of AudioSet; many are gone from their site, and what is missing counts as a miss"""
 
 
-class AudioCaps:
-    """AudioCaps.
+class AudioCaps(Catalogue):
+    """AudioCaps: one clip each with all its captions.
 
     Args:
         root: folder with annotations and sounds; None = ``$VTP_DATA/audiocaps``, or ``data/audiocaps`` without that
@@ -47,8 +56,10 @@ class AudioCaps:
     """
 
     name = "audiocaps"
-    media_namespace = "audiocaps"
     kinds = ("caption", "retrieval")
+    folders = ("", "annotations", "audiocaps", "dataset", "annotations/audiocaps")
+    about = ABOUT
+    clips = "r1nicOVtvkQ_130.wav ... (or .mp4 and other names)"
 
     def __init__(
         self,
@@ -60,27 +71,13 @@ class AudioCaps:
         whole_videos: bool = False,
     ) -> None:
         check_choice("version", version, ("v1", "v2"))
-        self.root = usual_root(self.name, root)
+        super().__init__(root, version=version)
         self.version = version
         self.video = video
         self._whole = WHOLE if whole_videos else ()
         self._audio = audio
-        self._catalogue = Catalogue(
-            self.name, self.root, FOLDERS, self._plan, kinds=self.kinds, about=ABOUT,
-            clips="r1nicOVtvkQ_130.wav ... (or .mp4 and other names)",
-        )  # fmt: skip
 
-    def splits(self, kind: str) -> tuple[str, ...]:
-        return self._catalogue.splits(kind)
-
-    def samples(self, kind: str, split: str) -> Sequence[Sample]:
-        """One clip each with all its captions."""
-        return self._catalogue.table(kind, split)
-
-    def origin(self) -> dict[str, Any]:
-        return {**self._catalogue.origin(), "version": self.version}
-
-    def _plan(self, kind: str, split: str) -> Plan:
+    def plan(self, kind: str, split: str) -> Plan:
         second = (f"v2_{split}.csv", f"dataset2.0/{split}.csv", f"v2/{split}.csv")
         return Plan(
             ((f"{split}.csv",) if self.version == "v1" else second,),

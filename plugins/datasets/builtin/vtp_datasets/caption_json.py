@@ -5,15 +5,10 @@ Paths are absolute, or relative to ``root`` (or to ``root/videos``). A caption m
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from vtp.catalogue.annotations import AnnotationFile, reason
-from vtp.catalogue.arrow import Row
-from vtp.catalogue.catalogue import Catalogue, Plan, given_or, usual_root
-from vtp.catalogue.media_files import EXTENSIONS, Paths
-from vtp.types import Sample
+from vtp.catalogue import EXTENSIONS, AnnotationFile, Catalogue, Paths, Plan, Row, given_or, reason
 
 __all__ = ["CaptionJson"]
 
@@ -26,8 +21,8 @@ ABOUT = """The form is that of SimVTP's files (train_9k_miech.json): {"path": "c
 training file, dataset.val_file and dataset.test_file those of the other splits."""
 
 
-class CaptionJson:
-    """A JSON object from paths to captions for each split.
+class CaptionJson(Catalogue):
+    """A JSON object from paths to captions for each split: one video each with its caption.
 
     Args:
         root: folder that paths are relative to; None = ``$VTP_DATA/caption_json``, or ``data/caption_json`` without
@@ -40,6 +35,8 @@ class CaptionJson:
 
     name = "caption_json"
     kinds = ("caption", "retrieval")
+    about = ABOUT
+    clips = "the videos, at the paths that the files give"
 
     def __init__(
         self,
@@ -50,27 +47,13 @@ class CaptionJson:
         test_file: str | Path | None = None,
         namespace: str | None = None,
     ) -> None:
-        self.root = usual_root(self.name, root)
+        super().__init__(root)
         self.media_namespace = namespace or f"caption_json:{self.root.absolute().name}"
         self._files = {"train": file, "val": val_file, "test": test_file}
-        self._catalogue = Catalogue(
-            self.name, self.root, ("", "annotations"), self._plan, kinds=self.kinds, about=ABOUT,
-            clips="the videos, at the paths that the files give",
-        )  # fmt: skip
 
-    def splits(self, kind: str) -> tuple[str, ...]:
-        return self._catalogue.splits(kind)
-
-    def samples(self, kind: str, split: str) -> Sequence[Sample]:
-        """One video each with its caption."""
-        return self._catalogue.table(kind, split)
-
-    def origin(self) -> dict[str, Any]:
-        return self._catalogue.origin()
-
-    def _plan(self, kind: str, split: str) -> Plan | None:
+    def plan(self, kind: str, split: str) -> Plan | None:
         names = given_or(self._files[split], USUAL[split])
-        if split != "train" and self._files[split] is None and self._catalogue.find(names) is None:
+        if split != "train" and self._files[split] is None and self.find(*names) is None:
             return None
         return Plan((names,), _rows, lambda: Paths([self.root, self.root / "videos"], EXTENSIONS))
 

@@ -7,16 +7,11 @@ Images     named by the position of their line, counted from 0: ``00012/00012345
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from vtp.catalogue.annotations import AnnotationFile, reason, text_of
-from vtp.catalogue.arrow import NONE, Row
-from vtp.catalogue.catalogue import Catalogue, Plan, usual_root
-from vtp.catalogue.media_files import Layouts
-from vtp.types import Sample
+from vtp.catalogue import NONE, AnnotationFile, Catalogue, Layouts, Plan, Row, reason, text_of
 
 __all__ = ["CC3M"]
 
@@ -30,8 +25,8 @@ ABOUT = """Where Conceptual Captions comes from:
   images: downloaded from the urls in those files, for example with img2dataset"""
 
 
-class CC3M:
-    """Conceptual Captions 3M; it has no test split.
+class CC3M(Catalogue):
+    """Conceptual Captions 3M: one image and its caption each. There is no test split.
 
     Args:
         root: folder with captions and images; None = ``$VTP_DATA/cc3m``, or ``data/cc3m`` without that variable.
@@ -39,28 +34,16 @@ class CC3M:
     """
 
     name = "cc3m"
-    media_namespace = "cc3m"
     kinds = ("caption", "retrieval")
+    folders = ("", "annotations", "cc3m")
+    about = ABOUT
+    clips = "images/00000/000000000.jpg ..."
 
     def __init__(self, *, root: str | Path | None = None, images: str | Path | None = None) -> None:
-        self.root = usual_root(self.name, root)
+        super().__init__(root)
         self._images = images
-        self._catalogue = Catalogue(
-            self.name, self.root, ("", "annotations", "cc3m"), self._plan, kinds=self.kinds, about=ABOUT,
-            clips="images/00000/000000000.jpg ...",
-        )  # fmt: skip
 
-    def splits(self, kind: str) -> tuple[str, ...]:
-        return self._catalogue.splits(kind)
-
-    def samples(self, kind: str, split: str) -> Sequence[Sample]:
-        """One image and its caption each."""
-        return self._catalogue.table(kind, split)
-
-    def origin(self) -> dict[str, Any]:
-        return self._catalogue.origin()
-
-    def _plan(self, kind: str, split: str) -> Plan | None:
+    def plan(self, kind: str, split: str) -> Plan | None:
         if split not in NAMES:
             return None
         return Plan((NAMES[split],), partial(_rows, split=split), partial(self._media, split), options={"split": split})

@@ -11,21 +11,15 @@ Longer videos were cut to 30 seconds for the people who described them, so that 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from vtp.catalogue.annotations import AnnotationFile, clip_list, reason, text_of
-from vtp.catalogue.arrow import Row
-from vtp.catalogue.catalogue import Catalogue, Plan, usual_root
-from vtp.catalogue.media_files import ClipFolders, stem_of
+from vtp.catalogue import AnnotationFile, Catalogue, ClipFolders, Plan, Row, clip_list, reason, stem_of, text_of
 from vtp.errors import ConfigError
-from vtp.types import Sample
 
 __all__ = ["DiDeMo"]
 
-FOLDERS = ("", "annotations", "data", "didemo", "annotations/didemo")
 VIDEOS = ("videos", "videos/all", "didemo_videos", "train", "test", "val", "")
 ABOUT = """Where DiDeMo comes from:
   descriptions: train_data.json, val_data.json and test_data.json of Localizing Moments in Video with Natural Language \
@@ -34,8 +28,8 @@ ABOUT = """Where DiDeMo comes from:
   clips: Flickr videos of YFCC100M, 13 of which are on the authors' page only"""
 
 
-class DiDeMo:
-    """DiDeMo for retrieval of paragraphs.
+class DiDeMo(Catalogue):
+    """DiDeMo: one clip each; its text is all its descriptions joined by a space, in the order of the file.
 
     Args:
         root: folder with annotations and clips; None = ``$VTP_DATA/didemo``, or ``data/didemo`` without that variable.
@@ -44,33 +38,21 @@ class DiDeMo:
     """
 
     name = "didemo"
-    media_namespace = "didemo"
     kinds = ("caption", "retrieval")
+    folders = ("", "annotations", "data", "didemo", "annotations/didemo")
+    about = ABOUT
+    clips = "26292851@N04_4253489686_265c3c8051.m4v ... (any extension)"
 
     def __init__(
         self, *, root: str | Path | None = None, videos: str | Path | None = None, seconds: float | None = 30.0
     ) -> None:
         if seconds is not None and seconds <= 0:
             raise ConfigError(f"dataset.seconds={seconds} must be more than 0, or null for whole clips.")
-        self.root = usual_root(self.name, root)
+        super().__init__(root, clip_window_seconds=seconds)
         self.seconds = seconds
         self._videos = videos
-        self._catalogue = Catalogue(
-            self.name, self.root, FOLDERS, self._plan, kinds=self.kinds, about=ABOUT,
-            clips="26292851@N04_4253489686_265c3c8051.m4v ... (any extension)",
-        )  # fmt: skip
 
-    def splits(self, kind: str) -> tuple[str, ...]:
-        return self._catalogue.splits(kind)
-
-    def samples(self, kind: str, split: str) -> Sequence[Sample]:
-        """One clip each; its text is all its descriptions joined by a space, in the order of the file."""
-        return self._catalogue.table(kind, split)
-
-    def origin(self) -> dict[str, Any]:
-        return {**self._catalogue.origin(), "clip_window_seconds": self.seconds}
-
-    def _plan(self, kind: str, split: str) -> Plan:
+    def plan(self, kind: str, split: str) -> Plan:
         return Plan(
             ((f"{split}_list.txt",), (f"{split}_data.json",)),
             partial(_rows, seconds=self.seconds),

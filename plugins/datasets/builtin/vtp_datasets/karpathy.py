@@ -13,45 +13,32 @@ unique. An image is a video of one frame without sound.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from vtp.catalogue.annotations import AnnotationFile, reason, text_of
-from vtp.catalogue.arrow import NONE, Row
-from vtp.catalogue.catalogue import Catalogue, Plan, given_or, usual_root
-from vtp.catalogue.media_files import IMAGES, Paths
+from vtp.catalogue import IMAGES, NONE, AnnotationFile, Catalogue, Paths, Plan, Row, given_or, reason, text_of
 from vtp.errors import DataError
-from vtp.types import Sample
 
 __all__ = ["COCO", "Flickr30k"]
 
-FOLDERS = ("", "annotations", "karpathy", "coco", "flickr30k", "annotations/karpathy")
 IMAGE_FOLDERS = ("images", "", "train2014", "val2014", "train2017", "val2017", "flickr30k-images", "flickr30k_images")
-ABOUT = {
-    "coco": """Where COCO comes from:
-  images and captions: the releases of 2014 and 2017 (Lin et al., ECCV 2014), captions_train2014.json
-  split: dataset_coco.json of Karpathy and Fei-Fei (CVPR 2015), or the files that ALBEF and BLIP made of it""",
-    "flickr30k": """Where Flickr30k comes from:
-  images: the release (Young et al., TACL 2014)
-  captions and split: dataset_flickr30k.json of Karpathy and Fei-Fei (CVPR 2015), or the files that ALBEF and BLIP \
-made of it""",
-}
 
 
-class COCO:
-    """COCO captions, about 5 per image.
+class _Captioned(Catalogue):
+    """One image each with all its captions.
 
     Args:
-        root: folder with annotations and images; None = ``$VTP_DATA/coco``, or ``data/coco`` without that variable.
+        root: folder with annotations and images; None = ``$VTP_DATA/<name>``, or ``data/<name>`` without that variable.
         images: folder that paths of images are relative to, absolute or relative to ``root``; None = the usual ones.
         train_file, val_file, test_file: annotation files, absolute or relative to ``root``; None = the usual names.
     """
 
-    name = "coco"
-    media_namespace = "coco"
     kinds = ("caption", "retrieval")
+    folders = ("", "annotations", "karpathy", "coco", "flickr30k", "annotations/karpathy")
+    clips = "the images, in images/"
+    further: Mapping[str, tuple[str, ...]] = {}  # split -> names of files besides Karpathy's
 
     def __init__(
         self,
@@ -62,87 +49,41 @@ class COCO:
         val_file: str | Path | None = None,
         test_file: str | Path | None = None,
     ) -> None:
-        self.root = usual_root(self.name, root)
-        given = {"train": train_file, "val": val_file, "test": test_file}
-        own = {split: tuple(f"captions_{split}{year}.json" for year in (2014, 2017)) for split in ("train", "val")} | {
-            "test": ()
-        }
-        self._catalogue = _catalogue(self.name, self.root, images, given, ("dataset_coco.json",), own)
+        super().__init__(root)
+        self._given = {"train": train_file, "val": val_file, "test": test_file}
+        self._images = IMAGE_FOLDERS if images is None else (images,)
 
-    def splits(self, kind: str) -> tuple[str, ...]:
-        return self._catalogue.splits(kind)
-
-    def samples(self, kind: str, split: str) -> Sequence[Sample]:
-        """One image each with all its captions."""
-        return self._catalogue.table(kind, split)
-
-    def origin(self) -> dict[str, Any]:
-        return self._catalogue.origin()
-
-
-class Flickr30k:
-    """Flickr30k captions, 5 per image.
-
-    Args:
-        root: folder with annotations and images; None = ``$VTP_DATA/flickr30k``, or ``data/flickr30k`` without that
-            variable.
-        images: folder that paths of images are relative to, absolute or relative to ``root``; None = the usual ones.
-        train_file, val_file, test_file: annotation files, absolute or relative to ``root``; None = the usual names.
-    """
-
-    name = "flickr30k"
-    media_namespace = "flickr30k"
-    kinds = ("caption", "retrieval")
-
-    def __init__(
-        self,
-        *,
-        root: str | Path | None = None,
-        images: str | Path | None = None,
-        train_file: str | Path | None = None,
-        val_file: str | Path | None = None,
-        test_file: str | Path | None = None,
-    ) -> None:
-        self.root = usual_root(self.name, root)
-        given = {"train": train_file, "val": val_file, "test": test_file}
-        own: dict[str, tuple[str, ...]] = {"train": (), "val": (), "test": ()}
-        self._catalogue = _catalogue(self.name, self.root, images, given, ("dataset_flickr30k.json",), own)
-
-    def splits(self, kind: str) -> tuple[str, ...]:
-        return self._catalogue.splits(kind)
-
-    def samples(self, kind: str, split: str) -> Sequence[Sample]:
-        """One image each with all its captions."""
-        return self._catalogue.table(kind, split)
-
-    def origin(self) -> dict[str, Any]:
-        return self._catalogue.origin()
-
-
-def _catalogue(
-    name: str,
-    root: Path,
-    images: str | Path | None,
-    given: dict[str, str | Path | None],
-    karpathy: tuple[str, ...],
-    own: dict[str, tuple[str, ...]],
-) -> Catalogue:
-    folders = [root / images] if images is not None else [root / folder for folder in IMAGE_FOLDERS]
-
-    def plan(kind: str, split: str) -> Plan:
-        stems = (f"{name}_karpathy_{split}", f"{name}_{split}", split)
-        usual = tuple(f"{stem}{ending}" for stem in stems for ending in (".jsonl", ".json")) + karpathy + own[split]
+    def plan(self, kind: str, split: str) -> Plan:
+        stems = (f"{self.name}_karpathy_{split}", f"{self.name}_{split}", split)
+        usual = tuple(f"{stem}{ending}" for stem in stems for ending in (".jsonl", ".json"))
+        usual += (f"dataset_{self.name}.json", *self.further.get(split, ()))
         return Plan(
-            (given_or(given[split], usual),),
+            (given_or(self._given[split], usual),),
             partial(_rows, split=split),
-            lambda: Paths(folders, IMAGES, flatter=True),
+            lambda: Paths((self.root / folder for folder in self._images), IMAGES, flatter=True),
             options={"split": split},
             group=True,
         )
 
-    return Catalogue(
-        name, root, FOLDERS, plan, kinds=("caption", "retrieval"), about=ABOUT[name], clips="the images, in images/"
-    )
+
+class COCO(_Captioned):
+    """COCO captions, about 5 per image."""
+
+    name = "coco"
+    further = {split: tuple(f"captions_{split}{year}.json" for year in (2014, 2017)) for split in ("train", "val")}
+    about = """Where COCO comes from:
+  images and captions: the releases of 2014 and 2017 (Lin et al., ECCV 2014), captions_train2014.json
+  split: dataset_coco.json of Karpathy and Fei-Fei (CVPR 2015), or the files that ALBEF and BLIP made of it"""
+
+
+class Flickr30k(_Captioned):
+    """Flickr30k captions, 5 per image."""
+
+    name = "flickr30k"
+    about = """Where Flickr30k comes from:
+  images: the release (Young et al., TACL 2014)
+  captions and split: dataset_flickr30k.json of Karpathy and Fei-Fei (CVPR 2015), or the files that ALBEF and BLIP \
+made of it"""
 
 
 def _rows(file: AnnotationFile, *, split: str) -> Iterator[Row]:

@@ -15,23 +15,30 @@ The splits of the questions are not those of retrieval: clips 1201 to 1450 are t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from vtp.catalogue.annotations import AnnotationFile, Seen, clip_list, reason, text_of
-from vtp.catalogue.arrow import Row
-from vtp.catalogue.catalogue import Catalogue, Plan, usual_root
-from vtp.catalogue.media_files import Aliases, ClipFolders
+from vtp.catalogue import (
+    SPLITS,
+    Aliases,
+    AnnotationFile,
+    Catalogue,
+    ClipFolders,
+    Plan,
+    Row,
+    clip_list,
+    reason,
+    text_of,
+)
 from vtp.errors import DataError
-from vtp.types import Sample
-from vtp_datasets.tables import first_word
+from vtp_datasets.questions import question_rows
 
 __all__ = ["MSVD", "MSVDCN"]
 
-FOLDERS = ("", "annotations", "msvd", "msvd_qa", "msvd_cn", "MSVD", "MSVD-QA", "MSVD-CN", "qa", "txt_labels")
-FOLDERS += tuple(f"annotations/{name}" for name in ("msvd", "msvd_qa", "msvd_cn"))
+FOLDERS = ("", "annotations", "msvd", "msvd_qa", "msvd_cn", "MSVD", "MSVD-QA", "MSVD-CN", "qa", "txt_labels",
+           "annotations/msvd", "annotations/msvd_qa", "annotations/msvd_cn")  # fmt: skip
 VIDEOS = ("videos", "YouTubeClips", "MSVD_Videos", "videos/msvd", "msvd", "video", "")
 MAPPING = ("youtube_mapping.txt",)
 CHINESE = ("msvd_cn_captions_release_utf8.csv", "msvd_cn.csv")
@@ -44,8 +51,8 @@ Motion", ACM Multimedia 2017), with youtube_mapping.txt
   Chinese captions: MSVD-CN (Chen et al., 2018), msvd_cn_captions_release_utf8.csv"""
 
 
-class MSVD:
-    """MSVD and MSVD-QA from a folder.
+class MSVD(Catalogue):
+    """MSVD and MSVD-QA from a folder: one clip each with all its captions; ``qa``: one question each.
 
     Args:
         root: folder with annotations and clips; None = ``$VTP_DATA/msvd``, or ``data/msvd`` without that variable.
@@ -53,83 +60,39 @@ class MSVD:
     """
 
     name = "msvd"
-    media_namespace = "msvd"
-    kinds = ("caption", "retrieval", "qa")
+    kinds: tuple[str, ...] = ("caption", "retrieval", "qa")
+    folders = FOLDERS
+    about = ABOUT
+    clips = "-4wsuPCjDBc_5_15.avi ... or vid1.mp4 ... vid1970.mp4"
 
     def __init__(self, *, root: str | Path | None = None, videos: str | Path | None = None) -> None:
-        self.root = usual_root("msvd", root)
+        super().__init__(root)
         self._videos = videos
-        self._catalogue = _catalogue(self.name, self.root, self._plan, self.kinds)
 
-    def splits(self, kind: str) -> tuple[str, ...]:
-        return self._catalogue.splits(kind)
-
-    def samples(self, kind: str, split: str) -> Sequence[Sample]:
-        """``caption``, ``retrieval``: one clip each with all its captions. ``qa``: one question each."""
-        return self._catalogue.table(kind, split)
-
-    def origin(self) -> dict[str, Any]:
-        return self._catalogue.origin()
-
-    @cached_property
-    def _media(self) -> Aliases:
-        return _media(self._catalogue, self.root, self._videos)
-
-    def _plan(self, kind: str, split: str) -> Plan:
+    def plan(self, kind: str, split: str) -> Plan:
         if kind == "qa":
-            files = ((f"{split}_qa.json", f"{split}.csv"), MAPPING)
+            files: tuple[tuple[str, ...], ...] = ((f"{split}_qa.json", f"{split}.csv"), MAPPING)
             return Plan(files, partial(_questions, split=split), lambda: self._media, options={"qa": split})
         files = ((f"{split}_list.txt",), ("captions_msvd.json",))
         return Plan(files, _captions, lambda: self._media, options={"captions": split})
 
+    @cached_property
+    def _media(self) -> Aliases:
+        """Clips by their YouTube name, or as vidN where the mapping is there to say which that is."""
+        path = self.find(*MAPPING)
+        numbers = {} if path is None else {clip: number for number, clip in _mapping(AnnotationFile(path)).items()}
+        return Aliases(ClipFolders(self.root, self._videos, VIDEOS), ("{name}", "{vid}"), partial(_vid, numbers))
 
-class MSVDCN:
-    """The Chinese captions of MSVD, 4 to 9 for each of its clips, with the splits of MSVD's retrieval.
 
-    Args:
-        root: as of :class:`MSVD`; the clips are the same.
-        videos: as of :class:`MSVD`.
-    """
+class MSVDCN(MSVD):
+    """The Chinese captions of MSVD, with its clips, its options and the splits of its retrieval."""
 
     name = "msvd_cn"
     media_namespace = "msvd"
     kinds = ("caption", "retrieval")
 
-    def __init__(self, *, root: str | Path | None = None, videos: str | Path | None = None) -> None:
-        self.root = usual_root("msvd", root)
-        self._videos = videos
-        self._catalogue = _catalogue(self.name, self.root, self._plan, self.kinds)
-
-    def splits(self, kind: str) -> tuple[str, ...]:
-        return self._catalogue.splits(kind)
-
-    def samples(self, kind: str, split: str) -> Sequence[Sample]:
-        """One clip each with all its Chinese captions."""
-        return self._catalogue.table(kind, split)
-
-    def origin(self) -> dict[str, Any]:
-        return self._catalogue.origin()
-
-    def _plan(self, kind: str, split: str) -> Plan:
-        return Plan(
-            (CHINESE, MAPPING),
-            _chinese,
-            lambda: _media(self._catalogue, self.root, self._videos),
-            group=True,
-            split=list(RANGES).index(split),
-        )
-
-
-def _catalogue(name: str, root: Path, plan: Any, kinds: Sequence[str]) -> Catalogue:
-    clips = "-4wsuPCjDBc_5_15.avi ... or vid1.mp4 ... vid1970.mp4"
-    return Catalogue(name, root, FOLDERS, plan, kinds=kinds, about=ABOUT, clips=clips)
-
-
-def _media(catalogue: Catalogue, root: Path, videos: str | Path | None) -> Aliases:
-    """Clips by their YouTube name, or as vidN where the mapping is there to say which that is."""
-    path = catalogue.find(MAPPING)
-    numbers = {} if path is None else {clip: number for number, clip in _mapping(AnnotationFile(path)).items()}
-    return Aliases(ClipFolders(root, videos, VIDEOS), ("{name}", "{vid}"), partial(_vid, numbers))
+    def plan(self, kind: str, split: str) -> Plan:
+        return Plan((CHINESE, MAPPING), _chinese, lambda: self._media, group=True, split=SPLITS.index(split))
 
 
 def _vid(numbers: Mapping[str, int], clip: str) -> dict[str, str]:
@@ -171,31 +134,11 @@ def _captions(listed: AnnotationFile, captions: AnnotationFile) -> Iterator[Row]
 
 def _questions(file: AnnotationFile, mapping: AnnotationFile, *, split: str) -> Iterator[Row]:
     names = _mapping(mapping)
-    seen = Seen()
-    if file.path.suffix == ".json":
-        rows: Iterator[tuple[str, Any]] = ((f"item {position}", row) for position, _, row in file.items())
-    else:
-        rows = ((f"line {line}", row) for line, row in file.csv(lambda cells: "question" in cells))
-    for number, (where, row) in enumerate(rows):
-        try:
-            if not isinstance(row, dict):
-                raise TypeError("not an object")
-            name = str(row.get("id", row.get("qid", f"{split}{number}"))).strip()
-            question, answer = text_of(row, "question"), text_of(row, "answer")
-            clip = names[_number(row["video_id"] if "video_id" in row else row["video"])]
-            if not seen.add(name):
-                raise ValueError(f"the id {name} is there already")
-        except (KeyError, ValueError, TypeError) as error:
-            file.reject(where, reason(error))
-            continue
-        file.rows += 1
-        place = where.rpartition(" ")[2]
-        yield Row(name, [question], video_id=clip, answer=answer, question_type=first_word(question), place=place)
+    return question_rows(file, split=split, clip_of=lambda value: names[_number(value)])
 
 
 def _chinese(file: AnnotationFile, mapping: AnnotationFile) -> Iterator[Row]:
     names = _mapping(mapping)
-    numbers = {"train": 0, "val": 1, "test": 2}
     for line, row in file.csv(lambda cells: "sentence" in cells):
         try:
             number = _number(row["video_id"])
@@ -203,7 +146,7 @@ def _chinese(file: AnnotationFile, mapping: AnnotationFile) -> Iterator[Row]:
         except (KeyError, ValueError) as error:
             file.reject(f"line {line}", reason(error))
             continue
-        made.split = next((numbers[split] for split, clips in RANGES.items() if number in clips), None)
+        made.split = next((SPLITS.index(split) for split, clips in RANGES.items() if number in clips), None)
         file.rows += 1
         yield made
 

@@ -16,15 +16,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from vtp.catalogue.annotations import AnnotationFile, Seen, reason, text_of
-from vtp.catalogue.arrow import Row
-from vtp.catalogue.catalogue import Catalogue, Plan, check_choice, usual_root
-from vtp.catalogue.media_files import ClipFolders
-from vtp.types import Sample
+from vtp.catalogue import AnnotationFile, Catalogue, ClipFolders, Plan, Row, Seen, check_choice, reason, text_of
 
 __all__ = ["MusicAVQA", "fill_template"]
 
-FOLDERS = ("", "annotations", "json", "data/json", "data", "music_avqa", "MUSIC-AVQA")
 VIDEOS = ("videos", "MUSIC-AVQA-videos-Real", "MUSIC-AVQA-videos-Synthetic", "videos/real", "videos/synthetic", "")
 ABOUT = """Where MUSIC-AVQA comes from:
   questions: avqa-train.json, avqa-val.json and avqa-test.json of the release (Li et al., CVPR 2022)
@@ -32,8 +27,9 @@ ABOUT = """Where MUSIC-AVQA comes from:
 _PLACE = re.compile(r"<[^<>]*>")
 
 
-class MusicAVQA:
-    """MUSIC-AVQA.
+class MusicAVQA(Catalogue):
+    """MUSIC-AVQA: one question each. ``extra`` has for example the ``question_type`` ``Audio-Visual/Counting``, the
+    ``question_group`` ``Audio-Visual`` and the ``category`` ``real`` or ``synthetic``.
 
     Args:
         root: folder with questions and clips; None = ``$VTP_DATA/music_avqa``, or ``data/music_avqa`` without that
@@ -44,8 +40,10 @@ class MusicAVQA:
     """
 
     name = "music_avqa"
-    media_namespace = "music_avqa"
     kinds = ("qa",)
+    folders = ("", "annotations", "json", "data/json", "data", "music_avqa", "MUSIC-AVQA")
+    about = ABOUT
+    clips = "00000093.mp4 ..."
 
     def __init__(
         self,
@@ -55,30 +53,16 @@ class MusicAVQA:
         clips: Literal["all", "real", "synthetic"] = "all",
     ) -> None:
         check_choice("clips", clips, ("all", "real", "synthetic"))
-        self.root = usual_root(self.name, root)
-        self.clips = clips
+        super().__init__(root, clips=clips)
+        self._which = clips
         self._videos = videos
-        self._catalogue = Catalogue(
-            self.name, self.root, FOLDERS, self._plan, kinds=self.kinds, about=ABOUT, clips="00000093.mp4 ..."
-        )
 
-    def splits(self, kind: str) -> tuple[str, ...]:
-        return self._catalogue.splits(kind)
-
-    def samples(self, kind: str, split: str) -> Sequence[Sample]:
-        """One question each; ``extra`` has for example the ``question_type`` ``Audio-Visual/Counting``, the
-        ``question_group`` ``Audio-Visual`` and the ``category`` ``real`` or ``synthetic``."""
-        return self._catalogue.table(kind, split)
-
-    def origin(self) -> dict[str, Any]:
-        return {**self._catalogue.origin(), "clips": self.clips}
-
-    def _plan(self, kind: str, split: str) -> Plan:
+    def plan(self, kind: str, split: str) -> Plan:
         return Plan(
             ((f"avqa-{split}.json", f"avqa_{split}.json", f"{split}.json"),),
-            partial(_rows, clips=self.clips),
+            partial(_rows, clips=self._which),
             lambda: ClipFolders(self.root, self._videos, VIDEOS),
-            options={"clips": self.clips},
+            options={"clips": self._which},
         )
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
@@ -23,10 +23,10 @@ from typing import Any
 import numpy as np
 
 from vtp.catalogue.annotations import AnnotationFile, Seen, reason, text_of
-from vtp.catalogue.arrow import NONE, Row, span_name
-from vtp.catalogue.catalogue import SPLITS, Catalogue, Plan, table_facts
+from vtp.catalogue.arrow import NONE, Row
+from vtp.catalogue.catalogue import SPLITS, Catalogue, Plan, Table
 from vtp.catalogue.media_files import EXTENSIONS, Paths
-from vtp.data.table import whole_clip
+from vtp.data.table import first_word, span_name, whole_clip
 from vtp.errors import ConfigError, DataError
 from vtp.types import Sample
 
@@ -55,7 +55,7 @@ ABOUT = """Own data are one csv, tsv or jsonl file: dataset.file=FILE, with colu
 question and answer. Paths of media are relative to dataset.root, or to the folder of the file."""
 
 
-class OwnData:
+class OwnData(Catalogue):
     """Own data, without code.
 
     Args:
@@ -73,6 +73,8 @@ class OwnData:
     """
 
     name = "csv"
+    folders = ("",)
+    about = ABOUT
 
     def __init__(
         self,
@@ -100,12 +102,11 @@ class OwnData:
             self._files = {}
         self.file = None if file is None else Path(file).expanduser()
         folder = Path(".") if self.file is None else self.file.parent
-        self.root = folder if root is None else Path(root).expanduser()
+        super().__init__(folder if root is None else root)
         self._media_folders = [self.root] if root is None else [self.root, folder]
         self.media_namespace = namespace or f"csv:{self.root.absolute().name}"
         self._shares = {1: val_share, 2: test_share}
         self._seed = seed
-        self._tables: dict[tuple[str, str], Any] = {}
 
     @cached_property
     def kinds(self) -> tuple[str, ...]:
@@ -127,10 +128,6 @@ class OwnData:
             f"Understood names: {', '.join(sorted({n for names in ALIASES.values() for n in names}))}."
         )
 
-    def splits(self, kind: str) -> tuple[str, ...]:
-        """Splits that the files or shares make, whether or not there are rows in them."""
-        return self._catalogue.splits(kind)
-
     def samples(self, kind: str, split: str) -> Sequence[Sample]:
         """As every data set of this package; ``caption`` and ``retrieval`` have one sample per clip with all its
         captions, ``qa`` and ``mc`` one per question."""
@@ -138,23 +135,15 @@ class OwnData:
             raise ConfigError("dataset=csv needs dataset.file=FILE: a csv, tsv or jsonl file. " + ABOUT)
         if self.kinds == ("media",) and kind != "media":
             raise self._lacking(_columns(AnnotationFile(self._existing())))
-        if (kind, split) not in self._tables:
-            table: Any = self._catalogue.table(kind, split)
-            if not self._files and not self._has_splits:
-                table = self._carved(table, split)
-            self._tables[kind, split] = table
-        return self._tables[kind, split]
+        return super().samples(kind, split)
 
     def origin(self) -> dict[str, Any]:
         """As every data set; with the rule by which splits were made."""
         carved = {"val_share": self._shares[1], "test_share": self._shares[2], "seed": self._seed}
-        tables = {f"{kind}/{split}": table_facts(table) for (kind, split), table in self._tables.items() if len(table)}
         splits = "by file" if self._files else "by column" if self._has_splits else carved
-        return {**self._catalogue.origin(), "tables": tables, "splits": splits}
-
-    @cached_property
-    def _catalogue(self) -> Catalogue:
-        return Catalogue(self.name, self.root, [""], self._plan, kinds=self.kinds, about=ABOUT)
+        record = super().origin()
+        tables = {name: facts for name, facts in record["tables"].items() if facts["samples"]}
+        return {**record, "tables": tables, "splits": splits}
 
     def _existing(self) -> Path:
         assert self.file is not None
@@ -162,7 +151,7 @@ class OwnData:
             raise DataError(f"dataset.file={self.file}: there is no such file (in {Path.cwd()}).\n{ABOUT}")
         return self.file
 
-    def _plan(self, kind: str, split: str) -> Plan | None:
+    def plan(self, kind: str, split: str) -> Plan | None:
         number = SPLITS.index(split)
         file = self._files.get(number) if self._files else self.file
         if file is None:
@@ -182,8 +171,10 @@ class OwnData:
     def _has_splits(self) -> bool:
         return "split" in _columns(AnnotationFile(self._existing()))
 
-    def _carved(self, table: Any, split: str) -> Any:
-        """The part of ``table`` that is this split, whole clips only."""
+    def part(self, table: Table, split: str) -> Table:
+        """The part of ``table`` that is this split, whole clips only, where neither files nor a column say it."""
+        if self._files or self._has_splits:
+            return table
         names = map(whole_clip, table.video_ids())
         keys = np.fromiter((_key(self._seed, clip) for clip in names), np.uint64, count=len(table))
         clips = np.unique(keys)  # in the order of their hashes, which is random and the same everywhere
@@ -296,7 +287,7 @@ def _row(row: Mapping[str, Any], options: list[Any], what: str, line: int) -> Ro
         made.texts = _captions(row["caption"])
         return made
     question = text_of(row, "question") if "question" in row or what == "qa" else None
-    made.question_type = str(row["question_type"]).strip() if "question_type" in row else _first_word(question or "")
+    made.question_type = str(row["question_type"]).strip() if "question_type" in row else first_word(question or "")
     if what == "mc":
         made.texts = _options(options)
         made.extra = None if question is None else {"question": question}
@@ -359,8 +350,3 @@ def _seconds(row: Mapping[str, Any], key: str) -> float | None:
     if len(parts) > 3 or not 0 <= value < float("inf"):
         raise ValueError(f"{key} {text!r} is no time in seconds")
     return value
-
-
-def _first_word(question: str) -> str:
-    words: Iterable[str] = question.lower().split()
-    return next((word.strip("?,.!") for word in words), "") or "other"

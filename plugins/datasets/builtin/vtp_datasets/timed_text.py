@@ -10,117 +10,38 @@ Clips       ``<video id>.mp4`` or another extension, in one folder, or in folder
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from vtp.catalogue.annotations import AnnotationFile, reason
-from vtp.catalogue.arrow import Row, span_name
-from vtp.catalogue.catalogue import Catalogue, Plan, given_or, usual_root
-from vtp.catalogue.media_files import Layouts
+from vtp.catalogue import AnnotationFile, Catalogue, Layouts, Plan, Row, given_or, reason
+from vtp.data.table import span_name
 from vtp.errors import ConfigError
-from vtp.types import Sample
 
 __all__ = ["CNVid", "HowTo100M"]
 
 PATTERNS = ("{name}.mp4", "{name}.webm", "{name}.mkv", "{first}/{name}.mp4", "{two}/{name}.mp4", "{name}/{name}.mp4")
-FOLDERS = ("", "annotations", "captions", "howto100m", "annotations/howto100m")
 CAPTION_FOLDERS = ("captions", "small_train_captions", "howto100m_captions", "annotations/howto100m", "howto100m",
                    "annotations", "")  # fmt: skip
 JSON = ("caption.json", "captions.json", "raw_caption.json")
 TEST = ("validation_youcook.csv", "youcook2_val.csv")
 NOT_VIDEOS = ("validation_", "small_", "msrvtt_", "lsmdc", "howto100m_videos", "task_ids", "HowTo100M_")
-ABOUT_HOWTO = """Where HowTo100M comes from:
-  speech: caption.json or raw_caption.json of the release (Miech et al., ICCV 2019), or one csv per video as MIL-NCE has
-  test: validation_youcook.csv, YouCook2's validation segments in the same form
-  clips: YouTube videos; many are gone from their site, and what is missing is replaced in training and counted"""
-ABOUT_CNVID = """Where CNVid-3.5M comes from:
-  speech: caption.json of the release (Gan et al., CVPR 2023): {video: {"text": [...], "start": [...], "end": [...]}}
-  clips: the videos that the release lists"""
 
 
-class HowTo100M:
-    """Narrated instructional videos, one sample per segment of speech.
+class _Speech(Catalogue):
+    """Videos with timed speech: one segment each, ``extra["video_id"]`` names video and span.
 
     Args:
-        root: folder with speech and videos; None = ``$VTP_DATA/howto100m``, or ``data/howto100m`` without that
-            variable.
-        captions: folder with one csv per video, or a json file with all of them, absolute or relative to ``root``; None
-            = a ``caption.json``, or the usual folders.
-        videos: folder of the videos, absolute or relative to ``root``; None = the usual ones.
-        min_seconds: segments shorter than this grow to it on both sides; 0 = none do.
-    """
-
-    name = "howto100m"
-    media_namespace = "howto100m"
-    kinds = ("caption", "retrieval")
-
-    def __init__(
-        self,
-        *,
-        root: str | Path | None = None,
-        captions: str | Path | None = None,
-        videos: str | Path | None = None,
-        min_seconds: float = 0.0,
-    ) -> None:
-        _check(min_seconds)
-        self.root = usual_root(self.name, root)
-        self.min_seconds = min_seconds
-        self._captions = captions
-        self._videos = videos
-        self._catalogue = Catalogue(
-            self.name, self.root, FOLDERS, self._plan, kinds=self.kinds, about=ABOUT_HOWTO, clips="<video id>.mp4 ..."
-        )
-
-    def splits(self, kind: str) -> tuple[str, ...]:
-        return self._catalogue.splits(kind)
-
-    def samples(self, kind: str, split: str) -> Sequence[Sample]:
-        """One segment each: ``extra["video_id"]`` names video and span."""
-        return self._catalogue.table(kind, split)
-
-    def origin(self) -> dict[str, Any]:
-        return {**self._catalogue.origin(), "min_seconds": self.min_seconds}
-
-    def _plan(self, kind: str, split: str) -> Plan | None:
-        media = partial(_media, self.root, self._videos)
-        options = {"split": split, "min_seconds": self.min_seconds}
-        if split == "val":
-            return None
-        if split == "test":
-            return Plan((TEST,), partial(_one_csv, least=0.0), media, options=options)
-        folder = self._folder()
-        if folder is not None:
-            rows = partial(_many_csv, least=self.min_seconds)
-            return Plan((), rows, media, options=options, sources=(folder,))
-        files = (given_or(self._captions, JSON),)
-        return Plan(files, partial(_json, least=self.min_seconds), media, options=options)
-
-    def _folder(self) -> Path | None:
-        """The folder with a csv per video; None where a json file is given or found."""
-        if self._captions is None:
-            if self._catalogue.find(JSON) is not None:
-                return None
-            names: Iterable[str | Path] = CAPTION_FOLDERS
-        else:
-            names = (Path(self._captions).expanduser(),)
-        return next((self.root / name for name in names if next(_video_files(self.root / name), None)), None)
-
-
-class CNVid:
-    """CNVid-3.5M: Chinese videos with timed speech, one sample per segment.
-
-    Args:
-        root: folder with speech and videos; None = ``$VTP_DATA/cnvid``, or ``data/cnvid`` without that variable.
+        root: folder with speech and videos; None = ``$VTP_DATA/<name>``, or ``data/<name>`` without that variable.
         captions: the json file, absolute or relative to ``root``; None = ``caption.json``.
         videos: folder of the videos, absolute or relative to ``root``; None = the usual ones.
         min_seconds: segments shorter than this grow to it on both sides; 0 = none do.
     """
 
-    name = "cnvid"
-    media_namespace = "cnvid"
     kinds = ("caption", "retrieval")
+    folders = ("", "annotations", "captions", "howto100m", "annotations/howto100m")
+    clips = "<video id>.mp4 ..."
 
     def __init__(
         self,
@@ -130,41 +51,63 @@ class CNVid:
         videos: str | Path | None = None,
         min_seconds: float = 0.0,
     ) -> None:
-        _check(min_seconds)
-        self.root = usual_root(self.name, root)
+        if min_seconds < 0:
+            raise ConfigError(f"dataset.min_seconds={min_seconds} must not be negative; 0 leaves segments as they are.")
+        super().__init__(root, min_seconds=min_seconds)
         self.min_seconds = min_seconds
         self._captions = captions
         self._videos = videos
-        self._catalogue = Catalogue(
-            self.name, self.root, FOLDERS, self._plan, kinds=self.kinds, about=ABOUT_CNVID, clips="<video id>.mp4 ..."
-        )
 
-    def splits(self, kind: str) -> tuple[str, ...]:
-        return self._catalogue.splits(kind)
-
-    def samples(self, kind: str, split: str) -> Sequence[Sample]:
-        """One segment each: ``extra["video_id"]`` names video and span."""
-        return self._catalogue.table(kind, split)
-
-    def origin(self) -> dict[str, Any]:
-        return {**self._catalogue.origin(), "min_seconds": self.min_seconds}
-
-    def _plan(self, kind: str, split: str) -> Plan | None:
+    def plan(self, kind: str, split: str) -> Plan | None:
         if split != "train":
             return None
         rows = partial(_json, least=self.min_seconds)
-        media = partial(_media, self.root, self._videos)
-        return Plan((given_or(self._captions, JSON),), rows, media, options={"min_seconds": self.min_seconds})
+        return Plan((given_or(self._captions, JSON),), rows, self._media, options=self._options(split))
+
+    def _options(self, split: str) -> dict[str, Any]:
+        return {"split": split, "min_seconds": self.min_seconds}
+
+    def _media(self) -> Layouts:
+        names = ("videos", "videos/all", "") if self._videos is None else (self._videos,)
+        return Layouts((self.root / name for name in names), PATTERNS)
 
 
-def _check(min_seconds: float) -> None:
-    if min_seconds < 0:
-        raise ConfigError(f"dataset.min_seconds={min_seconds} must not be negative; 0 leaves segments as they are.")
+class CNVid(_Speech):
+    """CNVid-3.5M: Chinese videos with timed speech, for training."""
+
+    name = "cnvid"
+    about = """Where CNVid-3.5M comes from:
+  speech: caption.json of the release (Gan et al., CVPR 2023): {video: {"text": [...], "start": [...], "end": [...]}}
+  clips: the videos that the release lists"""
 
 
-def _media(root: Path, videos: str | Path | None) -> Layouts:
-    folders = [root / videos] if videos is not None else [root / "videos", root / "videos" / "all", root]
-    return Layouts(folders, PATTERNS)
+class HowTo100M(_Speech):
+    """Narrated instructional videos. ``captions`` may also be a folder with one csv per video; None = a
+    ``caption.json``, or the usual folders. The test split is YouCook2's."""
+
+    name = "howto100m"
+    about = """Where HowTo100M comes from:
+  speech: caption.json or raw_caption.json of the release (Miech et al., ICCV 2019), or one csv per video as MIL-NCE has
+  test: validation_youcook.csv, YouCook2's validation segments in the same form
+  clips: YouTube videos; many are gone from their site, and what is missing is replaced in training and counted"""
+
+    def plan(self, kind: str, split: str) -> Plan | None:
+        if split == "test":
+            return Plan((TEST,), partial(_one_csv, least=0.0), self._media, options=self._options(split))
+        if split == "train" and (folder := self._folder()) is not None:
+            rows = partial(_many_csv, least=self.min_seconds)
+            return Plan((), rows, self._media, options=self._options(split), sources=(folder,))
+        return super().plan(kind, split)
+
+    def _folder(self) -> Path | None:
+        """The folder with a csv per video; None where a json file is given or found."""
+        if self._captions is None:
+            if self.find(*JSON) is not None:
+                return None
+            names: Iterable[str | Path] = CAPTION_FOLDERS
+        else:
+            names = (Path(self._captions).expanduser(),)
+        return next((self.root / name for name in names if next(_video_files(self.root / name), None)), None)
 
 
 def _video_files(folder: Path) -> Iterator[os.DirEntry[str]]:

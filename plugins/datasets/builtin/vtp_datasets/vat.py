@@ -9,16 +9,12 @@ Video       mp4, relative to ``video_root``
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from vtp.catalogue.annotations import AnnotationFile, reason
-from vtp.catalogue.arrow import NONE, Row
-from vtp.catalogue.catalogue import Catalogue, Plan, usual_root
-from vtp.catalogue.media_files import EXTENSIONS, SOUNDS, Paths, stem_of
-from vtp.types import Sample
+from vtp.catalogue import EXTENSIONS, NONE, SOUNDS, AnnotationFile, Catalogue, Paths, Plan, Row, reason, stem_of
 
 __all__ = ["VAT"]
 
@@ -26,8 +22,8 @@ ABOUT = """The form is that of simple-multimodal: ROOT/train.csv (val.csv, test.
 the folders audio/, text/ and video/ that their paths are relative to (dataset.audio_root and so on name others)."""
 
 
-class VAT:
-    """Clips with sound and a text in files of their own.
+class VAT(Catalogue):
+    """One clip each with its text; sound and text are files of their own.
 
     Args:
         root: folder with the csv files; None = ``$VTP_DATA/vat``, or ``data/vat`` without that variable.
@@ -40,6 +36,9 @@ class VAT:
 
     name = "vat"
     kinds = ("caption", "retrieval")
+    folders = ("",)
+    about = ABOUT
+    clips = "the files that train.csv names, in audio/, text/ and video/"
 
     def __init__(
         self,
@@ -51,28 +50,14 @@ class VAT:
         tags: bool = True,
         namespace: str | None = None,
     ) -> None:
-        self.root = usual_root(self.name, root)
+        super().__init__(root, tags=tags)
         self.tags = tags
         self.media_namespace = namespace or f"vat:{self.root.absolute().name}"
         self._given = {"audio": audio_root, "text": text_root, "video": video_root}
-        self._catalogue = Catalogue(
-            self.name, self.root, ("",), self._plan, kinds=self.kinds, about=ABOUT,
-            clips="the files that train.csv names, in audio/, text/ and video/",
-        )  # fmt: skip
 
-    def splits(self, kind: str) -> tuple[str, ...]:
-        return self._catalogue.splits(kind)
-
-    def samples(self, kind: str, split: str) -> Sequence[Sample]:
-        """One clip each with its text; the sound is a file of its own."""
-        return self._catalogue.table(kind, split)
-
-    def origin(self) -> dict[str, Any]:
-        return {**self._catalogue.origin(), "tags": self.tags}
-
-    def _plan(self, kind: str, split: str) -> Plan | None:
+    def plan(self, kind: str, split: str) -> Plan | None:
         name = f"{split}.csv"
-        if split != "train" and self._catalogue.find((name,)) is None:
+        if split != "train" and self.find(name) is None:
             return None
         return Plan(
             ((name,),),

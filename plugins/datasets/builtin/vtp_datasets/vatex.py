@@ -12,20 +12,26 @@ Clips      ``Ptf_2VRj-V0_000122_000132.mp4``, the ten seconds; or ``Ptf_2VRj-V0.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from vtp.catalogue.annotations import AnnotationFile, clip_list, reason, text_of
-from vtp.catalogue.arrow import Row
-from vtp.catalogue.catalogue import Catalogue, Plan, check_choice, usual_root
-from vtp.catalogue.media_files import Aliases, ClipFolders
-from vtp.types import Sample
+from vtp.catalogue import (
+    Aliases,
+    AnnotationFile,
+    Catalogue,
+    ClipFolders,
+    Plan,
+    Row,
+    check_choice,
+    clip_list,
+    reason,
+    text_of,
+)
 
 __all__ = ["VATEX"]
 
-FOLDERS = ("", "annotations", "vatex", "annotations/vatex")
 VIDEOS = ("videos", "videos/all", "clips", "vatex", "")
 CAPTIONS = (
     "vatex_data.json", "vatex_captions.json", "vatex_training_v1.0.json", "vatex_validation_v1.0.json",
@@ -38,8 +44,8 @@ ABOUT = """Where VATEX comes from:
 _CLIP = re.compile(r"(.{11})_(\d{6})_(\d{6})")
 
 
-class VATEX:
-    """VATEX in one language.
+class VATEX(Catalogue):
+    """VATEX in one language: one clip each with its ten captions.
 
     Args:
         root: folder with annotations and clips; None = ``$VTP_DATA/vatex``, or ``data/vatex`` without that variable.
@@ -49,8 +55,10 @@ class VATEX:
     """
 
     name = "vatex"
-    media_namespace = "vatex"
     kinds = ("caption", "retrieval")
+    folders = ("", "annotations", "vatex", "annotations/vatex")
+    about = ABOUT
+    clips = "Ptf_2VRj-V0_000122_000132.mp4 ..."
 
     def __init__(
         self,
@@ -62,31 +70,17 @@ class VATEX:
     ) -> None:
         check_choice("language", language, ("en", "zh"))
         check_choice("test", test, ("hgr", "second"))
-        self.root = usual_root(self.name, root)
+        super().__init__(root, language=language, test=test)
         self.language = language
         self.test = test
         self._videos = videos
-        self._catalogue = Catalogue(
-            self.name, self.root, FOLDERS, self._plan, kinds=self.kinds, about=ABOUT,
-            clips="Ptf_2VRj-V0_000122_000132.mp4 ...",
-        )  # fmt: skip
 
-    def splits(self, kind: str) -> tuple[str, ...]:
-        return self._catalogue.splits(kind)
-
-    def samples(self, kind: str, split: str) -> Sequence[Sample]:
-        """One clip each with its ten captions."""
-        return self._catalogue.table(kind, split)
-
-    def origin(self) -> dict[str, Any]:
-        return {**self._catalogue.origin(), "language": self.language, "test": self.test}
-
-    def _plan(self, kind: str, split: str) -> Plan | None:
+    def plan(self, kind: str, split: str) -> Plan | None:
         if split == "val" and self.test == "second":
             return None
         names = {"train": "train_list.txt", "val": "val_list.txt", "test": "test_list.txt"}
         listed = "test1k5_sec_list.txt" if split == "test" and self.test == "second" else names[split]
-        found = [path for name in CAPTIONS if (path := self._catalogue.find((name,))) is not None]
+        found = [path for name in CAPTIONS if (path := self.find(name)) is not None]
         return Plan(
             ((listed,),) if found else ((listed,), CAPTIONS),
             partial(_rows, language=self.language),

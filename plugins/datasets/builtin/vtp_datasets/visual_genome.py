@@ -7,15 +7,10 @@ Images    ``VG_100K/1.jpg`` and ``VG_100K_2/1.jpg``, or all in ``images``
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from vtp.catalogue.annotations import AnnotationFile, reason, text_of
-from vtp.catalogue.arrow import NONE, Row
-from vtp.catalogue.catalogue import Catalogue, Plan, usual_root
-from vtp.catalogue.media_files import Layouts
-from vtp.types import Sample
+from vtp.catalogue import NONE, AnnotationFile, Catalogue, Layouts, Plan, Row, reason, text_of
 
 __all__ = ["VisualGenome"]
 
@@ -24,8 +19,8 @@ ABOUT = """Where Visual Genome comes from:
   images: images.zip and images2.zip of the same"""
 
 
-class VisualGenome:
-    """Visual Genome; there is no split but training.
+class VisualGenome(Catalogue):
+    """Visual Genome: one image each with the phrases about all its regions. There is no split but training.
 
     Args:
         root: folder with phrases and images; None = ``$VTP_DATA/visual_genome``, or ``data/visual_genome`` without that
@@ -34,28 +29,16 @@ class VisualGenome:
     """
 
     name = "visual_genome"
-    media_namespace = "visual_genome"
     kinds = ("caption", "retrieval")
+    folders = ("", "annotations", "visual_genome")
+    about = ABOUT
+    clips = "VG_100K/1.jpg ... and VG_100K_2/"
 
     def __init__(self, *, root: str | Path | None = None, images: str | Path | None = None) -> None:
-        self.root = usual_root(self.name, root)
+        super().__init__(root)
         self._images = images
-        self._catalogue = Catalogue(
-            self.name, self.root, ("", "annotations", "visual_genome"), self._plan, kinds=self.kinds, about=ABOUT,
-            clips="VG_100K/1.jpg ... and VG_100K_2/",
-        )  # fmt: skip
 
-    def splits(self, kind: str) -> tuple[str, ...]:
-        return self._catalogue.splits(kind)
-
-    def samples(self, kind: str, split: str) -> Sequence[Sample]:
-        """One image each with the phrases about all its regions."""
-        return self._catalogue.table(kind, split)
-
-    def origin(self) -> dict[str, Any]:
-        return self._catalogue.origin()
-
-    def _plan(self, kind: str, split: str) -> Plan | None:
+    def plan(self, kind: str, split: str) -> Plan | None:
         return Plan((("region_descriptions.json",),), _rows, self._media) if split == "train" else None
 
     def _media(self) -> Layouts:

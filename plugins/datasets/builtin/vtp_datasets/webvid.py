@@ -10,16 +10,12 @@ Clips      ``videos/<page_dir>/<videoid>.mp4``, as the authors' downloader lays 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from vtp.catalogue.annotations import AnnotationFile, Seen, reason, text_of
-from vtp.catalogue.arrow import Row
-from vtp.catalogue.catalogue import Catalogue, Plan, check_choice, usual_root
-from vtp.catalogue.media_files import Layouts
-from vtp.types import Sample
+from vtp.catalogue import AnnotationFile, Catalogue, Layouts, Plan, Row, Seen, check_choice, reason, text_of
 
 __all__ = ["WebVid", "iso_seconds"]
 
@@ -44,8 +40,8 @@ def iso_seconds(text: str) -> float:
     return 86_400 * days + 3600 * hours + 60 * minutes + seconds
 
 
-class WebVid:
-    """WebVid for pre-training; its validation split is given for validation and nothing for testing.
+class WebVid(Catalogue):
+    """WebVid for pre-training: one clip and its caption each. There is no test split.
 
     Args:
         root: folder with the csv files and the clips; None = ``$VTP_DATA/webvid``, or ``data/webvid`` without that
@@ -55,43 +51,28 @@ class WebVid:
     """
 
     name = "webvid"
-    media_namespace = "webvid"
     kinds = ("caption", "retrieval")
+    folders = ("", "annotations", "metadata", "webvid")
+    about = ABOUT
+    clips = "videos/<page_dir>/<videoid>.mp4 ..."
 
     def __init__(
         self, *, root: str | Path | None = None, videos: str | Path | None = None, size: Literal["2M", "10M"] = "2M"
     ) -> None:
         check_choice("size", size, ("2M", "10M"))
-        self.root = usual_root(self.name, root)
+        super().__init__(root, size=size)
         self.size = size
         self._videos = videos
-        self._catalogue = Catalogue(
-            self.name, self.root, ("", "annotations", "metadata", "webvid"), self._plan, kinds=self.kinds, about=ABOUT,
-            clips="videos/<page_dir>/<videoid>.mp4 ...",
-        )  # fmt: skip
 
-    def splits(self, kind: str) -> tuple[str, ...]:
-        return self._catalogue.splits(kind)
-
-    def samples(self, kind: str, split: str) -> Sequence[Sample]:
-        """One clip and its caption each."""
-        return self._catalogue.table(kind, split)
-
-    def origin(self) -> dict[str, Any]:
-        return {**self._catalogue.origin(), "size": self.size}
-
-    def _plan(self, kind: str, split: str) -> Plan | None:
+    def plan(self, kind: str, split: str) -> Plan | None:
         if split == "test":
             return None
-        return Plan((names(self.size, split),), _rows, partial(self._media, split), options={"split": split})
+        names = (f"results_{self.size}_{split}.csv", f"webvid_{self.size}_{split}.csv", f"{split}.csv")
+        return Plan((names,), _rows, partial(self._media, split), options={"split": split})
 
     def _media(self, split: str) -> Layouts:
         bases = [self.root / self._videos] if self._videos is not None else [self.root / "videos", self.root]
         return Layouts([folder for base in bases for folder in (base, base / split)], PATTERNS)
-
-
-def names(size: str, split: str) -> tuple[str, ...]:
-    return (f"results_{size}_{split}.csv", f"webvid_{size}_{split}.csv", f"{split}.csv")
 
 
 def _rows(file: AnnotationFile) -> Iterator[Row]:

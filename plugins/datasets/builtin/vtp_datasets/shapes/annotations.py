@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from vtp.data.keys import keyed_generator
 from vtp_datasets.shapes.world import CATEGORIES, Scene, captions, questions, scenes
 
-__all__ = ["SIZES", "VERSION", "Plan", "annotation_files"]
+__all__ = ["SIZES", "VERSION", "Blueprint", "annotation_files"]
 
 VERSION = 1  # raised whenever the same size and seed give other clips or other annotations
 SIZES = {  # clips for training, validation and test
@@ -23,7 +23,7 @@ _SPLIT_NAMES = {"train": "train", "val": "validate", "test": "test"}  # as MSRVT
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Blueprint:
     """What is to be generated; equal plans give equal data sets."""
 
     size: str
@@ -51,7 +51,7 @@ class Plan:
                 number += 1
 
 
-def annotation_files(plan: Plan) -> dict[str, str]:
+def annotation_files(plan: Blueprint) -> dict[str, str]:
     """File name -> content, of everything but the clips."""
     videos: list[dict[str, object]] = []
     sentences: list[dict[str, object]] = []

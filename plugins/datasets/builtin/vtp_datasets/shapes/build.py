@@ -26,7 +26,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from vtp.errors import DataError, RunError
 from vtp.storage import write_json_atomic, write_text_atomic
-from vtp_datasets.shapes.annotations import SIZES, Plan, annotation_files
+from vtp_datasets.shapes.annotations import SIZES, Blueprint, annotation_files
 from vtp_datasets.shapes.world import CATEGORIES
 
 __all__ = ["ensure", "read_manifest"]
@@ -37,7 +37,7 @@ MANIFEST = "manifest.json"
 BYTES_PER_CLIP = 30_000  # generous; measured 12 to 26 KB
 
 
-def ensure(root: Path, plan: Plan, workers: int | None = None) -> dict[str, Any]:
+def ensure(root: Path, plan: Blueprint, workers: int | None = None) -> dict[str, Any]:
     """Make ``root`` hold the data set ``plan``; returns its manifest. Does nothing but check when it is there already.
 
     Args:
@@ -82,7 +82,7 @@ def read_manifest(root: Path) -> dict[str, Any]:
     return manifest if isinstance(manifest, dict) else {}
 
 
-def _check(root: Path, plan: Plan) -> dict[str, Any]:
+def _check(root: Path, plan: Blueprint) -> dict[str, Any]:
     """Is this the data set ``plan``, and all of it?"""
     manifest = read_manifest(root)
     wanted = plan.record()
@@ -104,7 +104,7 @@ def _check(root: Path, plan: Plan) -> dict[str, Any]:
     return manifest
 
 
-def _generate(root: Path, plan: Plan, workers: int | None) -> dict[str, Any]:
+def _generate(root: Path, plan: Blueprint, workers: int | None) -> dict[str, Any]:
     partial = root.parent / f".{root.name}.partial"
     if partial.exists() and read_plan(partial) != plan.record():
         shutil.rmtree(partial)  # the rest of another plan
@@ -152,7 +152,7 @@ def read_plan(partial: Path) -> object:
         return None
 
 
-def _render(partial: Path, plan: Plan, workers: int, done: int) -> None:
+def _render(partial: Path, plan: Blueprint, workers: int, done: int) -> None:
     """Start the processes and wait for them; they report each clip with a line on one common pipe."""
     if done == plan.clips:
         return

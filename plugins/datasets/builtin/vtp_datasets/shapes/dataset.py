@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from vtp.catalogue import Plan, Row
 from vtp.errors import ConfigError
 from vtp.types import Sample
-from vtp_datasets.msrvtt import MSRVTT, Kind, Split
-from vtp_datasets.shapes.annotations import SIZES, VERSION, Plan
-from vtp_datasets.tables import RelabelledTable
+from vtp_datasets.msrvtt import MSRVTT
+from vtp_datasets.shapes.annotations import SIZES, VERSION, Blueprint
 
 __all__ = ["Shapes", "cache_folder"]
 
@@ -22,7 +23,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get("VTP_CACHE") or "~/.cache/vtp").expanduser()
 
 
-class Shapes:
+class Shapes(MSRVTT):
     """A small world with pictures and sound, read back by the MSR-VTT reader.
 
     Questions are of seven types, found in ``extra["question_type"]``: color, shape, motion, count, place, order (in
@@ -38,6 +39,7 @@ class Shapes:
     """
 
     name = "shapes"
+    kinds = ("caption", "retrieval", "qa")
 
     def __init__(
         self, *, size: str = "small", seed: int = 0, root: str | Path | None = None, workers: int | None = None
@@ -48,30 +50,35 @@ class Shapes:
             raise ConfigError(
                 f"dataset.seed={seed} must not be negative, dataset.workers={workers} at least 1 or null."
             )
-        self.plan = Plan(size, seed)
+        self.blueprint = Blueprint(size, seed)
         folder = cache_folder() / "shapes" / f"{size}-{seed}-v{VERSION}" if root is None else Path(root).expanduser()
-        self.root = folder.absolute()
+        super().__init__(root=folder.absolute(), train_list="full", test="1ka", videos="videos")
         self._workers = workers
         self.media_namespace = f"shapes-{size}-{seed}-v{VERSION}"  # video0 of another world is another clip
 
-    def samples(self, kind: Kind, split: Split) -> Sequence[Sample]:
-        """As :meth:`vtp_datasets.msrvtt.MSRVTT.samples`: ``qa``, ``caption`` or ``retrieval``, each with training,
-        validation and test split."""
-        table = self._reader.samples(kind, split)
-        return RelabelledTable(table, self.manifest["categories"]) if kind == "qa" else table
+    def samples(self, kind: str, split: str) -> Sequence[Sample]:
+        """As of every data set, with training, validation and test split for each kind."""
+        _ = self.manifest  # the folder must be there
+        return super().samples(kind, split)
+
+    def plan(self, kind: str, split: str) -> Plan | None:
+        plan = super().plan(kind, split)
+        return plan if plan is None or kind != "qa" else replace(plan, rows=lambda file: self._typed(plan.rows(file)))
+
+    def _typed(self, rows: Iterable[Row]) -> Iterator[Row]:
+        """Questions whose types are the names of their categories."""
+        for row in rows:
+            assert row.extra is not None
+            row.question_type = self.manifest["categories"][row.extra["category"]]
+            yield row
 
     def origin(self) -> dict[str, Any]:
-        """What the run record keeps: the manifest of the folder and what the reader found in it."""
-        return {**self._reader.origin(), "manifest": self.manifest}
+        """With the manifest of the folder."""
+        return {**super().origin(), "manifest": self.manifest}
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
         """Parameters, counts and hashes of the folder, which is generated if it is not there."""
         from vtp_datasets.shapes.build import ensure
 
-        return ensure(self.root, self.plan, self._workers)
-
-    @cached_property
-    def _reader(self) -> MSRVTT:
-        _ = self.manifest  # the folder must be there
-        return MSRVTT(root=self.root, train_list="full", test="1ka", videos="videos")
+        return ensure(self.root, self.blueprint, self._workers)

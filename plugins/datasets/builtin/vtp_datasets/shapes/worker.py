@@ -12,14 +12,14 @@ from itertools import islice
 from pathlib import Path
 
 from vtp.data.keys import keyed_generator
-from vtp_datasets.shapes.annotations import VERSION, Plan
+from vtp_datasets.shapes.annotations import VERSION, Blueprint
 from vtp_datasets.shapes.render import render_frames, render_sound, write_clip
 from vtp_datasets.shapes.world import Scene
 
 __all__ = ["main", "render"]
 
 
-def render(path: Path, plan: Plan, split: str, index: int, scene: Scene) -> None:
+def render(path: Path, plan: Blueprint, split: str, index: int, scene: Scene) -> None:
     """Render one clip; the file is there as a whole or not at all."""
     rng = keyed_generator("shapes", VERSION, plan.seed, split, "clip", index)
     half = path.with_name(f".{path.name}.{os.getpid()}")
@@ -32,7 +32,7 @@ def render(path: Path, plan: Plan, split: str, index: int, scene: Scene) -> None
 
 def main(arguments: list[str]) -> int:
     """Render a share of the clips."""
-    videos, plan = Path(arguments[0]), Plan(arguments[1], int(arguments[2]))
+    videos, plan = Path(arguments[0]), Blueprint(arguments[1], int(arguments[2]))
     shard, shards = int(arguments[3]), int(arguments[4])
     # By position among all clips, not among the missing ones: another process may already have made some of those.
     for name, split, index, scene in islice(plan.all_scenes(), shard, None, shards):

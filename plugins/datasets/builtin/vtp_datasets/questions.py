@@ -1,0 +1,76 @@
+"""Rows of the files that questions come in: open questions with one answer, and multiple choice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from vtp.catalogue import AnnotationFile, Row, Seen, reason, stem_of, text_of
+from vtp.data.table import first_word
+from vtp.errors import DataError
+from vtp_datasets.own import answer_index
+
+__all__ = ["choice_rows", "question_rows"]
+
+
+def question_rows(file: AnnotationFile, *, split: str, clip_of: Callable[[Any], str]) -> Iterator[Row]:
+    """Rows of a file of MSRVTT-QA or MSVD-QA: a JSON list [{"id", "video_id", "question", "answer", "category_id"}], or
+    csv with qid, video, question, answer, type. The type of a question is its first word; what the csv calls type is
+    the category.
+
+    Args:
+        file: the questions.
+        split: questions without an id are called by it and their place.
+        clip_of: makes the name of a clip out of what is in the file; KeyError or ValueError if it is none.
+    """
+    seen = Seen()
+    for where, place, row in _questions(file):
+        try:
+            if not isinstance(row, dict):
+                raise TypeError("not an object")
+            clip = clip_of(row["video_id"] if "video_id" in row else row["video"])
+            question, answer = text_of(row, "question"), text_of(row, "answer")
+            category = row.get("category_id", row.get("type"))
+            extra = None if category in (None, "") else {"category": int(category)}
+            name = str(row.get("id", row.get("qid", ""))).strip() or f"{split}{place}"
+            if not seen.add(name):
+                raise ValueError(f"the id {name} is there already")
+        except (KeyError, ValueError, TypeError) as error:
+            file.reject(where, reason(error))
+            continue
+        file.rows += 1
+        kind = first_word(question)
+        yield Row(name, [question], video_id=clip, answer=answer, question_type=kind, place=place, extra=extra)
+
+
+def _questions(file: AnnotationFile) -> Iterator[tuple[str, int, Any]]:
+    if file.path.suffix != ".json":
+        for line, row in file.csv(lambda cells: "question" in cells):
+            yield f"line {line}", line, row
+        return
+    if not file.begins_with("["):
+        raise DataError(f"{file.path}: expected a list of questions, found {type(file.json()).__name__}.")
+    for position, _, row in file.items():
+        yield f"item {position}", position, row
+
+
+def choice_rows(file: AnnotationFile, clip_of: Callable[[str], str] = stem_of) -> Iterator[Row]:
+    """Rows of a multiple-choice file: {"qid", "clip_name" or "video", "options" or "caption", "answer"}; ``clip_of``
+    makes the name of a clip out of what is in the file."""
+    seen = Seen()
+    for line, row in file.jsonl():
+        try:
+            clip = clip_of(text_of(row, "clip_name" if "clip_name" in row else "video"))
+            options = row["options"] if "options" in row else row["caption"]
+            texts = [str(option).strip() for option in options] if isinstance(options, list) else []
+            if len(texts) < 2 or not all(texts):
+                raise ValueError("no list of options with a text each")
+            name = str(row.get("qid", line))
+            if not seen.add(name):
+                raise ValueError(f"the qid {name} is there already")
+            made = Row(name, texts, video_id=clip, answer_index=answer_index(row["answer"], texts), place=line)
+        except (KeyError, ValueError, TypeError) as error:
+            file.reject(f"line {line}", reason(error))
+            continue
+        file.rows += 1
+        yield made
