@@ -25,6 +25,7 @@ __all__ = [
     "MANIFEST",
     "DirectoryTransaction",
     "append_text",
+    "cache_root",
     "clean_leftovers",
     "verify_directory",
     "write_json_atomic",
@@ -34,6 +35,11 @@ __all__ = [
 MANIFEST = "manifest.json"
 _TEMPORARY = re.compile(r"^\..+\.[0-9a-f]{12}\.tmp$")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def cache_root() -> Path:
+    """Where vtp keeps what it can make again: ``$VTP_CACHE``, by default ``~/.cache/vtp``."""
+    return Path(os.environ.get("VTP_CACHE") or "~/.cache/vtp").expanduser()
 
 
 def write_text_atomic(path: Path | str, text: str) -> None:

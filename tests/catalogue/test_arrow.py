@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vtp.catalogue import arrow
+from vtp.catalogue import arrow, arrow_file
 from vtp.catalogue.arrow import NONE, ArrowTable, Row, grouped, read_rows
+from vtp.catalogue.arrow_file import cache_folder
 from vtp.catalogue.media_files import Paths
 from vtp.errors import DataError
 from vtp.types import MediaRef
@@ -130,7 +131,7 @@ def test_what_was_kept_is_used_until_the_source_or_the_options_change(tmp_path):
 
 
 def test_big_sources_are_known_by_size_and_time(tmp_path, monkeypatch):
-    monkeypatch.setattr(arrow, "HASH_WHOLE", 10)
+    monkeypatch.setattr(arrow_file, "HASH_WHOLE", 10)
     source, calls = source_file(tmp_path), []
     read(source, rows_of(100), calls)
     read(source, rows_of(100), calls)
@@ -156,7 +157,7 @@ def test_rows_that_fail_half_way_leave_nothing(tmp_path):
     source = source_file(tmp_path)
     with pytest.raises(DataError, match="cut off"):
         read_rows("set", [source], {}, broken, list)
-    assert [p.suffix for p in arrow.cache_folder().iterdir()] == [".lock"]
+    assert [p.suffix for p in cache_folder().iterdir()] == [".lock"]
 
 
 @pytest.mark.skipif(os.getuid() == 0, reason="root can write everywhere")
@@ -165,7 +166,7 @@ def test_a_folder_without_permission(tmp_path, monkeypatch):
     locked.mkdir()
     locked.chmod(stat.S_IRUSR | stat.S_IXUSR)
     monkeypatch.setenv("VTP_CACHE", str(locked))
-    assert locked not in arrow.cache_folder().parents
+    assert locked not in cache_folder().parents
 
 
 def test_where_the_cache_cannot_be_written_a_temporary_folder_is_used(tmp_path, monkeypatch, caplog):

@@ -9,15 +9,11 @@ again; it appears under its name only when it is complete, and of several proces
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import itertools
 import json
 import logging
-import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -27,8 +23,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from vtp.catalogue.arrow_file import ArrowFile, cache_folder, description, fingerprint, locked
 from vtp.catalogue.media_files import Media
-from vtp.errors import DataError
 from vtp.types import Sample
 
 __all__ = [
@@ -37,7 +33,6 @@ __all__ = [
     "ArrowTable",
     "GroupedTable",
     "Row",
-    "cache_folder",
     "grouped",
     "read_rows",
 ]
@@ -46,7 +41,6 @@ log = logging.getLogger("vtp")
 
 VERSION = 2  # of the columns below; a table of another version is written again
 BATCH_ROWS = 65_536  # rows of every record batch but the last, and of the biggest table that stays in memory
-HASH_WHOLE = 64 << 20  # sources up to so many bytes are recognised by their content, bigger ones by size and time
 NONE = ""  # ``Row.audio`` of an item that has no sound
 
 _SCHEMA = pa.schema(
@@ -109,21 +103,6 @@ class Row:
     extra: Mapping[str, Any] | None = None
 
 
-def cache_folder() -> Path:
-    """Where annotations of millions of rows are kept: ``$VTP_CACHE/annotations``, or a folder for temporary files where
-    that cannot be written."""
-    wanted = Path(os.environ.get("VTP_CACHE") or "~/.cache/vtp").expanduser() / "annotations"
-    try:
-        wanted.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=wanted):
-            return wanted
-    except OSError as error:
-        folder = Path(tempfile.gettempdir()) / f"vtp-{os.getuid()}" / "annotations"
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        log.warning("%s cannot be written (%s); annotations are kept in %s", wanted, error.strerror or error, folder)
-        return folder
-
-
 def read_rows(
     name: str,
     sources: Sequence[Path],
@@ -152,11 +131,11 @@ def read_rows(
     same = json.dumps([VERSION, name, [str(path.absolute()) for path in sources], options], sort_keys=True, default=str)
     series = f"{name}-{hashlib.sha256(same.encode()).hexdigest()[:16]}"
     folder = cache_folder()
-    target = folder / f"{series}-{_fingerprint(sources)}.arrow"
-    with _lock(folder / f"{series}.lock"):
+    target = folder / f"{series}-{fingerprint(sources)}.arrow"
+    with locked(folder / f"{series}.lock"):
         if target.exists():
             try:
-                return target, _info(target)
+                return target, description(target)
             except (OSError, ValueError, pa.ArrowException) as error:
                 log.warning("%s is damaged (%s) and is written again", target, error)
         table, info = _gather(iter(rows()), records, target)
@@ -173,11 +152,11 @@ def _gather(
     """Write rows to ``target`` if there are more than one batch of them, else (and without ``target``) keep them."""
     used: set[str] = set()
     kept: list[pa.RecordBatch] = []
-    writer: _Writer | None = None
+    writer: ArrowFile | None = None
     try:
         for batch in _batches(rows, used):
             if kept and target is not None and writer is None:
-                writer = _Writer(target)
+                writer = ArrowFile(target, _SCHEMA)
                 writer.add(kept.pop())
             if writer is None:
                 kept.append(batch)
@@ -191,50 +170,6 @@ def _gather(
     finally:
         if writer is not None:
             writer.unfinished.unlink(missing_ok=True)
-
-
-class _Writer:
-    """Writes batches to a file that gets its name when it is complete."""
-
-    def __init__(self, target: Path) -> None:
-        self.target = target
-        self.unfinished = target.with_suffix(f".{os.getpid()}.unfinished")
-        self._open(_SCHEMA)
-
-    def add(self, batch: pa.RecordBatch, metadata: Mapping[str, str] | None = None) -> None:
-        try:
-            self._writer.write_batch(batch, custom_metadata=metadata)
-        except OSError as error:
-            raise DataError(
-                f"the annotations cannot be kept in {self.target.parent}: {error}. They need about as much space as "
-                "the annotation files; name a folder on another disk with the variable VTP_CACHE."
-            ) from error
-
-    def finish(self, info: Mapping[str, Any]) -> None:
-        """Write it again with what is only known at the end, and without columns that hold nothing: they take 40 bytes
-        per row. Then give the file its name."""
-        self._close()
-        whole = self.unfinished.with_suffix(".whole")
-        self.unfinished.rename(whole)
-        try:
-            schema = pa.schema([_SCHEMA.field(name) for name in _SCHEMA.names if name in info["used"]])
-            self._open(schema)
-            reader = pa.ipc.open_file(pa.memory_map(str(whole)))
-            for number in range(reader.num_record_batches):
-                self.add(reader.get_batch(number).select(schema.names))
-            self.add(pa.RecordBatch.from_pylist([], schema), {"vtp": json.dumps(info)})
-            self._close()
-        finally:
-            whole.unlink()
-        os.replace(self.unfinished, self.target)
-
-    def _open(self, schema: pa.Schema) -> None:
-        self._file = pa.OSFile(str(self.unfinished), "wb")
-        self._writer = pa.ipc.new_file(self._file, schema)
-
-    def _close(self) -> None:
-        self._writer.close()
-        self._file.close()
 
 
 def _batches(rows: Iterator[Row], used: set[str]) -> Iterator[pa.RecordBatch]:
@@ -278,39 +213,6 @@ def _cells(row: Row) -> tuple[Any, ...]:
     )
 
 
-def _info(path: Path) -> dict[str, Any]:
-    with pa.memory_map(str(path)) as file:
-        reader = pa.ipc.open_file(file)
-        _, metadata = reader.get_batch_with_custom_metadata(reader.num_record_batches - 1)
-    if metadata is None or b"vtp" not in metadata:
-        raise ValueError("no description at the end")
-    info: dict[str, Any] = json.loads(metadata[b"vtp"])
-    return info
-
-
-def _fingerprint(sources: Sequence[Path]) -> str:
-    digest = hashlib.sha256()
-    for path in sources:
-        status = path.stat()
-        if path.is_dir():
-            for entry in sorted(os.scandir(path), key=lambda entry: entry.name):
-                facts = entry.stat()
-                digest.update(f"{entry.name}\0{facts.st_size} {facts.st_mtime_ns}\n".encode())
-        elif status.st_size <= HASH_WHOLE:
-            digest.update(hashlib.sha256(path.read_bytes()).digest())
-        else:
-            digest.update(f"{status.st_size} {status.st_mtime_ns}".encode())
-    return digest.hexdigest()[:16]
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    with open(path, "a") as file:
-        with suppress(OSError):  # a file system without locks: two processes may do the same work, neither harms it
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
 class ArrowTable(Sequence[Sample]):
     """Rows of :func:`read_rows` as samples, which are made when they are asked for.
 
@@ -338,7 +240,7 @@ class ArrowTable(Sequence[Sample]):
         self.sound = media if sound is None else sound
         self._rows = rows
         self._opened: dict[str, list[Any]] | None = None
-        self._length = len(self._rows) if rows is not None else self._count()
+        self._length = len(rows) if rows is not None else self._count()
 
     def __len__(self) -> int:
         return self._length

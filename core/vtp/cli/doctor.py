@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from vtp.storage import cache_root
+
 __all__ = ["Finding", "main"]
 
 
@@ -144,7 +146,7 @@ def _plugins() -> Iterator[Finding]:
 def _disk() -> Iterator[Finding]:
     places: dict[str, Callable[[], Path]] = {
         "working folder": Path.cwd,
-        "cache": lambda: Path(os.environ.get("VTP_CACHE", Path.home() / ".cache" / "vtp")),
+        "cache": cache_root,
         "shared memory": lambda: Path("/dev/shm"),
     }
     for name, where in places.items():

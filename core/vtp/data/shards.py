@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vtp.errors import DataError
+from vtp.storage import cache_root
 
 __all__ = ["Group", "find_shards", "shard_index", "shard_indices", "shard_order"]
 
@@ -136,7 +137,7 @@ def shard_index(shard: Path) -> list[Group]:
 
 def _index_files(shard: Path) -> list[Path]:
     """Where an index may lie: beside the shard, else in the cache folder."""
-    cache = Path(os.environ.get("VTP_CACHE") or "~/.cache/vtp").expanduser() / "shards"
+    cache = cache_root() / "shards"
     name = hashlib.sha256(str(shard.absolute()).encode("utf-8", "surrogateescape")).hexdigest()[:24]
     return [shard.with_name(f"{shard.stem}.index.json"), cache / f"{name}.index.json"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -11,16 +10,12 @@ from typing import Any
 
 from vtp.catalogue import Plan, Row
 from vtp.errors import ConfigError
+from vtp.storage import cache_root
 from vtp.types import Sample
 from vtp_datasets.msrvtt import MSRVTT
 from vtp_datasets.shapes.annotations import SIZES, VERSION, Blueprint
 
-__all__ = ["Shapes", "cache_folder"]
-
-
-def cache_folder() -> Path:
-    """Where generated data sets lie: ``$VTP_CACHE``, by default ``~/.cache/vtp``."""
-    return Path(os.environ.get("VTP_CACHE") or "~/.cache/vtp").expanduser()
+__all__ = ["Shapes"]
 
 
 class Shapes(MSRVTT):
@@ -51,7 +46,7 @@ class Shapes(MSRVTT):
                 f"dataset.seed={seed} must not be negative, dataset.workers={workers} at least 1 or null."
             )
         self.blueprint = Blueprint(size, seed)
-        folder = cache_folder() / "shapes" / f"{size}-{seed}-v{VERSION}" if root is None else Path(root).expanduser()
+        folder = cache_root() / "shapes" / f"{size}-{seed}-v{VERSION}" if root is None else Path(root).expanduser()
         super().__init__(root=folder.absolute(), train_list="full", test="1ka", videos="videos")
         self._workers = workers
         self.media_namespace = f"shapes-{size}-{seed}-v{VERSION}"  # video0 of another world is another clip
