@@ -16,10 +16,8 @@ import numpy as np
 import pytest
 
 from vtp.cli.main import main
-from vtp.errors import DataError
 from vtp.prepare import check
-from vtp.prepare.check import Known, look_at, survey_dataset
-from vtp.types import MediaRef, Sample
+from vtp.prepare.check import look_at
 
 
 def make_clip(path: Path, *, frames=10, size=(64, 48), fps=10, sound=False) -> Path:
@@ -223,87 +221,17 @@ def test_a_limit_looks_at_a_part_and_says_so(clip, tmp_path):
     assert "2 files left out by --limit 2" in report["how"]
 
 
-def test_good_files_are_on_the_page_however_many_are_missing(clip):
-    from vtp.prepare.check_page import ROWS, page
-
-    found = [check.Finding(f"gone{i}.mp4", "missing", reason="no such file") for i in range(2 * ROWS)]
-    found += [check.Finding("broken.mp4", "bad", reason="<b>"), check.Finding("good.mp4", "ok", thumbnail="QUJD")]
-    empty = {name: [] for name in ("gaps", "tables", "overlaps", "annotations")}
-    report = {"target": "x", "verdict": "v", "how": "h", "ok": False, "summary": {}, "distributions": {}, **empty}
-    text = page(report, found, {})
-    rows = [row for row in text.split("<tr>") if 'class="path"' in row]
-    assert len(rows) == ROWS and "broken.mp4" in rows[0] and "bad: &lt;b&gt;" in rows[0] and "good.mp4" in rows[-1]
-    assert f"(1,000 of {2 * ROWS + 2:,}; all: report.json)" in text
-
-
-class Toy:
-    """A data set with everything that can be wrong."""
-
-    name = "toy"
-    kinds = ("caption", "retrieval", "qa")
-
-    def __init__(self, folder):
-        def sample(name, clip, **media):
-            ref = MediaRef(str(folder / f"{clip}.mp4"))
-            return Sample(name, media.get("video", ref), media.get("audio", ref), ("text",), {}, {"video_id": clip})
-
-        self.tables = {
-            ("caption", "train"): [sample("c", "one")],
-            ("retrieval", "train"): [sample("r1", "one"), sample("r1", "two")],
-            ("retrieval", "test"): [sample("r2", "two"), sample("r3", "three")],
-            ("qa", "train"): [sample("q0", "one")],
-            ("qa", "val"): [sample("q1", "three"), sample("q2", "three")],
-        }
-
-    def splits(self, kind):
-        return ("train", "val", "test")
-
-    def samples(self, kind, split):
-        if (kind, split) == ("qa", "test"):
-            raise DataError("test_qa.json is not there")
-        return self.tables.get((kind, split), ())
-
-    def origin(self):
-        return {"files": [{"path": "list.txt", "rows": 3, "malformed": 1, "malformed_first": ["line 4: no caption"]}]}
-
-
-def test_duplicates_overlaps_and_missing_annotations(clip, tmp_path):
-    survey = survey_dataset(Toy(tmp_path))
-    names = ["retrieval/train", "retrieval/test", "qa/train", "qa/val", "qa/test"]
-    assert [table.name for table in survey.tables] == names
-    assert survey.tables[0].duplicates == ["r1"] and survey.tables[0].clips == 2
-    assert [(o.one, o.other, o.clips, o.first, o.within) for o in survey.overlaps] == [
-        ("retrieval/train", "retrieval/test", 1, "two", True),
-        ("retrieval/test", "qa/val", 1, "three", False),
-    ]
-    assert survey.gaps() == ["qa/test: test_qa.json is not there"]
-    three = survey.files[str(tmp_path / "three.mp4")]
-    assert three.samples == 3 and three.tables == {1, 3} and three.video and three.audio
-    assert survey.annotations[0]["malformed"] == 1
-    assert [t.name for t in survey_dataset(Toy(tmp_path), kinds=["caption"]).tables] == ["caption/train"]
-    assert [t.name for t in survey_dataset(Toy(tmp_path), splits=["val"]).tables] == ["qa/val"]
-
-
 def test_a_file_without_what_its_samples_need_is_bad(clip, silent, tmp_path):
     from vtp.media import MediaReader
-    from vtp.prepare.check import Survey, Wanted
+    from vtp.prepare.survey import NamedFile, Survey
 
     survey = Survey("x", files={
-        str(silent): Wanted("s", {0}, 1, video=False, audio=True),
-        str(clip): Wanted("c", {0}, 1, video=False, audio=True),
+        str(silent): NamedFile("s", {0}, 1, video=False, audio=True),
+        str(clip): NamedFile("c", {0}, 1, video=False, audio=True),
     })  # fmt: skip
     found = look_at(survey, reader=lambda: MediaReader(isolate=False), settings="x", workers=1, frames=2)
     assert (found[str(silent)].status, found[str(silent)].kind) == ("bad", "no_audio")
     assert found[str(clip)].status == "ok"
-
-
-def test_known_findings_survive_names_that_are_no_text(tmp_path):
-    known = Known(tmp_path / "files.jsonl")
-    path = os.fsdecode(b"\xff\xfe.mp4")
-    known.add(check.Finding(path, "ok", bytes=3, mtime_ns=4, settings="s"))
-    again = Known(tmp_path / "files.jsonl")
-    assert again.get(path, (3, 4, "s"), False).path == path
-    assert again.get(path, (3, 5, "s"), False) is None and again.get(path, (3, 4, "t"), False) is None
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,9 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from vtp.cli.data import TARGET_HELP, ArgumentParser, point_at, split_options, whole_number
 from vtp.errors import DataError
@@ -33,6 +30,7 @@ def main(arguments: list[str]) -> int:
     """Make or complete a cache, and report its size and speed."""
     from vtp.media.cache import ClipCache, Settings
     from vtp.prepare.cache import FAILURES, build
+    from vtp.prepare.cache_report import report
     from vtp.storage import write_json_atomic
 
     rest, options = split_options(arguments)
@@ -59,9 +57,9 @@ def main(arguments: list[str]) -> int:
         retry=parsed.retry,
         progress=_progress(len(sources)),
     )
-    report = _report(cache, sources, outcome)
-    write_json_atomic(Path(parsed.out) / "report.json", report)
-    for line in _lines(report, Path(parsed.out), FAILURES):
+    made = report(cache, sources, outcome)
+    write_json_atomic(Path(parsed.out) / "report.json", made)
+    for line in _lines(made, Path(parsed.out), FAILURES):
         print(line)
     return 1 if len(outcome.failed) == len(sources) else 0
 
@@ -109,70 +107,6 @@ def _progress(total: int, every_s: float = 10.0) -> Callable[[Any], None]:
         print(f"\r{text}" if terminal else text, end=end, file=sys.stderr, flush=True)
 
     return show
-
-
-def _report(cache: Any, sources: Sequence[str], outcome: Any) -> dict[str, Any]:
-    """Size and speed of the whole cache, JSON-able."""
-    good = [source for source in sources if source not in outcome.failed]
-    stored = original = 0
-    for source in good:
-        entry = cache.path(source)
-        movie = entry.with_suffix(".mp4")
-        stored += entry.stat().st_size + (movie.stat().st_size if movie.exists() else 0)
-        original += os.stat(source).st_size
-    return {
-        "files": len(sources),
-        "made": outcome.made,
-        "kept": outcome.kept,
-        "failed": outcome.failed,
-        "bytes": stored,
-        "bytes_of_originals": original,
-        "seconds": round(outcome.seconds, 3),
-        "clips_per_s": round(outcome.made / outcome.seconds, 3) if outcome.made else None,
-        "reading": _speed(cache, good),
-    }
-
-
-def _speed(cache: Any, sources: Sequence[str], seconds: float = 2.0, frames: int = 16) -> dict[str, Any] | None:
-    """Clips per second of processor time, from the originals and from the cache, in turns over a few clips."""
-    from vtp.data.table import evenly
-    from vtp.media.cache import CachedReader
-    from vtp.media.info import MediaError
-    from vtp.media.isolation import MediaReader
-    from vtp.media.request import Wanted
-    from vtp.media.sampling import uniform
-    from vtp.types import MediaRef
-
-    behind = MediaReader(cache.settings.backend, isolate=False)  # these files were decoded without harm a moment ago
-    readers: dict[str, Any] = {"original": behind, "cache": CachedReader(behind, cache)}
-    wanted = Wanted(partial(uniform, frames=frames), cache.settings.size)
-    spent = dict.fromkeys(readers, 0.0)
-    clips = 0
-    chosen = evenly(sources, 8)
-    start = time.monotonic()
-    while chosen and time.monotonic() - start < seconds:
-        for source in chosen:
-            took = {}
-            for name, reader in readers.items():
-                begin = time.process_time()
-                try:
-                    reader.read(MediaRef(source), wanted)
-                except MediaError:
-                    break  # sound without pictures; and a file that was taken away meanwhile is no reason to fail now
-                took[name] = time.process_time() - begin
-            if len(took) == len(readers):
-                clips += 1
-                for name, value in took.items():
-                    spent[name] += value
-            elif time.monotonic() - start > seconds:
-                break
-        if not clips:
-            return None
-    if not clips:
-        return None
-    rates = {name: round(clips / max(value, 1e-9), 2) for name, value in spent.items()}
-    times = round(float(np.divide(rates["cache"], rates["original"])), 2)
-    return {"frames": frames, "size": cache.settings.size, "clips_per_core_second": rates, "times_faster": times}
 
 
 def _lines(report: dict[str, Any], out: Path, failures: str) -> list[str]:

@@ -6,12 +6,9 @@ import argparse
 import logging
 import os
 import re
-import statistics
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +16,7 @@ from vtp.cli.data import TARGET_HELP, ArgumentParser, point_at, split_options
 from vtp.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from vtp.prepare.check import Finding, Survey
+    from vtp.prepare.survey import Survey
 
 __all__ = ["main"]
 
@@ -28,8 +25,6 @@ a table, OUT/report.json and OUT/report.html. Files that hang or crash a decoder
 on where it stopped: what was found is kept in OUT/files.jsonl and used again while size and date of a file stay.
 
 exit code: 0 everything is there, 1 something that a protocol needs is missing or does not decode, 2 a mistake."""
-
-BYTES = ("B", "kB", "MB", "GB", "TB")
 
 
 def main(arguments: list[str]) -> int:
@@ -41,6 +36,8 @@ def main(arguments: list[str]) -> int:
             raise ConfigError(f"--{name} {getattr(parsed, name)} must be at least {least}.")
     from vtp.media import MediaReader
     from vtp.prepare.check import Known, look_at
+    from vtp.prepare.check_page import page
+    from vtp.prepare.check_report import report
     from vtp.storage import write_json_atomic, write_text_atomic
 
     def reader() -> MediaReader:
@@ -68,14 +65,13 @@ def main(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         print(f"vtp data check: what was found is kept in {known.path}; the same command goes on", file=sys.stderr)
         raise
-    report = _report(parsed, survey, found, settings)
-    write_json_atomic(out / "report.json", _printable(report))
-    from vtp.prepare.check_page import page
-
-    text = page(report, list(found.values()), {path: wanted.clip for path, wanted in survey.files.items()})
+    how = "only looked whether files are there" if parsed.no_decode else f"decoded by {settings} and all sound"
+    made = report(survey, found, how, "" if parsed.no_decode else f"--limit {parsed.limit}")
+    write_json_atomic(out / "report.json", _printable(made))
+    text = page(made, list(found.values()), {path: file.clip for path, file in survey.files.items()})
     write_text_atomic(out / "report.html", text)
-    _print(report, out)
-    return 0 if report["ok"] else 1
+    _print(made, out)
+    return 0 if made["ok"] else 1
 
 
 def _parser() -> ArgumentParser:
@@ -104,7 +100,7 @@ def _parser() -> ArgumentParser:
 
 
 def _survey(parsed: argparse.Namespace, options: dict[str, Any]) -> Survey:
-    from vtp.prepare.check import survey_dataset, survey_folder
+    from vtp.prepare.survey import survey_dataset, survey_folder
 
     with _status() as progress, _quiet():
         target = point_at(parsed.target, options, hold_out=True)
@@ -122,129 +118,6 @@ def _survey(parsed: argparse.Namespace, options: dict[str, Any]) -> Survey:
 
 
 # -- what is told ------------------------------------------------------------------------------------------------------
-
-
-def _report(parsed: argparse.Namespace, survey: Survey, found: Mapping[str, Finding], settings: str) -> dict[str, Any]:
-    """Everything, JSON-able."""
-    from vtp import __version__
-    from vtp.prepare.check import BAD, MISSING, file_facts
-
-    media = file_facts(survey, found)
-    gaps = survey.gaps()
-    problems = [
-        {
-            "path": path,
-            "state": one.status,
-            "kind": one.kind,
-            "reason": one.reason,
-            "clip": survey.files[path].clip,
-            "samples": survey.files[path].samples,
-        }
-        for path, one in found.items()
-        if one.status in (BAD, MISSING)
-    ]
-    how = "only looked whether files are there" if parsed.no_decode else f"decoded by {settings} and all sound"
-    if media["not_looked_at"] and not parsed.no_decode:
-        how += f", {media['not_looked_at']:,} files left out by --limit {parsed.limit}"
-    return {
-        "schema": 1,
-        "vtp": __version__,
-        "target": survey.name,
-        "ok": not problems and not gaps,
-        "verdict": _verdict(media, gaps),
-        "how": how,
-        "media": media,
-        "in_memory": survey.in_memory,
-        "tables": [
-            asdict(table)
-            | {
-                "duplicates": table.duplicates[:20],
-                "duplicate_ids": len(table.duplicates),
-                "media": file_facts(survey, found, {number}),
-            }
-            for number, table in enumerate(survey.tables)
-        ],
-        "gaps": gaps,
-        "overlaps": [asdict(overlap) for overlap in survey.overlaps],
-        "annotations": survey.annotations,
-        "problems": problems,
-        "reasons": dict(Counter(f"{one['state']}: {one['reason']}" for one in problems).most_common()),
-        "others": survey.others,
-        **_statistics(found),
-    }
-
-
-def _verdict(media: Mapping[str, int], gaps: Sequence[str]) -> str:
-    text = f"{media['there']:,} of {media['files']:,} files are there"
-    if media["missing"]:
-        text += f", {media['missing']:,} missing"
-    if looked := media["decodable"] + media["undecodable"]:
-        text += f"; {media['decodable']:,} of {looked:,} that were looked at can be used"
-        text += f", {media['with_sound']:,} of them with sound"
-    if gaps:
-        text += f"; annotations: {len(gaps)} gap{'s' if len(gaps) > 1 else ''}"
-    return text
-
-
-def _statistics(found: Mapping[str, Finding]) -> dict[str, Any]:
-    from vtp.prepare.check import OK
-
-    good = [one for one in found.values() if one.status == OK]
-    videos = [one.video for one in good if one.video is not None]
-    summary: dict[str, str] = {}
-    if found:
-        summary["bytes"] = _spread([one.bytes for one in found.values() if one.bytes], _bytes)
-    if good:
-        summary["seconds"] = _spread([one.seconds for one in good], lambda value: f"{value:.1f}")
-        hours = sum(one.seconds for one in good) / 3600
-        summary["hours in all"] = f"{hours:,.2f}"
-    if videos:
-        summary["frames per second"] = _spread([v["fps"] for v in videos], lambda value: f"{value:.2f}")
-        summary["frames"] = _spread([v["frames"] for v in videos], lambda value: f"{value:,.0f}")
-    if turned := sum(v["rotation"] != 0 for v in videos):
-        summary["turned on display"] = f"{turned:,}"
-    if noted := sum(bool(one.notes) for one in good):
-        summary["with something unusual"] = f"{noted:,}"
-    sounds = [one.audio for one in good if one.audio is not None]
-    return {
-        "summary": summary,
-        "distributions": {
-            "Codec": _counts(v["codec"] for v in videos),
-            "Size": _counts(f"{v['width']}x{v['height']}" for v in videos),
-            "Container": _counts(one.format for one in good),
-            "Sound": _counts(f"{a['codec']}, {a['sample_rate']:,} Hz, {a['channels']} ch" for a in sounds),
-            "Length": _histogram([one.seconds for one in good]),
-        },
-    }
-
-
-def _counts(values: Iterator[str]) -> dict[str, int]:
-    """The most frequent ones, the others together."""
-    counted = Counter(values).most_common()
-    found = dict(counted[:12])
-    if rest := sum(count for _, count in counted[12:]):
-        found[f"{len(counted) - 12} others"] = rest
-    return found
-
-
-def _histogram(seconds: Sequence[float]) -> dict[str, int]:
-    edges = (0, 1, 2, 5, 10, 15, 20, 30, 60, 120, 300, 600, 3600)
-    counts = Counter(max(i for i, edge in enumerate(edges) if value >= edge) for value in seconds if value >= 0)
-    names = [*(f"{low} to {high} s" for low, high in zip(edges, edges[1:], strict=False)), "an hour and more"]
-    return {names[i]: counts[i] for i in range(len(edges)) if counts[i]}
-
-
-def _spread(values: Sequence[float], show: Callable[[float], str]) -> str:
-    if not values:
-        return "-"
-    return f"{show(min(values))} to {show(max(values))}, median {show(statistics.median(values))}"
-
-
-def _bytes(value: float) -> str:
-    power = 0
-    while value >= 1000 and power < len(BYTES) - 1:
-        value, power = value / 1000, power + 1
-    return f"{value:.0f} {BYTES[power]}" if power == 0 else f"{value:.1f} {BYTES[power]}"
 
 
 def _print(report: Mapping[str, Any], out: Path) -> None:

@@ -1,11 +1,4 @@
-"""What of a data set is there: which files, whether they decode, and what the annotations say about them.
-
-    survey_dataset(dataset)  -> Survey     tables, the files that they name, duplicates, overlaps of splits, protocols
-    survey_folder(folder)    -> Survey     the same of a folder without annotations
-    look_at(paths, ...)      -> findings   one record per file, decoded in processes that can be killed
-
-Nothing here prints; ``vtp data check`` does.
-"""
+"""What of the expected files is there: one finding per file, which is decoded in a process that can be killed."""
 
 from __future__ import annotations
 
@@ -14,8 +7,7 @@ import io
 import json
 import os
 import threading
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -24,225 +16,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vtp.contracts import Dataset, member
-from vtp.data.table import evenly, media_id
-from vtp.errors import DataError
-from vtp.eval.protocol import Match, Protocol, protocol_files
-from vtp.media import request
-from vtp.media.extensions import MEDIA
+from vtp.data.table import evenly
 from vtp.media.info import MediaError, VideoInfo
 from vtp.media.member import split_member
-from vtp.prepare.target import tables_of
-from vtp.types import MediaRef, Sample
+from vtp.media.request import Wanted
+from vtp.prepare.survey import NamedFile, Survey
+from vtp.types import MediaRef
 
-__all__ = [
-    "Finding",
-    "Known",
-    "Overlap",
-    "Survey",
-    "TableFacts",
-    "Wanted",
-    "file_facts",
-    "look_at",
-    "survey_dataset",
-    "survey_folder",
-]
+__all__ = ["BAD", "MISSING", "OK", "UNREAD", "Finding", "Known", "look_at"]
 
 THUMBNAIL = 96  # short side in pixels of the frames that are decoded, and of the thumbnails
 OK, MISSING, BAD, UNREAD = "ok", "missing", "bad", "not looked at"
-
-
-@dataclass(slots=True)
-class Wanted:
-    """A file that samples name.
-
-    Attributes:
-        tables: numbers of the tables with such samples.
-        samples: how many samples.
-        clip: id of the first of its clips.
-        video, audio: what samples want of it.
-        last_start: the latest second at which a span begins; None without spans.
-    """
-
-    clip: str
-    tables: set[int] = field(default_factory=set)
-    samples: int = 0
-    video: bool = False
-    audio: bool = False
-    last_start: float | None = None
-
-
-@dataclass(slots=True)
-class TableFacts:
-    """One table of a data set.
-
-    Attributes:
-        kind, split: which one.
-        samples: rows.
-        clips: distinct clips.
-        duplicates: ids that occur more than once.
-        protocols: what it was compared with, as :meth:`vtp.eval.protocol.Match.record`, with the line for people.
-        error: why it could not be read; None if it could.
-    """
-
-    kind: str
-    split: str
-    samples: int = 0
-    clips: int = 0
-    duplicates: list[str] = field(default_factory=list)
-    protocols: list[dict[str, Any]] = field(default_factory=list)
-    error: str | None = None
-
-    @property
-    def name(self) -> str:
-        return f"{self.kind}/{self.split}"
-
-
-@dataclass(frozen=True, slots=True)
-class Overlap:
-    """Clips that two splits share; ``within`` the same kind of table is a fault, else a thing to know."""
-
-    one: str
-    other: str
-    clips: int
-    first: str
-    within: bool
-
-
-@dataclass(slots=True)
-class Survey:
-    """What is expected: tables, the files that they name, and what the annotations are like."""
-
-    name: str
-    tables: list[TableFacts] = field(default_factory=list)
-    files: dict[str, Wanted] = field(default_factory=dict)
-    overlaps: list[Overlap] = field(default_factory=list)
-    annotations: list[dict[str, Any]] = field(default_factory=list)
-    others: dict[str, int] = field(default_factory=dict)  # in a folder: files that are no media, by extension
-    in_memory: int = 0  # media that are no files
-
-    def gaps(self) -> list[str]:
-        """What a protocol needs and the annotations do not give, in words."""
-        errors: dict[str, list[str]] = {}
-        for table in self.tables:
-            if table.error:
-                errors.setdefault(table.error, []).append(table.name)
-        found = [f"{', '.join(names)}: {error}" for error, names in errors.items()]
-        for table in self.tables:
-            if table.protocols and not any(record["official"] for record in table.protocols):
-                found += [f"{table.name}: {record['line']}" for record in table.protocols]
-        return found
-
-
-def survey_dataset(
-    dataset: Any,
-    *,
-    kinds: Sequence[str] = (),
-    splits: Sequence[str] = (),
-    progress: Callable[[str], None] = lambda text: None,
-) -> Survey:
-    """Read the tables of a data set.
-
-    Args:
-        dataset: with ``samples(kind, split)``.
-        kinds, splits: which ones, as for :func:`vtp.prepare.target.tables_of`, and what it raises.
-        progress: is told what is read.
-    """
-    name = member(dataset, Dataset, "name")
-    protocols = [Protocol.load(path) for _, path in protocol_files().values()]
-    survey = Survey(name)
-    clips: list[set[str]] = []
-    for kind, split in tables_of(dataset, kinds, splits):
-        facts = TableFacts(kind, split)
-        progress(facts.name)
-        try:
-            table = dataset.samples(kind, split)
-        except DataError as error:
-            facts.error = str(error)
-            table = ()
-        if not len(table) and facts.error is None:
-            continue  # there is no such split
-        clips.append(_read(survey, facts, table))
-        facts.protocols = _compare(protocols, name, kind, split, table)
-        survey.tables.append(facts)
-    survey.overlaps = list(_overlaps(survey.tables, clips))
-    survey.annotations = list(member(dataset, Dataset, "origin")().get("files", ()))
-    return survey
-
-
-def survey_folder(folder: Path) -> Survey:
-    """All media below a folder, found by their extensions; links to folders are not followed."""
-    survey = Survey(str(folder))
-    others: Counter[str] = Counter()
-    for parent, folders, names in os.walk(folder):
-        folders.sort()
-        for name in sorted(names):
-            extension = os.path.splitext(name)[1].lower()
-            if extension in MEDIA:
-                path = os.path.join(parent, name)
-                survey.files[path] = Wanted(os.path.relpath(path, folder), samples=1)
-            else:
-                others[extension or "without extension"] += 1
-    survey.others = dict(others.most_common())
-    return survey
-
-
-def _read(survey: Survey, facts: TableFacts, table: Sequence[Sample]) -> set[str]:
-    """Take the rows of one table into the survey; returns its clips."""
-    ids: set[str] = set()
-    twice: dict[str, None] = {}
-    clips: set[str] = set()
-    number = len(survey.tables)
-    for row in range(len(table)):
-        sample = table[row]
-        if sample.id in ids:
-            twice[sample.id] = None
-        ids.add(sample.id)
-        clip = media_id(sample)
-        clips.add(clip)
-        for modality, ref in (("video", sample.video), ("audio", sample.audio)):
-            if ref is not None:
-                _want(survey, ref, clip, number, modality, once=modality == "audio" and ref == sample.video)
-    facts.samples, facts.clips, facts.duplicates = len(table), len(clips), list(twice)
-    return clips
-
-
-def _want(survey: Survey, ref: MediaRef, clip: str, table: int, modality: str, *, once: bool) -> None:
-    if isinstance(ref.path, bytes):
-        survey.in_memory += not once
-        return
-    wanted = survey.files.setdefault(ref.path, Wanted(clip))
-    wanted.tables.add(table)
-    wanted.samples += not once
-    wanted.video |= modality == "video"
-    wanted.audio |= modality == "audio"
-    if ref.start is not None:
-        wanted.last_start = max(ref.start, wanted.last_start or 0.0)
-
-
-def _compare(
-    protocols: Iterable[Protocol], dataset: str, kind: str, split: str, table: Sequence[Sample]
-) -> list[dict[str, Any]]:
-    """The official protocol that the table is; else all those that it could be, with what differs."""
-    places = [p for p in protocols if (p.dataset, p.kind, p.split) == (dataset, kind, split)]
-    if not places or not len(table):
-        return []
-    samples = list(table)
-    matches: list[Match] = [protocol.match(samples, dataset, split) for protocol in places]
-    official = [match for match in matches if match.official]
-    return [match.record() | {"line": match.line()} for match in official or matches]
-
-
-def _overlaps(tables: Sequence[TableFacts], clips: Sequence[set[str]]) -> Iterator[Overlap]:
-    for i, one in enumerate(tables):
-        for j in range(i + 1, len(tables)):
-            other = tables[j]
-            shared = clips[i] & clips[j] if one.split != other.split else set()
-            if shared:
-                yield Overlap(one.name, other.name, len(shared), min(shared), one.kind == other.kind)
-
-
-# -- files -----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(slots=True)
@@ -430,7 +214,7 @@ def _examine(reader: Any, before: Finding, frames: int, thumbnail: bool, setting
         else:
             finding.silent = "no audio stream"
         rate = None if info.audio is None else 16000
-        clip = reader.read(ref, request.Wanted(spread, THUMBNAIL, rate, video=info.video is not None))
+        clip = reader.read(ref, Wanted(spread, THUMBNAIL, rate, video=info.video is not None))
     except MediaError as error:
         finding.status, finding.kind, finding.reason = BAD, error.kind, error.reason
         return finding
@@ -457,7 +241,7 @@ def _video_facts(info: Any) -> dict[str, Any]:
     }
 
 
-def _judge(finding: Finding, wanted: Wanted) -> None:
+def _judge(finding: Finding, wanted: NamedFile) -> None:
     """A file that decodes and still is not what its samples need."""
     if finding.status != OK:
         return
@@ -479,20 +263,3 @@ def _jpeg(frame: npt.NDArray[np.uint8]) -> str:
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=70)
     return base64.b64encode(buffer.getvalue()).decode()
-
-
-def file_facts(survey: Survey, found: Mapping[str, Finding], tables: set[int] | None = None) -> dict[str, int]:
-    """How many files of some tables (None = all) are there, missing, undecodable, silent."""
-    chosen = [f for path, f in found.items() if tables is None or survey.files[path].tables & tables]
-    counts = Counter(finding.status for finding in chosen)
-    sound = sum(finding.status == OK and finding.audio is not None for finding in chosen)
-    return {
-        "files": len(chosen),
-        "there": len(chosen) - counts[MISSING],
-        "missing": counts[MISSING],
-        "decodable": counts[OK],
-        "undecodable": counts[BAD],
-        "not_looked_at": counts[UNREAD],
-        "with_sound": sound,
-        "without_sound": counts[OK] - sound,
-    }
