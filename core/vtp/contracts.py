@@ -15,6 +15,7 @@ import difflib
 import inspect
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from vtp.errors import PluginError
@@ -60,6 +61,10 @@ class Component(Protocol):
 
 class Part(Component, Protocol):
     """What every part of a model may have: encoders, fusion encoders and objectives, all of them ``nn.Module``."""
+
+    variants: Sequence[str] = ()
+    """Which variants it knows, ``("released",)`` where ``variant=released`` (``context.variant``) changes what it
+    computes."""
 
     save_assets: Callable[[Path], None] | None = None
     """``save_assets(folder)`` writes the files that a checkpoint keeps beside the tensors, such as a tokenizer;
@@ -380,7 +385,9 @@ def member(component: object, contract: type, name: str) -> Any:
     if required[name]:
         raise PluginError(f"{_owner(component)} {_lacks(component, contract, name)}")
     default = inspect.getattr_static(contract, name)
-    return default.__get__(component, type(component)) if hasattr(default, "__get__") else default
+    if inspect.isfunction(default):
+        return partial(default, component)  # unlike a method it can be pickled: loader workers get the labels of a task
+    return default.__get__(component) if isinstance(default, property) else default
 
 
 def unfit(component: object, contract: type) -> list[str]:

@@ -44,6 +44,27 @@ MISTAKES = {
     "eval without checkpoint": (["task=msrvtt_qa", "dataset=shapes", "mode=eval"], ["checkpoint="]),
     "root": (["task=msrvtt_qa", "dataset.root=nowhere"], ["nowhere", "dataset=shapes"]),
     "restart": (["task=msrvtt_qa", "dataset=shapes", "restart=true"], ["restart=true", "resume=PATH"]),
+    "task value": (["task=msrvtt_qa", "dataset=shapes", "task.answers=many"], ["task.answers: expected int", "'many'"]),
+    "dataset value": (
+        ["task=msrvtt_qa", "dataset=shapes", "dataset.seed=[1]"],
+        ["dataset.seed: expected int, got [1]"],
+    ),
+    "values of all kinds": (
+        [
+            "task=msrvtt_qa",
+            "dataset=shapes",
+            "dataset.seed=x",
+            "task.answers=y",
+            "encoder.video.width=z",
+            "threads=two",
+        ],
+        [
+            "threads=two",
+            "dataset.seed: expected",
+            "task.answers: expected",
+            "encoder.video.width: expected int, got 'z'",
+        ],
+    ),
 }
 
 

@@ -284,8 +284,8 @@ def test_every_mistake_in_the_masks_is_a_line_of_its_own():
     lines = str(error.value).splitlines()
     assert lines[0] == "5 problems with the model:"
     assert "masks: no modality 'vidoe'. Did you mean 'video'?" in lines[1]
-    assert "masks.video: no option 'ration'. Did you mean 'ratio'?" in lines[2]
-    assert "masks.video: kind='random' must be one of tube, token, frame. random is now token" in lines[3]
+    assert "masks.video.kind=random is now masks.video.kind=token" in lines[2]
+    assert "masks.video: VideoMask has no option 'ration'. Did you mean 'ratio'?" in lines[3]
     assert "masks.audio.ratio: expected float, got 'much'" in lines[4]
     assert "masks.text: probability=1.5 must lie between 0 and 1" in lines[5]
 
@@ -293,10 +293,10 @@ def test_every_mistake_in_the_masks_is_a_line_of_its_own():
 @pytest.mark.parametrize(
     "masks, words",
     [
-        ({"video": {"kind": "random"}}, "must be one of tube, token, frame. random is now token"),
+        ({"video": {"kind": "box"}}, "masks.video.kind: expected one of 'tube', 'token', 'frame', got 'box'"),
         ({"video": {"ratio": 1.0}}, r"masks.video: ratio=1.0 must be a share in \[0, 1\)"),
-        ({"audio": {"kind": "tube"}}, "must be one of token, time, frequency"),
-        ({"text": {"replace": "all"}}, "replace='all' must be bert or mask"),
+        ({"audio": {"kind": "tube"}}, "expected one of 'token', 'time', 'frequency'"),
+        ({"text": {"replace": "all"}}, "masks.text.replace: expected one of 'bert', 'mask', got 'all'"),
         ({"video": "tube"}, "masks.video: expected options, got 'tube'"),
     ],
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import inspect
 import os
 from collections.abc import Mapping, Sequence
 from importlib import import_module
@@ -112,15 +111,10 @@ def _dataset(name: str, options: Mapping[str, Any], known: Mapping[str, Any]) ->
             f"{', '.join(sorted(known))}."
         )
     from vtp.cli.run import compose
+    from vtp.components import build
     from vtp.plugins import host
 
-    node = dict(compose([f"dataset={name}"])["dataset"])
-    component = host().registry.get("dataset", str(node.pop("name"))).load()
-    parameters = inspect.signature(component).parameters
-    if unknown := [key for key in options if key not in parameters]:
-        hint = did_you_mean(unknown[0], parameters)
-        raise ConfigError(f"dataset {name} has no option {unknown[0]!r}.{hint} Options: {', '.join(parameters)}.")
-    return component(**node | dict(options))
+    return build("dataset", dict(compose([f"dataset={name}"])["dataset"]) | dict(options), host().registry)
 
 
 def main(arguments: list[str]) -> int:

@@ -10,8 +10,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vtp.components import check_options, refuse
+from vtp.contracts import Importer
 from vtp.errors import ConfigError, DataError
-from vtp.registry import did_you_mean
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,7 +50,7 @@ def main(arguments: list[str]) -> int:
             f"expected NAME FILE OUT, got {' '.join(arguments)}. Importers: {', '.join(names) or 'none'}."
         )
     importer = registry.get("importer", arguments[0]).load()
-    options = _options(importer, [argument for argument in arguments[1:] if "=" in argument])
+    options = _options(importer, arguments[0], [argument for argument in arguments[1:] if "=" in argument])
     source, out = Path(paths[0]).expanduser(), Path(paths[1]).expanduser()
     if not source.exists():
         raise DataError(f"{source} does not exist.")
@@ -63,17 +64,14 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _options(importer: Any, arguments: list[str]) -> dict[str, Any]:
+def _options(importer: Importer, name: str, arguments: list[str]) -> dict[str, Any]:
     """``heads=4`` as the importer's keyword arguments."""
     import yaml
 
-    known = list(inspect.signature(importer).parameters)[1:]
-    options = {}
-    for argument in arguments:
-        key, _, value = argument.partition("=")
-        if key not in known:
-            raise ConfigError(f"no option {key!r}.{did_you_mean(key, known)} Options: {', '.join(known) or 'none'}.")
-        options[key] = yaml.safe_load(value)
+    options = {key: yaml.safe_load(value) for key, _, value in (one.partition("=") for one in arguments)}
+    problems: list[str] = []
+    check_options("", name, importer, options, problems, given=list(inspect.signature(importer).parameters)[:1])
+    refuse(problems)
     return options
 
 

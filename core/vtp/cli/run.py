@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from vtp.components import renamed_option
 from vtp.errors import ConfigError, VtpError
 from vtp.registry import did_you_mean
 
@@ -175,13 +176,15 @@ def _explain(error: BaseException, arguments: list[str]) -> str:
     if match := re.search(r"Could not (?:find|load) '([^']+)/([^'/]+)'", text):
         group, option = match.groups()
         known = options.get(group, [])
+        if now := renamed_option(f"{group}/{option}"):
+            return now
         if hint := _addon(f"{group}/{option}"):
             return f"no {option!r} in {group!r}.{hint}"
         return f"no {option!r} in {group!r}.{did_you_mean(option, known)} Available: {', '.join(known) or '(nothing)'}."
     if match := re.search(r"Could not override '([^'@]+)(?:@[^']*)?'", text):
         key = match.group(1)
         if "." in key:
-            return f"the configuration has no key {key!r}.{_key_hint(key, arguments)}"
+            return _no_key(key, arguments)
         chosen = next((a.partition("=")[2] for a in arguments if a.lstrip("+").startswith(f"{key}=")), "")
         if hint := _addon(f"{key}/{chosen}"):
             return f"nothing is called {key}={chosen} here.{hint}"
@@ -191,28 +194,37 @@ def _explain(error: BaseException, arguments: list[str]) -> str:
         full = re.search(r"full_key: (\S+)", text)
         key = full.group(1) if full else match.group(1)
         key = next((a.split("=")[0].lstrip("+~") for a in arguments if a.lstrip("+~").startswith(key)), key)
-        return f"the configuration has no key {key!r}.{_key_hint(key, arguments)}"
+        return _no_key(key, arguments)
     if match := re.search(r"(Value .* could not be converted to \w+|Cannot convert .*|Invalid value .*)", text):
         full = re.search(r"full_key: (\S+)", text)
         return f"{full.group(1) if full else 'the configuration'}: {match.group(1)}"
     return " ".join(str(error).split())
 
 
-def _key_hint(key: str, arguments: list[str]) -> str:
-    """A suggestion among the keys beside the mistyped one, of the configuration without the offending argument."""
+def _no_key(key: str, arguments: list[str]) -> str:
+    """What an unknown key is called now, or a suggestion among the keys beside it."""
+    node = _node_of(key, arguments)
+    if now := renamed_option(key, node):
+        return now
+    *_, last = key.split(".")
+    hint = did_you_mean(key, _keys()) if node is None else did_you_mean(last, node)
+    keys = f" Keys there: {', '.join(map(str, node))}." if node else ""
+    return f"the configuration has no key {key!r}.{hint}{keys}"
+
+
+def _node_of(key: str, arguments: list[str]) -> dict[str, Any] | None:
+    """The node that a key would lie in, of the configuration without the offending argument; None if that cannot be
+    composed."""
     kept = [a for a in arguments if not a.startswith("-") and not a.lstrip("+~").startswith(key)]
     if kept == arguments:  # the key stands in a file, so leaving arguments out changes nothing
-        return did_you_mean(key, _keys())
+        return None
     try:
-        config = compose(kept)
+        node = compose(kept)
     except VtpError:
-        return did_you_mean(key, _keys())
-    *parents, last = key.split(".")
-    for parent in parents:
-        config = config.get(parent) if isinstance(config, dict) else None
-    if not isinstance(config, dict) or not config:
-        return ""
-    return f"{did_you_mean(last, config)} Keys there: {', '.join(map(str, config))}."
+        return None
+    for parent in key.split(".")[:-1]:
+        node = node.get(parent) if isinstance(node, dict) else None
+    return node if isinstance(node, dict) else {}
 
 
 def _options() -> dict[str, list[str]]:

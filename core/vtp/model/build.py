@@ -14,25 +14,22 @@ that can be found without building anything are reported together.
 
 from __future__ import annotations
 
-import inspect
 import json
-import types
-import typing
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 from torch import nn
 
-from vtp.contracts import Encoder, Fusion, member, offers
-from vtp.errors import ConfigError, UserError
+from vtp.components import Choice, check_options, choose, fits, refuse
+from vtp.contracts import Encoder, Fusion, Part, member, offers
+from vtp.errors import ConfigError
 from vtp.model.masking import MASKS, AudioMask, VideoMask, WordMask
 from vtp.model.model import SLOTS, VTPModel
 from vtp.model.objective import Objective
 from vtp.registry import Registry, did_you_mean
-from vtp.types import MODALITIES
 
 __all__ = ["BuildContext", "Lookup", "build_model", "lookup_in"]
 
@@ -116,40 +113,30 @@ def build_model(
     context = context or BuildContext()
     context.answers = tuple(context.answers) or tuple(spec.get("answers", ()))
     context.variant = spec.get("variant")
-    encoder_options, objective_options = _sections(spec)
     problems: list[str] = []
-    encoder_classes = {
-        slot: _find(f"encoder.{slot}", options, partial(lookup, "encoder", slot=slot), problems)
-        for slot, options in encoder_options.items()
-    }
-    objective_classes = {
-        name: _find(f"objectives.{name}", options, partial(lookup, "objective", slot=None), problems)
-        for name, options in objective_options.items()
-    }
-    problems += _variant_problems(context.variant, [*encoder_classes.values(), *objective_classes.values()])
-    _raise(problems)
+    encoder_options, objective_options = _sections(spec, problems)
+    encoders, objectives = _choose(encoder_options, objective_options, lookup, problems)
+    masks = _masks(spec.get("masks") or {}, problems)
+    problems += _variant_problems(context.variant, [*encoders.values(), *objectives.values()]) if not problems else []
+    refuse(problems, "the model")
 
     for slot in SLOTS:
-        if slot in encoder_options and (slot != "fusion" or not problems):
-            module = _construct(f"encoder.{slot}", encoder_classes[slot], encoder_options[slot], context, problems)
+        if slot in encoders and (slot != "fusion" or not problems):
+            module = encoders[slot].build(problems, context=context)
             if module is not None:
                 context.encoders[slot] = module
     problems += _fusion_problems(context.encoders)
-    masks = _masks(spec.get("masks") or {}, problems)
-    _raise(problems)
+    refuse(problems, "the model")
 
-    objectives: dict[str, Objective] = {}
-    for name, options in objective_options.items():
-        cls = objective_classes[name]
-        if issubclass(cls, Objective) and (lacking := _lacking(cls.needs, cls.needs_fusion, context.encoders)):
+    built: dict[str, Objective] = {}
+    for name, choice in objectives.items():
+        if lacking := _lacking(choice.target, context.encoders):
             problems.append(f"objectives.{name}: {lacking}")
-            continue
-        objective = _construct(f"objectives.{name}", cls, options, context, problems)
-        if isinstance(objective, Objective):
-            if lacking := _lacking(objective.needs, objective.needs_fusion, context.encoders):
+        elif (objective := choice.build(problems, context=context)) is not None:
+            if lacking := _lacking(objective, context.encoders):  # it may know better once it is built
                 problems.append(f"objectives.{name}: {lacking}")
-            objectives[name] = objective
-    _raise(problems)
+            built[name] = objective
+    refuse(problems, "the model")
 
     stored = {
         "encoders": {slot: _plain(encoder_options.get(slot)) for slot in SLOTS},
@@ -159,12 +146,22 @@ def build_model(
         "answers": list(context.answers),
     }
     weights = {name: float(options.get("weight", 1.0)) for name, options in objective_options.items()}
-    return VTPModel(context.encoders, objectives, weights, json.loads(json.dumps(stored)), seed, masks)
+    return VTPModel(context.encoders, built, weights, json.loads(json.dumps(stored)), seed, masks)
 
 
-def _sections(spec: Mapping[str, Any]) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
+def spec_problems(spec: Mapping[str, Any], lookup: Lookup) -> list[str]:
+    """What is wrong with a specification, a line each, as far as that can be told without building anything."""
+    problems: list[str] = []
+    _choose(*_sections(spec, problems), lookup, problems)
+    _masks(spec.get("masks") or {}, problems)
+    return problems
+
+
+def _sections(
+    spec: Mapping[str, Any], problems: list[str]
+) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
     """Options per filled slot and per objective; an empty slot is None or has ``name: null``."""
-    problems = [
+    problems += [
         f"model: no key {key!r}.{did_you_mean(key, _KEYS)} Known: {', '.join(_KEYS)}."
         for key in spec
         if key not in _KEYS
@@ -201,63 +198,39 @@ def _sections(spec: Mapping[str, Any]) -> tuple[dict[str, dict[str, Any]], dict[
             )
         else:
             objectives[name] = dict(options)
-    _raise(problems)
     return filled, objectives
 
 
 _KEYS = ("encoders", "objectives", "masks", "variant", "answers")
-_NOT_ARGUMENTS = ("name", "weight")
 
 
-def _find(where: str, options: Mapping[str, Any], lookup: Callable[[str], type], problems: list[str]) -> type:
-    """The class of a component; what is wrong with its options goes into ``problems``."""
-    try:
-        cls = lookup(str(options["name"]))
-    except UserError as error:
-        problems.append(f"{where}: {error}")
-        return nn.Module
-    parameters = {n: p for n, p in inspect.signature(cls).parameters.items() if n != "context"}
-    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    named = [n for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    hints = _hints(cls)
-    for key, value in options.items():
-        if key in _NOT_ARGUMENTS:
-            if key == "weight" and (isinstance(value, bool) or not isinstance(value, (int, float))):
-                problems.append(f"{where}.weight: expected a number, got {value!r}")
-        elif key not in named:
-            if not open_ended:
-                problems.append(
-                    f"{where}: {options['name']} has no option {key!r}.{did_you_mean(str(key), named)} "
-                    f"Options: {', '.join(named) or 'none'}."
-                )
-        elif key in hints and not _fits(value, hints[key]):
-            problems.append(f"{where}.{key}: expected {_spell(hints[key])}, got {value!r}")
-    missing = [n for n in named if parameters[n].default is inspect.Parameter.empty and n not in options]
-    if missing:
-        problems.append(
-            f"{where}: {options['name']} needs a value for {', '.join(missing)}. Give {where}.{missing[0]}=..."
-        )
-    return cls
+def _choose(
+    encoders: Mapping[str, Mapping[str, Any]],
+    objectives: Mapping[str, Mapping[str, Any]],
+    lookup: Lookup,
+    problems: list[str],
+) -> tuple[dict[str, Choice], dict[str, Choice]]:
+    """The encoders by slot and the objectives by name, looked up and checked."""
+    given = ("context",)
+    slots, named = {}, {}
+    for slot, options in encoders.items():
+        find = partial(lookup, "encoder", slot=slot)
+        slots[slot] = choose(f"encoder.{slot}", options, find, problems, kind=f"encoder/{slot}", given=given)
+    for name, options in objectives.items():
+        where, find = f"objectives.{name}", partial(lookup, "objective", slot=None)
+        arguments = {key: value for key, value in options.items() if key != "weight"}
+        named[name] = choose(where, arguments, find, problems, kind="objective", given=given)
+        if not fits(weight := options.get("weight", 1.0), float):
+            problems.append(f"{where}.weight: expected a number, got {weight!r}")
+        if (found := named[name]) and not (isinstance(found.target, type) and issubclass(found.target, Objective)):
+            problems.append(f"{where}: {found.name} is no subclass of vtp.model.objective.Objective, which it must be")
+    return {s: choice for s, choice in slots.items() if choice}, {n: choice for n, choice in named.items() if choice}
 
 
-def _construct(
-    where: str, cls: type, options: Mapping[str, Any], context: BuildContext, problems: list[str]
-) -> nn.Module | None:
-    arguments = {k: v for k, v in options.items() if k not in _NOT_ARGUMENTS}
-    if "context" in inspect.signature(cls).parameters:
-        arguments["context"] = context
-    try:
-        module: nn.Module = cls(**arguments)
-    except UserError as error:
-        problems.append(f"{where}: {error}")
-        return None
-    return module
-
-
-def _variant_problems(variant: Any, classes: Iterable[type]) -> list[str]:
+def _variant_problems(variant: Any, parts: Iterable[Choice]) -> list[str]:
     """A variant that no part of the model knows would change nothing, and the report would still name it."""
-    known = sorted({name for cls in classes for name in getattr(cls, "variants", ())})
-    if variant is None or variant in known or nn.Module in classes:  # the last: a class was not found
+    known = sorted({name for part in parts for name in member(part.target, Part, "variants")})
+    if variant is None or variant in known:
         return []
     if not known:
         return [f"variant={variant}: no part of this model has variants. Leave it out: variant=null."]
@@ -280,19 +253,15 @@ def _masks(options: Mapping[str, Any], problems: list[str]) -> dict[str, VideoMa
         if not isinstance(given, Mapping):
             problems.append(f"masks.{modality}: expected options, got {given!r}")
             continue
-        hints = {field.name: typing.get_type_hints(cls)[field.name] for field in fields(cls)}
-        fitting = {}
+        fitting: dict[str, Any] = {}
         for key, value in given.items():
-            if key not in hints:
-                hint = did_you_mean(str(key), hints)
-                problems.append(f"masks.{modality}: no option {key!r}.{hint} Options: {', '.join(hints)}.")
-            elif typing.get_origin(hints[key]) is not typing.Literal and not _fits(value, hints[key]):
-                problems.append(f"masks.{modality}.{key}: expected {_spell(hints[key])}, got {value!r}")
-            else:
-                fitting[key] = value
+            wrong: list[str] = []
+            check_options(f"masks.{modality}", cls.__name__, cls, {key: value}, wrong)
+            problems += wrong
+            fitting |= {} if wrong else {key: value}
         try:
             masks[modality] = cls(**fitting)
-        except ConfigError as error:  # a word or a number that is no choice
+        except ConfigError as error:  # a number out of range
             problems.append(str(error))
     return masks
 
@@ -308,67 +277,16 @@ def _fusion_problems(encoders: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _lacking(needs: frozenset[Any], needs_fusion: bool, encoders: Mapping[str, Any]) -> str:
-    """What an objective needs and the model does not have, as a sentence; "" if nothing."""
-    lacking = [m for m in MODALITIES if m in needs and m not in encoders]
-    if needs_fusion and "fusion" not in encoders:
-        lacking.append("fusion")  # type: ignore[arg-type]
+def _lacking(objective: Any, encoders: Mapping[str, Any]) -> str:
+    """What an objective, or its class, needs and the model does not have, as a sentence; "" if nothing."""
+    needed = {*objective.needs, *(["fusion"] if objective.needs_fusion else [])}
+    lacking = [slot for slot in SLOTS if slot in needed and slot not in encoders]
     if not lacking:
         return ""
     return (
         f"needs an encoder for {' and '.join(lacking)}, and that slot is empty. "
         f"Fill it (encoder/{lacking[0]}=...), or leave the objective out."
     )
-
-
-def _raise(problems: list[str]) -> None:
-    if problems:
-        head = "" if len(problems) == 1 else f"{len(problems)} problems with the model:\n  "
-        raise ConfigError(head + "\n  ".join(problems))
-
-
-def _hints(cls: type) -> dict[str, Any]:
-    try:
-        return typing.get_type_hints(vars(cls)["__init__"])
-    except (
-        Exception
-    ):  # a plugin may annotate with names that only a type checker sees; then its own constructor has the word
-        return {}
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    """Whether a configuration value may be passed for a parameter annotated with ``hint``; True for annotations that
-    say little.
-    """
-    origin = typing.get_origin(hint)
-    if origin in (typing.Union, types.UnionType):
-        return any(_fits(value, h) for h in typing.get_args(hint))
-    if origin is typing.Literal:
-        return value in typing.get_args(hint)
-    if hint is None or hint is type(None):
-        return value is None
-    if hint is bool:
-        return isinstance(value, bool)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    if hint is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
-    if hint is str:
-        return isinstance(value, str)
-    if origin in (list, tuple):
-        return isinstance(value, (list, tuple))
-    return True
-
-
-def _spell(hint: Any) -> str:
-    """An annotation in words: ``one of 'mean', 'cls'``, ``int or null``."""
-    if typing.get_origin(hint) is typing.Literal:
-        return "one of " + ", ".join(repr(a) for a in typing.get_args(hint))
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return " or ".join(_spell(a) for a in typing.get_args(hint))
-    if hint is type(None):
-        return "null"
-    return str(getattr(hint, "__name__", hint))
 
 
 def _plain(value: Any) -> Any:

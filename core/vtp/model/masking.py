@@ -86,9 +86,10 @@ class VideoMask:
     kind: VIDEO_KINDS = "tube"
     ratio: float = 0.9
     modality: ClassVar[str] = "video"
+    renamed: ClassVar[dict[str, str]] = {"kind=random": "masks.video.kind=token"}
 
     def __post_init__(self) -> None:
-        _check_grid_mask(self, get_args(VIDEO_KINDS), " random is now token." if self.kind == "random" else "")  # type: ignore[comparison-overlap]
+        _check_grid_mask(self, get_args(VIDEO_KINDS))
 
     @property
     def name(self) -> str:
@@ -324,9 +325,9 @@ def _hide_tokens(ctx: ForwardContext, mask: VideoMask | AudioMask) -> str:
     return mask.name
 
 
-def _check_grid_mask(mask: VideoMask | AudioMask, kinds: Sequence[str], hint: str = "") -> None:
+def _check_grid_mask(mask: VideoMask | AudioMask, kinds: Sequence[str]) -> None:
     if mask.kind not in kinds:
-        raise ConfigError(f"masks.{mask.modality}: kind={mask.kind!r} must be one of {', '.join(kinds)}.{hint}")
+        raise ConfigError(f"masks.{mask.modality}: kind={mask.kind!r} must be one of {', '.join(kinds)}.")
     if not 0 <= mask.ratio < 1:
         raise ConfigError(f"masks.{mask.modality}: ratio={mask.ratio} must be a share in [0, 1).")
 

@@ -12,7 +12,9 @@ from vtp.config import TOP_LEVEL, DataConfig, MediaConfig, modes
 from vtp.errors import ConfigError, PluginError
 from vtp.registry import did_you_mean
 
-__all__ = ["check", "refuse_ambiguous_options"]
+__all__ = ["GIVEN", "check", "model_spec", "refuse_ambiguous_options"]
+
+GIVEN = {"dataset": (), "task": ("dataset", "seed", "val_share")}  # what their constructors get besides their options
 
 
 def check(config: Mapping[str, Any], folder: Path) -> None:
@@ -40,8 +42,28 @@ def check(config: Mapping[str, Any], folder: Path) -> None:
     wrong += _machine(config)
     wrong += _training(config, folder) if "train" in parts else []
     wrong += _sources(config, parts)
+    wrong += _components(config)
     if wrong:
         raise ConfigError(wrong[0] if len(wrong) == 1 else "\n  ".join(["", *wrong]))
+
+
+def model_spec(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What :func:`vtp.model.build.build_model` builds of a configuration."""
+    return {"encoders": config["encoder"], **{key: config[key] for key in ("objectives", "masks", "variant")}}
+
+
+def _components(config: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the options of data set, task and, unless a checkpoint says what it is, model."""
+    from vtp.components import choose, find
+    from vtp.model.build import lookup_in, spec_problems
+    from vtp.plugins import host
+
+    registry = host().registry
+    wrong: list[str] = []
+    for kind, given in GIVEN.items():
+        if (config[kind] or {}).get("name"):
+            choose(kind, config[kind], find(registry, kind), wrong, given=given)
+    return wrong if config["checkpoint"] else wrong + spec_problems(model_spec(config), lookup_in(registry))
 
 
 def _machine(config: Mapping[str, Any]) -> Iterator[str]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from vtp import distributed
 from vtp.config import AUGMENTATIONS, DataConfig, MediaConfig
+from vtp.contracts import Task, member
 from vtp.types import MediaRef, Modality, Sample
 
 __all__ = ["RunData"]
@@ -152,7 +153,7 @@ class RunData:
             specs,
             train=train and self.data.augment,
             seed=self.seed,
-            labels=self.task.labels,
+            labels=member(self.task, Task, "labels"),
             reader=self.reader,
             drop=tuple({*self.data.drop, *drop}),
             sampler=sampler,

@@ -8,19 +8,18 @@ Run(config, folder, device)
 
 from __future__ import annotations
 
-import inspect
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from vtp.components import build
 from vtp.config import DataConfig, MediaConfig, modes
-from vtp.contracts import Task, member
-from vtp.errors import ConfigError
-from vtp.registry import did_you_mean
+from vtp.contracts import Dataset, Task, member
+from vtp.run.check import model_spec
 from vtp.run.data import RunData
 from vtp.run.folder import RunFolder
 from vtp.types import MODALITIES
@@ -55,15 +54,15 @@ class Run:
 
     @cached_property
     def dataset(self) -> Any:
-        return self._component("dataset", self.config["dataset"])
+        return build("dataset", self.config["dataset"], self.host.registry)
 
     @cached_property
     def task(self) -> Any:
         val_share = self.config["data"]["val_share"]
         given = {"dataset": self.dataset, "seed": self.config["seed"], "val_share": val_share}
-        task = self._component("task", self.config["task"], **given)
+        task = build("task", self.config["task"], self.host.registry, **given)
         if self.start is not None and (answers := _read_spec(self.start).get("answers")):
-            task.use_answers(answers)
+            member(task, Task, "use_answers")(answers)
         return task
 
     @cached_property
@@ -101,13 +100,12 @@ class Run:
         from vtp.model.kernels import adopt, use_kernels
         from vtp.model.weights import read_config
 
-        spec = {key: self.config[key] for key in ("objectives", "masks", "variant")}
-        spec["encoders"] = self.config["encoder"]
-        context = BuildContext(texts=self.task.texts)
+        spec = model_spec(self.config)
+        context = BuildContext(texts=self._ask("texts"))
         if self.start is not None:
             spec = read_config(self.start)["spec"]
             context.assets = self.start / "assets"
-        context.answers = tuple(self.task.answers)
+        context.answers = tuple(self._ask("answers"))
         _seed_everything(self.config["seed"])
         self.running = use_kernels(self.config["kernels"], self.device)
         model = build_model(spec, lookup_in(self.host.registry), context, seed=self.config["seed"])
@@ -132,19 +130,9 @@ class Run:
             )
         self.evaluated = self.start
 
-    def _component(self, kind: str, options: Mapping[str, Any] | None, **given: Any) -> Any:
-        """Build a data set or a task from its node, whose keys are the constructor's keyword arguments.
-
-        ``given`` is passed as far as the constructor has such parameters; the node may override it.
-        """
-        options = dict(options or {})
-        name = str(options.pop("name"))
-        component = self.host.registry.get(kind, name).load()
-        parameters = inspect.signature(component).parameters
-        if unknown := [key for key in options if key not in parameters]:
-            hint = did_you_mean(unknown[0], parameters)
-            raise ConfigError(f"{kind} {name} has no option {unknown[0]!r}.{hint} Options: {', '.join(parameters)}.")
-        return component(**{key: value for key, value in given.items() if key in parameters} | options)
+    def _ask(self, name: str) -> Any:
+        """What the task says about ``name``, or the default of its contract."""
+        return member(self.task, Task, name)
 
     # -- what is done ------------------------------------------------------------------------------------------------
 
@@ -156,7 +144,7 @@ class Run:
         if "eval" in self.modes:
             self._check_leaks()  # before hours of training, not after
         loader = self.data.train_loader(self.model.specs(), config.global_batch)
-        selection = self.task.selection
+        selection = self._ask("selection")
         split = {"val": "val", "test(!)": "test"}.get(selection)
         self.trainer = Trainer(
             self.model,
@@ -202,20 +190,20 @@ class Run:
             result = self.task.evaluate(evaluator, "test")
             if "train" in self.modes and self.data.on_disk.absent:
                 result.warnings.append(self.data.on_disk.line())
-            strips = self.task.examples(evaluator, result) if result.chart else []
+            strips = self._ask("examples")(evaluator, result) if result.chart else []
         if not distributed.is_main():
             return
         record = write_report(
             self.folder.path,
             result,
-            selection=self.task.selection,
+            selection=self._ask("selection"),
             seed=self.config["seed"],
             train=self.stages,
             leaks=leaks,
             checkpoint=self.evaluated or self.folder.last_checkpoint(),
             config=self.config,
             plugins=self.plugins,
-            extra={"dataset": self.dataset.origin()},
+            extra={"dataset": member(self.dataset, Dataset, "origin")()},
         )
         if result.chart:
             from vtp.eval.figures import draw_figure
@@ -294,8 +282,8 @@ class Run:
         if "train" not in self.modes:
             return before
         table = self.data.train_table
-        selected_on = self.task.samples("val") if self.task.selection == "val" else ()
-        known_list = member(self.task, Task, "known_list")()
+        selected_on = self.task.samples("val") if self._ask("selection") == "val" else ()
+        known_list = self._ask("known_list")()
         record = train_record(self.folder.path.name, table, self.dataset, known_list, selected_on=selected_on)
         return [*before, record | {"on_disk": self.data.on_disk.record()}]
 
@@ -310,7 +298,7 @@ class Run:
     @property
     def provenance(self) -> dict[str, Any]:
         """What a checkpoint must know about where it comes from."""
-        origin = self.dataset.origin()
+        origin = member(self.dataset, Dataset, "origin")()
         return {"stages": self.stages, "dataset": origin, "plugins": self.plugins, "config": self.config}
 
     def _check_leaks(self) -> Any:

@@ -326,3 +326,12 @@ def test_videomae_classifier_becomes_a_video_tower(tmp_path):
         got = ForwardContext(model.eval(), batch).pooled("video")
     # transformers' last norm has eps 1e-5, VideoMAE's own code and ours 1e-6
     torch.testing.assert_close(got, seen[0], atol=1e-4, rtol=0)
+
+
+def test_options_of_a_wrong_type_are_one_line(tmp_path, capsys):
+    file = tmp_path / "a.pth"
+    file.touch()
+    assert main(["import", "simvtp", str(file), str(tmp_path / "out"), "heads=many", "frame=4"]) == 2
+    told = capsys.readouterr().err.splitlines()
+    assert told[0].endswith("2 problems:") and told[1].strip() == "heads: expected int or null, got 'many'"
+    assert "simvtp has no option 'frame'. Did you mean 'frames'? Options: tokenizer, bert, heads" in told[2]
