@@ -30,18 +30,22 @@ if TYPE_CHECKING:
     from vtp.eval.evaluator import Evaluator
     from vtp.eval.figures import Strip
     from vtp.eval.task import TaskResult
+    from vtp.media.info import MediaInfo, VideoInfo
+    from vtp.media.request import Wanted
     from vtp.model.context import ForwardContext
-    from vtp.types import AudioSpec, Fused, LossOutput, Sample, TextSpec, Tokens, VideoSpec
+    from vtp.types import AudioSpec, Clip, Fused, LossOutput, MediaRef, Sample, TextSpec, Tokens, VideoSpec
 
 __all__ = [
     "CONTRACTS",
     "Component",
     "Dataset",
+    "Decoder",
     "Encoder",
     "Fusion",
     "Importer",
     "Objective",
     "Part",
+    "Sampler",
     "Table",
     "Task",
     "contract_of",
@@ -336,6 +340,39 @@ class Importer(Component, Protocol):
         ...
 
 
+class Decoder(Protocol):
+    """What ``media.backend`` chooses: a class without constructor arguments. Whatever is wrong with a file, its methods
+    raise :class:`vtp.media.MediaError` and nothing else."""
+
+    name: str
+    """As it is registered; failures are listed under it."""
+
+    @abstractmethod
+    def probe(self, ref: MediaRef) -> MediaInfo:
+        """What is in the file, without decoding more than a frame."""
+        ...
+
+    @abstractmethod
+    def read(self, ref: MediaRef, wanted: Wanted) -> Clip:
+        """As :func:`vtp.media.read_clip`. ``wanted.times`` may be called more than once, if the first list of frames
+        turns out to be wrong."""
+        ...
+
+
+class Sampler(Protocol):
+    """What ``data.sampler`` chooses: a function that runs in loader workers and can be pickled, as any function of a
+    module can."""
+
+    @abstractmethod
+    def __call__(
+        self, info: VideoInfo, *, frames: int, stride: int | None, generator: np.random.Generator | None
+    ) -> npt.NDArray[Any]:
+        """Choose ``frames`` frames of the stream that ``info`` describes, (frames,): floats are seconds and mean the
+        frame on screen then, integers are positions in the span. A function of its arguments alone; ``stride`` is that
+        of the encoder's input, and without ``generator``, as in evaluation, nothing is random."""
+        ...
+
+
 CONTRACTS: dict[str, type] = {
     "encoder": Encoder,
     "encoder/fusion": Fusion,
@@ -343,6 +380,8 @@ CONTRACTS: dict[str, type] = {
     "dataset": Dataset,
     "task": Task,
     "importer": Importer,
+    "decoder": Decoder,
+    "sampler": Sampler,
 }
 _NOTHING = object()
 

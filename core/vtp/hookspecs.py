@@ -114,7 +114,7 @@ def vtp_register_forms(register: Register) -> None:
 @hookspec
 def vtp_register_decoders(register: Register) -> None:
     """Offer media decoders for ``media.backend=<name>``: a class with ``name``, ``probe(ref)`` and
-    ``read(ref, wanted)`` as :class:`vtp.media.backends.Decoder` says; ``wanted`` is a :class:`vtp.media.Wanted`.
+    ``read(ref, wanted)`` as :class:`vtp.contracts.Decoder` says; ``wanted`` is a :class:`vtp.media.Wanted`.
 
     Example::
 
@@ -125,7 +125,7 @@ def vtp_register_decoders(register: Register) -> None:
 @hookspec
 def vtp_register_samplers(register: Register) -> None:
     """Offer frame samplers for ``data.sampler=<name>``: functions ``(info, *, frames, stride, generator)`` that choose
-    the frames of a clip, as :class:`vtp.media.sampling.FrameSampler` says.
+    the frames of a clip, as :class:`vtp.contracts.Sampler` says.
 
     They run in loader workers and must be picklable, as any function of a module is.
 

@@ -88,6 +88,18 @@ def test_transport_streams_are_refused_by_those_that_misread_them(tmp_path: Path
     assert caught.value.backend == name
 
 
+class Sketch:
+    """A decoder that is not finished."""
+
+    name = "sketch"
+
+    def probe(self, ref):
+        raise NotImplementedError
+
+    def reads(self, ref, wanted):
+        raise NotImplementedError
+
+
 def test_names_of_backends(monkeypatch: pytest.MonkeyPatch) -> None:
     assert backends.find_backend("auto") == backends.find_backend("pyav")
     with pytest.raises(ConfigError, match=r"backend=dcord: .* Did you mean 'decord'\? Known: auto, pyav, torchcodec"):
@@ -97,4 +109,7 @@ def test_names_of_backends(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(
         PluginError, match="vtp_no_such_module:Decoder cannot be used: ModuleNotFoundError.*media.backend=auto"
     ):
+        read_clip(MediaRef("x"), backend="none")
+    monkeypatch.setitem(backends.BACKENDS, "none", f"{__name__}:Sketch")
+    with pytest.raises(PluginError, match=r"Sketch has no `read`, which .* kind Decoder must have.* Is `reads` meant"):
         read_clip(MediaRef("x"), backend="none")

@@ -10,12 +10,13 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from vtp.contracts import Sampler
 from vtp.data.bad import BadSampleLedger
 from vtp.data.batching import Example
 from vtp.data.keys import keyed_generator
 from vtp.media.info import MediaError, VideoInfo
 from vtp.media.request import Reader, Wanted
-from vtp.media.sampling import FrameSampler, dense, random_segment, uniform
+from vtp.media.sampling import dense, random_segment, uniform
 from vtp.media.transforms import ClipTransform, EvalTransform, TrainTransform
 from vtp.types import AudioSpec, Clip, MediaRef, Modality, Sample, TextSpec, VideoSpec
 
@@ -65,7 +66,7 @@ class Pipeline:
         reader: Reader | None = None,
         text_choice: Literal["random", "first"] | None = None,
         drop: Collection[str] = (),
-        sampler: FrameSampler | None = None,
+        sampler: Sampler | None = None,
         transform: ClipTransform | None = None,
         memo: int = 8,
     ) -> None:

@@ -1,21 +1,21 @@
 """The decoders by name, and the two functions that read one file in this process.
 
-A decoder is a class without constructor arguments that keeps the protocol :class:`Decoder`. ``auto`` is ``pyav``, which
-is always there. Plugins add more with the hook ``vtp_register_decoders``; nothing is imported before it is chosen.
+A decoder is what :class:`vtp.contracts.Decoder` says. ``auto`` is ``pyav``, which is always there. Plugins add more
+with the hook ``vtp_register_decoders``; nothing is imported before it is chosen.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Protocol
 
+from vtp.contracts import Decoder, unfit
 from vtp.errors import ConfigError, PluginError
 from vtp.media.info import MediaInfo
 from vtp.media.request import EVERYTHING, Wanted
 from vtp.registry import did_you_mean
 from vtp.types import Clip, MediaRef
 
-__all__ = ["BACKENDS", "DEFAULT", "Decoder", "find_backend", "load_backend", "probe", "read_clip"]
+__all__ = ["BACKENDS", "DEFAULT", "find_backend", "load_backend", "probe", "read_clip"]
 
 BACKENDS = {
     "pyav": "vtp.media.pyav:PyavDecoder",
@@ -25,25 +25,11 @@ BACKENDS = {
 DEFAULT = "pyav"  # what "auto" stands for: it is always installed, and right about the most files
 
 
-class Decoder(Protocol):
-    """What ``media.backend=<name>`` chooses. Both methods raise :class:`vtp.media.MediaError` and nothing else."""
-
-    name: str
-
-    def probe(self, ref: MediaRef) -> MediaInfo:
-        """What is in the file, without decoding more than a frame."""
-        ...
-
-    def read(self, ref: MediaRef, wanted: Wanted) -> Clip:
-        """As :func:`read_clip`. ``wanted.times`` may be called more than once, if the first list of frames turns out
-        to be wrong."""
-        ...
-
-
 def find_backend(name: str) -> str:
     """The ``"module:Class"`` of a decoder.
 
-    Raises: ConfigError for an unknown name.
+    Raises:
+        ConfigError: for an unknown name.
     """
     if name == "auto":
         name = DEFAULT
@@ -62,7 +48,8 @@ def find_backend(name: str) -> str:
 def load_backend(target: str) -> Decoder:
     """Import and build the decoder behind ``"module:Class"``.
 
-    Raises: PluginError if its library is missing or broken.
+    Raises:
+        PluginError: if its library is missing or broken, or it lacks what a decoder must have.
     """
     module, _, attribute = target.partition(":")
     try:
@@ -73,6 +60,8 @@ def load_backend(target: str) -> Decoder:
             f"the decoder {target} cannot be used: {cause}. "
             "Install its library, or leave media.backend=auto, which needs nothing more."
         ) from error
+    if problems := unfit(decoder, Decoder):
+        raise PluginError(f"the decoder {target} {problems[0]}")
     return decoder
 
 

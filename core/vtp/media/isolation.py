@@ -24,8 +24,9 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from vtp.contracts import Decoder
 from vtp.errors import ConfigError, RunError
-from vtp.media.backends import DEFAULT, Decoder, find_backend, load_backend
+from vtp.media.backends import DEFAULT, find_backend, load_backend
 from vtp.media.info import MediaError, MediaInfo
 from vtp.media.member import fetch, read_frames, split_member
 from vtp.media.request import EVERYTHING, Times, Wanted

@@ -1,27 +1,23 @@
-"""Which frames of a clip are taken. Every sampler is ``(info, *, frames, stride, generator) -> array`` and a pure
-function of these.
-
-Floats are seconds (the frame shown at that moment, right for variable frame rates too), integers are frame positions
-inside the span, for samplers that are defined on frames. ``generator=None`` asks for the deterministic middle, which is
-what evaluation uses.
-"""
+"""Which frames of a clip are taken: samplers as :class:`vtp.contracts.Sampler` says, and the windows and crops of
+evaluation. All are pure functions; seconds are right for variable frame rates too, positions are for samplers that are
+defined on frames."""
 
 from __future__ import annotations
 
 import inspect
 import pickle
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from vtp.contracts import Sampler
 from vtp.errors import ConfigError, PluginError
 from vtp.media.info import VideoInfo
 from vtp.registry import did_you_mean
 
 __all__ = [
     "SAMPLERS",
-    "FrameSampler",
     "crop_offsets",
     "dense",
     "every",
@@ -32,14 +28,6 @@ __all__ = [
 ]
 
 Picks = npt.NDArray[Any]
-
-
-class FrameSampler(Protocol):
-    """Chooses ``frames`` frames of the stream that ``info`` describes."""
-
-    def __call__(
-        self, info: VideoInfo, *, frames: int, stride: int | None, generator: np.random.Generator | None
-    ) -> Picks: ...
 
 
 def uniform(
@@ -117,7 +105,7 @@ def crop_offsets(height: int, width: int, size: int, crops: int) -> list[tuple[i
     return [(round(share * tall), wide // 2) for share in shares]
 
 
-SAMPLERS: dict[str, FrameSampler] = {
+SAMPLERS: dict[str, Sampler] = {
     "uniform": uniform,
     "segment": random_segment,
     "dense": dense,
@@ -125,7 +113,7 @@ SAMPLERS: dict[str, FrameSampler] = {
 }
 
 
-def find_sampler(name: str) -> FrameSampler | None:
+def find_sampler(name: str) -> Sampler | None:
     """The sampler that ``data.sampler=name`` chooses, of the core or of a plugin; ``auto`` is None, which lets the
     pipeline choose by mode and video spec.
 
@@ -143,7 +131,7 @@ def find_sampler(name: str) -> FrameSampler | None:
         hint = addon_hint(name) or did_you_mean(name, known)
         raise ConfigError(f"data.sampler={name}: no such frame sampler.{hint} Known: {', '.join(known)}.")
     entry = registry.get("sampler", name)
-    sampler: FrameSampler = entry.load()
+    sampler: Sampler = entry.load()
     try:
         pickle.dumps(sampler)
         inspect.signature(sampler).bind(None, frames=1, stride=None, generator=None)

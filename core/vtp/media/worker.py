@@ -22,8 +22,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vtp.contracts import Decoder
 from vtp.errors import VtpError
-from vtp.media.backends import Decoder, load_backend
+from vtp.media.backends import load_backend
 from vtp.media.info import MediaError, VideoInfo
 from vtp.media.member import fetch
 from vtp.memory import keep_memory

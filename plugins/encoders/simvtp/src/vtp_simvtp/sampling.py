@@ -1,5 +1,5 @@
 """SimVTP's frame samplers: the windows of pre-training and of fine-tuning, each as described and as the original code
-computes it (``..._legacy``). :class:`vtp.media.sampling.FrameSampler` says what a sampler is."""
+computes it (``..._legacy``). :class:`vtp.contracts.Sampler` says what a sampler is."""
 
 from __future__ import annotations
 
