@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,8 @@ import pytest
 import yaml
 
 import vtp_tasks
+from vtp.cli.main import main
+from vtp.cli.run import compose
 from vtp_tasks.multiple_choice import MultipleChoice
 from vtp_tasks.qa import QuestionAnswering
 from vtp_tasks.retrieval import Retrieval
@@ -18,7 +21,8 @@ FILES = sorted((FOLDER / "conf/task").glob("*.yaml"))
 
 
 def options_of(path: Path) -> dict[str, Any]:
-    return dict(yaml.safe_load(path.read_text(encoding="utf-8"))["task"])
+    """The node ``task`` that the file composes to, with all that it inherits."""
+    return dict(compose([f"task={path.stem}"])["task"])
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -39,15 +43,24 @@ def test_the_file_of_a_class_states_its_defaults(name):
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_every_option_is_explained_and_every_argument_can_be_set(path):
-    text = path.read_text(encoding="utf-8")
-    assert text.startswith("# @package _global_\n# ")
+def test_every_argument_can_be_set_and_is_explained_by_vtp_show(path, capsys):
+    assert path.read_text(encoding="utf-8").startswith("# @package _global_\n# ")
     options = options_of(path)
-    lines = {line.split(":")[0].strip(): line for line in text.splitlines() if line.startswith("  ") and ":" in line}
-    assert all("#" in lines[name] for name in options if name != "name")
-    component = CLASSES[options["name"]]
+    component = CLASSES[options.pop("name")]
     run_gives = {"dataset", "seed", "val_share"}
-    assert set(inspect.signature(component).parameters) - run_gives == set(options) - {"name"}
+    assert set(inspect.signature(component).parameters) - run_gives == set(options)
+    assert main(["show", "task", path.stem]) == 0
+    shown = capsys.readouterr().out
+    assert all(re.search(rf"^  {name}: .+  # ", shown, re.M) for name in options)
+    assert f"{component.__module__}.{component.__qualname__} of vtp-core" in shown
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if p.stem not in CLASSES], ids=lambda path: path.stem)
+def test_a_benchmark_says_only_what_is_its_own(path):
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    inherited = options_of(FOLDER / f"conf/task/{content['defaults'][0]}.yaml")
+    assert options_of(path) == inherited | content["task"]
+    assert all(inherited[name] != value for name, value in content["task"].items())
 
 
 def test_every_protocol_has_a_task():

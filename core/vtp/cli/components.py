@@ -100,15 +100,33 @@ def _show(arguments: list[str]) -> int:
             f"no {options.name!r} in {options.kind!r}.{addon_hint(options.name) or did_you_mean(options.name, group)} "
             f"Known: {', '.join(sorted(group))}."
         )
+    _print(group, options.kind, options.name)
+    return 0
+
+
+def _print(group: dict[str, list[tuple[str, Path]]], kind: str, name: str) -> None:
+    """Print an option's files, and below them those of the same group that they begin with."""
     from vtp.errors import PluginError
     from vtp.plugins import host
 
-    for provider, file in group[options.name]:
-        print(f"# {options.kind}={options.name}, offered by {provider}: {file}")
+    for provider, file in group[name]:
+        print(f"# {kind}={name}, offered by {provider}: {file}")
         try:
-            entry = host().registry.get(options.kind, options.name)
+            entry = host().registry.get(kind, name)
             print(f"# class {entry.target.replace(':', '.')} of {entry.distribution}")
         except PluginError:
             pass  # a file may combine components and be none itself, as those of model and experiment
         print(file.read_text(encoding="utf-8"), end="")
-    return 0
+        for base in _bases(file):
+            if base in group:
+                print(f"\n# What {kind}={name} does not say is that of")
+                _print(group, kind, base)
+
+
+def _bases(file: Path) -> list[str]:
+    """The options of its own group that a file's list ``defaults`` begins with."""
+    import yaml
+
+    content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    defaults = content.get("defaults", []) if isinstance(content, dict) else []
+    return [entry for entry in defaults if isinstance(entry, str)]
