@@ -1,9 +1,9 @@
 """Annotation files as people have them: found by name under a root, read as UTF-8, with every row that makes no sense
 counted and named.
 
-Rules and the real files behind them: data-formats, "General rules for readers". CRLF or LF, comma or TAB whatever the
-extension, columns by header name and not by position, no final newline, Git LFS pointers instead of content. Rows are
-read one at a time, so that a file of millions of rows costs no more memory than one of them.
+Real files have CRLF or LF, comma or TAB whatever the extension, columns in any order, no final newline, or a Git LFS
+pointer instead of the content. Rows are read one at a time, so that a file of millions of rows costs no more memory
+than one of them.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vtp.data.keys import hash64
 from vtp.errors import DataError
 
 __all__ = ["AnnotationFile", "Seen", "clip_list", "find_file", "reason", "text_of", "warn_of_malformed"]
@@ -206,11 +207,6 @@ class AnnotationFile:
         if len(self.malformed) < NAMED:
             self.malformed.append(f"{where}: {why}")
 
-    def close(self, rows: int) -> None:
-        """Note how many rows were understood; say so if some were not."""
-        self.rows = rows
-        warn_of_malformed(self.record())
-
     def record(self) -> dict[str, Any]:
         """What the run record keeps."""
         return {
@@ -269,7 +265,7 @@ class Seen:
             for value in old:
                 if value:
                     self._slots[self._slot(value)] = value
-        value = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") or 1
+        value = hash64(text) or 1
         slot = self._slot(value)
         if self._slots[slot]:
             return False

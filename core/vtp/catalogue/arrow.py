@@ -15,7 +15,6 @@ import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any, overload
 
@@ -25,6 +24,7 @@ import pyarrow as pa
 
 from vtp.catalogue.arrow_file import ArrowFile, cache_folder, description, fingerprint, locked
 from vtp.catalogue.media_files import Media
+from vtp.data.keys import hash64
 from vtp.types import Sample
 
 __all__ = [
@@ -289,7 +289,7 @@ class ArrowTable(Sequence[Sample]):
         fields = zip(*map(self.column, ("id", "video_id", "video", "audio", "start", "end")), strict=True)
         hashes = np.fromiter(
             (
-                _hash(f"{clip or name}\0{video}\0{audio}\0{start}\0{end}")
+                hash64(f"{clip or name}\0{video}\0{audio}\0{start}\0{end}")
                 for name, clip, video, audio, start, end in fields
             ),
             np.uint64,
@@ -473,7 +473,3 @@ def grouped(table: ArrowTable) -> ArrowTable | GroupedTable:
 def _name(video: str | None, clip: str) -> str:
     """What the media file of a clip is found by."""
     return clip if video is None else video + clip if video.endswith("/") else video
-
-
-def _hash(text: str) -> int:
-    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little")

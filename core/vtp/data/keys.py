@@ -1,4 +1,4 @@
-"""Randomness that depends on a key and on nothing else: not on the worker, the rank, the order of calls, or a
+"""Randomness and hashes that depend on a key and on nothing else: not on the worker, the rank, the order of calls, or a
 resume."""
 
 from __future__ import annotations
@@ -7,7 +7,12 @@ import hashlib
 
 import numpy as np
 
-__all__ = ["keyed_generator"]
+__all__ = ["hash64", "keyed_generator"]
+
+
+def hash64(text: str) -> int:
+    """A number in [0, 2**64) for a text, the same in every process."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
 
 
 def keyed_generator(*key: int | str) -> np.random.Generator:

@@ -16,7 +16,6 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from vtp.catalogue.annotations import AnnotationFile, Seen, reason, text_of
 from vtp.catalogue.arrow import NONE, Row
 from vtp.catalogue.catalogue import SPLITS, Catalogue, Plan, Table
 from vtp.catalogue.media_files import EXTENSIONS, Paths
+from vtp.data.keys import hash64
 from vtp.data.table import first_word, span_name, whole_clip
 from vtp.errors import ConfigError, DataError
 from vtp.types import Sample
@@ -176,7 +176,7 @@ class OwnData(Catalogue):
         if self._files or self._has_splits:
             return table
         names = map(whole_clip, table.video_ids())
-        keys = np.fromiter((_key(self._seed, clip) for clip in names), np.uint64, count=len(table))
+        keys = np.fromiter((hash64(f"{self._seed}\0{clip}") for clip in names), np.uint64, count=len(table))
         clips = np.unique(keys)  # in the order of their hashes, which is random and the same everywhere
         counts = {part: _count(share, len(clips)) for part, share in self._shares.items()}
         ends = {1: counts[1], 2: counts[1] + counts[2]}
@@ -188,10 +188,6 @@ class OwnData(Catalogue):
 
 def _count(share: float, clips: int) -> int:
     return 0 if share == 0 or clips < 3 else max(1, round(share * clips))
-
-
-def _key(seed: int, clip: str) -> int:
-    return int.from_bytes(blake2b(f"{seed}\0{clip}".encode(), digest_size=8).digest(), "big")
 
 
 def _columns(file: AnnotationFile) -> dict[str, Any]:

@@ -1,10 +1,10 @@
 """What the built-in datasets package offers."""
 
-from vtp import hookimpl
+from vtp.hookspecs import Register, hookimpl
 
 
 @hookimpl
-def vtp_register_datasets(register):
+def vtp_register_datasets(register: Register) -> None:
     register("activitynet", "vtp_datasets.activitynet:ActivityNet")
     register("antmmf", "vtp_datasets.antmmf:AntMMF")
     register("audiocaps", "vtp_datasets.audiocaps:AudioCaps")

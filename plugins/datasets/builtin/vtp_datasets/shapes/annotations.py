@@ -57,7 +57,7 @@ def annotation_files(plan: Blueprint) -> dict[str, str]:
     sentences: list[dict[str, object]] = []
     asked: dict[str, list[dict[str, object]]] = {split: [] for split in SIZES[plan.size]}
     lists: dict[str, list[str]] = {split: [] for split in SIZES[plan.size]}
-    pairs = []
+    pairs: list[tuple[str, ...]] = []
     question_id = 0
     for number, (name, split, index, scene) in enumerate(plan.all_scenes()):
         lists[split].append(name)

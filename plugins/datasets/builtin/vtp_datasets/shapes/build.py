@@ -53,8 +53,8 @@ def ensure(root: Path, plan: Blueprint, workers: int | None = None) -> dict[str,
         return _check(root, plan)
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise DataError(
-            f"{root}: not empty, and not made by shapes (no {MANIFEST}). Choose another dataset.root, or "
-            f"an empty folder."
+            f"{root}: not empty, and not made by shapes (no {MANIFEST}). Choose another dataset.root, or an empty "
+            "folder."
         )
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
@@ -91,7 +91,7 @@ def _check(root: Path, plan: Blueprint) -> dict[str, Any]:
         asked = ", ".join(f"{key}={wanted[key]}" for key in different)
         raise DataError(
             f"{root}: holds another data set, {held} where {asked} is asked for. Choose another dataset.root, or "
-            f"delete that folder."
+            "delete that folder."
         )
     damage = [name for name, digest in manifest.get("sha256", {}).items() if _sha256(root / name) != digest]
     # Thousands of clips are not hashed at every start: their number and size are compared.

@@ -29,7 +29,7 @@ RGB = {
 }
 GROUND = {"sea": (20, 95, 110), "snow": (190, 197, 205), "desert": (186, 148, 104), "night": (22, 22, 34)}
 STEP = {"left": (0, -1), "right": (0, 1), "up": (-1, 0), "down": (1, 0)}  # (dy, dx); y grows downwards
-INK, WHITE = np.float32((12, 12, 12)), np.float32((252, 252, 252))
+INK, WHITE = np.full(3, 12, np.float32), np.full(3, 252, np.float32)
 REACH = 21  # pixels from its centre within which a character lies
 TRAVEL = 10.0  # pixels that a character moves to either side of its middle position
 
@@ -74,7 +74,7 @@ def _paint(canvas: Array, distance: Array, color: Array) -> Array:
 
 
 def _ground(place: str, y: Array, x: Array, rng: np.random.Generator) -> Array:
-    base = np.broadcast_to(np.float32(GROUND[place]), (SIDE, SIDE, 3)).copy()
+    base = np.broadcast_to(np.array(GROUND[place], np.float32), (SIDE, SIDE, 3)).copy()
     phase, slope = rng.uniform(0, 6.28), rng.uniform(-0.2, 0.2)
     if place == "sea":
         base += 14 * np.sin(0.9 * (y + slope * x) + np.sin(0.3 * x + phase))[..., None]
@@ -88,7 +88,7 @@ def _ground(place: str, y: Array, x: Array, rng: np.random.Generator) -> Array:
 
 
 def _dots(count: int, rng: np.random.Generator) -> Array:
-    corners = np.float32([(8, 8), (8, SIDE - 8), (SIDE - 8, 8), (SIDE - 8, SIDE - 8)])
+    corners = np.array([(8, 8), (8, SIDE - 8), (SIDE - 8, 8), (SIDE - 8, SIDE - 8)], np.float32)
     chosen = rng.permutation(4)[:count]
     return corners[chosen] + rng.uniform(-1.0, 1.0, (count, 2)).astype(np.float32)
 
@@ -107,30 +107,33 @@ def _draw_character(frames: Array, way: Array, radius: np.float32, shape: str, c
         # Parts of the box may lie outside of the picture.
         inside = np.s_[max(-top, 0) : SIDE - top, max(-left, 0) : SIDE - left]
         box = frame[max(top, 0) : top + 2 * REACH, max(left, 0) : left + 2 * REACH]
-        box[:] = _paint(_paint(box, body[inside] - np.float32(1.5), INK), colored[inside], np.float32(color))
+        box[:] = _paint(_paint(box, body[inside] - np.float32(1.5), INK), colored[inside], np.array(color, np.float32))
 
 
-def _outline(shape: str, u: Array, v: Array, radius: float) -> Array:
+def _outline(shape: str, u: Array, v: Array, radius: np.float32) -> Array:
     """Signed distance in pixels (an estimate near corners): negative inside."""
+    distance: Array
     if shape == "circle":
-        return np.hypot(u, v) - 0.92 * radius
-    if shape == "square":
-        return np.maximum(np.abs(u), np.abs(v)) - 0.83 * radius
-    if shape == "triangle":
-        return np.maximum(v - 0.65 * radius, 0.88 * np.abs(u) - 0.47 * v - 0.55 * radius)
-    angle = np.arctan2(u, -v)  # five points, the first upwards
-    fold = np.abs((angle + np.pi / 5) % (2 * np.pi / 5) - np.pi / 5)  # 0 at a point, pi/5 between two
-    reach = np.hypot(u, v)
-    along, across = reach * np.cos(fold), reach * np.sin(fold)
-    tip, notch = 1.15 * radius, 0.52 * radius
-    edge = np.array((notch * np.cos(np.pi / 5) - tip, notch * np.sin(np.pi / 5)))
-    normal = np.array((edge[1], -edge[0])) / np.hypot(*edge)
-    return (along - tip) * normal[0] + across * normal[1]
+        distance = np.hypot(u, v) - 0.92 * radius
+    elif shape == "square":
+        distance = np.maximum(np.abs(u), np.abs(v)) - 0.83 * radius
+    elif shape == "triangle":
+        distance = np.maximum(v - 0.65 * radius, 0.88 * np.abs(u) - 0.47 * v - 0.55 * radius)
+    else:
+        angle = np.arctan2(u, -v)  # five points, the first upwards
+        fold = np.abs((angle + np.pi / 5) % (2 * np.pi / 5) - np.pi / 5)  # 0 at a point, pi/5 between two
+        reach = np.hypot(u, v)
+        along, across = reach * np.cos(fold), reach * np.sin(fold)
+        tip, notch = 1.15 * radius, 0.52 * radius
+        edge = np.array((notch * np.cos(np.pi / 5) - tip, notch * np.sin(np.pi / 5)))
+        normal = np.array((edge[1], -edge[0])) / np.hypot(*edge)
+        distance = (along - tip) * normal[0] + across * normal[1]
+    return distance
 
 
 def render_sound(scene: Scene, rng: np.random.Generator) -> Array | None:
     """The sound of ``scene``, as long as the picture; None for a clip without a sound track."""
-    if scene.sound is None:
+    if scene.sound is None or scene.rhythm is None or scene.silence is None:  # one comes with the others
         return None
     samples = FRAMES * SAMPLE_RATE // FPS
     t = np.arange(samples) / SAMPLE_RATE
@@ -149,7 +152,8 @@ def render_sound(scene: Scene, rng: np.random.Generator) -> Array | None:
     wave = wave * _beat(scene.rhythm, t, rng)
     wave[_third(scene.silence, samples)] = 0
     wave = wave * rng.uniform(0.2, 0.5) + rng.normal(0, 0.002, samples)
-    return np.clip(wave, -1, 1).astype(np.float32)
+    heard: Array = np.clip(wave, -1, 1).astype(np.float32)
+    return heard
 
 
 def _beat(rhythm: str, t: npt.NDArray[np.float64], rng: np.random.Generator) -> npt.NDArray[np.float64]:
@@ -158,7 +162,8 @@ def _beat(rhythm: str, t: npt.NDArray[np.float64], rng: np.random.Generator) -> 
         return np.ones_like(t)
     rate = rng.uniform(2.3, 2.9) if rhythm == "slow" else rng.uniform(6.5, 8.0)
     position = (t * rate + rng.uniform(0, 1)) % 1
-    return np.clip((0.25 - np.abs(position - 0.5)) / rate / 0.005 + 0.5, 0, 1)
+    loudness: npt.NDArray[np.float64] = np.clip((0.25 - np.abs(position - 0.5)) / rate / 0.005 + 0.5, 0, 1)
+    return loudness
 
 
 def write_clip(path: Path, frames: npt.NDArray[np.uint8], waveform: Array | None) -> None:
@@ -181,7 +186,7 @@ def write_clip(path: Path, frames: npt.NDArray[np.uint8], waveform: Array | None
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
             container.mux(video.encode(reformatter.reformat(frame, format="yuv420p")))
         container.mux(video.encode())
-        if audio is not None:
+        if audio is not None and waveform is not None:
             sound = av.AudioFrame.from_ndarray(waveform[None], format="fltp", layout="mono")
             sound.sample_rate, sound.pts = SAMPLE_RATE, 0
             container.mux(audio.encode(sound))

@@ -1,4 +1,4 @@
-"""The world of `shapes`: what can happen in a clip, and what is said and asked about it. No pixels here: see
+"""The world of ``shapes``: what can happen in a clip, and what is said and asked about it. Pixels are drawn in
 :mod:`vtp_datasets.shapes.render`.
 
 A clip has a place, some white dots, a light that shines during one third of the time, and a character: a shape with a
@@ -28,25 +28,13 @@ SHAPES = ("circle", "square", "triangle", "star")
 MOVES = ("left", "right", "up", "down")
 NUMBERS = ("one", "two", "three", "four")
 PLACES = ("sea", "snow", "desert", "night")
-GROUNDS = {
-    "sea": "over the sea",
-    "snow": "in the snow",
-    "desert": "through the desert",
-    "night": "at night",
-}  # in captions
+# how captions name a place
+GROUNDS = {"sea": "over the sea", "snow": "in the snow", "desert": "through the desert", "night": "at night"}
 THIRDS = ("beginning", "middle", "end")
 SOUNDS = ("whistle", "hum", "hiss", "siren")
 RHYTHMS = ("slow", "fast", "steady")
 
-CATEGORIES = (
-    "color",
-    "shape",
-    "motion",
-    "count",
-    "place",
-    "order",
-    "sound",
-)  # `category_id` of a question is an index into this
+CATEGORIES = ("color", "shape", "motion", "count", "place", "order", "sound")  # `category_id` is an index into this
 SILENT_EVERY = 16  # one clip in this many has no sound track
 
 
@@ -80,9 +68,7 @@ def scenes(clips: int, rng: np.random.Generator) -> list[Scene]:
 
     def balanced(values: Any) -> list[Any]:
         values = list(values)
-        start = int(
-            rng.integers(len(values))
-        )  # so that the values that appear once more differ between factors and seeds
+        start = int(rng.integers(len(values)))  # which values appear once more differs between factors and seeds
         return [values[(start + i) % len(values)] for i in rng.permutation(clips)]
 
     columns = {
