@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vtp.data.table import evenly, media_id, select, whole_clip
+from vtp.data.table import evenly, first_word, media_id, select, span_name, whole_clip
 from vtp.types import MediaRef, Sample
 
 
@@ -18,6 +18,15 @@ def test_what_is_a_span():
     spans = {"a[0-2.5]": "a", "a[3-]": "a", "a[1e+06-2e+06]": "a", "a[x]": "a[x]", "[1-2]b": "[1-2]b"}
     for name, clip in spans.items():
         assert whole_clip(name) == clip
+    for start, end in ((0, 2.5), (3, None), (None, 1e6), (1e-7, 1e7)):
+        assert whole_clip(span_name("a[x]", start, end)) == "a[x]" != span_name("a[x]", start, end)
+    assert span_name("a", None, None) == "a" and span_name("a", None, 2.5) == "a[0-2.5]"
+
+
+def test_the_type_of_a_question_is_its_first_word():
+    asked = {"What is it?": "what", "who": "who", "": "other", "How?": "how", " where is": "where", "?": "other"}
+    for question, word in asked.items():
+        assert first_word(question) == word
 
 
 class Big(list):

@@ -9,7 +9,7 @@ import torch
 from vtp.errors import ConfigError, DataError
 from vtp.eval.ledger import EVALUATED_ONLY
 from vtp.types import MediaRef, Sample
-from vtp_tasks.qa import AnswerPrior, QuestionAnswering, answer_list, question_type
+from vtp_tasks.qa import AnswerPrior, QuestionAnswering, answer_list
 
 
 def question(number: int, text: str, answer: str, *, video: str | None = None, **extra) -> Sample:
@@ -64,12 +64,6 @@ def test_training_questions_with_another_answer_are_dropped_and_counted(task):
     assert task.labels(TRAIN[0]) == {"answer": 2}
     assert task.labels(Sample("x", texts=("what?",))) == {"answer": -100}
     assert len(list(task.texts())) == len(TRAIN)
-
-
-def test_the_type_is_the_first_word():
-    assert [question_type(q) for q in ("What is it?", "who", "", "How?", " where is")] == [
-        "what", "who", "other", "how", "where",
-    ]  # fmt: skip
 
 
 def test_an_oracle_reaches_the_ceiling_of_the_answer_list(task, oracle, fake_model, make_evaluator):

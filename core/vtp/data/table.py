@@ -15,7 +15,8 @@ from vtp.types import Sample
 __all__ = ["clip_names", "evenly", "first_word", "media_id", "select", "span_name", "whole_clip"]
 
 T = TypeVar("T")
-_SPAN = re.compile(r"\[[0-9.e+]+-[0-9.e+]*\]$")
+_SECONDS = r"[0-9.]+(?:e[+-][0-9]+)?"  # as format "g" writes them
+_SPAN = re.compile(rf"\[{_SECONDS}-(?:{_SECONDS})?\]$")
 
 
 def media_id(sample: Sample) -> str:

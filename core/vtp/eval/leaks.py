@@ -12,13 +12,13 @@ import hashlib
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from vtp.contracts import Dataset, member
+from vtp.data.keys import hash64
 from vtp.data.table import clip_names, whole_clip
 from vtp.errors import ConfigError, DataError
 from vtp.eval.forms import sha256_lines
@@ -76,8 +76,7 @@ def _names(tables: Iterable[Iterable[Sample]], dataset: Any) -> Iterator[str]:
 
 def _hashes(names: Iterable[str], count: int = -1) -> npt.NDArray[np.uint64]:
     """Sorted, unique, big-endian hashes of names; spans count as their whole clip."""
-    digests = (blake2b(whole_clip(name).encode(), digest_size=8).digest() for name in names)
-    return np.unique(np.fromiter((int.from_bytes(digest, "big") for digest in digests), ">u8", count=count))
+    return np.unique(np.fromiter((hash64(whole_clip(name)) for name in names), ">u8", count=count))
 
 
 def _packed(hashes: npt.NDArray[np.uint64]) -> dict[str, Any]:
@@ -177,7 +176,7 @@ def _overlap(test: Mapping[str, list[str]], media: Sequence[str] | Mapping[str, 
     """Names of the test clips (by whole clip) that are among those of a stage, which are names or packed hashes."""
     if isinstance(media, Mapping):
         clips = list(test)
-        keys = np.array([int.from_bytes(blake2b(c.encode(), digest_size=8).digest(), "big") for c in clips], np.uint64)
+        keys = np.array([hash64(clip) for clip in clips], np.uint64)
         inside = np.isin(keys, _unpacked(media))
         return [name for clip, hit in zip(clips, inside, strict=True) if hit for name in test[clip]]
     return [name for clip in set(map(whole_clip, media)) & test.keys() for name in test[clip]]

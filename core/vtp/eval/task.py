@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from typing import Any
 
+from vtp.data.keys import hash64
 from vtp.data.table import clip_names, select, whole_clip
 from vtp.errors import ConfigError
 from vtp.eval.ledger import Ledger
@@ -118,6 +118,5 @@ def carve_validation(samples: Sequence[Sample], share: float, seed: int) -> tupl
 
     threshold = int(share * 2**64)
     names = map(whole_clip, clip_names(samples))
-    keys = (blake2b(f"{seed}\0{name}".encode(), digest_size=8).digest() for name in names)
-    held_out = np.fromiter((int.from_bytes(key, "big") < threshold for key in keys), bool, count=len(samples))
+    held_out = np.fromiter((hash64(f"{seed}\0{name}") < threshold for name in names), bool, count=len(samples))
     return select(samples, np.flatnonzero(~held_out)), select(samples, np.flatnonzero(held_out))

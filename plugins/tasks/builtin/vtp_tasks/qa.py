@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from vtp.data.table import clip_names, evenly, select
+from vtp.data.table import clip_names, evenly, first_word, select
 from vtp.errors import ConfigError, DataError
 from vtp.eval.evaluator import Collected, Evaluator
 from vtp.eval.figures import Strip
@@ -31,7 +31,7 @@ from vtp_tasks.examples import frames_of
 from vtp_tasks.rows import compare
 from vtp_tasks.splits import Splits
 
-__all__ = ["AnswerPrior", "QuestionAnswering", "answer_list", "question_type"]
+__all__ = ["AnswerPrior", "QuestionAnswering", "answer_list"]
 
 ABLATE_UP_TO = 5000  # test questions: above, scoring them again per modality is a decision of the user
 NOT_IN_LIST = -100
@@ -42,12 +42,6 @@ def answer_list(answers: Iterable[str], size: int | None = None) -> tuple[str, .
     return tuple(
         answer for answer, _ in Counter(answers).most_common(size)
     )  # Counter keeps the order of insertion among equals
-
-
-def question_type(question: str) -> str:
-    """The first word in lower case (what, who, how, when, where); ``other`` without a word."""
-    words = question.lower().split()
-    return words[0].rstrip("?,.!") or "other" if words else "other"
 
 
 class AnswerPrior:
@@ -419,7 +413,7 @@ class _Scored:
 
     @property
     def types(self) -> list[str]:
-        return [question_type(sample.texts[0]) for sample in self.samples]
+        return [first_word(sample.texts[0]) for sample in self.samples]
 
     def predictions(self, top: int, judged: bool = True) -> list[dict[str, Any]]:
         """One line per question, missing ones included."""
@@ -432,7 +426,7 @@ class _Scored:
                 "video": sample.extra.get("video_id"),
                 "question": sample.texts[0] if sample.texts else None,
             }
-            line["type"] = question_type(sample.texts[0]) if sample.texts else None
+            line["type"] = first_word(sample.texts[0]) if sample.texts else None
             line |= {key: sample.extra[key] for key in self.task.breakdown if key in sample.extra}
             if judged:
                 line |= {"answer": str(sample.labels["answer"]), "in_vocabulary": bool(self.in_vocabulary[i])}
