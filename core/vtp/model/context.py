@@ -98,7 +98,8 @@ class ForwardContext:
         if self._holds(modality):
             tensors = dict(self.batch.inputs[modality])
         else:  # nobody in this batch has it: the pass still runs, so that every parameter is part of the graph
-            tensors = _empty_inputs(self.model.specs()[modality], len(self.batch), self.device)  # type: ignore[index]
+            spec = member(self.model.encoders[modality], Encoder, "spec")
+            tensors = _empty_inputs(spec, len(self.batch), self.device)
         if modality != "text" and (rows := self._media_rows()) is not None and self._holds(modality):
             tensors = {name: tensor[rows] for name, tensor in tensors.items()}
         self._views[key] = self._normalized(tensors)
@@ -193,8 +194,8 @@ class ForwardContext:
                 (``encoder.embed``; UniVL fuses those).
 
         Returns:
-            Tokens with ``attention_mask`` all False in the rows that lack the modality. Several views per video
-            (frames (B, V, T, H, W, 3)) are encoded one by one and give V * N tokens, the first view's first.
+            Tokens with ``attention_mask`` all False in the rows that lack the modality. Several clips of one video
+            (frames (B, K, T, H, W, 3)) are encoded one by one and give K * N tokens, the first clip's first.
         """
         self._used.add(modality)
         return self._encoded(modality, view, stage)
@@ -213,7 +214,7 @@ class ForwardContext:
             taken = {"mask", *member(encoder, Encoder, "view_inputs")}  # not the labels of a view
             arguments = {k: v for k, v in inputs.items() if k in clean or k in taken}
             encode = encoder if stage == "encoded" else encoder.embed
-            out = _encode_views(encode, arguments) if modality == "video" else encode(**arguments)
+            out = _encode_clips(encode, arguments) if modality == "video" else encode(**arguments)
             out = out if shared is None else out.take(shared)
             self._tokens[key] = replace(out, attention_mask=out.attention_mask & self.present(modality)[:, None])
         return self._tokens[key]
@@ -343,16 +344,16 @@ def _device_of(batch: Batch) -> torch.device:
     return torch.device("cpu")
 
 
-def _encode_views(encode: Callable[..., Tokens], inputs: dict[str, Tensor]) -> Tokens:
-    """Encode videos of one view (B, T, ...) or of several (B, V, T, ...), whose tokens are joined along N."""
+def _encode_clips(encode: Callable[..., Tokens], inputs: dict[str, Tensor]) -> Tokens:
+    """Encode one clip per video (B, T, ...) or several (B, K, T, ...), whose tokens are joined along N."""
     if inputs["video"].dim() == 5:
         return encode(**inputs)
-    batch, views = inputs["video"].shape[:2]
+    batch, clips = inputs["video"].shape[:2]
     out = encode(**{name: tensor.flatten(0, 1) for name, tensor in inputs.items()})
     joined = replace(
         out, x=out.x.reshape(batch, -1, out.x.shape[-1]), attention_mask=out.attention_mask.reshape(batch, -1)
     )
-    joined.grid = None if out.grid is None else (views * out.grid[0], *out.grid[1:])  # time is the slowest axis
+    joined.grid = None if out.grid is None else (clips * out.grid[0], *out.grid[1:])  # time is the slowest axis
     joined.index = None
     return joined
 

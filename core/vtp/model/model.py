@@ -43,6 +43,9 @@ class VTPModel(nn.Module):
         encoders, objectives, weights, spec, seed, masks: as given.
     """
 
+    _video_mean: Tensor
+    _video_scale: Tensor
+
     def __init__(
         self,
         encoders: Mapping[str, nn.Module],
@@ -66,10 +69,9 @@ class VTPModel(nn.Module):
         if isinstance(video, VideoSpec):
             # In bytes, so that normalising is one subtraction and one product; not part of a checkpoint: the encoder's
             # spec owns them.
-            self.register_buffer("_video_mean", torch.tensor(video.mean).mul(255).view(3, 1, 1), persistent=False)
-            self.register_buffer(
-                "_video_scale", torch.tensor(video.std).mul(255).reciprocal().view(3, 1, 1), persistent=False
-            )
+            mean, std = (torch.tensor(numbers).mul(255).view(3, 1, 1) for numbers in (video.mean, video.std))
+            self.register_buffer("_video_mean", mean, persistent=False)
+            self.register_buffer("_video_scale", std.reciprocal(), persistent=False)
 
     @property
     def answers(self) -> tuple[str, ...]:
@@ -83,7 +85,7 @@ class VTPModel(nn.Module):
 
     def specs(self) -> dict[Modality, VideoSpec | AudioSpec | TextSpec]:
         """What each encoder wants as input; the loader follows it."""
-        return {m: self.encoders[m].spec for m in MODALITIES if m in self.encoders}  # type: ignore[misc]
+        return {m: member(self.encoders[m], Encoder, "spec") for m in MODALITIES if m in self.encoders}
 
     def parts(self) -> Iterator[tuple[str, nn.Module]]:
         """Encoders and objectives with their names, ``encoders.text``, ``objectives.vtc``."""
@@ -93,14 +95,13 @@ class VTPModel(nn.Module):
             yield f"objectives.{name}", module
 
     def normalize_video(self, frames: Tensor) -> Tensor:
-        """uint8 (B, T, H, W, 3) as decoded -> what the video encoder's spec asks for: float (B, T, 3, H, W) normalised,
-        or the bytes themselves.
-        """
+        """Frames as decoded, uint8 (B, T, H, W, 3) -> what the spec of the video encoder asks for: float
+        (B, T, 3, H, W) normalised, or the bytes themselves."""
         spec = self.specs().get("video")
         if isinstance(spec, VideoSpec) and spec.layout == "uint8":
             return frames
         video = frames.movedim(-1, -3).float()
-        return (video - self._video_mean) * self._video_scale  # type: ignore[operator]
+        return (video - self._video_mean) * self._video_scale
 
     def gradient_checkpointing_enable(self) -> list[str]:
         """Recompute activations in the backward pass; returns the slots whose encoder cannot."""

@@ -1,5 +1,4 @@
-"""What a training objective is. A loss is one ``nn.Module`` with its own head that reads a
-:class:`~vtp.model.context.ForwardContext`.
+"""What a training objective is: an ``nn.Module`` with its own head that reads a ForwardContext and gives a loss.
 
 An objective sees one micro-batch. So that the sum over micro-batches and processes equals the loss of the whole batch,
 

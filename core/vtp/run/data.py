@@ -162,7 +162,7 @@ class RunData:
 
     def wait_hint(self, dataset: Mapping[str, Any], loader: Any) -> Any:
         """A callback that says once what helps when training waits for data; ``dataset`` is that node."""
-        from vtp.data.wait_hint import WaitHint, advice
+        from vtp.train.wait_hint import WaitHint, advice
 
         kind = "" if self.data.cache is None else self.reader.cache.settings.kind
         size = getattr(loader.pipeline.transform, "decode_size", None)

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from vtp import distributed
 from vtp.contracts import Objective, member
+from vtp.model.context import ForwardContext
 from vtp.train.parallel import Parallel
 from vtp.train.precision import Precision
 from vtp.types import Batch
@@ -96,36 +97,36 @@ class Step:
         self._precision.backward(loss)
         return seen
 
-    def _pass(self, context: Any) -> dict[tuple[str, ...], Tensor]:
+    def _pass(self, ctx: ForwardContext) -> dict[tuple[str, ...], Tensor]:
         """What runs inside the wrapped forward. Plain tensors in one dict: the wrappers look for them there.
 
         Contrastive objectives come first, as in :meth:`_features_only`, so that both passes draw the same random
         numbers for their features.
         """
-        self._announce(context, [*self._contrastive, *self._ordinary])
-        out = self._features(context)
+        self._announce(ctx, [*self._contrastive, *self._ordinary])
+        out = self._features(ctx)
         for name in self._ordinary:
-            output = self._objectives[name](context)
+            output = self._objectives[name](ctx)
             out["loss", name] = output.loss
             out["weight", name] = output.weight.detach()
             for metric, value in output.metrics.items():
                 out["metric", name, metric] = value.detach()
         return out
 
-    def _features_only(self, context: Any) -> dict[tuple[str, ...], Tensor]:
+    def _features_only(self, ctx: ForwardContext) -> dict[tuple[str, ...], Tensor]:
         """The first pass of GradCache, which must not make what only the ordinary objectives ask for."""
-        self._announce(context, self._contrastive)
-        return self._features(context)
+        self._announce(ctx, self._contrastive)
+        return self._features(ctx)
 
-    def _announce(self, context: Any, names: list[str]) -> None:
+    def _announce(self, ctx: ForwardContext, names: list[str]) -> None:
         for name in names:
-            self._objectives[name].plan(context)
+            self._objectives[name].plan(ctx)
 
-    def _features(self, context: Any) -> dict[tuple[str, ...], Tensor]:
+    def _features(self, ctx: ForwardContext) -> dict[tuple[str, ...], Tensor]:
         return {
             ("feature", objective, name): value
             for objective in self._contrastive
-            for name, value in self._objectives[objective].features(context).items()
+            for name, value in self._objectives[objective].features(ctx).items()
         }
 
     def _ordinary_loss(self, out: Mapping[Any, Tensor], counts: Tensor | None, seen: list[Observation]) -> Tensor:
@@ -146,15 +147,13 @@ class Step:
 
     def _counts(self, parts: list[Batch]) -> Tensor | None:
         """Items per ordinary objective in the whole step, (objectives,)."""
-        from vtp.model.context import ForwardContext
-
         if not self._ordinary:
             return None
         with torch.no_grad():
             rows = []
             for part in parts:
-                context = ForwardContext(self._parallel.model, part)
-                rows.append(torch.stack([self._objectives[n].count(context).float() for n in self._ordinary]))
+                ctx = ForwardContext(self._parallel.model, part)
+                rows.append(torch.stack([self._objectives[n].count(ctx).float() for n in self._ordinary]))
         return distributed.sum_scalars(torch.stack(rows).sum(0))
 
     def _feature_gradients(
