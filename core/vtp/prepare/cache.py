@@ -15,7 +15,6 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -32,6 +31,7 @@ from vtp.media.info import MediaError, VideoInfo
 from vtp.media.isolation import MediaReader
 from vtp.media.request import Wanted
 from vtp.media.sampling import uniform
+from vtp.prepare.threads import results
 from vtp.storage import append_text, clean_leftovers
 from vtp.types import Clip, MediaRef
 
@@ -97,57 +97,36 @@ def build(
         for folder in (cache.folder / "clips").glob("*"):
             clean_leftovers(folder)
         failures = _Failures(cache.folder / FAILURES)
-        local = threading.local()
 
-        def work(source: str) -> tuple[str, str | None, int]:
-            if not hasattr(local, "reader"):
-                local.reader = MediaReader(cache.settings.backend, timeout_s=timeout_s)
+        def work(reader: MediaReader, source: str) -> tuple[str, str | None, int]:
             try:
                 if _is_there(cache, source, check):
                     return source, "kept", 0
                 if not retry and (reason := failures.find(source)) is not None:
                     return source, reason, -1
-                return source, None, make_entry(cache, source, local.reader)
+                return source, None, make_entry(cache, source, reader)
             except MediaError as error:
                 failures.add(source, error)
                 return source, error.reason, -1
 
-        for source, verdict, size in _in_threads(work, sources, workers):
-            if verdict is None:
-                outcome.made += 1
-                outcome.bytes += size
-                outcome.source_bytes += os.stat(source).st_size
-            elif size < 0:
-                outcome.failed[source] = verdict
-            else:
-                outcome.kept += 1
-            outcome.seconds = time.monotonic() - start
-            if progress is not None:
-                progress(outcome)
+        def reader() -> MediaReader:
+            return MediaReader(cache.settings.backend, timeout_s=timeout_s)
+
+        with results(work, sources, reader, workers) as verdicts:
+            for source, verdict, size in verdicts:
+                if verdict is None:
+                    outcome.made += 1
+                    outcome.bytes += size
+                    outcome.source_bytes += os.stat(source).st_size
+                elif size < 0:
+                    outcome.failed[source] = verdict
+                else:
+                    outcome.kept += 1
+                outcome.seconds = time.monotonic() - start
+                if progress is not None:
+                    progress(outcome)
     outcome.seconds = time.monotonic() - start
     return outcome
-
-
-def _in_threads(
-    work: Callable[[str], tuple[str, str | None, int]], sources: Sequence[str], workers: int
-) -> Iterator[tuple[str, str | None, int]]:
-    """Results as they come; after an error nothing new is begun."""
-    pool = ThreadPoolExecutor(max(1, workers), "vtp-cache")
-    rest = iter(sources)
-    running: set[Future[tuple[str, str | None, int]]] = set()
-    try:
-        while True:
-            for source in rest:
-                running.add(pool.submit(work, source))
-                if len(running) >= 2 * max(1, workers):
-                    break
-            if not running:
-                return
-            done, running = wait(running, return_when=FIRST_COMPLETED)
-            for future in done:
-                yield future.result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def make_entry(cache: ClipCache, source: str, reader: MediaReader) -> int:

@@ -8,7 +8,6 @@ import json
 import os
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,12 @@ import numpy.typing as npt
 
 from vtp.data.table import evenly
 from vtp.media.info import MediaError, VideoInfo
+from vtp.media.isolation import MediaReader
 from vtp.media.member import split_member
 from vtp.media.request import Wanted
+from vtp.media.source import check_source
 from vtp.prepare.survey import NamedFile, Survey
+from vtp.prepare.threads import results
 from vtp.types import MediaRef
 
 __all__ = ["BAD", "MISSING", "OK", "UNREAD", "Finding", "Known", "look_at"]
@@ -101,7 +103,7 @@ class Known:
 def look_at(
     survey: Survey,
     *,
-    reader: Callable[[], Any],
+    reader: Callable[[], MediaReader],
     settings: str,
     workers: int,
     frames: int,
@@ -114,7 +116,7 @@ def look_at(
     """Look at the files of a survey.
 
     Args:
-        reader: makes a :class:`vtp.media.MediaReader`; each worker has its own, whose decoder process can be killed.
+        reader: makes one; each worker has its own, whose decoder process can be killed.
         settings: of the readers, in words; findings are kept for these.
         workers: files at a time.
         frames: decoded per file, spread over it; the whole sound track is decoded too.
@@ -127,46 +129,28 @@ def look_at(
     Returns:
         path -> finding, in the order of the survey.
     """
-    paths = list(survey.files)
-    found = {path: _ask_the_file_system(path) for path in paths}
-    present = [path for path in paths if found[path].status == UNREAD]
+    found = {path: _ask_the_file_system(path) for path in survey.files}
     if not decode:
         return found
-    chosen = _spread(present, limit)
+    chosen = _spread([path for path, one in found.items() if one.status == UNREAD], limit)
     shown = set(_spread(chosen, thumbnails))
-    todo = []
-    for path in chosen:
-        finding = found[path]
-        stamp = finding.bytes, finding.mtime_ns, settings
-        again = known.get(path, stamp, path in shown) if known is not None else None
-        if again is None:
-            todo.append(path)
-        else:
-            found[path] = again
+    if known is not None:
+        stamps = {path: (found[path].bytes, found[path].mtime_ns, settings) for path in chosen}
+        found |= {path: again for path in chosen if (again := known.get(path, stamps[path], path in shown)) is not None}
+    todo = [path for path in chosen if found[path].status == UNREAD]
     done = len(chosen) - len(todo)
     progress(done, len(chosen))
-    own = threading.local()
-    readers: list[Any] = []
 
-    def examine(path: str) -> Finding:
-        if not hasattr(own, "reader"):
-            own.reader = reader()
-            readers.append(own.reader)
-        return _examine(own.reader, found[path], frames, path in shown, settings)
+    def examine(reader: MediaReader, path: str) -> Finding:
+        return _examine(reader, found[path], frames, path in shown, settings)
 
-    pool = ThreadPoolExecutor(max_workers=max(1, workers))  # decoding happens in the readers' own processes
-    try:
-        for future in as_completed([pool.submit(examine, path) for path in todo]):
-            finding = future.result()
+    with results(examine, todo, reader, workers) as findings:
+        for finding in findings:
             found[finding.path] = finding
             if known is not None:
                 known.add(finding)
             done += 1
             progress(done, len(chosen))
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-        for one in readers:
-            one.close()
     for path in chosen:
         _judge(found[path], survey.files[path])
     return found
@@ -177,8 +161,6 @@ def _spread(items: Sequence[str], count: int | None) -> Sequence[str]:
 
 
 def _ask_the_file_system(path: str) -> Finding:
-    from vtp.media.source import check_source
-
     member = split_member(path)
     place = path if member is None else member.tar
     try:
@@ -191,7 +173,7 @@ def _ask_the_file_system(path: str) -> Finding:
     return Finding(path, UNREAD, bytes=status.st_size if member is None else member.size, mtime_ns=status.st_mtime_ns)
 
 
-def _examine(reader: Any, before: Finding, frames: int, thumbnail: bool, settings: str) -> Finding:
+def _examine(reader: MediaReader, before: Finding, frames: int, thumbnail: bool, settings: str) -> Finding:
     """Probe and decode one file. A failure of any kind is a finding."""
     finding = Finding(before.path, OK, bytes=before.bytes, mtime_ns=before.mtime_ns, settings=settings)
     ref = MediaRef(before.path)

@@ -15,11 +15,9 @@ import io
 import json
 import os
 import tarfile
-import threading
 import time
 import wave
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +29,7 @@ from vtp.media.info import MediaError, VideoInfo
 from vtp.media.isolation import MediaReader
 from vtp.media.request import Wanted
 from vtp.media.sampling import uniform
+from vtp.prepare.threads import results
 from vtp.storage import clean_leftovers, write_json_atomic
 from vtp.types import MediaRef, Sample
 
@@ -104,24 +103,21 @@ def pack(
         clean_leftovers(out)
         keys = _keys(samples, packing)
         shards = [keys[i : i + packing.per_shard] for i in range(0, len(keys), packing.per_shard)]
-        local = threading.local()
-        done: list[dict[str, Any]] = []
+        done: dict[int, dict[str, Any]] = {}
 
-        def work(number: int) -> dict[str, Any]:
-            if not hasattr(local, "reader"):
-                local.reader = MediaReader(packing.backend, timeout_s=timeout_s)
-            return _shard(out, number, shards[number], packing, local.reader)
+        def work(reader: MediaReader, number: int) -> tuple[int, dict[str, Any]]:
+            return number, _shard(out, number, shards[number], packing, reader)
 
-        pool = ThreadPoolExecutor(max(1, workers), "vtp-pack")
-        try:
-            for stats in pool.map(work, range(len(shards))):
-                done.append(stats)
+        def reader() -> MediaReader:
+            return MediaReader(packing.backend, timeout_s=timeout_s)
+
+        with results(work, range(len(shards)), reader, workers) as made:
+            for number, stats in made:
+                done[number] = stats
                 if progress is not None:
                     progress(len(done), len(shards))
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
         _remove_others(out, len(shards))
-        manifest = _manifest(done, packing)
+        manifest = _manifest([done[number] for number in sorted(done)], packing)
         write_json_atomic(out / MANIFEST, manifest)
     return manifest
 
