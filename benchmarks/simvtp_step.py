@@ -41,7 +41,7 @@ from vtp.train.parallel import Parallel
 from vtp.train.precision import Precision
 from vtp.train.step import Step
 from vtp.types import Batch
-from vtp_simvtp.keys import to_original
+from vtp_simvtp.keys import PRETRAIN
 from vtp_simvtp.vit import PRESETS
 
 RESULTS = Path(__file__).parent / "results"
@@ -244,7 +244,7 @@ class Case:
     def _plain(self, options: argparse.Namespace) -> nn.Module:
         shape = PRESETS[options.preset]
         plain = PlainSimVTP(shape.width, shape.depth, shape.heads, 30522)
-        state, unknown = to_original(self.model.state_dict(), "pretrain")
+        state, unknown = PRETRAIN.to_theirs(self.model.state_dict())
         assert not unknown
         plain.load_state_dict(state, strict=True)
         ctx = ForwardContext(self.model, self.batch)
@@ -276,7 +276,7 @@ class Case:
         """Largest relative difference of losses and of gradient norms."""
         plain, ours = ({n: float(x) for n, x in self.forward_backward(w).items()} for w in ("plain", "vtp"))
         errors = [abs(plain[name] - ours[name]) / abs(plain[name]) for name in plain]
-        grads, _ = to_original({name: p.grad for name, p in self.model.named_parameters()}, "pretrain")
+        grads, _ = PRETRAIN.to_theirs({name: p.grad for name, p in self.model.named_parameters()})
         norms = {name: p.grad.norm() for name, p in self.modules["plain"].named_parameters()}
         largest = max(norms.values())
         # a norm near zero says nothing: differences are measured against at least a millionth of the largest

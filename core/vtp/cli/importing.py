@@ -6,7 +6,6 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Mapping
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +14,6 @@ from vtp.contracts import Importer
 from vtp.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from vtp.model.model import VTPModel
 
 __all__ = ["main"]
@@ -57,7 +54,11 @@ def main(arguments: list[str]) -> int:
     if out.exists():
         raise DataError(f"{out} exists already. Give the name of a new folder, or remove it first.")
     spec, state, report = importer(source, **options)
-    model = _fill(spec, state, report.get("missing", {}), source)
+    from vtp.model.build import build_model, lookup_in
+    from vtp.model.weights import fill
+
+    model = build_model(spec, lookup_in(registry))
+    fill(model, state, source, allow_missing=report.get("missing", {}))
     _write(out, model, report, {"importer": arguments[0], "source": str(source), "options": options})
     print(_summary(report, model))
     print(f"written to {out}; details in {out / 'import_report.json'}")
@@ -73,35 +74,6 @@ def _options(importer: Importer, name: str, arguments: list[str]) -> dict[str, A
     check_options("", name, importer, options, problems, given=list(inspect.signature(importer).parameters)[:1])
     refuse(problems)
     return options
-
-
-def _fill(spec: dict[str, Any], state: Mapping[str, Tensor], missing: Mapping[str, str], source: Path) -> VTPModel:
-    """Build the model and load it, strictly but for what the importer declared missing."""
-    from vtp.model.build import build_model, lookup_in
-    from vtp.plugins import host
-
-    model = build_model(spec, lookup_in(host().registry))
-    own = model.state_dict()
-    problems = [f"{name} is in the file but not in the model" for name in state if name not in own]
-    problems += [
-        f"{name} is {tuple(value.shape)} in the file and {tuple(own[name].shape)} in the model"
-        for name, value in state.items()
-        if name in own and own[name].shape != value.shape
-    ]
-    problems += [
-        f"{name} is missing in the file"
-        for name in own
-        if name not in state and not any(fnmatchcase(name, pattern) for pattern in missing)
-    ]
-    if problems:
-        more = f"\n  and {len(problems) - 20} more" if len(problems) > 20 else ""
-        raise DataError(
-            f"{source} does not fit the model that it should be ({len(problems)} problems):\n  "
-            + "\n  ".join(problems[:20])
-            + more
-        )
-    model.load_state_dict(dict(state), strict=False)
-    return model
 
 
 def _write(out: Path, model: VTPModel, report: Mapping[str, Any], origin: Mapping[str, Any]) -> None:

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 import vtp
 from vtp.contracts import Part, member
@@ -31,7 +31,7 @@ from vtp.errors import DataError, UserError
 from vtp.model.build import BuildContext, Lookup, build_model
 from vtp.model.model import VTPModel
 
-__all__ = ["LoadReport", "load_model", "load_weights", "read_config", "save_weights"]
+__all__ = ["LoadReport", "fill", "load_model", "load_weights", "read_config", "save_weights"]
 
 log = logging.getLogger("vtp.model")
 
@@ -170,31 +170,53 @@ def load_weights(
     """
     file = _weights_file(Path(directory))
     tensors = dict(_renamed(_read(file), init_map or {}, file))
-    report, fill, problems = _match(tensors, model, list(allow_missing))
-    unknown = [name for name in report.unused if not _matches(name, allow_unused)]
-    problems += [f"{len(unknown)} tensors of the file are not in the model: {_some(unknown)}"] if unknown else []
-    if problems:
-        raise DataError(
-            f"{file} does not fit the model:\n  " + "\n  ".join(problems) + "\n"
-            "Load it into the model it was saved from; or, to start another model from it, rename with "
-            "init_map={old: new} and accept new parts with init_allow_missing=[pattern]."
-        )
-    with torch.no_grad():
-        for target, value in fill:
-            target.copy_(value)
+    advice = (
+        "Load it into the model it was saved from; or, to start another model from it, rename with "
+        "init_map={old: new} and accept new parts with init_allow_missing=[pattern]."
+    )
+    report = fill(model, tensors, file, allow_missing=allow_missing, allow_unused=allow_unused, advice=advice)
     log.info("%s: %s", file, report)
     return report
 
 
+def fill(
+    model: nn.Module,
+    tensors: Mapping[str, Tensor],
+    file: Path,
+    *,
+    allow_missing: Iterable[str] = (),
+    allow_unused: Collection[str] = (),
+    advice: str = "",
+) -> LoadReport:
+    """Fill a model strictly from tensors under its own names; arguments as for :func:`load_weights`.
+
+    Args:
+        file: where they come from, for messages.
+        advice: what to do when they do not fit.
+
+    Raises:
+        DataError: as :func:`load_weights`; nothing was filled then.
+    """
+    report, pairs, problems = _match(tensors, model, list(allow_missing))
+    unknown = [name for name in report.unused if not _matches(name, allow_unused)]
+    problems += [f"{len(unknown)} tensors of the file are not in the model: {_some(unknown)}"] if unknown else []
+    if problems:
+        raise DataError("\n  ".join([f"{file} does not fit the model:", *problems]) + (advice and f"\n{advice}"))
+    with torch.no_grad():
+        for target, value in pairs:
+            target.copy_(value)
+    return report
+
+
 def _match(
-    tensors: Mapping[str, Tensor], model: VTPModel, allow_missing: list[str]
+    tensors: Mapping[str, Tensor], model: nn.Module, allow_missing: list[str]
 ) -> tuple[LoadReport, list[tuple[Tensor, Tensor]], list[str]]:
     """Pair the tensors of a file with those of a model: report, (target, value) pairs to copy, what is wrong."""
     groups: dict[int, tuple[Tensor, list[str]]] = {}  # a tensor of the model and all its names
     for name, tensor in model.state_dict(keep_vars=True).items():
         groups.setdefault(id(tensor), (tensor, []))[1].append(name)
     report = LoadReport()
-    fill: list[tuple[Tensor, Tensor]] = []
+    pairs: list[tuple[Tensor, Tensor]] = []
     problems: list[str] = []
     lacking: list[str] = []
     for target, names in groups.values():
@@ -207,7 +229,7 @@ def _match(
         elif any(not torch.equal(value, other) for other in values.values()):
             problems.append(f"{' and '.join(values)} are one tensor in the model but differ in the file")
         elif value.shape == target.shape:
-            fill.append((target, value))
+            pairs.append((target, value))
             report.loaded += names
         else:
             report.missing += names
@@ -217,7 +239,7 @@ def _match(
     known = {name for _, names in groups.values() for name in names}
     report.unused = sorted(name for name in tensors if name not in known)
     problems += [f"{len(lacking)} tensors of the model are not in the file: {_some(lacking)}"] if lacking else []
-    return report, fill, problems
+    return report, pairs, problems
 
 
 def _read(file: Path) -> dict[str, Tensor]:

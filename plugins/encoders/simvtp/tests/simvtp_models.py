@@ -18,7 +18,7 @@ from vtp.train.parallel import Parallel
 from vtp.train.precision import Precision
 from vtp.train.step import Observation, Step
 from vtp.types import Batch
-from vtp_simvtp.keys import from_original
+from vtp_simvtp.keys import PRETRAIN
 
 GOLDEN = Path(__file__).resolve().parents[5] / "shared" / "golden" / "simvtp_pretrain.pt"
 WORDS = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", *(f"w{i}" for i in range(115))]  # ids as in the recorded step
@@ -116,7 +116,7 @@ class Recorded:
         objectives: dict[str, dict[str, Any]] = {"mvm": {}, "simvtp_mlm": {}, "simvtp_vtc": {}}
         objectives["simvtp_vtm"] = {"reuse_joint": reuse_joint}
         model = build(spec(vocab, released=released, objectives=objectives))
-        state, unknown = from_original(data["state_dict"], "pretrain")
+        state, unknown = PRETRAIN.to_ours(data["state_dict"])
         assert not unknown
         model.load_state_dict(state, strict=True)
         inputs = data["inputs"]

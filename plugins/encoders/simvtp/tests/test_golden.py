@@ -11,7 +11,7 @@ from vtp.model import attention as dispatch
 from vtp.model.tubelets import Grid, normalised_pixels, pixels
 from vtp.train.config import TrainConfig
 from vtp.train.parameters import parameter_groups
-from vtp_simvtp.keys import to_original
+from vtp_simvtp.keys import PRETRAIN
 
 # Triton 3.6's interpreter uses a conversion that numpy 2 deprecates
 pytestmark = pytest.mark.filterwarnings(
@@ -115,7 +115,7 @@ def test_loss_against_plain_pixels(recorded):
 def test_gradients(recorded, backend, reuse_joint):
     recorded.model.objectives["simvtp_vtm"].reuse_joint = reuse_joint
     recorded.take_step()
-    grads, unknown = to_original({n: p.grad for n, p in recorded.model.named_parameters()}, "pretrain")
+    grads, unknown = PRETRAIN.to_theirs({n: p.grad for n, p in recorded.model.named_parameters()})
     norms = recorded.data["grad_norms"]
     assert not unknown and set(grads) == set(norms)
     for name, grad in grads.items():
@@ -167,7 +167,7 @@ def test_who_decays_and_three_updates(recorded):
     )
     groups = parameter_groups(recorded.model, config)
     decaying = {name for group in groups if group["weight_decay"] for name in group["names"]}
-    names, _ = to_original(dict.fromkeys(decaying), "pretrain")
+    names, _ = PRETRAIN.to_theirs(dict.fromkeys(decaying))
     assert set(names) == set(recorded.data["param_groups"]["decay"])
 
     optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=tuple(config.betas), eps=config.eps)
@@ -181,7 +181,7 @@ def test_who_decays_and_three_updates(recorded):
 
 def test_every_key_has_a_place_and_a_way_back(recorded):
     state = recorded.model.state_dict()
-    original, unknown = to_original(state, "pretrain")
+    original, unknown = PRETRAIN.to_theirs(state)
     assert not unknown
     want = recorded.data["state_dict"]
     assert set(original) == set(want)

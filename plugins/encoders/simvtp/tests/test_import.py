@@ -19,7 +19,7 @@ from vtp.model.context import ForwardContext
 from vtp.model.weights import load_model, load_weights, save_weights
 from vtp.plugins import host
 from vtp_simvtp.importer import import_dual, import_simvtp
-from vtp_simvtp.keys import to_original
+from vtp_simvtp.keys import DUAL, PRETRAIN
 
 SMALL = {"heads": 4, "decoder_heads": 2, "frames": 4, "size": 32}
 FLAGS = ["heads=4", "decoder_heads=2", "frames=4", "size=32"]
@@ -37,7 +37,7 @@ def original_dual(vocab):
     """A fine-tuned checkpoint under the released code's names, random weights."""
     torch.manual_seed(3)
     model = build(dual_spec(vocab, released=True))
-    state, unknown = to_original({k: torch.randn_like(v) for k, v in model.state_dict().items()}, "dual")
+    state, unknown = DUAL.to_theirs({k: torch.randn_like(v) for k, v in model.state_dict().items()})
     assert not unknown
     return state
 
@@ -71,7 +71,7 @@ def test_pretrained(container, original, vocab, tmp_path):
     model = build(made)
     model.load_state_dict(state, strict=True)
     atol = 1e-3 if container == "half" else 0
-    back, _ = to_original(model.state_dict(), "pretrain")
+    back, _ = PRETRAIN.to_theirs(model.state_dict())
     assert set(back) == set(original)
     assert all(torch.allclose(back[name], original[name], atol=atol, rtol=0) for name in original)
     assert set(report["used"]) == set(original)
@@ -118,7 +118,7 @@ def test_two_towers_from_the_pretrained_encoder(released, original, vocab, tmp_p
     model = build(made)
     missing, unexpected = model.load_state_dict(tensors, strict=False)
     assert not unexpected
-    got, _ = to_original(model.state_dict(), "dual")
+    got, _ = DUAL.to_theirs(model.state_dict())
     for tower in ("video_encoder", "text_encoder"):
         assert torch.equal(got[f"{tower}.blocks.1.attn.q_bias"], original["encoder.blocks.1.attn.q_bias"])
         norm = model.encoders[tower[:-8]].tower
@@ -150,7 +150,7 @@ def test_command_writes_a_checkpoint_that_loads(original, vocab, tmp_path, capsy
     assert json.loads((out / "import_report.json").read_text())["kind"] == "pre-trained SimVTP"
     vocab.unlink()  # the checkpoint keeps its tokenizer
     model = load_model(out, lookup_in(host().registry))
-    assert torch.equal(to_original(model.state_dict(), "pretrain")[0]["vtm_head.bias"], original["vtm_head.bias"])
+    assert torch.equal(PRETRAIN.to_theirs(model.state_dict())[0]["vtm_head.bias"], original["vtm_head.bias"])
     assert load_weights(out, model).missing == []
 
 
@@ -182,7 +182,8 @@ def test_a_damaged_checkpoint_is_described(original, vocab, tmp_path, capsys):
     torch.save(broken, tmp_path / "a.pth")
     assert main(["import", "simvtp", str(tmp_path / "a.pth"), str(tmp_path / "o"), f"tokenizer={vocab}", *FLAGS]) == 2
     message = capsys.readouterr().err
-    assert "encoders.fusion.blocks.1.mlp.fc2.bias is missing" in message and "text_cls.bias is (7,)" in message
+    assert "1 tensors of the model are not in the file: encoders.fusion.blocks.1.mlp.fc2.bias" in message
+    assert "text_cls.bias has shape (7,) in the file, (120,) in the model" in message
     assert not (tmp_path / "o").exists()
 
 
@@ -335,3 +336,15 @@ def test_options_of_a_wrong_type_are_one_line(tmp_path, capsys):
     told = capsys.readouterr().err.splitlines()
     assert told[0].endswith("2 problems:") and told[1].strip() == "heads: expected int or null, got 'many'"
     assert "simvtp has no option 'frame'. Did you mean 'frames'? Options: tokenizer, bert, heads" in told[2]
+
+
+def test_videomae_classifier_in_its_own_naming(original, tmp_path):
+    state = {k.removeprefix("encoder."): v for k, v in original.items() if k.startswith("encoder.")}
+    state |= {f"fc_norm.{k}": state.pop(f"norm.{k}") for k in ("weight", "bias")} | {"head.weight": torch.zeros(9, 96)}
+    torch.save({"module": state}, tmp_path / "a.pth")
+    made, tensors, report = import_simvtp(tmp_path / "a.pth", **SMALL)
+    assert report["dropped"] == {"head.weight": "no part of the model"}
+    assert set(report["used"]) == set(state) - {"head.weight"}
+    model = build(made)
+    model.load_state_dict(tensors, strict=True)
+    assert torch.equal(model.encoders["video"].tower.fc_norm.weight, state["fc_norm.weight"])

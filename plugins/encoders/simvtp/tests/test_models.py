@@ -10,7 +10,7 @@ from torch.nn.functional import gelu, layer_norm
 from vtp.errors import ConfigError
 from vtp.model.blocks import sincos_table
 from vtp.model.context import ForwardContext
-from vtp_simvtp.keys import TABLES, from_original, to_original
+from vtp_simvtp.keys import DUAL, PRETRAIN
 from vtp_simvtp.video import VideoTubelets
 
 
@@ -88,18 +88,19 @@ def test_base_has_the_tensors_of_the_released_code(layout, keys, tensors, parame
     with torch.device("meta"):
         model = build(base(vocab, layout == "dual"))
     assert sum(parameter.numel() for parameter in model.parameters()) == parameters
-    original, unknown = to_original(model.state_dict(), layout)
+    table = DUAL if layout == "dual" else PRETRAIN
+    original, unknown = table.to_theirs(model.state_dict())
     want = keys()
     assert not unknown and len(original) == tensors
     assert {name: tuple(value.shape) for name, value in original.items()} == want
-    ours, unknown = from_original(original, layout)
+    ours, unknown = table.to_ours(original)
     assert not unknown and set(ours) == set(model.state_dict())
 
 
 def test_every_prefix_of_the_tables_is_unique_on_both_sides():
-    for table in TABLES.values():
-        for side in zip(*table, strict=True):
-            assert len(set(side)) == len(table)
+    for table in (PRETRAIN, DUAL):
+        for side in zip(*table.pairs, strict=True):
+            assert len(set(side)) == len(table.pairs)
 
 
 def tower_by_formula(state, x, mask):
@@ -127,7 +128,7 @@ def test_released_towers_by_formula(vocab):
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.1)
-    state, _ = to_original(model.state_dict(), "dual")
+    state, _ = DUAL.to_theirs(model.state_dict())
     towers = {
         t: {n.removeprefix(f"{t}_encoder."): v for n, v in state.items() if n.startswith(t)} for t in ("video", "text")
     }

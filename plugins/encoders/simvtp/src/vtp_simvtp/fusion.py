@@ -33,8 +33,8 @@ class SharedViT(nn.Module):
         mlp_ratio: hidden width of the feed-forward part over D.
         drop_path: see :class:`vtp.model.blocks.Blocks`.
         init_values: start of LayerScale, 0 = none.
-        pooling: ``mean_valid`` averages real tokens, ``mean_all`` padding too; null is the first, or the second if
-            variant: released.
+        pooling: ``mean`` over real tokens, ``mean_all`` over padding too; null is the first, or the second if variant:
+            released.
         context: tells the widths of the encoders (one that differs from D gets a linear layer) and the variant.
 
     Attributes:
@@ -44,7 +44,7 @@ class SharedViT(nn.Module):
 
     unimodal = True
     variants = ("released",)
-    renamed: ClassVar[dict[str, str]] = {"legacy": "variant=released"}
+    renamed: ClassVar[dict[str, str]] = {"legacy": "variant=released", "pooling=mean_valid": "pooling=mean"}
 
     def __init__(
         self,
@@ -57,12 +57,12 @@ class SharedViT(nn.Module):
         mlp_ratio: float = 4.0,
         drop_path: float = 0.0,
         init_values: float = 0.0,
-        pooling: Literal["mean_valid", "mean_all"] | None = None,
+        pooling: Literal["mean", "mean_all"] | None = None,
     ) -> None:
         super().__init__()
         shape = shape_of(preset, width, depth, heads)
         self.width, self.depth = shape.width, shape.depth
-        self.pooling = pooling or ("mean_all" if context.variant == "released" else "mean_valid")
+        self.pooling = pooling or ("mean_all" if context.variant == "released" else "mean")
         self.takes_many = drop_path == 0
         size = (shape.width, shape.depth, shape.heads, mlp_ratio)
         self.blocks = Blocks(*size, drop_path=drop_path, init_values=init_values, names="beit")
@@ -130,5 +130,5 @@ class SharedViT(nn.Module):
 
 
 def pool(tokens: Tokens, pooling: str) -> Tensor:
-    """Mean over real tokens (``mean_valid``) or over all of them, padding included (``mean_all``): (B, D)."""
+    """Mean over real tokens (``mean``) or over all of them, padding included (``mean_all``): (B, D)."""
     return tokens.x.mean(dim=1) if pooling == "mean_all" else tokens.pooled()

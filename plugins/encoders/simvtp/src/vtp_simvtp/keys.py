@@ -9,30 +9,43 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
-__all__ = ["dual_from_pretrained", "from_original", "layout_of", "to_original"]
+from vtp.model.importing import PrefixTable
+
+__all__ = ["DEAD", "DUAL", "PRETRAIN", "VIDEO_TOWER", "dual_from_pretrained", "layout_of"]
 
 T = TypeVar("T")
 
-# original prefix -> vtp prefix; the first that fits counts
-PRETRAIN = (
-    ("encoder.patch_embed.", "encoders.video.patch_embed."),
-    ("encoder.", "encoders.fusion."),
-    ("text_embeddings.", "encoders.text.embeddings."),
-    ("mask_token", "objectives.mvm.mask_token"),
-    ("encoder_to_decoder.", "objectives.mvm.encoder_to_decoder."),
-    ("decoder.", "objectives.mvm.decoder."),
-    ("text_cls.", "objectives.simvtp_mlm.text_cls."),
-    ("vtm_head.", "objectives.simvtp_vtm.vtm_head."),
+PRETRAIN = PrefixTable(
+    (
+        ("encoder.patch_embed.", "encoders.video.patch_embed."),
+        ("encoder.", "encoders.fusion."),
+        ("text_embeddings.", "encoders.text.embeddings."),
+        ("mask_token", "objectives.mvm.mask_token"),
+        ("encoder_to_decoder.", "objectives.mvm.encoder_to_decoder."),
+        ("decoder.", "objectives.mvm.decoder."),
+        ("text_cls.", "objectives.simvtp_mlm.text_cls."),
+        ("vtm_head.", "objectives.simvtp_vtm.vtm_head."),
+    )
 )
-DUAL = (
-    ("video_encoder.patch_embed.", "encoders.video.embedding.patch_embed."),
-    ("video_encoder.text_embeddings.", "encoders.video.unused_text_embeddings."),
-    ("video_encoder.", "encoders.video.tower."),
-    ("text_encoder.text_embeddings.", "encoders.text.embedding.embeddings."),
-    ("text_encoder.patch_embed.", "encoders.text.unused_patch_embed."),
-    ("text_encoder.", "encoders.text.tower."),
+DUAL = PrefixTable(
+    (
+        ("video_encoder.patch_embed.", "encoders.video.embedding.patch_embed."),
+        ("video_encoder.text_embeddings.", "encoders.video.unused_text_embeddings."),
+        ("video_encoder.", "encoders.video.tower."),
+        ("text_encoder.text_embeddings.", "encoders.text.embedding.embeddings."),
+        ("text_encoder.patch_embed.", "encoders.text.unused_patch_embed."),
+        ("text_encoder.", "encoders.text.tower."),
+    )
 )
-TABLES = {"pretrain": PRETRAIN, "dual": DUAL}
+# The encoder of a VideoMAE that was trained to classify.
+VIDEO_TOWER = PrefixTable(
+    (
+        ("patch_embed.", "encoders.video.embedding.patch_embed."),
+        ("blocks.", "encoders.video.tower.blocks."),
+        ("norm.", "encoders.video.tower.norm."),
+        ("fc_norm.", "encoders.video.tower.fc_norm."),
+    )
+)
 # Weights that the released fine-tuned model holds and never uses.
 DEAD = ("video_encoder.text_embeddings.", "text_encoder.patch_embed.")
 
@@ -47,38 +60,12 @@ def layout_of(names: Iterable[str]) -> str | None:
     return None
 
 
-def from_original(state: Mapping[str, T], layout: str) -> tuple[dict[str, T], list[str]]:
-    """Rename the tensors of an original checkpoint; also gives the names that belong to no part of the model."""
-    renamed, unknown = {}, []
-    for name, value in state.items():
-        new = _rename(name, TABLES[layout])
-        if new is None:
-            unknown.append(name)
-        else:
-            renamed[new] = value
-    return renamed, unknown
-
-
-def to_original(state: Mapping[str, T], layout: str) -> tuple[dict[str, T], list[str]]:
-    """The way back: vtp names to original ones, and the vtp names that the original has no place for."""
-    # longest first: encoders.video.tower. is no part of encoders.video.embedding., but prefixes may nest
-    table = sorted(((new, old) for old, new in TABLES[layout]), key=lambda pair: -len(pair[0]))
-    renamed, unknown = {}, []
-    for name, value in state.items():
-        old = _rename(name, table)
-        if old is None:
-            unknown.append(name)
-        else:
-            renamed[old] = value
-    return renamed, unknown
-
-
 def dual_from_pretrained(state: Mapping[str, T], *, keep_norm: bool) -> dict[str, T]:
     """Start both towers of a fine-tuning model from the shared encoder of a pre-training model, in vtp names.
 
     Args:
         state: tensors of a vtp model with encoder/video, text and fusion = simvtp.
-        keep_norm: start the norm of the towers (mean_of_ln) from the encoder's; the released code starts its own at 1
+        keep_norm: start the norm of the towers (pooling mean) from the encoder's; the released code starts its own at 1
         / 0.
     """
     towers: dict[str, T] = {}
@@ -91,10 +78,3 @@ def dual_from_pretrained(state: Mapping[str, T], *, keep_norm: bool) -> dict[str
             for tower in ("video", "text"):
                 towers[name.replace("encoders.fusion.", f"encoders.{tower}.tower.", 1)] = value
     return towers
-
-
-def _rename(name: str, table: Iterable[tuple[str, str]]) -> str | None:
-    for old, new in table:
-        if name == old or (old.endswith(".") and name.startswith(old)):
-            return new + name[len(old) :]
-    return None

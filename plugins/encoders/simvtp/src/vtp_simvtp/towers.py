@@ -3,7 +3,7 @@
     video   tubelets + positions -> blocks -> pooled -> (B, D)
     text    BERT embeddings      -> blocks -> pooled -> (B, D)
 
-``ln_of_mean`` pools as the released code does: LayerNorm of the mean over all tokens, padding included. ``mean_of_ln``
+``mean_then_norm`` pools as the released code does: LayerNorm of the mean over all tokens, padding included. ``mean``
 is the mean over real tokens of the LayerNorm of each, which is also what pre-training computes.
 """
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import replace
 from math import prod
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Literal
 
 from torch import Tensor, nn
 
@@ -26,6 +26,11 @@ from vtp_simvtp.vit import shape_of
 __all__ = ["TextTower", "Tower", "VideoTower"]
 
 INIT_STD = 0.02
+RENAMED = {
+    "legacy": "variant=released",
+    "pooling=mean_of_ln": "pooling=mean",
+    "pooling=ln_of_mean": "pooling=mean_then_norm",
+}
 
 
 class Tower(nn.Module):
@@ -33,7 +38,7 @@ class Tower(nn.Module):
 
     Args:
         width, depth, heads, drop_path, init_values: of the blocks.
-        pooling: mean_of_ln or ln_of_mean; None is the first, or the second if ``released``.
+        pooling: mean or mean_then_norm; None is the first, or the second if ``released``.
         released: whether the variant is that of the released code.
     """
 
@@ -49,15 +54,15 @@ class Tower(nn.Module):
     ) -> None:
         super().__init__()
         self.width, self.depth = width, depth
-        self.pooling = pooling or ("ln_of_mean" if released else "mean_of_ln")
+        self.pooling = pooling or ("mean_then_norm" if released else "mean")
         self.blocks = Blocks(width, depth, heads, drop_path=drop_path, init_values=init_values, names="beit")
         norm = nn.LayerNorm(width, eps=1e-6)
-        self.norm = norm if self.pooling == "mean_of_ln" else None
-        self.fc_norm = norm if self.pooling == "ln_of_mean" else None
+        self.norm = norm if self.pooling == "mean" else None
+        self.fc_norm = norm if self.pooling == "mean_then_norm" else None
         init_weights(self, INIT_STD)
 
     def forward(self, tokens: Tokens, key_mask: Tensor | None) -> Tokens:
-        """(B, N, D) -> (B, N, D), normalised where pooling is mean_of_ln."""
+        """(B, N, D) -> (B, N, D), normalised where pooling is mean."""
         x = self.blocks(tokens.x, key_mask)
         return replace(tokens, x=x if self.norm is None else self.norm(x))
 
@@ -82,7 +87,7 @@ class VideoTower(nn.Module):
         width, depth, heads: numbers in place of the preset's.
         frames, size, tubelet, patch, stride, layout: as in encoder/video=simvtp.
         drop_path, init_values: see :class:`vtp.model.blocks.Blocks`.
-        pooling: ``mean_of_ln`` or ``ln_of_mean``; null is the first, or the second if variant: released.
+        pooling: ``mean`` or ``mean_then_norm``; null is the first, or the second if variant: released.
         unused_vocabulary, unused_positions: size of the word embeddings that the released model holds here and never
             uses. With variant: released they are allocated, so that parameter count and checkpoint keys are the same;
             they are not trained.
@@ -92,7 +97,7 @@ class VideoTower(nn.Module):
     view_inputs = ("visible",)
     padded = False
     variants = ("released",)
-    renamed: ClassVar[dict[str, str]] = {"legacy": "variant=released"}
+    renamed = RENAMED
 
     def __init__(
         self,
@@ -110,7 +115,7 @@ class VideoTower(nn.Module):
         layout: Literal["uint8", "float"] = "uint8",
         drop_path: float = 0.0,
         init_values: float = 0.0,
-        pooling: Literal["mean_of_ln", "ln_of_mean"] | None = None,
+        pooling: Literal["mean", "mean_then_norm"] | None = None,
         unused_vocabulary: int = 30522,
         unused_positions: int = 512,
     ) -> None:
@@ -145,9 +150,10 @@ class VideoTower(nn.Module):
         clips = tokens.x.shape[1] // prod(self.grid) if whole and tokens.x.shape[1] % prod(self.grid) == 0 else 1
         if clips == 1:
             return self.tower.pool(tokens)
-        x = tokens.x.unflatten(1, (clips, -1)).flatten(0, 1)
-        real = tokens.attention_mask.unflatten(1, (clips, -1)).flatten(0, 1)
-        return self.tower.pool(Tokens(x, real)).unflatten(0, (-1, clips)).mean(dim=1)
+        rows = len(tokens.x)
+        x = tokens.x.reshape(rows * clips, -1, self.width)
+        real = tokens.attention_mask.reshape(rows * clips, -1)
+        return self.tower.pool(Tokens(x, real)).view(rows, clips, -1).mean(dim=1)
 
     def layer_of(self, name: str) -> int:
         """Layer of a parameter for learning-rate decay: 0 embedding, 1..depth blocks, depth + 1 the norm."""
@@ -166,14 +172,14 @@ class TextTower(nn.Module):
         width, depth, heads: numbers in place of the preset's.
         tokenizer, vocabulary, positions, max_length, dropout: as in encoder/text=simvtp.
         drop_path, init_values: see :class:`vtp.model.blocks.Blocks`.
-        pooling: ``mean_of_ln`` or ``ln_of_mean``; null is the first, or the second if variant: released.
+        pooling: ``mean`` or ``mean_then_norm``; null is the first, or the second if variant: released.
         unused_tubelet, unused_patch: size of the tubelet embedding that the released model holds here and never uses.
             With variant: released it is allocated, and not trained.
         context: gives the training texts, or the saved tokenizer when a checkpoint is restored, and the variant.
     """
 
     variants = ("released",)
-    renamed: ClassVar[dict[str, str]] = {"legacy": "variant=released"}
+    renamed = RENAMED
 
     def __init__(
         self,
@@ -190,7 +196,7 @@ class TextTower(nn.Module):
         dropout: float = 0.1,
         drop_path: float = 0.0,
         init_values: float = 0.0,
-        pooling: Literal["mean_of_ln", "ln_of_mean"] | None = None,
+        pooling: Literal["mean", "mean_then_norm"] | None = None,
         unused_tubelet: int = 2,
         unused_patch: int = 16,
     ) -> None:
