@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from vtp.data import BadSampleLedger
+from vtp.data import BadFiles
 from vtp.media import MediaError
 from vtp.types import MediaRef, Sample
 
@@ -18,7 +18,7 @@ REF = MediaRef("/v/a.mp4")
 
 
 def test_what_one_process_finds_the_others_know(tmp_path: Path) -> None:
-    one, two = (BadSampleLedger(tmp_path / "bad.jsonl") for _ in range(2))
+    one, two = (BadFiles(tmp_path / "bad.jsonl") for _ in range(2))
     assert two.find(REF) is None
     one.add(Sample("7"), REF, MediaError("the decoder crashed (SIGSEGV)", "crash", "pyav"))
     error = two.find(REF)
@@ -30,11 +30,11 @@ def test_what_one_process_finds_the_others_know(tmp_path: Path) -> None:
     )
     two.add(Sample("8"), REF, MediaError("again"))
     assert len(one.entries()) == 1 and one.entries()[0]["id"] == "7"
-    assert BadSampleLedger(tmp_path / "bad.jsonl").find(REF) is not None  # a resumed run
+    assert BadFiles(tmp_path / "bad.jsonl").find(REF) is not None  # a resumed run
 
 
 def test_a_span_outside_the_file_does_not_spoil_the_file() -> None:
-    ledger = BadSampleLedger()
+    ledger = BadFiles()
     ledger.add(Sample("1"), MediaRef("/v/a.mp4", 50.0, 60.0), MediaError("the span lies outside", "span"))
     assert ledger.find(MediaRef("/v/a.mp4", 50.0, 60.0)) is not None
     assert ledger.find(REF) is None and ledger.find(MediaRef("/v/a.mp4", 0.0, 5.0)) is None
@@ -43,7 +43,7 @@ def test_a_span_outside_the_file_does_not_spoil_the_file() -> None:
 
 
 def test_bytes_are_known_by_their_content() -> None:
-    ledger = BadSampleLedger()
+    ledger = BadFiles()
     ledger.add(Sample("1"), MediaRef(b"abc"), MediaError("damaged"))
     assert ledger.find(MediaRef(b"abc")) is not None and ledger.find(MediaRef(b"abd")) is None
     assert ledger.entries()[0]["path"].startswith("bytes:")
@@ -51,15 +51,15 @@ def test_bytes_are_known_by_their_content() -> None:
 
 def test_a_torn_line_costs_only_itself(tmp_path: Path) -> None:
     path = tmp_path / "bad.jsonl"
-    BadSampleLedger(path).add(Sample("1"), REF, MediaError("damaged"))
+    BadFiles(path).add(Sample("1"), REF, MediaError("damaged"))
     with open(path, "a") as file:
         file.write('{"id": "2", "path": "/v/b')  # killed here
-    BadSampleLedger(path).add(Sample("3"), MediaRef("/v/c.mp4"), MediaError("damaged"))
-    assert [entry["id"] for entry in BadSampleLedger(path).entries()] == ["1", "3"]
+    BadFiles(path).add(Sample("3"), MediaRef("/v/c.mp4"), MediaError("damaged"))
+    assert [entry["id"] for entry in BadFiles(path).entries()] == ["1", "3"]
 
 
 def _add_many(path: Path, start: Any) -> None:
-    ledger = BadSampleLedger(path)
+    ledger = BadFiles(path)
     look = ledger._refresh
     ledger._refresh = lambda: (look(), time.sleep(0.002))  # time for the others to come in between
     for k in range(50):
@@ -81,7 +81,7 @@ def test_processes_that_write_at_once_write_each_file_once(tmp_path: Path) -> No
 
 
 def test_the_table_counts_reasons() -> None:
-    ledger = BadSampleLedger()
+    ledger = BadFiles()
     for k in range(3):
         ledger.add(Sample(str(k)), MediaRef(f"/v/{k}"), MediaError("no such file"))
     ledger.add(Sample("x"), MediaRef("/v/x"), MediaError("the file is empty"))
@@ -90,4 +90,4 @@ def test_the_table_counts_reasons() -> None:
         "     1  the file is empty  (first: /v/x)",
     ]
     with pytest.raises(ValueError, match="max_bad_fraction=2"):
-        BadSampleLedger(max_bad_fraction=2)
+        BadFiles(max_bad_fraction=2)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vtp.data import BadSampleLedger, EvalLoader, Pipeline, TrainLoader
+from vtp.data import BadFiles, EvalLoader, Pipeline, TrainLoader
 from vtp.errors import PluginError
 from vtp.media import MediaReader, backends
 from vtp.types import AudioSpec, MediaRef, Sample, TextSpec, VideoSpec
@@ -49,7 +49,7 @@ class Timed(MediaReader):
 
 def survives(folder: Path, expected: dict[str, str], backend: str, tmp_path: Path) -> None:
     reader = Timed(backend, timeout_s=LIMIT_S)
-    ledger = BadSampleLedger(tmp_path / "bad_samples.jsonl", 1.0)
+    ledger = BadFiles(tmp_path / "bad_samples.jsonl", 1.0)
     refs = {name: MediaRef(str(folder / name)) for name in expected}
     samples = [Sample(name, ref, ref) for name, ref in refs.items()]
     loader = EvalLoader(samples, Pipeline(SPECS, train=False, reader=reader), batch_size=16, bad=ledger)
@@ -120,7 +120,7 @@ def test_with_a_fifth_of_the_files_corrupt_every_trained_pair_is_a_true_pair(tmp
     text = TextSpec(lambda texts: [[1, len(text), 2] for text in texts], 0, 3, 1, 2, (0, 1, 2, 3), 999, 8)
     specs = {"video": VideoSpec(frames=2, size=16, layout="uint8"), "text": text}
     pipeline = Pipeline(specs, train=True, labels=lambda s: dict(s.labels), reader=MediaReader(timeout_s=60))
-    loader = TrainLoader(samples, pipeline, global_batch=10, workers=2, bad=BadSampleLedger(tmp_path / "bad", 1.0))
+    loader = TrainLoader(samples, pipeline, global_batch=10, workers=2, bad=BadFiles(tmp_path / "bad", 1.0))
     iterator = iter(loader)
     trained = 0
     for batch in (next(iterator) for _ in range(4)):

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from vtp.data import BadSampleLedger, EvalLoader, Pipeline, TrainLoader, keyed_generator
+from vtp.data import BadFiles, EvalLoader, Pipeline, TrainLoader, keyed_generator
 from vtp.errors import ConfigError, DataError, RunError
 from vtp.media import MediaError, VideoInfo, Wanted
 from vtp.types import AudioSpec, Batch, Clip, MediaRef, Sample, TextSpec, VideoSpec
@@ -133,9 +133,9 @@ def test_a_table_smaller_than_the_batch_runs_over_into_the_next_epoch() -> None:
 @pytest.mark.parametrize("workers", [1, 2])
 def test_workers_do_not_change_a_batch(workers: int) -> None:
     expected = [
-        fingerprint(batch) for batch in take(loader(reader=NumberReader(bad=[3, 7]), bad=BadSampleLedger(None, 1.0)), 7)
+        fingerprint(batch) for batch in take(loader(reader=NumberReader(bad=[3, 7]), bad=BadFiles(None, 1.0)), 7)
     ]
-    got = take(loader(reader=NumberReader(bad=[3, 7]), workers=workers, bad=BadSampleLedger(None, 1.0)), 7)
+    got = take(loader(reader=NumberReader(bad=[3, 7]), workers=workers, bad=BadFiles(None, 1.0)), 7)
     assert [fingerprint(batch) for batch in got] == expected
 
 
@@ -200,7 +200,7 @@ def check_pairs(batches: Sequence[Batch], bad: set[int]) -> Counter[int]:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_with_a_fifth_of_the_files_broken_every_pair_is_a_true_pair(tmp_path: Path, workers: int) -> None:
     bad, tries = set(range(0, 50, 5)), tmp_path / "tries"
-    ledger = BadSampleLedger(tmp_path / "run/bad_samples.jsonl", max_bad_fraction=0.5)
+    ledger = BadFiles(tmp_path / "run/bad_samples.jsonl", max_bad_fraction=0.5)
     reader = NumberReader(tuple(bad), tries)
     train = TrainLoader(table(50), pipeline(reader=reader), global_batch=10, workers=workers, bad=ledger)
     seen = check_pairs(take(train, 25), bad)
@@ -213,8 +213,8 @@ def test_with_a_fifth_of_the_files_broken_every_pair_is_a_true_pair(tmp_path: Pa
 
 
 def test_the_replacement_does_not_depend_on_who_failed_first(tmp_path: Path) -> None:
-    expected = take(loader(20, reader=NumberReader([1, 2, 3]), bad=BadSampleLedger(None, 1.0)), 10)
-    ledger = BadSampleLedger(tmp_path / "bad.jsonl", 1.0)
+    expected = take(loader(20, reader=NumberReader([1, 2, 3]), bad=BadFiles(None, 1.0)), 10)
+    ledger = BadFiles(tmp_path / "bad.jsonl", 1.0)
     for number in (3, 1, 2):  # known beforehand, as after a resume
         ledger.add(table(20)[number], MediaRef(f"/v/{number}"), MediaError("moov atom not found"))
     got = take(loader(20, reader=NumberReader([1, 2, 3]), bad=ledger), 10)
@@ -223,7 +223,7 @@ def test_the_replacement_does_not_depend_on_who_failed_first(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_too_many_bad_files_stop_the_run_with_the_reasons(tmp_path: Path, workers: int) -> None:
-    ledger = BadSampleLedger(tmp_path / "bad.jsonl", max_bad_fraction=0.05)
+    ledger = BadFiles(tmp_path / "bad.jsonl", max_bad_fraction=0.05)
     train = loader(40, 8, NumberReader(tuple(range(8))), workers=workers, bad=ledger)
     with pytest.raises(
         RunError, match=r"could not be decoded, more than data.max_bad_fraction=0.05(.|\n)*moov atom not found"
@@ -233,13 +233,13 @@ def test_too_many_bad_files_stop_the_run_with_the_reasons(tmp_path: Path, worker
 
 
 def test_a_few_bad_files_among_many_do_not(tmp_path: Path) -> None:
-    take(loader(2000, 8, NumberReader((1, 2, 3)), bad=BadSampleLedger(None, max_bad_fraction=0.01)), 60)
+    take(loader(2000, 8, NumberReader((1, 2, 3)), bad=BadFiles(None, max_bad_fraction=0.01)), 60)
 
 
 def test_media_that_are_all_away_stop_the_run_at_once(tmp_path: Path) -> None:
     reader = NumberReader(tuple(range(500)), tmp_path / "tries")
     with pytest.raises(RunError, match="no usable sample in 20 draws in a row(.|\n)*20  moov atom not found"):
-        take(loader(500, 8, reader, bad=BadSampleLedger(None, 0.01)), 1)
+        take(loader(500, 8, reader, bad=BadFiles(None, 0.01)), 1)
     assert len((tmp_path / "tries").read_text().split()) == 20
 
 
@@ -323,7 +323,7 @@ def test_a_file_without_sound_is_a_missing_modality() -> None:
 def test_sound_from_a_broken_second_file_is_a_missing_modality_too(tmp_path: Path) -> None:
     samples = [Sample("a", MediaRef("/v/0"), MediaRef("/w/1"), ("0 0",), labels={"answer": 0})] * 3
     reader = NumberReader(bad=[1], tries=tmp_path / "tries")
-    ledger = BadSampleLedger(tmp_path / "bad.jsonl", 0.0)
+    ledger = BadFiles(tmp_path / "bad.jsonl", 0.0)
     train = TrainLoader(samples, pipeline(reader=reader), global_batch=2, bad=ledger)
     for batch in take(train, 3):
         assert not batch.present["audio"].any() and batch.present["video"].all()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from vtp.data import BadSampleLedger, EvalLoader, Pipeline, TrainLoader
+from vtp.data import BadFiles, EvalLoader, Pipeline, TrainLoader
 from vtp.media import MediaReader
 from vtp.types import AudioSpec, Batch, MediaRef, Sample, TextSpec, VideoSpec
 
@@ -31,7 +31,7 @@ def samples(tmp_path: Path, shared_data: Path) -> list[Sample]:
     return [Sample(f"s{k}", ref, ref, ("x" * (k + 1),), {"n": k}) for k, ref in enumerate(refs)]
 
 
-def batches(samples: list[Sample], workers: int, ledger: BadSampleLedger, count: int = 3) -> list[Batch]:
+def batches(samples: list[Sample], workers: int, ledger: BadFiles, count: int = 3) -> list[Batch]:
     pipeline = Pipeline(SPECS, train=True, labels=lambda s: dict(s.labels), reader=MediaReader(timeout_s=60))
     iterator = iter(TrainLoader(samples, pipeline, global_batch=6, workers=workers, bad=ledger))
     taken = [next(iterator) for _ in range(count)]
@@ -43,7 +43,7 @@ def test_training_gives_true_pairs_whatever_the_workers(
     tmp_path_factory: pytest.TempPathFactory, samples: list[Sample]
 ) -> None:
     run = tmp_path_factory.mktemp("run")
-    results = [batches(samples, workers, BadSampleLedger(run / f"{workers}.jsonl", 1.0)) for workers in (0, 2)]
+    results = [batches(samples, workers, BadFiles(run / f"{workers}.jsonl", 1.0)) for workers in (0, 2)]
     for one, two in zip(*results, strict=True):
         assert one.ids == two.ids
         for modality, inputs in one.inputs.items():
@@ -55,7 +55,7 @@ def test_training_gives_true_pairs_whatever_the_workers(
             assert one.inputs["text"]["token_ids"][row].tolist() == [1, number + 1, 2]
             assert bool(one.present["audio"][row]) == (number == 0)  # only video9770 has sound
     for workers in (0, 2):
-        reasons = {Path(e["path"]).name: e["reason"] for e in BadSampleLedger(run / f"{workers}.jsonl").entries()}
+        reasons = {Path(e["path"]).name: e["reason"] for e in BadFiles(run / f"{workers}.jsonl").entries()}
         assert reasons["empty.mp4"] == "the file is empty"
         assert "pipe, socket or device" in reasons["pipe.mp4"]
         assert set(reasons) <= {"empty.mp4", "text.mp4", "half.mp4", "pipe.mp4"}

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 import webdataset
 
-from vtp.data import BadSampleLedger, Pipeline, TrainLoader, keyed_generator
+from vtp.data import BadFiles, Pipeline, TrainLoader, keyed_generator
 from vtp.data.presence import look
 from vtp.data.shards import find_shards, shard_index, shard_order
 from vtp.data.table import media_id
@@ -342,9 +342,9 @@ def test_a_file_that_is_no_shard_is_refused_and_one_that_changes_later_is_a_bad_
     with pytest.raises(DataError, match="no tar file"):
         shard_index(shard)
     shard.unlink()
-    ledger = BadSampleLedger(tmp_path / "bad.jsonl")
+    ledger = BadFiles(tmp_path / "bad.jsonl")
     specs: dict[Any, Any] = {"video": VideoSpec(frames=2, size=32)}
-    once = Pipeline(specs, train=False, reader=READER).with_ledger(ledger)
+    once = Pipeline(specs, train=False, reader=READER).with_bad(ledger)
     for _ in range(2):
         with pytest.raises(MediaError, match="no such shard"):
             once(table[0], 0, 0)

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from vtp.data import BadSampleLedger, EvalLoader, Pipeline, TrainLoader
+from vtp.data import BadFiles, EvalLoader, Pipeline, TrainLoader
 from vtp.data.train_loader import _grouped
 from vtp.types import AudioSpec, Clip, MediaRef, Sample, TextSpec, VideoSpec
 
@@ -114,7 +114,7 @@ def test_a_process_that_ends_with_a_loader_open_does_not_hang():
 
 def test_evaluation_shares_consecutive_samples_of_one_clip():
     reader = CountingReader()
-    loader = EvalLoader(table(3, 4), pipeline(reader, False), batch_size=6, bad=BadSampleLedger())
+    loader = EvalLoader(table(3, 4), pipeline(reader, False), batch_size=6, bad=BadFiles())
     batches = list(loader)
     assert [batch.media_rows for batch in batches] == [[0, 0, 0, 0, 1, 1], [0, 0, 1, 1, 1, 1]]
     assert reader.opened == 3
@@ -156,9 +156,9 @@ def test_a_silent_clip_whose_picture_is_withheld_is_not_a_bad_file(tmp_path):
                 raise MediaError("no audio stream", "no_audio")
             return super().read(ref, wanted)
 
-    ledger = BadSampleLedger(tmp_path / "bad_samples.jsonl")
+    ledger = BadFiles(tmp_path / "bad_samples.jsonl")
     specs = {"video": VIDEO, "audio": AUDIO, "text": TEXT}
-    blind = Pipeline(specs, train=False, reader=Silent(), drop=("video",)).with_ledger(ledger)
+    blind = Pipeline(specs, train=False, reader=Silent(), drop=("video",)).with_bad(ledger)
     example = blind(table()[0], 0, 0)
     assert example.frames is None and example.waveform is None and example.token_ids
     assert example.missing == {"audio": "no audio stream"} and ledger.find(table()[0].video) is None

@@ -1,4 +1,4 @@
-"""From tables of samples to batches: pipelines, collation, loaders and the ledger of bad media."""
+"""From tables of samples to batches: pipelines, collation, loaders and the list of bad files."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vtp.data.bad import BadSampleLedger as BadSampleLedger
+    from vtp.data.bad import BadFiles as BadFiles
     from vtp.data.batching import IGNORE as IGNORE
     from vtp.data.batching import Example as Example
     from vtp.data.batching import collate as collate
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from vtp.data.train_loader import TrainLoader as TrainLoader
 
 _LAZY = {
-    "BadSampleLedger": "vtp.data.bad",
+    "BadFiles": "vtp.data.bad",
     "EvalLoader": "vtp.data.eval_loader",
     "Example": "vtp.data.batching",
     "IGNORE": "vtp.data.batching",
@@ -28,7 +28,7 @@ _LAZY = {
 
 __all__ = [
     "IGNORE",
-    "BadSampleLedger",
+    "BadFiles",
     "EvalLoader",
     "Example",
     "Pipeline",

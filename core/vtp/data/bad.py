@@ -16,11 +16,11 @@ from typing import IO
 from vtp.media.info import MediaError
 from vtp.types import MediaRef, Sample
 
-__all__ = ["BadSampleLedger", "media_key"]
+__all__ = ["BadFiles", "media_key"]
 
 
 def media_key(ref: MediaRef) -> str:
-    """What identifies the file of ``ref`` in the ledger: its path, or a hash of its bytes."""
+    """What identifies the file of ``ref`` in the list: its path, or a hash of its bytes."""
     if isinstance(ref.path, bytes):
         return "bytes:" + hashlib.blake2b(ref.path, digest_size=16).hexdigest()
     return ref.path
@@ -31,7 +31,7 @@ def _entry_key(ref: MediaRef, kind: str) -> str:
     return f"{media_key(ref)}#{ref.start}-{ref.end}" if kind == "span" else media_key(ref)
 
 
-class BadSampleLedger:
+class BadFiles:
     """``bad_samples.jsonl`` of a run: one line ``{"id", "path", "reason", "kind", "backend"}`` per unusable file.
 
     The file itself is what the processes share: it is appended to under a lock, and re-read when it has grown. A run

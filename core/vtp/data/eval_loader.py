@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from vtp.data.bad import BadSampleLedger
+from vtp.data.bad import BadFiles
 from vtp.data.batching import Example, collate
 from vtp.data.pipeline import Pipeline
 from vtp.data.workers import Delivery, deliver
@@ -41,12 +41,12 @@ class EvalLoader:
         rank: int = 0,
         world_size: int = 1,
         workers: int = 0,
-        bad: BadSampleLedger | None = None,
+        bad: BadFiles | None = None,
     ) -> None:
         if pipeline.train:
             raise ValueError("EvalLoader needs a Pipeline(train=False): evaluation must not augment")
         self.table = table
-        self.pipeline = pipeline.with_ledger(BadSampleLedger() if bad is None else bad)
+        self.pipeline = pipeline.with_bad(BadFiles() if bad is None else bad)
         self.batch_size = batch_size
         self.workers = workers
         self.rows = range(rank * len(table) // world_size, (rank + 1) * len(table) // world_size)

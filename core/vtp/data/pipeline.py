@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vtp.contracts import Sampler
-from vtp.data.bad import BadSampleLedger
+from vtp.data.bad import BadFiles
 from vtp.data.batching import Example
 from vtp.data.keys import keyed_generator
 from vtp.media.info import MediaError, VideoInfo
@@ -90,7 +90,7 @@ class Pipeline:
             transform = transform or (TrainTransform if train else EvalTransform)(self.video_spec.size)
         self.sampler = sampler
         self.transform = transform
-        self.ledger: BadSampleLedger | None = None
+        self.bad: BadFiles | None = None
         self._memo: OrderedDict[Any, Clip] = OrderedDict()
         self._memo_size = 0 if train else memo
         self._last: _Media | None = None
@@ -139,10 +139,10 @@ class Pipeline:
         self._last = (key, frames, waveform, missing)
         return self._last
 
-    def with_ledger(self, ledger: BadSampleLedger | None) -> Pipeline:
-        """A copy that records every unusable file in ``ledger`` and does not open files that are in it."""
+    def with_bad(self, bad: BadFiles | None) -> Pipeline:
+        """A copy that records every unusable file in ``bad`` and does not open files that are in it."""
         twin = copy.copy(self)
-        twin.ledger = ledger
+        twin.bad = bad
         twin._memo, twin._last = OrderedDict(), None
         return twin
 
@@ -175,12 +175,12 @@ class Pipeline:
         return clip
 
     def _read(self, sample: Sample, ref: MediaRef, epoch: int, index: int, *, frames: bool, sound: bool) -> Clip:
-        """One file, from the memo, the ledger or the disk."""
+        """One file, from the memo, the list of bad files or the disk."""
         key = (ref, frames, sound)
         if key in self._memo:
             self._memo.move_to_end(key)
             return self._memo[key]
-        known = None if self.ledger is None else self.ledger.find(ref)
+        known = None if self.bad is None else self.bad.find(ref)
         if known is not None:
             raise known
         try:
@@ -190,8 +190,8 @@ class Pipeline:
             if error.kind == "no_audio" and ref == sample.video:
                 # A silent film whose picture is withheld: the file is good, and must be used again with its picture.
                 return Clip(missing={"audio": error.reason})
-            if self.ledger is not None:
-                self.ledger.add(sample, ref, error)
+            if self.bad is not None:
+                self.bad.add(sample, ref, error)
             raise
         if self._memo_size:
             self._memo[key] = clip

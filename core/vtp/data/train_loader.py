@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vtp.contracts import Table, member
-from vtp.data.bad import BadSampleLedger
+from vtp.data.bad import BadFiles
 from vtp.data.batching import Example, collate
 from vtp.data.keys import keyed_generator
 from vtp.data.pipeline import Pipeline
@@ -64,7 +64,7 @@ class TrainLoader:
         world_size: int = 1,
         workers: int = 0,
         seed: int = 0,
-        bad: BadSampleLedger | None = None,
+        bad: BadFiles | None = None,
         group: int = 1,
     ) -> None:
         if len(table) == 0:
@@ -77,9 +77,9 @@ class TrainLoader:
                 f"global_batch={global_batch} must be a positive multiple of the number of processes, {world_size}. "
                 f"Nearest: {max(1, round(global_batch / world_size)) * world_size}."
             )
-        self.bad = BadSampleLedger() if bad is None else bad
+        self.bad = BadFiles() if bad is None else bad
         self.table = table
-        self.pipeline = pipeline.with_ledger(self.bad)
+        self.pipeline = pipeline.with_bad(self.bad)
         self.global_batch = global_batch
         self.rank = rank
         self.world_size = world_size

@@ -58,9 +58,9 @@ class RunData:
     @cached_property
     def bad(self) -> Any:
         """Accounts for files that cannot be used."""
-        from vtp.data import BadSampleLedger
+        from vtp.data import BadFiles
 
-        return BadSampleLedger(self.folder / "bad_samples.jsonl", self.data.max_bad_fraction)
+        return BadFiles(self.folder / "bad_samples.jsonl", self.data.max_bad_fraction)
 
     @cached_property
     def _train_samples(self) -> Sequence[Sample]:
