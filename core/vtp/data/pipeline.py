@@ -52,8 +52,6 @@ class Pipeline:
         memo: in evaluation, how many decoded files each worker remembers, since consecutive questions are often about
             one video.
 
-    Raises (when called): MediaError if the sample cannot be used; the loaders turn that into a replacement or a
-    recorded miss.
     """
 
     def __init__(
@@ -102,6 +100,9 @@ class Pipeline:
             index: its place in the table, which may differ from its id.
             clip: keys the choice of frames, crop and sound in place of ``index``: samples about one clip that are given
                 the same number get the same frames, which are then decoded once when they follow each other.
+
+        Raises:
+            MediaError: if the sample cannot be used; the loaders turn that into a replacement or a recorded miss.
         """
         example = Example(id=sample.id, labels={} if self.labels is None else self.labels(sample))
         media = self._prepared(sample, epoch, index if clip is None else clip)

@@ -14,10 +14,10 @@ import json
 import logging
 import os
 import tarfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from glob import glob
+from glob import escape, glob
 from pathlib import Path
 from typing import Any
 
@@ -61,14 +61,15 @@ def find_shards(urls: str | os.PathLike[str] | Sequence[str | os.PathLike[str]])
     """The tar files that ``urls`` means, sorted: folders (all their tar files, also one level down), files, patterns
     with ``*`` or with braces as in ``{00000..00099}.tar``.
 
-    Raises: DataError if there are none.
+    Raises:
+        DataError: if there are none.
     """
     found: list[Path] = []
     for url in [urls] if isinstance(urls, str | os.PathLike) else urls:
         for path in _expand(os.path.expanduser(os.fspath(url))):
             if os.path.isdir(path):
-                tars = sorted(glob(os.path.join(glob_escape(path), "*.tar")))
-                tars = tars or sorted(glob(os.path.join(glob_escape(path), "*", "*.tar")))
+                tars = sorted(glob(os.path.join(escape(path), "*.tar")))
+                tars = tars or sorted(glob(os.path.join(escape(path), "*", "*.tar")))
                 if not tars:
                     raise DataError(f"there are no tar files in {path}.")
                 found += map(Path, tars)
@@ -79,13 +80,6 @@ def find_shards(urls: str | os.PathLike[str] | Sequence[str | os.PathLike[str]])
             else:
                 raise DataError(f"{path} is neither a tar file nor a folder of them, and no file matches it.")
     return list(dict.fromkeys(found))
-
-
-def glob_escape(path: str) -> str:
-    """``path`` as a pattern that means itself."""
-    from glob import escape
-
-    return escape(path)
 
 
 def _expand(pattern: str) -> Iterator[str]:
@@ -109,7 +103,8 @@ def shard_indices(shards: Sequence[Path], threads: int = 4) -> Iterator[list[Gro
 def shard_index(shard: Path) -> list[Group]:
     """The samples of a shard, in order.
 
-    Raises: DataError if the file is no tar file, or not even one sample of it is whole.
+    Raises:
+        DataError: if the file is no tar file, or not even one sample of it is whole.
     """
     status = shard.stat()
     facts = {"version": VERSION, "bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
@@ -214,9 +209,3 @@ def shard_order(
     # A row at place p gets a key in [p, p + buffer]; sorted by key, none of those before p can fall behind p + buffer.
     keys = np.arange(len(order)) + generator.random(len(order)) * buffer
     return np.asarray(order[np.argsort(keys, kind="stable")], np.int64)
-
-
-def shard_numbers(counts: Iterable[int]) -> npt.NDArray[np.int32]:
-    """For each row the number of its shard, from the rows of every shard."""
-    counts = np.fromiter(counts, np.int64)
-    return np.repeat(np.arange(len(counts), dtype=np.int32), counts)

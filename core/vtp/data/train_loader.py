@@ -32,9 +32,9 @@ class TrainLoader:
 
     Row ``s`` of the endless stream of rows belongs to epoch ``s // U`` with U the rows of an epoch: the table cut to
     whole global batches. A table smaller than one global batch is not cut: a batch then runs over from one epoch into
-    the next, so all items are seen equally often. Each epoch has its own permutation, keyed by (seed, epoch); a
-    table that has ``epoch_order(generator)`` makes it, as shards do to read nearly in sequence. Rank r
-    gets rows [r * local, (r + 1) * local) of the global batch.
+    the next, so all items are seen equally often. Each epoch has its own permutation, keyed by (seed, epoch); a table
+    that has ``epoch_order(generator)`` makes it, as shards do to read nearly in sequence. Rank r gets rows
+    [r * local, (r + 1) * local) of the global batch.
 
     A sample that cannot be decoded is replaced by another *whole* sample (its own media and its own text), drawn with
     the key (seed, epoch, index, attempt). The files that failed are in ``bad`` and are not tried again.

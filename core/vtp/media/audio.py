@@ -125,9 +125,7 @@ def log_mel(
     if lengths is None:
         lengths = torch.full((batch,), samples, dtype=torch.int64, device=waveform.device)
     size = 1 << (window - 1).bit_length()
-    padded = pad(
-        waveform.float(), (size // 2, size // 2)
-    )  # zeros, so that a row does not depend on how far it is padded
+    padded = pad(waveform.float(), (size // 2, size // 2))  # zeros: a row does not depend on how far it is padded
     taper = pad(torch.hann_window(window, device=waveform.device), ((size - window) // 2, (size - window + 1) // 2))
     spectrum = torch.fft.rfft(padded.unfold(1, size, hop) * taper).abs().square()
     bank = mel_bank(bins, size, sample_rate, 0.0, 0.0).to(waveform.device)

@@ -80,7 +80,8 @@ def read_clip(ref: MediaRef, wanted: Wanted = EVERYTHING, *, backend: str = "aut
         A Clip. What the file does not have is None and named in ``missing``; ``waveform`` starts with the first sound
         in the span.
 
-    Raises: MediaError if nothing of what was asked for is there, or the file cannot be used.
+    Raises:
+        MediaError: if nothing of what was asked for is there, or the file cannot be used.
     """
     return load_backend(find_backend(backend)).read(ref, wanted)
 
@@ -88,6 +89,7 @@ def read_clip(ref: MediaRef, wanted: Wanted = EVERYTHING, *, backend: str = "aut
 def probe(ref: MediaRef, *, backend: str = "auto") -> MediaInfo:
     """Streams, frame times and rotation of a file, in this process.
 
-    Raises: MediaError if there is neither picture nor sound in it.
+    Raises:
+        MediaError: if there is neither picture nor sound in it.
     """
     return load_backend(find_backend(backend)).probe(ref)

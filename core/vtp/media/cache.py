@@ -85,7 +85,8 @@ class Settings:
 class ClipCache:
     """A folder of entries.
 
-    Raises: DataError if ``folder`` is not a cache, or one of a later format.
+    Raises:
+        DataError: if ``folder`` is not a cache, or one of a later format.
     """
 
     def __init__(self, folder: Path | str) -> None:
@@ -110,7 +111,8 @@ class ClipCache:
     def create(folder: Path | str, settings: Settings) -> ClipCache:
         """Open the cache in ``folder``, or begin one.
 
-        Raises: ConfigError if the folder holds something else, or a cache with other settings.
+        Raises:
+            ConfigError: if the folder holds something else, or a cache with other settings.
         """
         from vtp import __version__
         from vtp.storage import write_json_atomic
@@ -138,7 +140,8 @@ class ClipCache:
         """The entry of a file, or None with the reason: ``absent`` or ``changed``. Where the original is gone, the
         entry is all there is, and counts.
 
-        Raises: CacheDamage.
+        Raises:
+            CacheDamage: if the entry cannot be trusted.
         """
         try:
             entry = Entry.open(self.path(source))

@@ -161,7 +161,12 @@ class Entry:
 
     @classmethod
     def open(cls, path: str | Path) -> Entry:
-        """Raises: FileNotFoundError; CacheDamage."""
+        """Read the small parts of the entry at ``path``.
+
+        Raises:
+            FileNotFoundError: there is none.
+            CacheDamage: it cannot be trusted.
+        """
         with _reading(path) as file:
             size = os.fstat(file).st_size
             look = min(size, _FIRST_LOOK)
@@ -195,7 +200,8 @@ class Entry:
     def frames(self, rows: npt.NDArray[np.int64]) -> Frames:
         """Stored frames by their number in the entry, uint8 (len(rows), H, W, 3); a raw or JPEG entry.
 
-        Raises: CacheDamage.
+        Raises:
+            CacheDamage: if a piece differs from its checksum.
         """
         ascending = len(rows) < 2 or bool((rows[1:] > rows[:-1]).all())
         order, back = (rows, None) if ascending else np.unique(rows, return_inverse=True)
@@ -227,7 +233,8 @@ class Entry:
     def sound(self, start: float, end: float) -> npt.NDArray[np.float32]:
         """What is heard in [start, end) seconds of the source, (S,); empty where nothing is.
 
-        Raises: CacheDamage.
+        Raises:
+            CacheDamage: if a piece differs from its checksum.
         """
         facts = self.record["sound"]
         rate, samples = int(facts["rate"]), int(facts["samples"])
@@ -248,7 +255,11 @@ class Entry:
         return heard
 
     def check(self) -> None:
-        """Read everything. Raises: CacheDamage."""
+        """Read everything.
+
+        Raises:
+            CacheDamage: if a piece differs from its checksum.
+        """
         if self.info is not None and self.kind != "transcode":
             for rows in _parts(range(len(self.places))):
                 self.frames(np.array(rows, np.int64))

@@ -76,8 +76,9 @@ class MediaReader:
     def read(self, ref: MediaRef, wanted: Wanted = EVERYTHING) -> Clip:
         """As :func:`vtp.media.read_clip`, within the limits.
 
-        Raises: MediaError, also with the kinds ``timeout``, ``crash`` and ``memory``; PluginError if the backend itself
-            does not work.
+        Raises:
+            MediaError: also with the kinds ``timeout``, ``crash`` and ``memory``.
+            PluginError: if the backend itself does not work.
         """
         member = split_member(ref.path)
         if member is not None and member.is_frames:  # nothing to decode, so nothing to isolate
@@ -222,7 +223,9 @@ class _Child:
     def ask(self, request: tuple[Any, ...], times: Times | None, deadline: float) -> Any:
         """Send a request and wait for its answer, choosing frames in between when the child asks.
 
-        Raises: MediaError as the child reports it; _Broken.
+        Raises:
+            MediaError: as the child reports it.
+            _Broken: if it does not answer.
         """
         self._send(request)
         while True:

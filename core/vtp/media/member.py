@@ -63,7 +63,8 @@ def split_member(path: str | bytes) -> _Member | None:
 def fetch(ref: MediaRef) -> MediaRef:
     """The same media as bytes if it is a member of a tar file, else ``ref`` itself.
 
-    Raises: MediaError if the tar file is not there or too short.
+    Raises:
+        MediaError: if the tar file is not there or too short.
     """
     member = split_member(ref.path)
     return ref if member is None else MediaRef(_bytes(member).tobytes(), ref.start, ref.end)
@@ -73,7 +74,8 @@ def read_frames(member: _Member, ref: MediaRef, wanted: Wanted) -> Clip:
     """Decoded frames as :func:`vtp.media.read_clip` gives a video. The sampler sees the stored frames and no others; a
     size that is not theirs is scaled to.
 
-    Raises: MediaError.
+    Raises:
+        MediaError: if the sample is damaged, or has nothing of what was asked for.
     """
     block = _bytes(member)
     parts = {name.rpartition(".")[2]: (at, length) for name, at, length in tar_members(block)}

@@ -137,7 +137,8 @@ def _scan_from_here(container: Any, video: Any, sound: SoundTrack | None, ref: M
 def build_index(container: Any, stream: Any, packets: list[Packet], ref: MediaRef) -> PacketIndex:
     """Sort packets by time, and cut to the span.
 
-    Raises: MediaError if the span holds no frame.
+    Raises:
+        MediaError: if the span holds no frame.
     """
     rate = float(stream.average_rate or stream.guessed_rate or 0)
     pts = np.sort(np.array([p.pts for p in packets if p.pts is not None], np.int64))

@@ -72,7 +72,8 @@ def guarded(backend: str, work: Callable[[], _Result]) -> _Result:
 def open_media(ref: MediaRef) -> Iterator[Any]:
     """An open ``av`` container, closed at the end.
 
-    Raises: MediaError for what must not be opened; whatever av raises.
+    Raises:
+        MediaError: for what must not be opened. Else whatever av raises.
     """
     with contextlib.ExitStack() as stack:
         if isinstance(ref.path, bytes):

@@ -16,7 +16,8 @@ __all__ = ["check_source", "fill"]
 def check_source(path: str) -> None:
     """Refuse what must not even be opened: a FIFO would block for ever, a device may do anything.
 
-    Raises: MediaError that names the cause.
+    Raises:
+        MediaError: names the cause.
     """
     try:
         status = os.stat(path)
