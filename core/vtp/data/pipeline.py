@@ -51,7 +51,6 @@ class Pipeline:
             :class:`EvalTransform` otherwise.
         memo: in evaluation, how many decoded files each worker remembers, since consecutive questions are often about
             one video.
-
     """
 
     def __init__(

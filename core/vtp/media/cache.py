@@ -176,8 +176,7 @@ class CachedReader:
     def __init__(self, reader: _Behind, cache: ClipCache) -> None:
         self.reader = reader
         self.cache = cache
-        self._counts = multiprocessing.Array("Q", len(_REASONS))
-        self._said: set[str] = set()
+        self._forget()
 
     @property
     def counts(self) -> dict[str, int]:
@@ -224,7 +223,12 @@ class CachedReader:
         return {"reader": self.reader, "cache": self.cache}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["reader"], state["cache"])  # type: ignore[misc]
+        self.reader, self.cache = state["reader"], state["cache"]
+        self._forget()
+
+    def _forget(self) -> None:
+        self._counts = multiprocessing.Array("Q", len(_REASONS))
+        self._said: set[str] = set()
 
     def _count(self, reason: str) -> None:
         with self._counts.get_lock():

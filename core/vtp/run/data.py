@@ -165,7 +165,8 @@ class RunData:
         from vtp.train.wait_hint import WaitHint, advice
 
         kind = "" if self.data.cache is None else self.reader.cache.settings.kind
-        size = getattr(loader.pipeline.transform, "decode_size", None)
+        transform = loader.pipeline.transform
+        size = None if transform is None else transform.decode_size
         return WaitHint(advice(dataset, size, self.data.cache, kind))
 
     # -- the cache ---------------------------------------------------------------------------------------------------
