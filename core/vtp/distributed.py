@@ -144,9 +144,8 @@ def gather_with_grad(values: Tensor) -> Tensor:
     numbers of rows.
 
     The backward pass sums the gradient over the ranks and gives every rank its own rows. When each rank computes the
-    same loss from the gathered rows,
-    the local gradient is therefore ``world_size`` times the true one, and the averaging of DDP and FSDP makes it
-    exact: no further factor is needed.
+    same loss from the gathered rows, the local gradient is therefore ``world_size`` times the true one, and the
+    averaging of DDP and FSDP makes it exact: no further factor is needed.
 
     Returns:
         (n_0 + n_1 + ..., ...); ``values`` itself in a single process.

@@ -103,9 +103,7 @@ def _belongs(line: str, step: int) -> bool:
 
 
 class Progress(Callback):
-    """A bar on a terminal, a line every ``every_s`` seconds elsewhere: step, loss, learning rate, clips/s, wait for
-    data.
-    """
+    """Step, loss, learning rate, clips/s, wait for data: a bar on a terminal, else a line every ``every_s`` seconds."""
 
     def __init__(self, every_s: float = 10.0, stream: Any = None) -> None:
         self.every_s = every_s
