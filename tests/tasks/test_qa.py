@@ -9,7 +9,8 @@ import torch
 from vtp.errors import ConfigError, DataError
 from vtp.eval.ledger import EVALUATED_ONLY
 from vtp.types import MediaRef, Sample
-from vtp_tasks.qa import AnswerPrior, QuestionAnswering, answer_list
+from vtp_tasks.answers import AnswerPrior, answer_list
+from vtp_tasks.qa import QuestionAnswering
 
 
 def question(number: int, text: str, answer: str, *, video: str | None = None, **extra) -> Sample:

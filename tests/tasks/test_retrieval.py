@@ -11,7 +11,8 @@ from vtp.errors import ConfigError, DataError
 from vtp.eval.forms import sha256_lines
 from vtp.eval.ledger import EVALUATED_ONLY
 from vtp.types import MediaRef, Sample
-from vtp_tasks.retrieval import Pairs, Retrieval, best_of_sets, gallery
+from vtp_tasks.pairs import Pairs, best_of_sets, gallery
+from vtp_tasks.retrieval import Retrieval
 
 CAPTIONS = ["a dog runs", "a cat sleeps", "a car turns", "a bird sings", "a boat sinks", "a child laughs"]
 

@@ -31,8 +31,8 @@ from vtp.eval.task import Table, TaskResult, resolve_selection
 from vtp.types import Modality, Sample
 from vtp_tasks.definitions import find_protocol, texts_of
 from vtp_tasks.examples import frames_of
+from vtp_tasks.pairs import gallery
 from vtp_tasks.rerank import match_texts
-from vtp_tasks.retrieval import gallery
 from vtp_tasks.rows import compare
 
 __all__ = ["MultipleChoice"]
@@ -199,7 +199,7 @@ class MultipleChoice:
             )
         return not offers(found, "embed")
 
-    def _score(self, evaluator: Evaluator, split: str) -> _Scored:
+    def _score(self, evaluator: Evaluator, split: str) -> Choices:
         table = self.samples(split)
         samples = list(evaluator.limited(table))
         if not samples:
@@ -213,7 +213,7 @@ class MultipleChoice:
             )
         score = self._by_matching if self._matches(evaluator) else self._by_embedding
         scores, videos, text_misses = score(evaluator, samples)
-        return _Scored(self, samples, len(samples) < len(table), scores, videos, text_misses)
+        return Choices(self, samples, len(samples) < len(table), scores, videos, text_misses)
 
     def _by_embedding(
         self, evaluator: Evaluator, samples: Sequence[Sample]
@@ -262,7 +262,7 @@ def _distinct_texts(samples: Sequence[Sample]) -> dict[str, Sample]:
     return found
 
 
-class _Scored:
+class Choices:
     """Scores of one pass over the questions, judged."""
 
     def __init__(

@@ -8,7 +8,6 @@ finer types, by default in ``extra["question_type"]``.
 
 from __future__ import annotations
 
-from array import array
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import cached_property
@@ -26,61 +25,16 @@ from vtp.eval.metrics import TIE_RULES, Ranks, TieRule, accuracy_by_type
 from vtp.eval.significance import bootstrap_interval
 from vtp.eval.task import Table, TaskResult
 from vtp.types import Modality, Sample
+from vtp_tasks.answers import AnswerPrior, answer_list
 from vtp_tasks.definitions import find_protocol, rule_for, texts_of
 from vtp_tasks.examples import frames_of
 from vtp_tasks.rows import compare
 from vtp_tasks.splits import Splits
 
-__all__ = ["AnswerPrior", "QuestionAnswering", "answer_list"]
+__all__ = ["QuestionAnswering"]
 
 ABLATE_UP_TO = 5000  # test questions: above, scoring them again per modality is a decision of the user
 NOT_IN_LIST = -100
-
-
-def answer_list(answers: Iterable[str], size: int | None = None) -> tuple[str, ...]:
-    """The ``size`` most frequent answers (None = all), most frequent first, ties in order of first appearance."""
-    return tuple(
-        answer for answer, _ in Counter(answers).most_common(size)
-    )  # Counter keeps the order of insertion among equals
-
-
-class AnswerPrior:
-    """What can be answered without looking: counted over the training questions, in one pass.
-
-    ``majority`` is the most frequent answer; calling it with a question gives the most frequent answer to exactly that
-    question, or ``majority`` when it was never asked.
-
-    Attributes:
-        answers: distinct answers in order of appearance.
-        given: int64 (N,), the place in ``answers`` of each question's answer.
-    """
-
-    def __init__(self, samples: Iterable[Sample]) -> None:
-        by_question: dict[str, Counter[int]] = {}
-        place: dict[str, int] = {}
-        given = array("q")
-        for sample in samples:
-            answer = place.setdefault(str(sample.labels["answer"]), len(place))
-            by_question.setdefault(_key(sample.texts[0]), Counter())[answer] += 1
-            given.append(answer)
-        if not place:
-            raise DataError("there are no training questions to count answers of")
-        self.answers = list(place)
-        self.given = np.frombuffer(given, np.int64)
-        self.counts = np.bincount(self.given, minlength=len(place))
-        self.majority = self.answers[int(self.counts.argmax())]  # the first of equals
-        self._answers = {q: self.answers[counts.most_common(1)[0][0]] for q, counts in by_question.items()}
-
-    def by_frequency(self) -> tuple[str, ...]:
-        """All answers, most frequent first, equals in order of appearance."""
-        return tuple(self.answers[i] for i in np.argsort(-self.counts, kind="stable"))
-
-    def __call__(self, question: str) -> str:
-        return self._answers.get(_key(question), self.majority)
-
-
-def _key(question: str) -> str:
-    return " ".join(question.lower().rstrip("? ").split())
 
 
 class QuestionAnswering:
@@ -269,10 +223,10 @@ class QuestionAnswering:
             for line, frames in ((chosen[name], frames) for name, frames in found)
         ]
 
-    def _score(self, evaluator: Evaluator, samples: Sequence[Sample], drop: Sequence[Modality] = ()) -> _Scored:
+    def _score(self, evaluator: Evaluator, samples: Sequence[Sample], drop: Sequence[Modality] = ()) -> Judged:
         label = "questions" if not drop else f"without {', '.join(drop)}"
         collected = evaluator.run(samples, self._forward, drop=drop, what="questions", label=label, strict=not drop)
-        return _Scored(self, samples, _scores_that_are_not_numbers_are_missing(collected))
+        return Judged(self, samples, _scores_that_are_not_numbers_are_missing(collected))
 
     def _forward(self, ctx: Any) -> dict[str, torch.Tensor]:
         """Per question: the best answers with their probabilities, and where the right one stands."""
@@ -305,7 +259,7 @@ class QuestionAnswering:
             "tied": (logits == right).sum(1) - 1,
         }
 
-    def _compare(self, evaluator: Evaluator, scored: _Scored, result: TaskResult) -> None:
+    def _compare(self, evaluator: Evaluator, scored: Judged, result: TaskResult) -> None:
         """Baselines and ablations: what the number has to be compared with."""
         groups = scored.groups()
         result.chart["model"] = _by_group(scored.credit, groups)
@@ -334,7 +288,7 @@ class QuestionAnswering:
                 result.rows[label] = {"accuracy": _mean_percent(credit)}
                 result.chart[label] = _by_group(credit, groups)
 
-    def _table(self, result: TaskResult, scored: _Scored, protocol_line: str) -> Table:
+    def _table(self, result: TaskResult, scored: Judged, protocol_line: str) -> Table:
         labels = list(result.chart)
         counts = Counter(scored.groups())
         overall = {"model": result.metrics["accuracy"]} | {label: row["accuracy"] for label, row in result.rows.items()}
@@ -361,7 +315,7 @@ class QuestionAnswering:
             tuple(notes),
         )
 
-    def _further_tables(self, result: TaskResult, scored: _Scored) -> list[Table]:
+    def _further_tables(self, result: TaskResult, scored: Judged) -> list[Table]:
         """Accuracy by every further key of ``breakdown``."""
         tables = []
         for key in scored.breakdowns()[1:]:
@@ -372,7 +326,7 @@ class QuestionAnswering:
         return tables
 
 
-class _Scored:
+class Judged:
     """Answers of one pass over the questions, judged."""
 
     def __init__(self, task: QuestionAnswering, samples: Sequence[Sample], collected: Collected) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,9 +21,7 @@ from vtp.errors import ConfigError
 from vtp.eval.evaluator import Collected, Evaluator
 from vtp.model.context import ForwardContext
 from vtp.types import Batch, Sample, Tokens
-
-if TYPE_CHECKING:
-    from vtp_tasks.retrieval import Pairs
+from vtp_tasks.pairs import Pairs
 
 __all__ = ["Order", "match_texts", "rerank", "score_pairs"]
 

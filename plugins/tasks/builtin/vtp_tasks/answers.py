@@ -1,0 +1,60 @@
+"""Answer lists and what can be answered without looking, counted over training questions."""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Iterable
+
+import numpy as np
+
+from vtp.errors import DataError
+from vtp.types import Sample
+
+__all__ = ["AnswerPrior", "answer_list"]
+
+
+def answer_list(answers: Iterable[str], size: int | None = None) -> tuple[str, ...]:
+    """The ``size`` most frequent answers (None = all), most frequent first, ties in order of first appearance."""
+    return tuple(
+        answer for answer, _ in Counter(answers).most_common(size)
+    )  # Counter keeps the order of insertion among equals
+
+
+class AnswerPrior:
+    """What can be answered without looking: counted over the training questions, in one pass.
+
+    ``majority`` is the most frequent answer; calling it with a question gives the most frequent answer to exactly that
+    question, or ``majority`` when it was never asked.
+
+    Attributes:
+        answers: distinct answers in order of appearance.
+        given: int64 (N,), the place in ``answers`` of each question's answer.
+    """
+
+    def __init__(self, samples: Iterable[Sample]) -> None:
+        by_question: dict[str, Counter[int]] = {}
+        place: dict[str, int] = {}
+        given = array("q")
+        for sample in samples:
+            answer = place.setdefault(str(sample.labels["answer"]), len(place))
+            by_question.setdefault(_key(sample.texts[0]), Counter())[answer] += 1
+            given.append(answer)
+        if not place:
+            raise DataError("there are no training questions to count answers of")
+        self.answers = list(place)
+        self.given = np.frombuffer(given, np.int64)
+        self.counts = np.bincount(self.given, minlength=len(place))
+        self.majority = self.answers[int(self.counts.argmax())]  # the first of equals
+        self._answers = {q: self.answers[counts.most_common(1)[0][0]] for q, counts in by_question.items()}
+
+    def by_frequency(self) -> tuple[str, ...]:
+        """All answers, most frequent first, equals in order of appearance."""
+        return tuple(self.answers[i] for i in np.argsort(-self.counts, kind="stable"))
+
+    def __call__(self, question: str) -> str:
+        return self._answers.get(_key(question), self.majority)
+
+
+def _key(question: str) -> str:
+    return " ".join(question.lower().rstrip("? ").split())

@@ -1,0 +1,171 @@
+"""A retrieval split as queries and gallery, and what follows from the scores between them: ranks in both directions,
+misses and the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vtp.data.table import media_id
+from vtp.eval.evaluator import Collected
+from vtp.eval.ledger import Ledger
+from vtp.eval.metrics import Ranks, rank_queries
+from vtp.types import Sample
+
+__all__ = ["Pairs", "Similarities", "best_of_sets", "gallery", "without_broken"]
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """A split as queries and gallery.
+
+    Attributes:
+        videos: the gallery, one sample per clip with its id as sample id and no text, in order of first appearance.
+        texts: distinct texts, as samples without media.
+        query_ids: one id per query.
+        queries: the query texts.
+        video_of: int64 (Q,), the clip that a query was written for.
+        text_of: int64 (Q,), its row in ``texts``.
+    """
+
+    videos: list[Sample]
+    texts: list[Sample]
+    query_ids: list[str]
+    queries: list[str]
+    video_of: Array
+    text_of: Array
+
+    @classmethod
+    def of(cls, samples: Sequence[Sample], videos: Sequence[Sample]) -> Pairs:
+        """Queries of ``samples`` about the clips in ``videos``."""
+        position = {video.id: i for i, video in enumerate(videos)}
+        texts: dict[str, int] = {}
+        found = []
+        for sample in samples:
+            for number, text in enumerate(sample.texts):
+                if media_id(sample) in position:
+                    query = sample.id if len(sample.texts) == 1 else f"{sample.id}#{number}"
+                    found.append((query, text, position[media_id(sample)], texts.setdefault(text, len(texts))))
+        return cls(
+            list(videos),
+            [Sample(f"text {i}", texts=(text,)) for text, i in texts.items()],
+            [query for query, *_ in found],
+            [text for _, text, *_ in found],
+            np.array([video for *_, video, _ in found], dtype=np.int64),
+            np.array([text for *_, text in found], dtype=np.int64),
+        )
+
+    def queries_of(self) -> list[Array]:
+        """Per clip the rows of its queries."""
+        order = np.argsort(self.video_of, kind="stable")
+        return np.split(order, np.searchsorted(self.video_of[order], np.arange(1, len(self.videos))))
+
+
+def best_of_sets(v2t: Array, video_of: Array, clips: int) -> Array:
+    """Scores of (G, Q) clips and texts as scores of (G, clips) clips and sets of texts: of each set the best text
+    that has a score; NaN for a set without one."""
+    out = np.full((len(v2t), clips), -np.inf, np.float32)
+    usable = np.where(np.isfinite(v2t), v2t, -np.inf)
+    order = np.argsort(video_of, kind="stable")
+    present, starts = np.unique(video_of[order], return_index=True)
+    if len(present):
+        out[:, present] = np.maximum.reduceat(usable[:, order], starts, axis=1)
+    return np.where(np.isfinite(out), out, np.nan)
+
+
+def gallery(samples: Sequence[Sample]) -> list[Sample]:
+    """One sample per clip, without texts."""
+    found: dict[str, Sample] = {}
+    for sample in samples:
+        name = media_id(sample)
+        if name not in found:
+            found[name] = Sample(name, sample.video, sample.audio, (), {}, sample.extra)
+    return list(found.values())
+
+
+class Similarities:
+    """Similarities of one split and the ranks in both directions."""
+
+    def __init__(
+        self, pairs: Pairs, samples: Sequence[Sample], limited: bool, videos: Collected, texts: Collected
+    ) -> None:
+        self.pairs = pairs
+        self.samples = samples
+        self.limited = limited
+        self.videos = videos
+        self.texts = texts
+        width = next((c.arrays["embedding"].shape[1] for c in (videos, texts) if "embedding" in c.arrays), 1)
+        video, text = videos.full("embedding", 0.0, (width,)), texts.full("embedding", 0.0, (width,))
+        self.no_video = ~videos.ledger.mask()
+        self.no_text = ~texts.ledger.mask()[pairs.text_of]
+        # distinct texts first and rows copied after: equal texts get equal scores to the last bit, whatever the matrix
+        # product does at its edges
+        sim = (text.astype(np.float32) @ video.astype(np.float32).T)[pairs.text_of]
+        sim[self.no_text] = np.nan
+        sim[:, self.no_video] = np.nan
+        self.sim = sim  # (Q, G), NaN where a side is missing
+        forward = rank_queries(sim, pairs.video_of[:, None], missing=self.no_video)
+        self.several = len(pairs.query_ids) > len(pairs.videos)
+        variants = ("any", "set") if self.several else ("any",)
+        self.ranks = {variant: (forward, self._back(sim.T, variant)) for variant in variants}
+        self.ranks.setdefault("set", self.ranks["any"])  # with one text per clip they are the same
+
+    def rank(self, t2v: Array, v2t: Array, variant: str) -> tuple[Ranks, Ranks]:
+        """Ranks in both directions from (Q, G) and (G, Q) scores; ``variant`` is ``any`` or ``set``."""
+        forward = rank_queries(t2v, self.pairs.video_of[:, None], missing=self.no_video)
+        return forward, self._back(v2t, variant)
+
+    def _back(self, v2t: Array, variant: str) -> Ranks:
+        if variant == "any":
+            return rank_queries(v2t, self.pairs.queries_of(), missing=self.no_text)
+        scores = best_of_sets(v2t, self.pairs.video_of, len(self.pairs.videos))
+        none = np.bincount(self.pairs.video_of[~self.no_text], minlength=len(self.pairs.videos)) == 0
+        return rank_queries(scores, np.arange(len(scores))[:, None], missing=none)
+
+    def evaluated_only(self, variant: str) -> tuple[Ranks, Ranks]:
+        """The same over what was evaluated: a smaller gallery and fewer queries."""
+        videos, queries = ~self.no_video, ~self.no_text & ~self.no_video[self.pairs.video_of]
+        place = np.cumsum(videos) - 1
+        sim = self.sim[queries][:, videos]
+        own = place[self.pairs.video_of[queries]]
+        gallery = int(videos.sum())
+        if variant == "any":
+            back = rank_queries(sim.T, [np.flatnonzero(own == i) for i in range(gallery)])
+        else:
+            back = rank_queries(best_of_sets(sim.T, own, gallery), np.arange(gallery)[:, None])
+        return rank_queries(sim, own[:, None]), back
+
+    def query_misses(self) -> dict[str, str]:
+        """Queries whose clip or whose text could not be evaluated."""
+        names = [video.id for video in self.pairs.videos]
+        found = {}
+        for query, video, text in zip(self.pairs.query_ids, self.pairs.video_of, self.pairs.text_of, strict=True):
+            reason = self.videos.misses.get(names[video]) or self.texts.misses.get(self.pairs.texts[text].id)
+            if reason is not None:
+                found[query] = reason
+        return found
+
+    def queries_ledger(self) -> Ledger:
+        misses = self.query_misses()
+        kept = np.array([query not in misses for query in self.pairs.query_ids], dtype=bool)
+        present = {"text": int(kept.sum())}
+        for modality, here in self.videos.present.items():
+            if modality != "text":
+                had = np.zeros(len(self.pairs.videos), bool)
+                had[self.videos.rows] = here
+                present[modality] = int(had[self.pairs.video_of[kept]].sum())
+        return Ledger(tuple(self.pairs.query_ids), misses, "queries", present)
+
+
+def without_broken(collected: Collected) -> Collected:
+    """Embeddings that are no numbers are missing, with the reason."""
+    embedding = collected.arrays.get("embedding")
+    if embedding is None or np.isfinite(embedding).all():
+        return collected
+    return collected.without(~np.isfinite(embedding).all(1), "the embedding is not a finite number")
