@@ -2,8 +2,8 @@
 tables that it gives."""
 
 from vtp.catalogue.annotations import AnnotationFile, Seen, clip_list, reason, text_of
-from vtp.catalogue.arrow import NONE, ArrowTable, GroupedTable, Row, read_rows
-from vtp.catalogue.catalogue import SPLITS, Catalogue, Plan, check_choice, given_or
+from vtp.catalogue.arrow import NONE, ArrowTable, GroupedTable, Row, Samples, read_rows
+from vtp.catalogue.catalogue import SPLITS, Catalogue, Plan, Table, check_choice, check_table, given_or
 from vtp.catalogue.media_files import (
     EXTENSIONS,
     IMAGES,
@@ -33,8 +33,11 @@ __all__ = [
     "Paths",
     "Plan",
     "Row",
+    "Samples",
     "Seen",
+    "Table",
     "check_choice",
+    "check_table",
     "clip_list",
     "given_or",
     "read_rows",

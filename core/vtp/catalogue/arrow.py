@@ -13,6 +13,7 @@ import hashlib
 import itertools
 import json
 import logging
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,7 @@ __all__ = [
     "ArrowTable",
     "GroupedTable",
     "Row",
+    "Samples",
     "grouped",
     "read_rows",
 ]
@@ -213,7 +215,29 @@ def _cells(row: Row) -> tuple[Any, ...]:
     )
 
 
-class ArrowTable(Sequence[Sample]):
+class Samples(Sequence[Sample]):
+    """Samples by position, also from the end, and slices of them as lists, in terms of ``sample_at``."""
+
+    @abstractmethod
+    def sample_at(self, position: int) -> Sample:
+        """The sample of a row in [0, N)."""
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Sample]: ...
+
+    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
+        if isinstance(index, slice):
+            return [self.sample_at(i) for i in range(*index.indices(len(self)))]
+        position = index + len(self) if index < 0 else index
+        if not 0 <= position < len(self):
+            raise IndexError(f"row {index} of a table with {len(self):,} rows")
+        return self.sample_at(position)
+
+
+class ArrowTable(Samples):
     """Rows of :func:`read_rows` as samples, which are made when they are asked for.
 
     Args:
@@ -244,20 +268,6 @@ class ArrowTable(Sequence[Sample]):
 
     def __len__(self) -> int:
         return self._length
-
-    @overload
-    def __getitem__(self, index: int) -> Sample: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[Sample]: ...
-
-    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
-        if isinstance(index, slice):
-            return [self._sample(self._row(i)) for i in range(*index.indices(self._length))]
-        position = index + self._length if index < 0 else index
-        if not 0 <= position < self._length:
-            raise IndexError(f"row {index} of a table with {self._length:,} rows")
-        return self._sample(self._row(position))
 
     def select(self, rows: npt.NDArray[Any]) -> ArrowTable:
         """A view of the rows ``rows`` (integers (N,)) in that order; columns are shared."""
@@ -368,8 +378,8 @@ class ArrowTable(Sequence[Sample]):
             return None
         return self._columns[name][row // BATCH_ROWS][row % BATCH_ROWS].as_py()
 
-    def _sample(self, row: int) -> Sample:
-        cell = self._cell
+    def sample_at(self, position: int) -> Sample:
+        row, cell = self._row(position), self._cell
         name = cell("id", row)
         clip = cell("video_id", row) or name
         video_name, audio_name = cell("video", row), cell("audio", row)
@@ -389,7 +399,7 @@ class ArrowTable(Sequence[Sample]):
         return Sample(name, video, audio, tuple(cell("texts", row)), labels, extra)
 
 
-class GroupedTable(Sequence[Sample]):
+class GroupedTable(Samples):
     """Another table with the rows about one clip as one sample that has all their texts; the rest is that of its first
     row.
 
@@ -407,18 +417,7 @@ class GroupedTable(Sequence[Sample]):
     def __len__(self) -> int:
         return len(self._starts)
 
-    @overload
-    def __getitem__(self, index: int) -> Sample: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[Sample]: ...
-
-    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        position = index + len(self) if index < 0 else index
-        if not 0 <= position < len(self):
-            raise IndexError(f"row {index} of a table with {len(self):,} rows")
+    def sample_at(self, position: int) -> Sample:
         end = self._starts[position + 1] if position + 1 < len(self) else len(self._order)
         rows = self._order[self._starts[position] : end]
         first = self.table[int(rows[0])]

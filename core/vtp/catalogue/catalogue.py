@@ -83,7 +83,7 @@ class Catalogue(ABC):
     name: str
     media_namespace: str = ""
     folders: Sequence[str] = ("", "annotations")
-    about: str
+    about: str = ""
     clips: str = ""
 
     def __init__(self, root: str | Path | None = None, **recorded: Any) -> None:
@@ -191,7 +191,7 @@ class Catalogue(ABC):
                 f"{self.name} is not complete under {self.root.absolute()}. Missing:",
                 *lines,
                 f"Looked for files in {looked} of that folder. dataset.root=FOLDER names another folder.",
-                self.about,
+                *filter(None, [self.about]),
                 "docs/datasets.md shows every layout. To try vtp without it, on generated data: dataset=shapes",
             ]
         )

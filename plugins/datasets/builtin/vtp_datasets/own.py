@@ -21,10 +21,20 @@ from typing import Any
 
 import numpy as np
 
-from vtp.catalogue.annotations import AnnotationFile, Seen, reason, text_of
-from vtp.catalogue.arrow import NONE, Row
-from vtp.catalogue.catalogue import SPLITS, Catalogue, Plan, Table
-from vtp.catalogue.media_files import EXTENSIONS, Paths
+from vtp.catalogue import (
+    EXTENSIONS,
+    NONE,
+    SPLITS,
+    AnnotationFile,
+    Catalogue,
+    Paths,
+    Plan,
+    Row,
+    Seen,
+    Table,
+    reason,
+    text_of,
+)
 from vtp.data.keys import hash64
 from vtp.data.table import first_word, span_name, whole_clip
 from vtp.errors import ConfigError, DataError

@@ -11,14 +11,23 @@ import os
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from vtp.catalogue.arrow import NONE, ArrowTable, Row, read_rows
-from vtp.catalogue.catalogue import SPLITS, check_table
-from vtp.catalogue.media_files import EXTENSIONS, IMAGES, SOUNDS
+from vtp.catalogue import (
+    EXTENSIONS,
+    IMAGES,
+    NONE,
+    SOUNDS,
+    SPLITS,
+    ArrowTable,
+    Row,
+    Samples,
+    check_table,
+    read_rows,
+)
 from vtp.data.shards import Group, find_shards, shard_indices, shard_order
 from vtp.errors import ConfigError, DataError
 from vtp.media.member import member_path, split_member
@@ -125,7 +134,7 @@ class Shards:
         return self._tables[split]
 
 
-class ShardTable(Sequence[Sample]):
+class ShardTable(Samples):
     """The rows of shards, with the order in which an epoch should visit them.
 
     Args:
@@ -142,14 +151,8 @@ class ShardTable(Sequence[Sample]):
     def __len__(self) -> int:
         return len(self.table)
 
-    @overload
-    def __getitem__(self, index: int) -> Sample: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[Sample]: ...
-
-    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
-        return self.table[index]
+    def sample_at(self, position: int) -> Sample:
+        return self.table[position]
 
     def epoch_order(self, generator: np.random.Generator) -> npt.NDArray[np.int64]:
         """int64 (N,): shards in random order, rows within reach of the shuffle buffer."""
