@@ -11,7 +11,7 @@ and gradients agree. Neither is timed with clipping and the optimizer, which are
 
 Each then has a process of its own, as in use, because what one of them does to the heap would change the other's times;
 the processes take turns, step by step, and the ratio is the median over rounds. On a CPU vtp's process keeps freed
-memory, as ``vtp run`` does (vtp.memory), so there are two ratios: over ``plain``, with each memory setting as it comes,
+memory, as ``vtp run`` does (vtp.machine), so there are two ratios: over ``plain``, each with its usual setting,
 and over ``plain, memory kept``, the plain one in a process with vtp's setting. Peak memory is the process's resident
 set (on a GPU: what PyTorch allocated) over all its steps.
 """
@@ -32,7 +32,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, gelu, normalize
 
-from vtp.memory import keep_memory
+from vtp.machine import keep_memory
 from vtp.model.build import BuildContext, build_model, lookup_in
 from vtp.model.context import ForwardContext
 from vtp.plugins import host

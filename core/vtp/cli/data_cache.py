@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import os
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vtp.cli.data import TARGET_HELP, ArgumentParser, point_at, split_options, whole_number
 from vtp.errors import DataError
+from vtp.machine import cores
+from vtp.progress import line
 
-__all__ = ["cores", "main"]
+if TYPE_CHECKING:
+    from vtp.prepare.cache import Outcome
+
+__all__ = ["main"]
 
 ABOUT = """Decode media once and keep the result in the folder OUT, for `vtp run ... data.cache=OUT`.
 
@@ -59,8 +61,8 @@ def main(arguments: list[str]) -> int:
     )
     made = report(cache, sources, outcome)
     write_json_atomic(Path(parsed.out) / "report.json", made)
-    for line in _lines(made, Path(parsed.out), FAILURES):
-        print(line)
+    for text in _lines(made, Path(parsed.out), FAILURES):
+        print(text)
     return 1 if len(outcome.failed) == len(sources) else 0
 
 
@@ -86,25 +88,13 @@ def _parser() -> ArgumentParser:
     return parser
 
 
-def cores() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _progress(total: int) -> Callable[[Outcome], None]:
+    say = line(every_s=10)
 
-
-def _progress(total: int, every_s: float = 10.0) -> Callable[[Any], None]:
-    """A line on stderr now and then; on a terminal the same line again and again."""
-    shown = [time.monotonic()]
-    terminal = sys.stderr.isatty()
-
-    def show(outcome: Any) -> None:
+    def show(outcome: Outcome) -> None:
         done = outcome.made + outcome.kept + len(outcome.failed)
-        if time.monotonic() - shown[0] < (0.2 if terminal else every_s) and done < total:
-            return
-        shown[0] = time.monotonic()
         rate = outcome.made / max(outcome.seconds, 1e-9)
-        text = f"{done:,} of {total:,} done, {len(outcome.failed):,} failed, {rate:.1f} clips/s"
-        end = "" if terminal and done < total else "\n"
-        print(f"\r{text}" if terminal else text, end=end, file=sys.stderr, flush=True)
+        say(f"{done:,} of {total:,} done, {len(outcome.failed):,} failed, {rate:.1f} clips/s", done == total)
 
     return show
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from vtp.cli.data import TARGET_HELP, ArgumentParser, point_at, split_options
 from vtp.errors import ConfigError, DataError
+from vtp.machine import cores
+from vtp.progress import bar
 
 if TYPE_CHECKING:
     from vtp.prepare.survey import Survey
@@ -49,12 +50,12 @@ def main(arguments: list[str]) -> int:
     out.mkdir(parents=True, exist_ok=True)
     known = Known(out / "files.jsonl")
     try:
-        with _bar("files") as progress:
+        with bar("files") as progress:
             found = look_at(
                 survey,
                 reader=reader,
                 settings=settings,
-                workers=parsed.workers or _cores(),
+                workers=parsed.workers or cores(),
                 frames=parsed.frames,
                 decode=not parsed.no_decode,
                 limit=parsed.limit,
@@ -121,15 +122,12 @@ def _survey(parsed: argparse.Namespace, options: dict[str, Any]) -> Survey:
 
 
 def _print(report: Mapping[str, Any], out: Path) -> None:
-    from rich.console import Console
     from rich.text import Text
 
-    from vtp.eval.report import render
+    from vtp.eval.report import render, wide_console
     from vtp.eval.task import Table
 
-    console = Console()
-    if not console.is_terminal:
-        console.width = max(console.width, 132)
+    console = wide_console()
     if report["tables"]:
         keys = ("files", "missing", "decodable", "undecodable", "with_sound")
         columns = ("table", "samples", "clips", *(key.replace("_", " ") for key in keys))
@@ -196,26 +194,6 @@ def _printable(value: Any) -> Any:
 def _file_name(target: str) -> str:
     """``/data/my clips/`` -> ``data_my_clips``."""
     return re.sub(r"[^\w.-]+", "_", target).strip("_.") or "here"
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@contextmanager
-def _bar(label: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal; nothing elsewhere."""
-    if not sys.stderr.isatty():
-        yield lambda done, total: None
-        return
-    from rich import progress
-    from rich.console import Console
-
-    times = progress.TimeElapsedColumn(), progress.TimeRemainingColumn()
-    columns = (progress.TextColumn(label), progress.BarColumn(), progress.MofNCompleteColumn(), *times)
-    with progress.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(label, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 @contextmanager

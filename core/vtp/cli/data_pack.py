@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from vtp.cli.data import TARGET_HELP, ArgumentParser, point_at, split_options, whole_number
-from vtp.cli.data_cache import cores
 from vtp.errors import DataError
+from vtp.machine import cores
+from vtp.progress import line
 
 __all__ = ["main"]
 
@@ -38,13 +37,14 @@ def main(arguments: list[str]) -> int:
     samples = list(target.samples(prefer=("caption", "retrieval")))
     if not samples:
         raise DataError(f"{parsed.target} has no samples to pack.")
+    say = line()
     manifest = pack(
         samples,
         parsed.out,
         packing,
         workers=parsed.workers or cores(),
         timeout_s=parsed.timeout,
-        progress=_progress(),
+        progress=lambda done, total: say(f"{done:,} of {total:,} shards", done == total),
     )
     failures = manifest["failures"]
     print(
@@ -76,11 +76,3 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--workers", type=int, default=0, help="shards at a time (default: one per core)")
     parser.add_argument("--timeout", type=float, default=120.0, help="seconds for a file (%(default)g)")
     return parser
-
-
-def _progress() -> Callable[[int, int], None]:
-    def show(done: int, total: int) -> None:
-        end = "" if sys.stderr.isatty() and done < total else "\n"
-        print(f"{chr(13) * sys.stderr.isatty()}{done:,} of {total:,} shards", end=end, file=sys.stderr, flush=True)
-
-    return show

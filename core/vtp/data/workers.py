@@ -21,7 +21,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from vtp.errors import VtpError
-from vtp.memory import keep_memory
+from vtp.machine import keep_memory
 from vtp.types import Batch
 
 __all__ = ["Delivery", "deliver"]

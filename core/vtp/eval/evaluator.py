@@ -7,7 +7,6 @@ missing.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,14 +15,13 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
 from vtp import distributed
 from vtp.data.table import evenly
 from vtp.errors import ConfigError, RunError
 from vtp.eval.ledger import Ledger, count_or_share
+from vtp.progress import bar
 from vtp.types import MODALITIES, Batch, Modality, Sample
 
 __all__ = ["Collected", "EvalBatches", "EvalFunction", "Evaluator", "MakeLoader"]
@@ -196,14 +194,16 @@ class Evaluator:
         ids: list[str] = []
         parts: list[dict[str, Array]] = []
         present: list[dict[str, Array]] = []
-        with self._inference(), self._bar(label or what, len(samples)) as advance:
+        total = -(-len(samples) // distributed.world_size())
+        shown = self.progress and distributed.is_main()
+        with self._inference(), bar(f"evaluate {label or what}", shown) as show:
             for batch, counts in self._batches(loader):
                 results = self._forward(batch, f)
                 if counts:
                     ids += batch.ids
                     parts.append(results)
                     present.append({modality: here.cpu().numpy() for modality, here in batch.present.items()})
-                    advance(len(batch))
+                    show(len(ids), total)
         gathered = distributed.gather_objects((ids, _stack(parts), _stack(present), dict(loader.misses)))
         collected = _collect(table, gathered, what)
         if strict:
@@ -234,22 +234,6 @@ class Evaluator:
                 yield
         finally:
             self.bare_model.train(training)
-
-    @contextmanager
-    def _bar(self, label: str, total: int) -> Iterator[Callable[[int], None]]:
-        if not (self.progress and distributed.is_main() and sys.stderr.isatty()):
-            yield lambda count: None
-            return
-        columns = (
-            TextColumn("evaluate {task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task(label, total=-(-total // distributed.world_size()))
-            yield lambda count: bar.advance(task, count)
 
     def _batches(self, loader: Iterable[Batch]) -> Iterator[tuple[Batch, bool]]:
         """This rank's batches, each with True. Where parameters are sharded over ranks (FSDP2) every forward is

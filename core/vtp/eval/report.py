@@ -222,6 +222,14 @@ def _cell(value: str | float | int | None) -> str:
     return f"{value:,}" if isinstance(value, int) else value
 
 
+def wide_console(console: Console | None = None) -> Console:
+    """The console (None is standard output), with room for a table in files and pipes, which have no width to keep."""
+    console = console or Console()
+    if not console.is_terminal:
+        console.width = max(console.width, 132)
+    return console
+
+
 def print_result(result: TaskResult, record: Mapping[str, Any] | None = None, console: Console | None = None) -> None:
     """Print the tables with their coverage, then every warning that they do not show already.
 
@@ -230,9 +238,7 @@ def print_result(result: TaskResult, record: Mapping[str, Any] | None = None, co
         record: what :func:`write_report` returned, for its warnings; None prints those of ``result``.
         console: where to; None is standard output.
     """
-    console = console or Console()
-    if not console.is_terminal:
-        console.width = max(console.width, 132)  # a file or a pipe has no width to keep to
+    console = wide_console(console)
     for table in result.tables:
         console.print(render(table))
     shown = {note for table in result.tables for note in table.notes}

@@ -24,10 +24,10 @@ import numpy.typing as npt
 
 from vtp.contracts import Decoder
 from vtp.errors import VtpError
+from vtp.machine import keep_memory
 from vtp.media.backends import load_backend
 from vtp.media.info import MediaError, VideoInfo
 from vtp.media.member import fetch
-from vtp.memory import keep_memory
 from vtp.types import Clip
 
 __all__ = ["main"]

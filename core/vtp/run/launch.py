@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from vtp.config import modes
 from vtp.errors import ConfigError, UserError
-from vtp.memory import keep_memory
+from vtp.machine import cores, keep_memory
 from vtp.run.check import check, refuse_ambiguous_options
 from vtp.run.folder import RunFolder
 
@@ -106,5 +106,4 @@ def _set_threads(config: Mapping[str, Any]) -> None:
         torch.set_num_threads(config["threads"])
     else:
         processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        torch.set_num_threads(max(1, cores // processes - int(config["data"]["workers"])))
+        torch.set_num_threads(max(1, cores() // processes - int(config["data"]["workers"])))

@@ -21,10 +21,9 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 from vtp.errors import DataError, RunError
+from vtp.machine import cores
+from vtp.progress import bar
 from vtp.storage import write_json_atomic, write_text_atomic
 from vtp_datasets.shapes.annotations import SIZES, Blueprint, annotation_files
 from vtp_datasets.shapes.world import CATEGORIES
@@ -115,7 +114,7 @@ def _generate(root: Path, plan: Blueprint, workers: int | None) -> dict[str, Any
     if shutil.disk_usage(partial).free < left * BYTES_PER_CLIP:
         raise OSError(28, "no space left on the disk")
     log.info("shapes: generating %s clips in %s (once)", f"{plan.clips:,}", root)
-    _render(partial, plan, workers or len(os.sched_getaffinity(0)), plan.clips - left)
+    _render(partial, plan, workers or cores(), plan.clips - left)
 
     for half in videos.glob(".*"):
         half.unlink(missing_ok=True)  # of a process that was killed while it wrote
@@ -159,10 +158,8 @@ def _render(partial: Path, plan: Blueprint, workers: int, done: int) -> None:
     workers = max(1, min(workers, plan.clips - done))
     command = [sys.executable, "-m", "vtp_datasets.shapes.worker", str(partial / "videos"), plan.size, str(plan.seed)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     running: list[subprocess.Popen[bytes]] = []
-    with TemporaryFile() as said, Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        bar = progress.add_task("rendering clips", total=plan.clips, completed=done)
+    with TemporaryFile() as said, bar("rendering clips") as show:
         reading, writing = os.pipe()
         try:
             with open(reading, "rb", buffering=0) as reports:
@@ -176,8 +173,8 @@ def _render(partial: Path, plan: Blueprint, workers: int, done: int) -> None:
                         )
                 finally:
                     os.close(writing)
-                for _ in reports:  # until the last process has ended
-                    progress.advance(bar)
+                for now, _ in enumerate(reports, start=done + 1):  # until the last process has ended
+                    show(now, plan.clips)
             codes = [process.wait() for process in running]
         finally:
             for process in running:

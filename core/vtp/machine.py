@@ -1,14 +1,20 @@
-"""What a process does with memory that it has freed."""
+"""What a process takes of the machine: cores, and memory that it has freed."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 
-__all__ = ["keep_memory"]
+__all__ = ["cores", "keep_memory"]
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 _MOST = 2**31 - 1  # what its int arguments hold
+
+
+def cores() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def keep_memory(piece: int = 64 << 20, total: int = 256 << 20) -> None:

@@ -13,7 +13,7 @@ from vtp.run import launch
 
 FAULTS = """
 import ctypes, resource, sys
-from vtp.memory import keep_memory
+from vtp.machine import keep_memory
 if sys.argv[1:]:
     keep_memory(*map(int, sys.argv[1:]))
 libc = ctypes.CDLL(None)
