@@ -152,9 +152,9 @@ def build_model(
 def spec_problems(spec: Mapping[str, Any], lookup: Lookup) -> list[str]:
     """What is wrong with a specification, a line each, as far as that can be told without building anything."""
     problems: list[str] = []
-    _choose(*_sections(spec, problems), lookup, problems)
+    encoders, objectives = _choose(*_sections(spec, problems), lookup, problems)
     _masks(spec.get("masks") or {}, problems)
-    return problems
+    return problems or _variant_problems(spec.get("variant"), [*encoders.values(), *objectives.values()])
 
 
 def _sections(

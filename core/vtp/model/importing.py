@@ -41,7 +41,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -51,9 +51,10 @@ from torch import Tensor
 
 from vtp.errors import DataError
 
-__all__ = ["Checkpoint", "Imported", "PrefixTable", "read_checkpoint"]
+__all__ = ["Checkpoint", "Imported", "PrefixTable", "read_checkpoint", "renames"]
 
 T = TypeVar("T")
+Import = TypeVar("Import", bound=Callable[..., object])
 
 Imported = tuple[dict[str, Any], dict[str, Tensor], dict[str, Any]]
 """What an importer gives: the specification of the model, its tensors by name, and the report (see
@@ -63,6 +64,16 @@ CONTAINERS = ("model", "module", "state_dict")
 DEEPSPEED = "mp_rank_00_model_states.pt"
 HUGGING_FACE = ("model.safetensors", "pytorch_model.bin")
 HEAD_WIDTH = 64  # of ViT-S, B and L and of BERT
+
+
+def renames(**options: str) -> Callable[[Import], Import]:
+    """Options that an importer had before, and what to write now: ``@renames(legacy="variant=released")``."""
+
+    def decorate(importer: Import) -> Import:
+        vars(importer)["renamed"] = options
+        return importer
+
+    return decorate
 
 
 @dataclass(frozen=True, slots=True)

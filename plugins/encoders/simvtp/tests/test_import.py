@@ -332,10 +332,11 @@ def test_videomae_classifier_becomes_a_video_tower(tmp_path):
 def test_options_of_a_wrong_type_are_one_line(tmp_path, capsys):
     file = tmp_path / "a.pth"
     file.touch()
-    assert main(["import", "simvtp", str(file), str(tmp_path / "out"), "heads=many", "frame=4"]) == 2
+    assert main(["import", "simvtp", str(file), str(tmp_path / "out"), "heads=many", "frame=4", "legacy=true"]) == 2
     told = capsys.readouterr().err.splitlines()
-    assert told[0].endswith("2 problems:") and told[1].strip() == "heads: expected int or null, got 'many'"
+    assert told[0].endswith("3 problems:") and told[1].strip() == "heads: expected int or null, got 'many'"
     assert "simvtp has no option 'frame'. Did you mean 'frames'? Options: tokenizer, bert, heads" in told[2]
+    assert told[3].strip() == "legacy is now variant=released"
 
 
 def test_videomae_classifier_in_its_own_naming(original, tmp_path):

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 import vtp_simvtp
+from vtp.cli.main import main
 from vtp.cli.run import compose
 from vtp.model.build import BuildContext, build_model, lookup_in
 from vtp.plugins import host
@@ -69,3 +70,21 @@ def test_pretraining_holds_the_released_hyper_parameters():
 def test_the_released_variant_is_one_word(name):
     common = ["task=msrvtt_retrieval", "dataset=shapes", "run_dir=x"]
     assert compose([f"model={name}_released", *common]) == compose([f"model={name}", "variant=released", *common])
+
+
+@pytest.mark.parametrize(
+    "argument, answer",
+    [
+        ("model=simvtp_legacy", "model=simvtp_legacy is now model=simvtp_released."),
+        ("encoder.fusion.legacy=true", "encoder.fusion.legacy is now variant=released"),
+        ("+encoder.fusion.legacy=true", "encoder.fusion.legacy is now variant=released"),
+        ("encoder.fusion.pooling=mean_valid", "encoder.fusion.pooling=mean_valid is now pooling=mean"),
+        ("variant=relased", "variant=relased: no part of this model knows it. Did you mean 'released'?"),
+    ],
+)
+def test_old_options_answer_with_the_new_ones(argument, answer, tmp_path, capsys):
+    model = [] if argument.startswith("model=") else ["model=simvtp"]
+    common = ["task=msrvtt_retrieval", "dataset=shapes", "objective=[mvm]", f"run_dir={tmp_path / 'run'}"]
+    assert main(["run", *model, *common, argument]) == 2
+    told = capsys.readouterr().err.strip()
+    assert answer in told and "\n" not in told

@@ -26,7 +26,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from vtp.errors import DataError
-from vtp.model.importing import Checkpoint, Imported, read_checkpoint
+from vtp.model.importing import Checkpoint, Imported, read_checkpoint, renames
 from vtp_simvtp.keys import DEAD, DUAL, PRETRAIN, VIDEO_TOWER, dual_from_pretrained, layout_of
 from vtp_simvtp.videomae import from_transformers, is_transformers
 from vtp_simvtp.vit import shape_of
@@ -37,6 +37,7 @@ OBJECTIVES = ("mvm", "simvtp_mlm", "simvtp_vtc", "simvtp_vtm")
 RETRIEVAL = {"simvtp_vtc": {"name": "simvtp_vtc", "video": "clean", "text": "clean"}}
 
 
+@renames(legacy="variant=released")
 def import_simvtp(
     path: Path,
     *,
@@ -89,6 +90,7 @@ def import_simvtp(
     )
 
 
+@renames(legacy="variant=released")
 def import_dual(
     path: Path,
     *,
