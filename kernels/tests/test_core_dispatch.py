@@ -8,8 +8,9 @@ import torch
 pytest.importorskip("vtp", reason="vtp-core is not installed")
 
 from vtp.errors import ConfigError
-from vtp.model import attention as dispatch
 from vtp.model import kernels
+from vtp.model import kernels as dispatch
+from vtp.model.attention import attention
 from vtp_kernels import AttnLayout
 from vtp_kernels.dispatch import missing
 
@@ -41,7 +42,7 @@ def test_attention_of_the_core_equals_that_of_torch(width, masked, relative_erro
     results = {}
     for name in ("torch", "triton"):
         kernels.use_kernels(name, CPU)
-        out = dispatch.attention(*tensors, key_mask=given, scale=None)
+        out = attention(*tensors, key_mask=given, scale=None)
         weight = torch.linspace(-1, 1, out.numel()).view_as(out)
         results[name] = [out.detach(), *torch.autograd.grad((out * weight).sum(), tensors)]
     for got, want in zip(results["triton"], results["torch"], strict=True):
@@ -57,12 +58,12 @@ def test_all_layers_share_the_layout_of_a_mask(monkeypatch):
     kernels.use_kernels("triton", CPU)
     tensors, mask = inputs(16)
     for _ in range(3):
-        before = dispatch.attention(*tensors, key_mask=mask)
+        before = attention(*tensors, key_mask=mask)
     assert len(built) == 1
     mask[1] = True  # another mask in the same tensor
-    after = dispatch.attention(*tensors, key_mask=mask)
+    after = attention(*tensors, key_mask=mask)
     assert len(built) == 2 and not torch.equal(after[1], before[1])
-    dispatch.attention(tensors[0][:, :, :5], *tensors[1:], key_mask=mask)  # other queries, the same keys
+    attention(tensors[0][:, :, :5], *tensors[1:], key_mask=mask)  # other queries, the same keys
     assert len(built) == 3
 
 

@@ -5,6 +5,8 @@ on PyTorch, and one log line says so.
 
     use_kernels(name, device)   before the model is built
     adopt(model, device)        after: transformers models inside it take the implementation ``vtp_masked``
+    backend_for(q, k, v, mask)  who computes one call of attention
+    operators(device)           the kernels for tubelets and pixels, where they are to be used
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ import functools
 import logging
 import sys
 import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
@@ -21,13 +25,40 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vtp.errors import ConfigError
-from vtp.model import attention
 
-__all__ = ["adopt", "installed", "operators", "use_kernels"]
+__all__ = [
+    "Backend",
+    "adopt",
+    "backend_for",
+    "backends",
+    "installed",
+    "operators",
+    "register_backend",
+    "selected",
+    "set_kernels",
+    "use_kernels",
+]
 
 log = logging.getLogger("vtp")
 
 _HINT = "Use kernels=auto, which takes PyTorch where the Triton kernels cannot run."
+
+
+KERNELS = ("auto", "triton", "torch")
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """One way to compute attention.
+
+    Attributes:
+        run: ``(q, k, v, key_mask, scale) -> o`` with the shapes and the rule for empty rows of this module.
+        supports: whether it takes these tensors (device, dtype, head width). Asked at every call under
+            ``kernels=auto``, so it must be cheap and must not look at values, which would wait for the device.
+    """
+
+    run: Callable[[Tensor, Tensor, Tensor, Tensor | None, float | None], Tensor]
+    supports: Callable[[Tensor, Tensor, Tensor, Tensor | None], bool]
 
 
 @functools.cache
@@ -43,7 +74,7 @@ def installed() -> ModuleType | None:
 def operators(device: torch.device) -> ModuleType | None:
     """``vtp_kernels`` where its compiled kernels are to be used on tensors of ``device``: under ``kernels=auto`` or
     ``triton``, on a GPU that they run on. None otherwise: its PyTorch fallbacks are for others."""
-    if attention.selected() == "torch" or _why_not(device) is not None or device.type == "cpu":
+    if _selected == "torch" or _why_not(device) is not None or device.type == "cpu":
         return None
     return installed()
 
@@ -65,7 +96,7 @@ def use_kernels(name: str, device: torch.device) -> str:
     reason = _why_not(device)
     if name == "triton" and reason is not None:
         raise ConfigError(f"kernels=triton cannot run here: {reason}. {_HINT}")
-    attention.set_kernels(name)
+    set_kernels(name)
     if name not in ("auto", "triton"):
         running = f"{name} (as asked)"
     elif reason is None and (name == "triton" or device.type != "cpu"):
@@ -84,7 +115,7 @@ def adopt(model: nn.Module, device: torch.device) -> list[str]:
     Returns:
         Names of the modules that took it.
     """
-    chosen = attention.selected()
+    chosen = _selected
     if chosen not in ("auto", "triton") or _why_not(device) is not None or (chosen == "auto" and device.type == "cpu"):
         return []
     if "transformers" not in sys.modules:
@@ -112,9 +143,72 @@ def _why_not(device: torch.device) -> str | None:
     return "no CUDA device" if reason == "the tensors are on the CPU" else reason
 
 
-def attention_backend() -> attention.Backend | None:
+def backend_for(q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None) -> Backend | None:
+    """Who computes attention of these tensors (B, H, L, D) under what :func:`set_kernels` chose; None is PyTorch."""
+    if _selected == "torch":
+        return None
+    if _selected != "auto":
+        return _backends[_selected]
+    if q.device.type == "cuda":  # elsewhere nothing is gained by importing Triton
+        _look_for_kernels()
+    return next((backend for backend in _backends.values() if backend.supports(q, k, v, key_mask)), None)
+
+
+def register_backend(name: str, backend: Backend) -> None:
+    """Offer a kernel under ``kernels=<name>``; ``auto`` then takes it where it says that it supports the tensors."""
+    if name in ("auto", "torch"):
+        raise ConfigError(
+            f"attention backend {name!r}: this name is taken by vtp itself. Choose another one, for example 'triton'."
+        )
+    _backends[name] = backend
+
+
+def backends() -> list[str]:
+    """Names that :func:`set_kernels` accepts at the moment."""
+    _look_for_kernels()
+    return ["auto", "torch", *_backends]
+
+
+def set_kernels(name: str) -> None:
+    """Choose how attention is computed in this process: ``auto``, ``torch``, or a registered backend such as
+    ``triton``.
+
+    Raises:
+        ConfigError: for a name that nobody offers.
+    """
+    global _selected
+    if name in ("auto", "torch"):  # need no look at what is installed
+        _selected = name
+        return
+    if name not in backends():
+        known = ", ".join(backends())
+        hint = (
+            " Install vtp-kernels (Linux, a GPU), or use kernels=auto."
+            if name in KERNELS
+            else f" Choose one of: {known}."
+        )
+        raise ConfigError(f"kernels={name}: there is no such attention backend here (available: {known}).{hint}")
+    _selected = name
+
+
+def selected() -> str:
+    """What :func:`set_kernels` chose."""
+    return _selected
+
+
+def _look_for_kernels() -> None:
+    """Offer the kernels of vtp-kernels as ``triton``, once, if they are installed."""
+    global _looked
+    if _looked:
+        return
+    _looked = True
+    if (found := attention_backend()) is not None:
+        register_backend("triton", found)
+
+
+def attention_backend() -> Backend | None:
     """The kernel for :func:`vtp.model.attention.attention`, or None where vtp-kernels is not installed."""
-    return None if installed() is None else attention.Backend(_run, _supports)
+    return None if installed() is None else Backend(_run, _supports)
 
 
 def _run(q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None, scale: float | None) -> Tensor:
@@ -161,3 +255,8 @@ def _layout(key_mask: Tensor | None, q: Tensor, k: Tensor) -> Any:
     layout = AttnLayout.from_key_mask(key_mask, n_queries=q.shape[2])
     _last = (weakref.ref(key_mask), key_mask._version, q.shape[2], layout)
     return layout
+
+
+_backends: dict[str, Backend] = {}
+_selected = "auto"
+_looked = False

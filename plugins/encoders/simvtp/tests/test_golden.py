@@ -7,7 +7,7 @@ import pytest
 import torch
 from simvtp_models import Recorded, spec
 
-from vtp.model import attention as dispatch
+from vtp.model import kernels as dispatch
 from vtp.model.tubelets import Grid, normalised_pixels, pixels
 from vtp.train.config import TrainConfig
 from vtp.train.parameters import parameter_groups
