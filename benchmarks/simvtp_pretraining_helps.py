@@ -51,7 +51,7 @@ def losses(folder: Path) -> dict[str, dict[str, float]]:
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     found: dict[str, dict[str, float]] = {}
     for line in lines:
-        for name in ("mvm", "simvtp_mlm", "simvtp_vtc", "simvtp_vtm"):
+        for name in ("mvm", "mlm", "vtc", "vtm"):
             value = line.get(name, line.get(f"loss/{name}", line.get("losses", {}).get(name)))
             if isinstance(value, (int, float)):
                 found.setdefault(name, {"first": value})["last"] = value

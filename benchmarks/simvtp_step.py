@@ -5,7 +5,7 @@
 ``plain`` follows the released code's order of work from its specification: a Conv3d over every tubelet of every pass,
 the encoder on [visible video ; words], on the video, on the words and on 2B pairs, attention with an explicit softmax
 and an additive mask, the vocabulary layer on every word. ``vtp`` is ``model=simvtp_released`` with shared passes
-(``objectives.simvtp_vtm.reuse_joint=true``), in the step of the engine as ``vtp run`` takes it (``vtp.train.step``, one
+(``objectives.vtm.reuse_joint=true``), in the step of the engine as ``vtp run`` takes it (``vtp.train.step``, one
 micro-batch, fp32). Both have the same weights, inputs, masks and negatives, and the script stops unless their losses
 and gradients agree. Neither is timed with clipping and the optimizer, which are the same for both.
 
@@ -32,6 +32,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, gelu, normalize
 
+from vtp.cli.run import compose
 from vtp.machine import keep_memory
 from vtp.model.build import BuildContext, build_model, lookup_in
 from vtp.model.context import ForwardContext
@@ -46,7 +47,7 @@ from vtp_simvtp.vit import PRESETS
 
 RESULTS = Path(__file__).parent / "results"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-OBJECTIVES = ("mvm", "simvtp_mlm", "simvtp_vtc", "simvtp_vtm")
+OBJECTIVES = ("mvm", "simvtp/mlm", "simvtp/vtc", "simvtp/vtm")
 SERVED = ("plain", "vtp", "plain, memory kept")
 
 
@@ -167,9 +168,9 @@ class PlainSimVTP(nn.Module):
         diagonal = torch.arange(len(sim), device=sim.device)
         return {
             "mvm": (guess - self.target(video, mask)).square().mean(),
-            "simvtp_mlm": cross_entropy(words.flatten(0, 1), labels.flatten(), ignore_index=-100),
-            "simvtp_vtc": cross_entropy(sim, diagonal) + cross_entropy(sim.T, diagonal),
-            "simvtp_vtm": cross_entropy(matching, target),
+            "mlm": cross_entropy(words.flatten(0, 1), labels.flatten(), ignore_index=-100),
+            "vtc": cross_entropy(sim, diagonal) + cross_entropy(sim.T, diagonal),
+            "vtm": cross_entropy(matching, target),
         }
 
     def decode(self, x: Tensor, mask: Tensor, none: Tensor) -> Tensor:
@@ -205,13 +206,12 @@ def vtp_model(options: argparse.Namespace, folder: Path) -> nn.Module:
     words.write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]) + "\n")
     part = {"name": "simvtp", "preset": options.preset}
     text = part | {"tokenizer": str(words), "vocabulary": 30522, "dropout": 0.0}
+    recipe = compose(["model=simvtp", "variant=released", f"objective=[{','.join(OBJECTIVES)}]"])
     spec = {
         "encoders": {"video": part, "text": text, "fusion": part},
-        "objectives": {name: {"name": name} for name in OBJECTIVES},
-        "variant": "released",
-        "masks": {"video": {"kind": "tube", "ratio": 0.9}, "text": {"probability": 0.75, "replace": "mask"}},
+        **{key: recipe[key] for key in ("objectives", "masks", "variant")},
     }
-    spec["objectives"]["simvtp_vtm"]["reuse_joint"] = True
+    spec["objectives"]["vtm"]["reuse_joint"] = True
     return build_model(spec, lookup_in(host().registry), BuildContext())
 
 

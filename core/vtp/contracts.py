@@ -126,6 +126,10 @@ class Encoder(_Layers, Protocol):
     grid: tuple[int, ...] | None = None
     """Tokens per axis of a whole input, (T', H', W') for video, where its tokens lie on a grid."""
 
+    patches: Callable[..., tuple[Tensor, Tensor]] | None = None
+    """Of sound: ``patches(waveform, lengths)`` -> (B, N, P) values behind each token of a whole input, and bool (B, N),
+    True = real. What mvm predicts."""
+
     padded: bool = True
     """Whether some tokens may be padding; False saves the attention mask where a row has no other modality."""
 

@@ -130,7 +130,7 @@ def missing_addons() -> dict[str, str]:
 
 
 def addon_hint(name: str) -> str:
-    """`` 'simvtp_vtc' comes with vtp-plugin-simvtp, which is not installed: pip install vtp-plugin-simvtp.``, or
+    """`` 'simvtp/vtc' comes with vtp-plugin-simvtp, which is not installed: pip install vtp-plugin-simvtp.``, or
     nothing where no missing add-on has to do with ``name``."""
     for addon, distribution in sorted(missing_addons().items()):
         if any(part == addon or part.startswith(f"{addon}_") for part in name.split("/")):

@@ -249,9 +249,9 @@ def test_the_core_imports_no_plugin():
     "arguments",
     [
         ["run", "model=simvtp", "task=msrvtt_qa", "dataset=shapes"],
-        ["run", "task=msrvtt_retrieval", "dataset=shapes", "objective=[simvtp_vtc]"],
+        ["run", "task=msrvtt_retrieval", "dataset=shapes", "objective=[simvtp/vtc]"],
         ["run", "experiment=simvtp/tiny_pretrain"],
-        ["show", "objective", "simvtp_vtm"],
+        ["show", "objective", "simvtp/vtm"],
         ["import", "simvtp", "a.pth", "b"],
         ["reconstruct", "a", "b", "c"],
     ],

@@ -7,7 +7,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from vtp.errors import ConfigError
-from vtp.model.masking import WordMask
+from vtp.model.masking import VideoMask, WordMask
 from vtp_objectives.mlm import MLM
 
 MASK, VOCABULARY = 4, 30
@@ -71,3 +71,29 @@ def test_a_tokenizer_without_a_mask_token_is_refused(context):
     context.encoders["text"].spec = replace(context.encoders["text"].spec, mask_id=-1)
     with pytest.raises(ConfigError, match=r"no \[MASK\] token"):
         MLM(context=context)
+
+
+@pytest.mark.parametrize(
+    "options, fused",
+    [
+        ({}, {"video": "", "audio": "", "text": "bert0.5"}),
+        ({"fuse": []}, {"text": "bert0.5"}),
+        ({"fuse": ["video"], "masked": ["video"]}, {"video": "frame0.5", "text": "bert0.5"}),
+    ],
+)
+def test_what_words_are_fused_with_is_a_choice(context, make_model, make_batch, run, options, fused):
+    context.encoders["video"].grid = (2, 1, 1)
+    forward = context.encoders["video"].forward
+    context.encoders["video"].forward = lambda video, mask=None: forward(video)
+    objective = MLM(context=context, **options)
+    ctx = run(make_model(HALF | {"video": VideoMask("frame", 0.5)}, mlm=objective), make_batch(4))
+    asked = []
+    original = ctx.fused
+    ctx.fused = lambda views, rows=None: asked.append(views) or original(views, rows)
+    objective(ctx)
+    assert asked == [fused]
+
+
+def test_a_linear_head_is_one_layer(context):
+    head = MLM(context=context, head="linear", head_init="xavier").head
+    assert [type(layer) for layer in head] == [torch.nn.Linear] and (head[0].bias == 0).all()

@@ -8,6 +8,7 @@ from torch.nn.functional import cross_entropy, normalize
 
 from vtp.errors import ConfigError
 from vtp.model.losses import MAX_LOGIT_SCALE
+from vtp.model.masking import WordMask
 from vtp_objectives.vtc import VTC
 
 
@@ -150,7 +151,9 @@ def test_temperature_is_bounded_but_can_come_back(context, make_model, make_batc
 
 
 def test_a_fixed_temperature_is_not_trained(context):
-    assert not VTC(context=context, learn_temperature=False).logit_scale.requires_grad
+    objective = VTC(context=context, learn_temperature=False)
+    assert "logit_scale" not in {*dict(objective.named_parameters()), *objective.state_dict()}
+    assert objective.logit_scale.item() == pytest.approx(2.6593, abs=1e-4)
 
 
 @pytest.mark.parametrize("modalities", [["video"], ["video", "video"], ["video", "txt"], ["video", "audio", "text"]])
@@ -165,3 +168,39 @@ def test_wrong_numbers_and_empty_slots(context):
     del context.encoders["audio"]
     with pytest.raises(ConfigError, match="needs an encoder for audio.*objectives.vtc.modalities"):
         VTC(context=context, modalities=["video", "audio"])
+
+
+def test_the_sum_of_both_directions_is_twice_their_mean(context, plain):
+    video, text = (normalize(torch.randn(5, 8), dim=1) for _ in range(2))
+    both = VTC(context=context, mask_duplicates=False, directions="sum")
+    given = features(video, text)
+    torch.testing.assert_close(both.loss_from_features(given).loss, 2 * plain.loss_from_features(given).loss)
+
+
+def test_local_negatives_stay_inside_their_process(context, make_model, make_batch, run):
+    local = VTC(context=context, mask_duplicates=False, negatives_from="local")
+    assert local.features(run(make_model(vtc=local), make_batch(3)))["group"].tolist() == [0, 0, 0]
+    video, text = (normalize(torch.randn(5, 8), dim=1) for _ in range(2))
+    out = local.loss_from_features(features(video, text, group=torch.tensor([0, 0, 0, 1, 1])))
+    parts = [
+        local.loss_from_features(features(video[i], text[i], group=torch.zeros(len(i)))) for i in ([0, 1, 2], [3, 4])
+    ]
+    torch.testing.assert_close(out.loss, (3 * parts[0].loss + 2 * parts[1].loss) / 5)
+
+
+def test_without_projection_features_are_compared_as_they_are(context, make_model, make_batch, run):
+    objective = VTC(context=context, width=None)
+    ctx = run(make_model(vtc=objective), make_batch(4))
+    assert [name for name, _ in objective.named_parameters()] == ["logit_scale"]
+    torch.testing.assert_close(objective.embed(ctx, "text"), normalize(ctx.pooled("text"), dim=1))
+    context.encoders["text"].width = 7
+    with pytest.raises(ConfigError, match=r"must have one width, and they have 6 \(video\), 7 \(text\)"):
+        VTC(context=context, width=None)
+
+
+def test_training_looks_at_masked_versions_and_evaluation_at_clean_ones(context, make_model, make_batch, run):
+    objective = VTC(context=context, masked=["text"])
+    ctx = run(make_model({"text": WordMask(0.9, "mask")}, vtc=objective), make_batch(4))
+    seen = objective.features(ctx)["text_embedding"]
+    torch.testing.assert_close(seen, objective.embed(ctx, "text", "mask0.9"))
+    assert not torch.allclose(seen, objective.embeddings(ctx)["text_embedding"])

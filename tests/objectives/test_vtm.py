@@ -7,6 +7,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from vtp.errors import ConfigError
+from vtp.model.masking import WordMask
 from vtp_objectives.vtc import VTC
 from vtp_objectives.vtm import VTM
 
@@ -30,7 +31,7 @@ def test_loss_is_over_positives_and_negatives(matching, make_model, make_batch, 
     batch = make_batch(6)
     out = matching(run(model, batch))
     ctx = run(model, batch)
-    other = matching._negative_rows(ctx, matching._allowed(ctx))
+    other = matching._negative_rows(ctx)
     swapped = run(model, make_batch(6))
     for name, tensor in swapped.batch.inputs["text"].items():
         swapped.batch.inputs["text"][name] = tensor[other]  # the same pairs, made by hand
@@ -91,7 +92,7 @@ def test_sound_may_go_with_the_text(context, make_model, make_batch, run):
 
 def test_hard_negatives_are_the_similar_ones(context, make_model, make_batch, run):
     vtc = VTC(context=context, temperature=0.01)
-    objective = VTM(context=context, negatives="hard")
+    objective = VTM(context=context, negatives_draw="hard")
     model = make_model(vtc=vtc, vtm=objective)
     ctx = run(model, make_batch(6))
     allowed = objective._allowed(ctx)
@@ -100,19 +101,19 @@ def test_hard_negatives_are_the_similar_ones(context, make_model, make_batch, ru
     counts = torch.zeros(6, 6)
     for step in range(300):
         ctx.batch.step = step
-        counts[torch.arange(6), objective._negative_rows(ctx, allowed)] += 1
+        counts[torch.arange(6), objective._negative_rows(ctx)] += 1
     assert (counts[~allowed] == 0).all()
     assert ((counts / 300 - expected).abs() < 4 * (expected * (1 - expected) / 300).sqrt() + 1e-3).all()
 
 
 def test_hard_negatives_need_vtc(context, make_model, make_batch, run):
-    objective = VTM(context=context, negatives="hard")
-    with pytest.raises(ConfigError, match=r"negatives=hard needs.*objective=\[vtc,vtm"):
+    objective = VTM(context=context, negatives_draw="hard")
+    with pytest.raises(ConfigError, match=r"negatives_draw=hard needs.*objective=\[vtc,vtm"):
         objective(run(make_model(vtm=objective), make_batch(3)))
 
 
 def test_mining_does_not_cut_gradients_of_shared_passes(context, make_model, make_batch, run):
-    objective = VTM(context=context, negatives="hard")
+    objective = VTM(context=context, negatives_draw="hard")
     model = make_model(vtm=objective, vtc=VTC(context=context))
     objective(run(model, make_batch(4))).loss.backward()
     assert (model.encoders["text"].words.weight.grad != 0).any()
@@ -124,7 +125,7 @@ def test_draws_are_repeatable_and_change_with_the_step(matching, make_model, mak
     for step in (0, 0, 1):
         ctx = run(model, make_batch(9))
         ctx.batch.step = step
-        partners.append(matching._negative_rows(ctx, matching._allowed(ctx)).tolist())
+        partners.append(matching._negative_rows(ctx).tolist())
     assert partners[0] == partners[1] != partners[2]
 
 
@@ -137,3 +138,77 @@ def test_swap_must_move_one_side(context, swap):
 def test_two_modalities_are_needed(context):
     with pytest.raises(ConfigError, match="must be two different ones"):
         VTM(context=context, modalities=["video"])
+
+
+def test_random_negatives_are_any_other_row(context, make_model, make_batch, run):
+    """Equal texts and clips of one video too; only rows that lack a modality are left out."""
+    objective = VTM(context=context, negatives_draw="random", swap=["video"])
+    model = make_model(vtm=objective)
+    batch = make_batch(5, missing={"video": [3]})
+    batch.extra["video_id"] = ["a"] * 5
+    assert int(objective.count(run(model, batch))) == 8
+    seen = torch.zeros(5, 5)
+    for step in range(200):
+        batch.step = step
+        seen[torch.arange(5), objective._negative_rows(run(model, batch))] += 1
+    rows = [0, 1, 2, 4]
+    assert all((seen[i, j] > 0) == (i != j and j != 3) for i in rows for j in range(5))
+    assert int(objective.count(run(model, make_batch(1)))) == 0
+
+
+def test_training_looks_at_masked_versions_and_scoring_at_clean_ones(context, make_model, make_batch, run):
+    objective = VTM(context=context, masked=["text"])
+    model = make_model({"text": WordMask(0.9, "mask")}, vtm=objective)
+    passes = []
+    model.encoders["text"].register_forward_pre_hook(
+        lambda module, args, given: passes.append(given["token_ids"]), with_kwargs=True
+    )
+    ctx = run(model, make_batch(4))
+    objective(ctx)
+    assert len(passes) == 1 and (passes[0] == 4).any()
+    objective.match_logits(ctx)
+    assert len(passes) == 2 and not (passes[1] == 4).any()
+
+
+def test_a_pass_of_its_own_sees_the_same_words(context, make_model, make_batch, run):
+    objective = VTM(context=context, masked=["text"], reuse_joint=False)
+    ctx = run(make_model({"text": WordMask(0.9, "mask")}, vtm=objective), make_batch(4))
+    views = objective._views(ctx)
+    assert views["text"] != ctx.masked("text") and views["video"] == ""
+    assert torch.equal(
+        ctx.inputs("text", views["text"])["token_ids"], ctx.inputs("text", ctx.masked("text"))["token_ids"]
+    )
+
+
+@pytest.mark.parametrize("options", [{}, {"negatives_draw": "random"}])
+def test_what_is_announced_is_what_is_asked_for(context, make_model, make_batch, run, options):
+    objective = VTM(context=context, **options)
+    model = make_model(vtm=objective)
+    fusion, calls = model.encoders["fusion"], []
+    fusion.takes_many, one = True, fusion.forward
+    fusion.forward = lambda given: calls.append(len(given)) or [one(tokens) for tokens in given]
+    ctx = run(model, make_batch(4))
+    objective.plan(ctx)
+    objective(ctx)
+    assert calls == [2]
+
+
+def test_xavier_starts_the_head_with_biases_of_zero(context):
+    head = VTM(context=context, hidden=5, head_init="xavier").head
+    for layer in (head[0], head[2]):
+        bound = math.sqrt(6 / sum(layer.weight.shape))
+        assert (layer.bias == 0).all() and layer.weight.abs().max() <= bound
+        assert layer.weight.abs().max() > 0.5 * bound
+
+
+@pytest.mark.parametrize("options", [{"negatives_draw": "derange", "swap": ["video"]}, {"negatives_draw": "random"}])
+def test_gathered_negatives_are_any_other_clip(context, options):
+    with pytest.raises(ConfigError, match="negatives_from=gathered needs negatives_draw=random and swap="):
+        VTM(context=context, negatives_from="gathered", **options)
+
+
+def test_masked_names_modalities(context):
+    with pytest.raises(ConfigError, match="masked=.* names no modality 'txt'"):
+        VTM(context=context, masked=["txt"])
+    with pytest.raises(ConfigError, match="Video has no attribute grid"):
+        VTM(context=context, masked=["video"])

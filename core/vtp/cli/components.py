@@ -92,7 +92,9 @@ def _show(arguments: list[str]) -> int:
         raise ConfigError(
             f"no kind {options.kind!r}.{did_you_mean(options.kind, groups)} Kinds: {', '.join(sorted(groups))}."
         )
-    group = groups[options.kind]
+    group = dict(groups[options.kind])
+    for inner in [name for name in groups if name.startswith(f"{options.kind}/")]:  # experiment=simvtp/tiny_pretrain
+        group |= {f"{inner.removeprefix(options.kind)[1:]}/{option}": found for option, found in groups[inner].items()}
     if options.name not in group:
         from vtp.plugins import addon_hint
 
@@ -117,16 +119,16 @@ def _print(group: dict[str, list[tuple[str, Path]]], kind: str, name: str) -> No
         except PluginError:
             pass  # a file may combine components and be none itself, as those of model and experiment
         print(file.read_text(encoding="utf-8"), end="")
-        for base in _bases(file):
+        for base in _bases(file, kind):
             if base in group:
                 print(f"\n# What {kind}={name} does not say is that of")
                 _print(group, kind, base)
 
 
-def _bases(file: Path) -> list[str]:
-    """The options of its own group that a file's list ``defaults`` begins with."""
+def _bases(file: Path, kind: str) -> list[str]:
+    """The options of a kind that a file's list ``defaults`` begins with."""
     import yaml
 
     content = yaml.safe_load(file.read_text(encoding="utf-8"))
     defaults = content.get("defaults", []) if isinstance(content, dict) else []
-    return [entry for entry in defaults if isinstance(entry, str)]
+    return [entry.partition("@")[0].removeprefix(f"/{kind}/") for entry in defaults if isinstance(entry, str)]

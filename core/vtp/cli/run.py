@@ -66,17 +66,24 @@ def compose(overrides: list[str]) -> Any:
 
 
 def _prepare() -> None:
-    """Tell hydra about the plugins' folders and the typed nodes."""
+    """Tell hydra about the plugins' folders and the typed nodes, and omegaconf about ``${released:this,that}``."""
     from hydra.core.config_store import ConfigStore
+    from omegaconf import OmegaConf
 
     from vtp.config import DataConfig, MediaConfig
     from vtp.searchpath import register
     from vtp.train.config import TrainConfig
 
     register()
+    OmegaConf.register_new_resolver("released", _released, replace=True)
     store = ConfigStore.instance()
     for name, node in (("train", TrainConfig), ("data", DataConfig), ("media", MediaConfig)):
         store.store(group="schema", name=name, node=node)
+
+
+def _released(this: Any, that: Any, *, _root_: Any) -> Any:
+    """What a method's option files choose between: ``this`` with ``variant=released``, else ``that``."""
+    return this if _root_.get("variant") == "released" else that
 
 
 def _hydra(arguments: list[str]) -> int:

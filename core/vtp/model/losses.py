@@ -81,11 +81,11 @@ def symmetric_nce(
         queues: more negatives (MoCo, arXiv:1911.05722): float (N, K) similarities of each query with a queue of
             candidates, and float (N, K') of each candidate with a queue of queries.
     """
-    to_rows, to_columns = (
-        (sim, sim.T) if queues is None else (torch.cat([s, q], 1) for s, q in zip((sim, sim.T), queues, strict=True))
-    )
+    to_rows = to_columns = sim
+    if queues is not None:
+        to_rows, to_columns = torch.cat([sim, queues[0]], dim=1), torch.cat([sim, queues[1].T], dim=0)
     by_row = to_rows.logsumexp(dim=1) - sim.diagonal()
-    by_column = to_columns.logsumexp(dim=1) - sim.diagonal()
+    by_column = to_columns.logsumexp(dim=0) - sim.diagonal()
     loss = masked_mean(by_row, rows) + masked_mean(by_column, rows)
     return loss / 2 if directions == "mean" else loss
 

@@ -83,15 +83,15 @@ class AST(nn.Module):
             (self.bins - config.patch_size) // config.frequency_stride + 1,
             (self.steps - config.patch_size) // config.time_stride + 1,
         )
-        self.time_stride = int(config.time_stride)
+        self.patch = int(config.patch_size)
+        self.strides = (int(config.frequency_stride), int(config.time_stride))
 
     def forward(self, waveform: Tensor, lengths: Tensor, mask: Tensor | None = None) -> Tokens:
         """(B, S) -> Tokens (B, N, D), padding masked; with ``mask`` (bool (B, N), True = hidden; every row hides the
         same number) hidden tokens are dropped before the first layer, and ``index`` tells which are left.
         """
         features, steps = self.features(waveform, lengths)
-        first_step = torch.arange(self.grid[1], device=features.device) * self.time_stride
-        real = (first_step < steps[:, None])[:, None].expand(-1, self.grid[0], -1).flatten(1)
+        real = self._real(steps)
         hidden = self.model.embeddings(features)
         index = None
         if mask is not None:
@@ -103,6 +103,17 @@ class AST(nn.Module):
         for layer in self.model.layers:
             hidden = layer(hidden, keys[:, None, None, :])
         return Tokens(self.model.layernorm(hidden)[:, PREFIX:], real, self.grid, index)
+
+    def patches(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """The 16 x 16 values of the normalised fbank behind each token, (B, N, 256), and bool (B, N), real tokens."""
+        features, steps = self.features(waveform, lengths)
+        picture = features.transpose(1, 2)[:, None]  # (B, 1, 128, F)
+        return nn.functional.unfold(picture, self.patch, stride=self.strides).transpose(1, 2), self._real(steps)
+
+    def _real(self, steps: Tensor) -> Tensor:
+        """bool (B, N): tokens whose first step is within the sound; ``steps`` is int64 (B,)."""
+        first_step = torch.arange(self.grid[1], device=steps.device) * self.strides[1]
+        return (first_step < steps[:, None])[:, None].expand(-1, self.grid[0], -1).flatten(1)
 
     def features(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Normalised fbank (B, F, M) and int64 (B,) real steps per row."""

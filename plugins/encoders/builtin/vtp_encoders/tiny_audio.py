@@ -63,6 +63,7 @@ class TinyAudio(nn.Module):
         )
         frames = 1 + self.spec.samples // round(sample_rate * HOP_MS / 1000)
         self.count = -(-frames // FRAMES_PER_TOKEN)
+        self.grid = (self.count,)
         self.norm = nn.LayerNorm(width)
         self.positions = nn.Parameter(torch.randn(self.count, width) * 0.5)  # as large as the normalised features
         self.transformer = Transformer(width, depth, heads, mlp_ratio=2.0, dropout=dropout)
@@ -71,20 +72,29 @@ class TinyAudio(nn.Module):
         """(B, S) -> Tokens (B, N, D), padding masked; with ``mask`` (bool (B, N), True = hidden; every row hides the
         same number) only visible tokens, with their ``index``.
         """
-        real_samples = torch.arange(waveform.shape[1], device=waveform.device) < lengths[:, None]
-        features, frames = log_mel(
-            waveform * real_samples, lengths, sample_rate=self.spec.sample_rate, bins=self.bins, hop_ms=HOP_MS
-        )
-        features = (features + 5) / 5  # from about -11.5 .. 5 to about unit scale
+        features, real = self._features(waveform, lengths)
         x = self.norm(self.stem(features.transpose(1, 2)).transpose(1, 2)) + self.positions
-        first_frame = torch.arange(self.count, device=x.device) * FRAMES_PER_TOKEN
-        real = first_frame < frames[:, None]
         index = None
         if mask is not None:
             index = visible_index(mask)
             x = x.gather(1, index[..., None].expand(-1, -1, x.shape[-1]))
             real = real.gather(1, index)
         return Tokens(self.transformer(x, real), real, (self.count,), index)
+
+    def patches(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """The features of the 8 frames behind each token, (B, N, 8 * bins), and bool (B, N), real tokens."""
+        features, real = self._features(waveform, lengths)
+        lacking = self.count * FRAMES_PER_TOKEN - features.shape[1]
+        return nn.functional.pad(features, (0, 0, 0, lacking)).reshape(len(features), self.count, -1), real
+
+    def _features(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-mel features of about unit scale (B, F, M), and bool (B, N): tokens that begin within the sound."""
+        real_samples = torch.arange(waveform.shape[1], device=waveform.device) < lengths[:, None]
+        features, frames = log_mel(
+            waveform * real_samples, lengths, sample_rate=self.spec.sample_rate, bins=self.bins, hop_ms=HOP_MS
+        )
+        first_frame = torch.arange(self.count, device=features.device) * FRAMES_PER_TOKEN
+        return (features + 5) / 5, first_frame < frames[:, None]  # from about -11.5 .. 5
 
     def layer_of(self, name: str) -> int:
         """Layer of a parameter for learning-rate decay: 0 stem and positions, 1..depth blocks, depth + 1 the norm."""

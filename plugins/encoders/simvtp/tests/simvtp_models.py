@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import torch
 
+from vtp.cli.run import compose
 from vtp.model.build import BuildContext, build_model, lookup_in
 from vtp.model.context import ForwardContext
 from vtp.model.model import VTPModel
@@ -31,25 +34,36 @@ def vocab_file(folder: Path) -> Path:
     return file
 
 
-MASKS = {"video": {"kind": "tube", "ratio": 0.75}, "text": {"probability": 0.75, "replace": "mask"}}
+ALL = ("mvm", "mlm", "vtc", "vtm")
+
+
+@cache
+def _recipe(released: bool) -> dict[str, Any]:
+    variant = "released" if released else "null"
+    return compose(["model=simvtp", f"variant={variant}", "objective=[mvm,simvtp/mlm,simvtp/vtc,simvtp/vtm]"])
+
+
+def recipe(released: bool, chosen: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Objectives with SimVTP's choices and those given here, masks of 75 %, and the variant, for a specification."""
+    found = deepcopy(_recipe(released))
+    found["masks"]["video"]["ratio"] = 0.75
+    objectives = {name: found["objectives"][name] | given for name, given in chosen.items()}
+    return {"objectives": objectives, "masks": found["masks"], "variant": found["variant"]}
 
 
 def spec(vocab: Path, *, released: bool = False, objectives: dict[str, dict[str, Any]] | None = None) -> dict[str, Any]:
     """The pre-training model at the size of the recorded step."""
-    chosen = objectives if objectives is not None else {"mvm": {}, "simvtp_mlm": {}, "simvtp_vtc": {}, "simvtp_vtm": {}}
+    chosen = objectives if objectives is not None else {name: {} for name in ALL}
+    if "mvm" in chosen:
+        chosen = chosen | {"mvm": {"decoder_width": 48, "decoder_depth": 1, "decoder_heads": 2} | chosen["mvm"]}
     size = {"width": 96, "depth": 2}
-    options: dict[str, dict[str, Any]] = {
-        "mvm": {"decoder_width": 48, "decoder_depth": 1, "decoder_heads": 2},
-    }
     return {
         "encoders": {
             "video": {"name": "simvtp", **size, "frames": 4, "size": 32, "tubelet": 2, "patch": 8},
             "text": {"name": "simvtp", **size, "tokenizer": str(vocab), "positions": 64, "max_length": 64},
             "fusion": {"name": "simvtp", **size, "heads": 4},
         },
-        "objectives": {name: {"name": name} | options.get(name, {}) | given for name, given in chosen.items()},
-        "masks": MASKS,
-        "variant": "released" if released else None,
+        **recipe(released, chosen),
     }
 
 
@@ -60,8 +74,7 @@ def dual_spec(vocab: Path, *, released: bool = False) -> dict[str, Any]:
     text = {"tokenizer": str(vocab), "positions": 64, "max_length": 64, "unused_tubelet": 2, "unused_patch": 8}
     return {
         "encoders": {"video": size | video, "text": size | text},
-        "objectives": {"simvtp_vtc": {"name": "simvtp_vtc", "video": "clean", "text": "clean"}},
-        "variant": "released" if released else None,
+        **recipe(released, {"vtc": {"masked": []}}),
     }
 
 
@@ -113,8 +126,8 @@ class Recorded:
     @classmethod
     def load(cls, vocab: Path, *, released: bool = True, reuse_joint: bool = False) -> Recorded:
         data = torch.load(GOLDEN, weights_only=True)
-        objectives: dict[str, dict[str, Any]] = {"mvm": {}, "simvtp_mlm": {}, "simvtp_vtc": {}}
-        objectives["simvtp_vtm"] = {"reuse_joint": reuse_joint}
+        objectives: dict[str, dict[str, Any]] = {"mvm": {}, "mlm": {}, "vtc": {}}
+        objectives["vtm"] = {"reuse_joint": reuse_joint}
         model = build(spec(vocab, released=released, objectives=objectives))
         state, unknown = PRETRAIN.to_ours(data["state_dict"])
         assert not unknown

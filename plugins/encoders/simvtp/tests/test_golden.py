@@ -17,7 +17,7 @@ from vtp_simvtp.keys import PRETRAIN
 pytestmark = pytest.mark.filterwarnings(
     "ignore:Conversion of an array with ndim:DeprecationWarning:triton.runtime.interpreter"
 )
-LOSSES = {"mvm": "loss_v", "simvtp_mlm": "loss_t", "simvtp_vtc": "loss_vtc", "simvtp_vtm": "loss_vtm"}
+LOSSES = {"mvm": "loss_v", "mlm": "loss_t", "vtc": "loss_vtc", "vtm": "loss_vtm"}
 
 
 def explicit_softmax(q, k, v, key_mask, scale):
@@ -55,13 +55,15 @@ def test_outputs(recorded, backend):
     ctx = announced(recorded)
     model, want = recorded.model, recorded.data["outputs"]
     joint = ctx.fused({"video": "tube0.75", "text": "mask0.75"})
-    logits, places = model.objectives["simvtp_mlm"].logits(ctx)
-    positive, negative = model.objectives["simvtp_vtm"]._pooled(ctx, torch.ones(3, dtype=torch.bool))
+    logits, places = model.objectives["mlm"].word_logits(ctx)
+    vtm = model.objectives["vtm"]
+    views = vtm._views(ctx)
+    pairs = torch.cat([ctx.fused(views).pooled, ctx.fused(views, vtm._swapped(ctx)).pooled])
     got = {
         "x_full": model.objectives["mvm"].predict(ctx),
         "v_feature": ctx.pooled("video", "tube0.75"),
         "t_feature": ctx.pooled("text", "mask0.75"),
-        "vtm_logits": model.objectives["simvtp_vtm"].vtm_head(torch.cat([positive, negative])),
+        "vtm_logits": vtm.head(pairs),
         "encoder_joint": torch.cat([joint.tokens["video"].x, joint.tokens["text"].x], dim=1),
         "encoder_video_only": ctx.fused({"video": "tube0.75"}).tokens["video"].x,
         "encoder_text_only": ctx.fused({"text": "mask0.75"}).tokens["text"].x,
@@ -113,7 +115,7 @@ def test_loss_against_plain_pixels(recorded):
 
 @pytest.mark.parametrize("reuse_joint", [False, True])
 def test_gradients(recorded, backend, reuse_joint):
-    recorded.model.objectives["simvtp_vtm"].reuse_joint = reuse_joint
+    recorded.model.objectives["vtm"].reuse_joint = reuse_joint
     recorded.take_step()
     grads, unknown = PRETRAIN.to_theirs({n: p.grad for n, p in recorded.model.named_parameters()})
     norms = recorded.data["grad_norms"]
@@ -129,13 +131,13 @@ def test_passes_are_shared(recorded, together):
     """Joint, video, text and negatives: four passes of B rows where the released code makes five; in one call."""
     calls = []
     recorded.model.encoders["fusion"].takes_many = together
-    recorded.model.objectives["simvtp_vtm"].reuse_joint = True
+    recorded.model.objectives["vtm"].reuse_joint = True
     recorded.model.encoders["fusion"].register_forward_hook(lambda module, given, out: calls.append(given[0]))
     out = recorded.take_step()
     passes = [set(one) for call in calls for one in (call if isinstance(call, list) else [call])]
     assert sorted(map(sorted, passes)) == [["text"], ["text", "video"], ["text", "video"], ["video"]]
     assert len(calls) == (1 if together else 4)
-    assert out["simvtp_vtm"].loss.item() == pytest.approx(recorded.data["losses"]["loss_vtm"], rel=1e-5)
+    assert out["vtm"].loss.item() == pytest.approx(recorded.data["losses"]["loss_vtm"], rel=1e-5)
 
 
 def test_only_visible_tubelets_are_embedded(recorded):
@@ -148,7 +150,7 @@ def test_only_visible_tubelets_are_embedded(recorded):
 
 def test_only_selected_words_reach_the_vocabulary_layer(recorded):
     seen = []
-    recorded.model.objectives["simvtp_mlm"].text_cls.register_forward_hook(
+    recorded.model.objectives["mlm"].head[0].register_forward_hook(
         lambda module, given, out: seen.append(len(given[0]))
     )
     recorded.take_step()
@@ -192,10 +194,10 @@ def test_repaired_preset_differs_only_where_it_should(recorded, vocab):
     """Same weights, same masks: MVM and MLM are the same mathematics in both presets, VTC and VTM are not."""
     released = recorded.take_step()
     repaired = Recorded.load(vocab, released=False)
-    repaired.model.objectives["simvtp_vtm"].reuse_joint = True
+    repaired.model.objectives["vtm"].reuse_joint = True
     out = repaired.take_step()
-    for name in ("mvm", "simvtp_mlm"):
+    for name in ("mvm", "mlm"):
         assert out[name].loss.item() == pytest.approx(released[name].loss.item(), rel=1e-6)
-    for name in ("simvtp_vtc", "simvtp_vtm"):
+    for name in ("vtc", "vtm"):
         assert abs(out[name].loss.item() - released[name].loss.item()) > 1e-3
     assert spec(vocab, released=True) != spec(vocab, released=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from simvtp_models import build, dual_spec, random_batch, spec, take_step
+from simvtp_models import ALL, build, dual_spec, random_batch, recipe, spec, take_step
 from torch.nn.functional import gelu, layer_norm
 
 from vtp.errors import ConfigError
@@ -66,8 +66,7 @@ def base(vocab, dual):
                 "video": {"name": "simvtp_tower"},
                 "text": {"name": "simvtp_tower"} | text,
             },
-            "objectives": {"simvtp_vtc": {"name": "simvtp_vtc"}},
-            "variant": "released",
+            **recipe(True, {"vtc": {"masked": []}}),
         }
     return {
         "encoders": {
@@ -75,8 +74,7 @@ def base(vocab, dual):
             "text": {"name": "simvtp"} | text,
             "fusion": {"name": "simvtp"},
         },
-        "objectives": {name: {"name": name} for name in ("mvm", "simvtp_mlm", "simvtp_vtc", "simvtp_vtm")},
-        "variant": "released",
+        **recipe(True, {name: {} for name in ALL}),
     }
 
 
@@ -157,7 +155,7 @@ def test_released_towers_by_formula(vocab):
     sim = torch.cosine_similarity(text[:, None], video[None], dim=-1) / 0.05
     labels = torch.arange(4)
     want = torch.nn.functional.cross_entropy(sim, labels) + torch.nn.functional.cross_entropy(sim.T, labels)
-    got = take_step(model, batch)["simvtp_vtc"].loss
+    got = take_step(model, batch)["vtc"].loss
     torch.testing.assert_close(got, want, atol=1e-5, rtol=1e-5)
 
 

@@ -43,7 +43,7 @@ def test_one_call_per_pass(accumulation, want, vocab, calls):
 
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_one_call_per_micro_batch_without_a_contrastive_objective(accumulation, vocab, calls):
-    model = build(spec(vocab, objectives={"mvm": {}, "simvtp_vtm": {}}))
+    model = build(spec(vocab, objectives={"mvm": {}, "vtm": {}}))
     seen = calls(model)
     take_step(model, random_batch(4), accumulation)
     assert seen == [[JOINT, JOINT, JOINT]] * accumulation
@@ -56,7 +56,7 @@ def test_both_passes_of_gradcache_draw_the_same(drop_path, vocab, monkeypatch):
     options["encoders"]["fusion"]["drop_path"] = drop_path
     model = build(options)
     made = []
-    objective = model.objectives["simvtp_vtc"]
+    objective = model.objectives["vtc"]
     features = objective.features
     monkeypatch.setattr(objective, "features", lambda ctx: made.append(features(ctx)) or made[-1])
     take_step(model, random_batch(4), accumulation=2)

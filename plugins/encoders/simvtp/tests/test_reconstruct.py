@@ -113,7 +113,7 @@ def test_command(length, number, model, tmp_path, capsys):
 
 
 def test_command_explains_what_is_missing(vocab, tmp_path, capsys):
-    save_weights(tmp_path / "model", build(spec(vocab, objectives={"simvtp_vtc": {}})))
+    save_weights(tmp_path / "model", build(spec(vocab, objectives={"vtc": {}})))
     write_video(tmp_path / "clip.mp4", 3)
     assert main(["reconstruct", str(tmp_path / "model"), str(tmp_path / "clip.mp4"), str(tmp_path / "out")]) == 2
     assert "only a model trained with mvm" in capsys.readouterr().err

@@ -9,17 +9,20 @@ Which words are selected, and what becomes of them, is the mask of the run (``ma
 
 from __future__ import annotations
 
-from typing import Literal, cast
+from collections.abc import Mapping
+from typing import ClassVar, Literal, cast
 
 from torch import Tensor, nn
 
 from vtp.errors import ConfigError
+from vtp.model.blocks import init_weights
 from vtp.model.build import BuildContext
 from vtp.model.context import ForwardContext
 from vtp.model.losses import masked_cross_entropy, share_right
 from vtp.model.masking import IGNORE
 from vtp.model.objective import Objective
 from vtp.types import LossOutput, TextSpec
+from vtp_objectives.views import check_masked, training_views
 
 __all__ = ["MLM"]
 
@@ -29,16 +32,25 @@ class MLM(Objective):
 
     Args:
         tokens: ``fused`` reads the fused text tokens, ``text`` those of the text encoder alone.
+        fuse: modalities that the words are fused with; null = all of the model, ``[]`` = none.
+        masked: of these the modalities whose masked version (``masks``) is fused, the others are clean.
+        head: ``mlp`` is linear, GELU, LayerNorm, linear; ``linear`` the last one alone.
+        head_init: start of the head: PyTorch's ``default``, or ``xavier`` with biases of 0.
         context: tells the tokenizer and the widths.
     """
 
     needs = frozenset({"text"})
+    renamed: ClassVar[Mapping[str, str]] = {"probability": "masks.text.probability", "replace": "masks.text.replace"}
 
     def __init__(
         self,
         *,
         context: BuildContext,
         tokens: Literal["fused", "text"] = "fused",
+        fuse: list[str] | tuple[str, ...] | None = None,
+        masked: list[str] | tuple[str, ...] = (),
+        head: Literal["mlp", "linear"] = "mlp",
+        head_init: Literal["default", "xavier"] = "default",
     ) -> None:
         super().__init__()
         self.needs_fusion = tokens == "fused"
@@ -52,10 +64,14 @@ class MLM(Objective):
                 "objective mlm: the tokenizer of this text encoder has no [MASK] token. "
                 "Choose a masked language model (bert, roberta, deberta) or leave mlm out."
             )
-        width = int(cast("int", context.encoders["fusion" if self.needs_fusion else "text"].width))
-        self.head = nn.Sequential(
-            nn.Linear(width, width), nn.GELU(), nn.LayerNorm(width), nn.Linear(width, self.spec.vocab_size)
-        )
+        check_masked("mlm", masked, context)
+        self.fuse = None if fuse is None else (*fuse, "text")
+        self.masked = (*masked, "text")
+        width = int(context.encoders["fusion" if self.needs_fusion else "text"].width)
+        layers: list[nn.Module] = [nn.Linear(width, width), nn.GELU(), nn.LayerNorm(width)] if head == "mlp" else []
+        self.head = nn.Sequential(*layers, nn.Linear(width, self.spec.vocab_size))
+        if head_init == "xavier":
+            init_weights(self.head)
 
     def view(self, ctx: ForwardContext) -> dict[str, Tensor]:
         """The masked text: ``token_ids``, ``attention_mask`` and ``labels``."""
@@ -65,15 +81,24 @@ class MLM(Objective):
         """Number of selected words."""
         return (self.view(ctx)["labels"] != IGNORE).sum()
 
+    def plan(self, ctx: ForwardContext) -> None:
+        """The joint pass."""
+        if self.needs_fusion:
+            ctx.plan(training_views(ctx, self.masked, self.fuse))
+
     def forward(self, ctx: ForwardContext) -> LossOutput:
         """Cross-entropy over the selected words, and how many of them are found."""
-        labels = self.view(ctx)["labels"]
-        words = ctx.masked("text")
+        logits, places = self.word_logits(ctx)
+        labels = self.view(ctx)["labels"][places[:, 0], places[:, 1]]
+        loss, right = masked_cross_entropy(logits, labels), share_right(logits, labels)
+        return LossOutput(loss, self.count(ctx), {"accuracy": right})
+
+    def word_logits(self, ctx: ForwardContext) -> tuple[Tensor, Tensor]:
+        """Scores of the selected positions, (S, V), and where they are, int64 (S, 2): row and place. With none selected
+        the scores are still part of the graph."""
+        places = (self.view(ctx)["labels"] != IGNORE).nonzero()
         if self.needs_fusion:
-            tokens = ctx.fused({m: words if m == "text" else "" for m in ctx.modalities}).tokens["text"]
+            tokens = ctx.fused(training_views(ctx, self.masked, self.fuse)).tokens["text"]
         else:
-            tokens = ctx.tokens("text", words)
-        selected = labels != IGNORE
-        logits, wanted = self.head(tokens.x[selected]), labels[selected]  # with none selected still in the graph
-        loss, right = masked_cross_entropy(logits, wanted), share_right(logits, wanted)
-        return LossOutput(loss, selected.sum(), {"accuracy": right})
+            tokens = ctx.tokens("text", ctx.masked("text"))
+        return self.head(tokens.x[places[:, 0], places[:, 1]]), places

@@ -6,6 +6,7 @@ from vtp import hookimpl
 @hookimpl
 def vtp_register_objectives(register):
     register("mlm", "vtp_objectives.mlm:MLM")
+    register("mvm", "vtp_objectives.mvm:MVM")
     register("qa", "vtp_objectives.qa:QA")
     register("vtc", "vtp_objectives.vtc:VTC")
     register("vtm", "vtp_objectives.vtm:VTM")

@@ -1,26 +1,30 @@
-"""``vtc``: symmetric contrastive loss between two modalities over the whole batch of all processes (InfoNCE,
-arXiv:1807.03748; with a learnable temperature as in CLIP, arXiv:2103.00020).
+"""``vtc``: symmetric contrastive loss between two modalities (InfoNCE, arXiv:1807.03748; with a learnable temperature
+as in CLIP, arXiv:2103.00020).
 
-    video, text features (B, D) -> projections, unit length -> embeddings (N, E), N = rows of all micro-batches and
-    processes
-    sim_t2v = exp(logit_scale) * text @ video^T (N, N);  loss = (CE over rows + CE over columns) / 2, the diagonal being
-    the positives
+    video, text features (B, D) -> projections, unit length -> embeddings (N, E)
+    sim_t2v = exp(logit_scale) * text @ video^T (N, N), the diagonal being the positives
+    loss    = (CE over rows + CE over columns) / 2
+
+N are the rows of all micro-batches and processes.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from vtp import distributed
 from vtp.errors import ConfigError
 from vtp.model.build import BuildContext
 from vtp.model.context import ForwardContext
 from vtp.model.losses import MAX_LOGIT_SCALE, clamp_scale, comparable, symmetric_nce
 from vtp.model.objective import ContrastiveObjective, masked_mean
 from vtp.types import MODALITIES, LossOutput
+from vtp_objectives.views import check_masked, training_views
 
 __all__ = ["VTC"]
 
@@ -30,10 +34,14 @@ class VTC(ContrastiveObjective):
 
     Args:
         modalities: the pair: ``[video, text]``, ``[video, audio]`` or ``[audio, text]``.
-        width: E, width of the common space.
+        width: E, width of the common space; None = no projection, the features of both must then have one width.
         temperature: start of the learnable temperature; logit_scale = log(1 / temperature).
-        learn_temperature: False keeps it fixed.
+        learn_temperature: False keeps it fixed; it is no parameter then, and not in the weights.
+        directions: mean or sum of both cross-entropies.
+        negatives_from: ``gathered`` compares the rows of all processes and micro-batches, with gradients; ``local``
+            those of the own process.
         mask_duplicates: leave out negatives that are no negatives: equal captions, or clips of the same video.
+        masked: modalities whose masked version (``masks``) training looks at. Evaluation looks at clean ones.
         context: tells the widths of the encoders.
     """
 
@@ -42,10 +50,13 @@ class VTC(ContrastiveObjective):
         *,
         context: BuildContext,
         modalities: list[str] | tuple[str, ...] = ("video", "text"),
-        width: int = 128,
+        width: int | None = 128,
         temperature: float = 0.07,
         learn_temperature: bool = True,
+        directions: Literal["mean", "sum"] = "mean",
+        negatives_from: Literal["gathered", "local"] = "gathered",
         mask_duplicates: bool = True,
+        masked: list[str] | tuple[str, ...] = (),
     ) -> None:
         super().__init__()
         pair = [m for m in MODALITIES if m in modalities]
@@ -62,33 +73,59 @@ class VTC(ContrastiveObjective):
                 f"objective vtc: needs an encoder for {' and '.join(lacking)}, and that slot is empty. "
                 f"Fill it (encoder/{lacking[0]}=...), or change objectives.vtc.modalities."
             )
+        check_masked("vtc", masked, context)
         self.first, self.second = modalities = (pair[0], pair[1])
         self.needs = frozenset(modalities)
+        self.directions = directions
+        self.negatives_from = negatives_from
         self.mask_duplicates = mask_duplicates
-        self.proj = nn.ModuleDict({m: nn.Linear(context.pooled_width(m), width, bias=False) for m in modalities})
+        self.masked = tuple(masked)
+        widths = {m: context.pooled_width(m) for m in modalities}
+        if width is None and len(set(widths.values())) > 1:
+            raise ConfigError(
+                f"objective vtc: width=null is no projection, so the features must have one width, and they have "
+                f"{', '.join(f'{n} ({m})' for m, n in widths.items())}. Give objectives.vtc.width."
+            )
+        proj = {} if width is None else {m: nn.Linear(n, width, bias=False) for m, n in widths.items()}
+        self.proj = nn.ModuleDict(proj)
         # shape (1,): sharding (FSDP2) refuses parameters without a dimension
-        self.logit_scale = nn.Parameter(torch.full((1,), -math.log(temperature)), requires_grad=learn_temperature)
+        scale = torch.full((1,), -math.log(temperature))
+        self.logit_scale: Tensor
+        if learn_temperature:
+            self.logit_scale = nn.Parameter(scale)
+        else:
+            self.register_buffer("logit_scale", scale, persistent=False)
 
     def embed(self, ctx: ForwardContext, modality: str, view: str = "") -> Tensor:
         """Projected feature of unit length, float32 (B, E). Rows without the modality: finite, no meaning."""
-        return normalize(self.proj[modality](ctx.pooled(modality, view)).float(), dim=1)
+        pooled = ctx.pooled(modality, view)
+        return normalize((self.proj[modality](pooled) if modality in self.proj else pooled).float(), dim=1)
 
     def embeddings(self, ctx: ForwardContext) -> dict[str, Tensor]:
-        """``{"video_embedding": (B, E), "text_embedding": (B, E)}`` for the pair of this objective."""
+        """``{"video_embedding": (B, E), "text_embedding": (B, E)}`` of clean inputs, for the pair of this objective."""
         return {f"{m}_embedding": self.embed(ctx, m) for m in (self.first, self.second)}
 
     def similarity(self, ctx: ForwardContext, rows: str, columns: str) -> Tensor:
         """exp(logit_scale) * cosine within the batch, float32 (B, B), rows of one modality against columns of the
-        other.
+        other, of the versions that training looks at.
         """
         scale = self.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp()
-        return scale * self.embed(ctx, rows) @ self.embed(ctx, columns).T
+        views = self._views(ctx)
+        return scale * self.embed(ctx, rows, views[rows]) @ self.embed(ctx, columns, views[columns]).T
+
+    def plan(self, ctx: ForwardContext) -> None:
+        """One pass per modality, where features come from the fusion encoder."""
+        if ctx.model.unimodal_fusion:
+            for modality, view in self._views(ctx).items():
+                ctx.plan({modality: view})
 
     def features(self, ctx: ForwardContext) -> dict[str, Tensor]:
-        """Embeddings, which rows have both, what counts as equal, and the temperature."""
-        features = self.embeddings(ctx)
+        """Embeddings of what training looks at, which rows have both, what counts as equal, and the temperature."""
+        features = {f"{m}_embedding": self.embed(ctx, m, view) for m, view in self._views(ctx).items()}
         features["rows"] = self.rows(ctx)
         features["logit_scale"] = clamp_scale(self.logit_scale)
+        if self.negatives_from == "local":
+            features["group"] = torch.full((len(ctx.batch),), distributed.rank(), device=ctx.device)
         if self.mask_duplicates:
             features |= {f"{m}_identity": ctx.identity(m) for m in (self.first, self.second)}
         return features
@@ -100,7 +137,7 @@ class VTC(ContrastiveObjective):
         one, two = features[f"{self.first}_embedding"], features[f"{self.second}_embedding"]
         sim = scale * two @ one.T  # for the usual pair sim_t2v: rows are texts, columns are videos
         same = [features[f"{m}_identity"] for m in (self.first, self.second) if self.mask_duplicates]
-        sim = comparable(sim, rows, same)
+        sim = comparable(sim, rows, same, features.get("group"))
         a, b = self.first[0], self.second[0]
         index = torch.arange(len(sim), device=sim.device)
         metrics = {
@@ -108,4 +145,7 @@ class VTC(ContrastiveObjective):
             f"{a}2{b}_r1": masked_mean((sim.detach().argmax(dim=0) == index).float(), rows),
             "logit_scale": scale.detach().log(),
         }
-        return LossOutput(symmetric_nce(sim, rows), rows.sum(), metrics)
+        return LossOutput(symmetric_nce(sim, rows, directions=self.directions), rows.sum(), metrics)
+
+    def _views(self, ctx: ForwardContext) -> dict[str, str]:
+        return training_views(ctx, self.masked, (self.first, self.second))

@@ -8,40 +8,50 @@ loss        mean cross-entropy over the 2 R pairs
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from dataclasses import replace
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
+from vtp import distributed
 from vtp.contracts import offers
 from vtp.errors import ConfigError
+from vtp.model.blocks import init_weights
 from vtp.model.build import BuildContext
 from vtp.model.context import ForwardContext
-from vtp.model.losses import derange, draw_by_weight, matching_cross_entropy
+from vtp.model.losses import derange, draw_by_weight, matching_cross_entropy, other_rows
 from vtp.model.objective import Objective
-from vtp.types import MODALITIES, LossOutput
+from vtp.types import MODALITIES, LossOutput, Tokens
+from vtp_objectives.views import check_masked, training_views
 
 __all__ = ["VTM"]
 
 
 class VTM(Objective):
-    """Matching on fused tokens. Negatives come from the own micro-batch; a row that has none takes no part.
-
-    Rows with the same text, or of the same video, are never negatives of each other. With one row per micro-batch there
-    are no negatives at all: the loss is 0 with weight 0.
+    """Matching on fused tokens. A row that has no negative takes no part: a single row has a loss of 0 with weight 0.
 
     Args:
         modalities: the two that must be there; others are fused as well where present.
         swap: which modalities change the row in a negative; the others stay. ``[text]``, or ``[text, audio]`` when the
             sound goes with the text.
-        negatives: ``random`` is a derangement (every text is the negative of one other row, as far as duplicates
-            allow); ``hard`` draws with probability softmax of the similarity that the objective ``vtc`` computes, which
-            must then be among the objectives.
+        negatives_from: ``local`` takes the other row from the own micro-batch, ``gathered`` from those of all processes
+            at this moment, with gradients.
+        negatives_draw: ``derange`` makes every row the negative of one other; ``hard`` draws with probability softmax
+            of the similarity that the objective ``vtc`` computes, which must then be among the objectives. With both,
+            rows with the same text or of the same video are never negatives of each other. ``random`` is any other row.
+        masked: modalities whose masked version (``masks``) training looks at. :meth:`match_logits` looks at clean ones.
+        reuse_joint: take the positives from the pass that other objectives make of the same versions; False makes one
+            more, with another dropout. Equal without dropout.
         hidden: width of the hidden layer of the head; 0 = one linear layer.
+        head_init: start of the head: PyTorch's ``default``, or ``xavier`` with biases of 0.
         context: tells the width of the fusion encoder.
     """
 
     needs_fusion = True
+    renamed: ClassVar[Mapping[str, str]] = {
+        "negatives": "negatives_draw (derange, hard or random; random was what derange is) and negatives_from (local)"
+    }
 
     def __init__(
         self,
@@ -49,8 +59,12 @@ class VTM(Objective):
         context: BuildContext,
         modalities: list[str] | tuple[str, ...] = ("video", "text"),
         swap: list[str] | tuple[str, ...] = ("text",),
-        negatives: Literal["random", "hard"] = "random",
+        negatives_from: Literal["local", "gathered"] = "local",
+        negatives_draw: Literal["derange", "hard", "random"] = "derange",
+        masked: list[str] | tuple[str, ...] = (),
+        reuse_joint: bool = True,
         hidden: int = 0,
+        head_init: Literal["default", "xavier"] = "default",
     ) -> None:
         super().__init__()
         pair = [m for m in MODALITIES if m in modalities]
@@ -64,33 +78,71 @@ class VTM(Objective):
                 f"objective vtm: swap={list(swap)} must hold exactly one of modalities={list(modalities)}, "
                 "and beside it at most the third one; else both sides of a pair would move together, or neither"
             )
+        if negatives_from == "gathered" and (negatives_draw != "random" or "text" in swap):
+            raise ConfigError(
+                "objective vtm: negatives_from=gathered needs negatives_draw=random and swap=[video] or [audio]: "
+                "texts of other processes have other lengths, and similarities are computed within a process"
+            )
+        check_masked("vtm", masked, context)
         self.needs = frozenset(pair)
         self.swap = tuple(m for m in MODALITIES if m in swap)
         self.moving = moving[0]
         self.staying = next(m for m in pair if m not in swap)
-        self.negatives = negatives
+        self.negatives_from = negatives_from
+        self.negatives_draw = negatives_draw
+        self.masked = tuple(masked)
+        self.reuse_joint = reuse_joint
         width = int(context.encoders["fusion"].width)
         layers: list[nn.Module] = [nn.Linear(width, hidden), nn.GELU()] if hidden else []
         self.head = nn.Sequential(*layers, nn.Linear(hidden or width, 2))
+        if head_init == "xavier":
+            init_weights(self.head)
 
     def match_logits(self, ctx: ForwardContext, rows: Mapping[str, Tensor] | None = None) -> Tensor:
-        """(R, 2): no match, match. ``rows``: modality -> int64 (R,) rows of the batch to pair, as in ``ctx.fused``."""
+        """(R, 2): no match, match, of clean inputs. ``rows``: modality -> int64 (R,) rows of the batch to pair, as in
+        ``ctx.fused``."""
         logits: Tensor = self.head(ctx.fused(dict.fromkeys(ctx.modalities, ""), rows).pooled)
         return logits
 
     def count(self, ctx: ForwardContext) -> Tensor:
         """Number of pairs, positive and negative."""
-        return 2 * self._allowed(ctx).any(dim=1).sum()
+        return 2 * self._taking_part(ctx).sum()
+
+    def plan(self, ctx: ForwardContext) -> None:
+        """Positives, and negatives where they are known before an encoder has run."""
+        views = self._views(ctx)
+        ctx.plan(views)
+        if self.negatives_draw != "hard" and not self._elsewhere():
+            ctx.plan(views, self._swapped(ctx))
 
     def forward(self, ctx: ForwardContext) -> LossOutput:
         """Cross-entropy over positives and negatives, and the share told right."""
-        allowed = self._allowed(ctx)
-        rows = allowed.any(dim=1)
-        other = self._negative_rows(ctx, allowed)
-        positive = self.match_logits(ctx)
-        negative = self.match_logits(ctx, {m: other for m in self.swap if m in ctx.modalities})
-        loss, right = matching_cross_entropy(positive, negative, rows)
+        rows, views = self._taking_part(ctx), self._views(ctx)
+        positive = ctx.fused(views).pooled
+        if self._elsewhere():
+            negative = ctx.fused(views | self._gathered(ctx, views)).pooled
+        else:
+            negative = ctx.fused(views, self._swapped(ctx)).pooled
+        loss, right = matching_cross_entropy(self.head(positive), self.head(negative), rows)
         return LossOutput(loss, 2 * rows.sum(), {"accuracy": right})
+
+    def _views(self, ctx: ForwardContext) -> dict[str, str]:
+        views = training_views(ctx, self.masked)
+        if not self.reuse_joint and views.get("text"):  # the same words under another name are another pass
+            words = ctx.inputs("text", views["text"])
+            views["text"] += ":vtm"
+            ctx.view("text", views["text"], lambda inputs: words)
+        return views
+
+    def _taking_part(self, ctx: ForwardContext) -> Tensor:
+        """bool (B,): rows that have a negative."""
+        if self.negatives_draw != "random":
+            return self._allowed(ctx).any(dim=1)
+        rows = self.rows(ctx)
+        candidates = rows.sum()
+        if self.negatives_from == "gathered":
+            candidates = distributed.sum_scalars(candidates)
+        return rows & (candidates > 1)
 
     def _allowed(self, ctx: ForwardContext) -> Tensor:
         """bool (B, B): row j may be the negative of row i."""
@@ -101,24 +153,48 @@ class VTM(Objective):
             allowed = allowed & (identity[:, None] != identity[None, :])
         return allowed
 
-    def _negative_rows(self, ctx: ForwardContext, allowed: Tensor) -> Tensor:
-        """int64 (B,): the row whose text is the negative; rows without an allowed one get some row, and take no
-        part.
-        """
-        draws = ctx.uniform("vtm", 2)
-        if self.negatives == "random":
+    def _swapped(self, ctx: ForwardContext) -> dict[str, Tensor]:
+        """Per modality that moves int64 (B,): the row that it comes from; the same tensors at each call."""
+        name = f"vtm.{'+'.join(self.swap)}.{self.negatives_draw}"
+        other = ctx.once(name, lambda: self._negative_rows(ctx))
+        return {m: other for m in self.swap if m in ctx.modalities}
+
+    def _negative_rows(self, ctx: ForwardContext) -> Tensor:
+        """int64 (B,); rows without an allowed one get some row, and take no part."""
+        if self.negatives_draw == "random":
+            return other_rows(self._uniform(ctx), self.rows(ctx))
+        allowed, draws = self._allowed(ctx), ctx.uniform("vtm", 2)
+        if self.negatives_draw == "derange":
             return derange(allowed, draws)
-        scores = _similarity(ctx, self.staying, self.moving).masked_fill(~allowed, -torch.inf)
+        scores = self._similarity(ctx).masked_fill(~allowed, -torch.inf)
         weights = torch.nan_to_num(scores.softmax(dim=1))  # rows without an allowed one: 0 / 0
         return draw_by_weight(weights, draws[:, 0])
 
+    def _similarity(self, ctx: ForwardContext) -> Tensor:
+        """(B, B), detached, at the temperature of the contrastive objective that has these two modalities."""
+        for objective in ctx.model.objectives.values():
+            if offers(objective, "similarity") and objective.needs == self.needs:
+                return objective.similarity(ctx, self.staying, self.moving).detach()
+        raise ConfigError(
+            f"objective vtm: negatives_draw=hard needs the similarity of {self.staying} and {self.moving} from a "
+            "contrastive objective. Add vtc (objective=[vtc,vtm,...]), or set objectives.vtm.negatives_draw=derange."
+        )
 
-def _similarity(ctx: ForwardContext, rows: str, columns: str) -> Tensor:
-    """(B, B), detached, at the temperature of the contrastive objective that has these two modalities."""
-    for objective in ctx.model.objectives.values():
-        if offers(objective, "similarity") and objective.needs == {rows, columns}:
-            return objective.similarity(ctx, rows, columns).detach()
-    raise ConfigError(
-        f"objective vtm: negatives=hard needs the similarity of {rows} and {columns} from a contrastive objective. "
-        "Add vtc (objective=[vtc,vtm,...]), or set objectives.vtm.negatives=random."
-    )
+    def _elsewhere(self) -> bool:
+        """Whether a negative may lie on another process."""
+        return self.negatives_from == "gathered" and distributed.world_size() > 1
+
+    def _gathered(self, ctx: ForwardContext, views: Mapping[str, str]) -> dict[str, Tokens]:
+        """Tokens of the modalities that move, of rows of all processes."""
+        rows = self.rows(ctx)
+        start = sum(distributed.gather_objects(len(rows))[: distributed.rank()])
+        index = other_rows(self._uniform(ctx), distributed.gather_with_grad(rows), start)
+        found = {}
+        for modality in self.swap:
+            own = ctx.tokens(modality, views[modality])
+            x, mask = (distributed.gather_with_grad(part) for part in (own.x, own.attention_mask))
+            found[modality] = replace(own, x=x, attention_mask=mask, index=None).take(index)
+        return found
+
+    def _uniform(self, ctx: ForwardContext) -> Tensor:
+        return ctx.uniform("simvtp.vtm", 1)[:, 0]

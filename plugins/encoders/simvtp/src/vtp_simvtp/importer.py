@@ -3,7 +3,7 @@
 | FILE | what comes out of ``simvtp`` |
 |---|---|
 | pre-trained SimVTP | the pre-training model (shared encoder, four objectives) |
-| fine-tuned SimVTP | two towers with the objective simvtp_vtc |
+| fine-tuned SimVTP | two towers with the objective vtc |
 | pre-trained VideoMAE, its own or transformers' naming | video, shared encoder, mvm; with ``bert=`` text embeddings |
 | VideoMAE with a classification head | one video tower |
 
@@ -16,7 +16,7 @@ Sizes are read off the tensors, except what shapes do not tell: ``heads`` (width
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -32,9 +32,6 @@ from vtp_simvtp.videomae import from_transformers, is_transformers
 from vtp_simvtp.vit import shape_of
 
 __all__ = ["import_dual", "import_simvtp"]
-
-OBJECTIVES = ("mvm", "simvtp_mlm", "simvtp_vtc", "simvtp_vtm")
-RETRIEVAL = {"simvtp_vtc": {"name": "simvtp_vtc", "video": "clean", "text": "clean"}}
 
 
 @renames(legacy="variant=released")
@@ -207,11 +204,12 @@ def _pretrained(found: Checkpoint, parts: _Parts, kind: str, missing: Mapping[st
         "video": parts.video("encoder."),
         "fusion": {"name": "simvtp", "preset": "base", **parts.blocks("encoder.")},
     }
-    objectives: dict[str, dict[str, Any]] = {"mvm": {"name": "mvm", **parts.decoder()}}
+    objectives = ["mvm"]
     if "text_embeddings.word_embeddings.weight" in found.tensors:
         encoders["text"] = parts.text("text_embeddings.")
-        objectives |= {name: {"name": name} for name in OBJECTIVES if name != "mvm"}
-    spec = {"encoders": encoders, "objectives": objectives, "variant": parts.variant}
+        objectives += ["simvtp/mlm", "simvtp/vtc", "simvtp/vtm"]
+    spec = {"encoders": encoders, **_recipe(objectives, parts.variant)}
+    spec["objectives"]["mvm"] |= parts.decoder()
     return found.imported(kind, spec, PRETRAIN, missing)
 
 
@@ -227,7 +225,7 @@ def _videomae(found: Checkpoint, parts: _Parts, bert: str | None) -> Imported:
             )
         found.tensors |= {f"text_embeddings.{name}": value for name, value in words.items()}
         found.notes.append(f"word embeddings of {bert}")
-        missing = {f"objectives.{part}": "a new head" for part in ("simvtp_mlm.text_cls.*", "simvtp_vtm.vtm_head.*")}
+        missing = {f"objectives.{part}": "a new head" for part in ("mlm.head.*", "vtm.head.*")}
     return _pretrained(found, parts, "pre-trained VideoMAE", missing)
 
 
@@ -257,8 +255,23 @@ def _dual(found: Checkpoint, parts: _Parts) -> Imported:
                 missing[f"encoders.{ours}.*"] = "never used; the file has none"
     else:  # the repaired model has no place for weights that nothing reads
         found.drop([name for name in found.tensors if name.startswith(DEAD)], "never used by the released model")
-    spec = {"encoders": {"video": video, "text": text}, "objectives": RETRIEVAL, "variant": parts.variant}
+    spec = {"encoders": {"video": video, "text": text}, **_retrieval(parts.variant)}
     return found.imported("fine-tuned SimVTP", spec, DUAL, missing)
+
+
+def _recipe(objectives: Sequence[str], variant: str | None) -> dict[str, Any]:
+    """Objectives, masks and variant of a specification, as ``vtp run model=simvtp objective=[...]`` has them."""
+    from vtp.cli.run import compose
+
+    found = compose(["model=simvtp", f"objective=[{','.join(objectives)}]", f"variant={variant or 'null'}"])
+    return {key: found[key] for key in ("objectives", "masks", "variant")}
+
+
+def _retrieval(variant: str | None) -> dict[str, Any]:
+    """The same for two towers, which look at clean clips and words."""
+    recipe = _recipe(["simvtp/vtc"], variant)
+    recipe["objectives"]["vtc"]["masked"] = []
+    return recipe
 
 
 def _towers_of(
@@ -288,7 +301,7 @@ def _towers_of(
         "missing": missing,
         "notes": list(report.get("notes", [])),
     }
-    dual = {"encoders": {"video": video, "text": text}, "objectives": RETRIEVAL, "variant": variant}
+    dual = {"encoders": {"video": video, "text": text}, **_retrieval(variant)}
     return dual, dual_from_pretrained(state, keep_norm=keep_norm), towers
 
 

@@ -1,7 +1,7 @@
 """Names of parameters: those of the released SimVTP code on one side, those of vtp models on the other.
 
 Every name of one side has exactly one on the other. The pre-training model of the released code is vtp's shared encoder
-with the objectives mvm, simvtp_mlm, simvtp_vtc and simvtp_vtm; its fine-tuned model is a pair of towers.
+with the objectives mvm, mlm, vtc and vtm; its fine-tuned model is a pair of towers.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ PRETRAIN = PrefixTable(
         ("mask_token", "objectives.mvm.mask_token"),
         ("encoder_to_decoder.", "objectives.mvm.encoder_to_decoder."),
         ("decoder.", "objectives.mvm.decoder."),
-        ("text_cls.", "objectives.simvtp_mlm.text_cls."),
-        ("vtm_head.", "objectives.simvtp_vtm.vtm_head."),
+        ("text_cls.", "objectives.mlm.head.0."),
+        ("vtm_head.", "objectives.vtm.head.0."),
     )
 )
 DUAL = PrefixTable(

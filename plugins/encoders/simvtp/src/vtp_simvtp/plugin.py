@@ -14,14 +14,6 @@ def vtp_register_encoders(register: Register) -> None:
 
 
 @hookimpl
-def vtp_register_objectives(register: Register) -> None:
-    register("mvm", "vtp_simvtp.mvm:MVM")
-    register("simvtp_mlm", "vtp_simvtp.mlm:SimVTPMLM")
-    register("simvtp_vtc", "vtp_simvtp.vtc:SimVTPVTC")
-    register("simvtp_vtm", "vtp_simvtp.vtm:SimVTPVTM")
-
-
-@hookimpl
 def vtp_register_samplers(register: Register) -> None:
     for name in ("simvtp_pretrain", "simvtp_pretrain_legacy", "simvtp_finetune", "simvtp_finetune_legacy"):
         register(name, f"vtp_simvtp.sampling:{name}")

@@ -63,7 +63,7 @@ def reconstruct(
     """Hide, and let the model fill in. Uses the masks that the model was trained with.
 
     Args:
-        model: with the objective mvm; with simvtp_mlm if a text is given.
+        model: with the objective mvm; with mlm if a text is given.
         clips: uint8 (K, T, H, W, 3), of the size that the video encoder wants.
         text: one text for all clips.
         own_statistics: see the module.
@@ -148,10 +148,8 @@ def _prepare(model: VTPModel, options: argparse.Namespace) -> None:
         raise ConfigError(
             f"{options.checkpoint} has the objectives {has}; only a model trained with mvm can reconstruct."
         )
-    if options.text is not None and "simvtp_mlm" not in model.objectives:
-        raise ConfigError(
-            f"{options.checkpoint} was not trained with simvtp_mlm, so it cannot guess words: leave --text out."
-        )
+    if options.text is not None and "mlm" not in model.objectives:
+        raise ConfigError(f"{options.checkpoint} was not trained with mlm, so it cannot guess words: leave --text out.")
     if options.clips < 1:
         raise ConfigError(f"--clips {options.clips}: expected at least 1.")
     asked = {
@@ -224,11 +222,11 @@ def _frames(values: Tensor, grid: Grid) -> Frames:
 
 
 def _words(model: VTPModel, ctx: ForwardContext) -> list[dict[str, str]]:
-    mlm: Any = model.objectives["simvtp_mlm"]
+    mlm: Any = model.objectives["mlm"]
     tokenizer = model.encoders["text"].tokenizer
     made = ctx.inputs("text", ctx.masked("text"))
     filled = made["token_ids"].clone()
-    logits, places = mlm.logits(ctx)
+    logits, places = mlm.word_logits(ctx)
     if len(places):
         filled[places[:, 0], places[:, 1]] = logits.argmax(dim=1)
     spec: Any = model.specs()["text"]
