@@ -15,9 +15,11 @@ import os
 import re
 import shutil
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 
 from vtp.errors import RunError
 
@@ -27,6 +29,7 @@ __all__ = [
     "append_text",
     "cache_root",
     "clean_leftovers",
+    "replacing",
     "verify_directory",
     "write_json_atomic",
     "write_text_atomic",
@@ -42,27 +45,45 @@ def cache_root() -> Path:
     return Path(os.environ.get("VTP_CACHE") or "~/.cache/vtp").expanduser()
 
 
+@contextmanager
+def replacing(path: Path | str, expected_bytes: int = 0, then: str = "") -> Iterator[BinaryIO]:
+    """A file to write to, which takes the place of ``path`` when the block ends: a reader sees the old file or the new
+    one, never a part. After an error the old one stays. The folder must exist.
+
+    Args:
+        expected_bytes: size of what will be written, if known, for the error.
+        then: what to do when the disk is full; by default, to go on with the run.
+
+    Raises:
+        RunError: the disk is full.
+    """
+    path = Path(path)
+    temporary = _temporary(path)
+    try:
+        with open(temporary, "w+b") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _sync_directory(path.parent)
+    except Exception as error:
+        if _means_full(error):
+            written = temporary.stat().st_size if temporary.exists() else 0
+            raise RunError(_disk_full(path, max(expected_bytes, written), then)) from error
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def write_text_atomic(path: Path | str, text: str) -> None:
     """Write ``text`` as UTF-8 so that a reader sees the old file or the new one, never a part. The folder must exist.
 
     Raises:
         RunError: the disk is full; the old file is untouched.
     """
-    path = Path(path)
-    temporary = _temporary(path)
     data = text.encode()
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _sync_directory(path.parent)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        if error.errno in _FULL:
-            raise RunError(_disk_full(path, len(data))) from error
-        raise
+    with replacing(path, len(data)) as file:
+        file.write(data)
 
 
 def append_text(path: Path | str, text: str) -> None:
@@ -245,12 +266,12 @@ def _means_full(error: BaseException) -> bool:
     return type(error).__name__ == "SafetensorError" and any(f"(os error {code})" in str(error) for code in _FULL)
 
 
-def _disk_full(path: Path, needed: int) -> str:
+def _disk_full(path: Path, needed: int, then: str = "") -> str:
     free = shutil.disk_usage(path.parent).free
     return (
         f"{path}: the disk is full: {_readable(needed)} needed, {_readable(free)} free. "
         "Nothing that was there before was lost. "
-        "Free some space or move the run folder, then start again with resume=auto."
+        + (then or "Free some space or move the run folder, then start again with resume=auto.")
     )
 
 

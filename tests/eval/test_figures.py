@@ -34,7 +34,7 @@ def test_a_figure_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatc
     before = path.read_bytes()
 
     def full_disk(self, file, **options):
-        file.write_bytes(b"half a pic")
+        file.write(b"half a pic")
         raise OSError("No space left on device")
 
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", full_disk)

@@ -17,6 +17,7 @@ from vtp.storage import (
     MANIFEST,
     DirectoryTransaction,
     clean_leftovers,
+    replacing,
     verify_directory,
     write_json_atomic,
     write_text_atomic,
@@ -112,6 +113,25 @@ def test_leftovers_of_killed_writers_are_cleaned_and_nothing_else(tmp_path):
     clean_leftovers(tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == [".hidden", "step_1", "x.tmp"]
     clean_leftovers(tmp_path / "nowhere")
+
+
+def test_a_file_is_replaced_at_the_end_and_not_after_an_error(tmp_path):
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"old")
+    with replacing(path) as file:
+        file.write(b"new")
+        file.flush()
+        assert path.read_bytes() == b"old"
+    assert path.read_bytes() == b"new"
+    with pytest.raises(ValueError, match="half"), replacing(path) as file:
+        file.write(b"half")
+        raise ValueError("half")
+    full = r"a.bin: the disk is full: 7.00 MB needed, .* free. Nothing .* was lost. Give it again.$"
+    with pytest.raises(RunError, match=full), replacing(path, 7_000_000, then="Give it again.") as file:
+        raise OSError(errno.EDQUOT, "no more")
+    assert path.read_bytes() == b"new" and list(tmp_path.iterdir()) == [path]
+    write_text_atomic(path, "")
+    assert path.read_bytes() == b""
 
 
 def test_text_is_replaced_in_one_piece(tmp_path, monkeypatch):

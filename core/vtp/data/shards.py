@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vtp.errors import DataError
-from vtp.storage import cache_root
+from vtp.errors import DataError, RunError
+from vtp.storage import cache_root, replacing
 
 __all__ = ["Group", "find_shards", "shard_index", "shard_indices", "shard_order"]
 
@@ -121,11 +121,10 @@ def shard_index(shard: Path) -> list[Group]:
     for place in places:
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
-            hidden = place.with_name(f".{place.name}.{os.urandom(6).hex()}.tmp")
-            hidden.write_text(text, encoding="utf-8", errors="surrogateescape")
-            os.replace(hidden, place)
+            with replacing(place) as file:
+                file.write(text.encode(errors="surrogateescape"))
             break
-        except OSError:
+        except (OSError, RunError):
             continue
     return groups
 

@@ -3,7 +3,6 @@ question and answer."""
 
 from __future__ import annotations
 
-import os
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from vtp.storage import replacing
 
 __all__ = ["Strip", "draw_figure"]
 
@@ -69,13 +70,8 @@ def draw_figure(
     _bars(figure.add_subplot(grid[0, :]), chart, title, note)
     for i, strip in enumerate(strips):
         _strip(figure.add_subplot(grid[1 + i // _COLUMNS, i % _COLUMNS]), strip)
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        figure.savefig(temporary, format="png", dpi=110)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as file:
+        figure.savefig(file, format="png", dpi=110)
 
 
 def _bars(axes: Any, chart: Mapping[str, Mapping[str, float]], title: str, note: str) -> None:

@@ -7,7 +7,6 @@ one removes, never half a clip. What cannot be decoded is noted once, with its r
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import json
 import os
@@ -15,24 +14,26 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
-from vtp.errors import ConfigError, RunError
+from vtp.errors import ConfigError
 from vtp.media.cache import ClipCache, Settings
 from vtp.media.cache_file import CacheDamage, EntryWriter
 from vtp.media.info import MediaError, VideoInfo
 from vtp.media.isolation import MediaReader
 from vtp.media.request import Wanted
 from vtp.media.sampling import uniform
+from vtp.prepare import GO_ON
 from vtp.prepare.threads import results
-from vtp.storage import append_text, clean_leftovers
+from vtp.storage import append_text, clean_leftovers, replacing
 from vtp.types import Clip, MediaRef
 
 __all__ = ["FAILURES", "Outcome", "build", "make_entry"]
@@ -89,7 +90,9 @@ def build(
         retry: try files again that failed before.
         progress: called after every file.
 
-    Raises: RunError if the disk is full, or another program is at work here; what is done stays.
+    Raises:
+        ConfigError: another program is at work here.
+        RunError: the disk is full; what is done stays.
     """
     outcome = Outcome()
     start = time.monotonic()
@@ -132,7 +135,9 @@ def build(
 def make_entry(cache: ClipCache, source: str, reader: MediaReader) -> int:
     """Decode ``source`` and write its entry; returns its size in bytes.
 
-    Raises: MediaError if the file cannot be used; RunError if the disk is full.
+    Raises:
+        MediaError: the file cannot be used.
+        RunError: the disk is full.
     """
     final = cache.path(source)
     try:
@@ -141,34 +146,16 @@ def make_entry(cache: ClipCache, source: str, reader: MediaReader) -> int:
         raise MediaError(f"cannot be reached: {error.strerror}", "missing") from None
     final.parent.mkdir(parents=True, exist_ok=True)
     made_from = {"path": os.path.abspath(source), "bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
-    hidden = final.parent / f".{final.name}.{os.urandom(6).hex()}.tmp"
-    movie = final.parent / f".{final.stem}.mp4.{os.urandom(6).hex()}.tmp"
-    try:
-        with open(hidden, "wb") as file:
-            record = _write(file, movie, source, reader, cache.settings)
-            record[0].finish(record[1], record[2], {**record[3], "source": made_from})
-            file.flush()
-            os.fsync(file.fileno())
-        size = hidden.stat().st_size
-        if movie.exists():
-            size += movie.stat().st_size
-            os.replace(movie, final.with_suffix(".mp4"))
-        os.replace(hidden, final)
-    except Exception as error:  # av has its own class for it
-        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
-            raise RunError(
-                f"{cache.folder}: the disk is full. The clips that are done are kept. "
-                "Free some space and give the same command again: it goes on where it stopped."
-            ) from error
-        raise
-    finally:
-        hidden.unlink(missing_ok=True)
-        movie.unlink(missing_ok=True)
-    return size
+    # A reader looks for the entry, so the movie of a transcode gets its name before it.
+    with replacing(final, then=GO_ON) as file, ExitStack() as before:
+        movie = partial(before.enter_context, replacing(final.with_suffix(".mp4"), then=GO_ON))
+        writer, info, places, record = _write(file, movie, source, reader, cache.settings)
+        writer.finish(info, places, {**record, "source": made_from})
+        return file.seek(0, os.SEEK_END) + int(record.get("transcode", {}).get("bytes", 0))
 
 
 def _write(
-    file: IO[bytes], movie: Path, source: str, reader: MediaReader, settings: Settings
+    file: BinaryIO, movie: Callable[[], BinaryIO], source: str, reader: MediaReader, settings: Settings
 ) -> tuple[EntryWriter, VideoInfo | None, npt.NDArray[np.int64], dict[str, Any]]:
     writer = EntryWriter(file, settings.kind)
     info, first = _look(source, reader, settings)
@@ -184,7 +171,7 @@ def _write(
             size = _even(upright, settings.size)
         parts = _parts(source, reader, info, places, size, record)
         if settings.kind == "transcode":
-            record["transcode"] = _transcode(movie, parts, info, writer)
+            record["transcode"] = _transcode(movie(), parts, info, writer)
         else:
             for frames in parts:
                 writer.add_frames(frames)
@@ -247,13 +234,13 @@ def _parts(
 
 
 def _transcode(
-    movie: Path, parts: Iterator[npt.NDArray[np.uint8]], info: VideoInfo, writer: EntryWriter
+    movie: BinaryIO, parts: Iterator[npt.NDArray[np.uint8]], info: VideoInfo, writer: EntryWriter
 ) -> dict[str, Any]:
     """Encode frames as H.264 in MP4 with a key frame every eight pictures. The sound is not in it but in the entry."""
     import av
 
     count, tick = 0, -1
-    with av.open(str(movie), "w", format="mp4") as container:
+    with av.open(movie, "w", format="mp4") as container:
         stream: Any = None
         for frames in parts:
             writer.add_frames(frames)
@@ -270,9 +257,8 @@ def _transcode(
                 container.mux(stream.encode(frame))
                 count += 1
         container.mux(stream.encode(None))
-    with open(movie, "rb") as file:
-        data = file.read()
-        os.fsync(file.fileno())
+    movie.seek(0)
+    data = movie.read()
     return {"bytes": len(data), "crc32": zlib.crc32(data)}
 
 

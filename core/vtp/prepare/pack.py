@@ -8,7 +8,6 @@ again. What goes into which shard depends on the samples alone, so a second call
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import hashlib
 import io
@@ -24,13 +23,14 @@ from typing import Any
 
 import numpy as np
 
-from vtp.errors import ConfigError, RunError
+from vtp.errors import ConfigError
 from vtp.media.info import MediaError, VideoInfo
 from vtp.media.isolation import MediaReader
 from vtp.media.request import Wanted
 from vtp.media.sampling import uniform
+from vtp.prepare import GO_ON
 from vtp.prepare.threads import results
-from vtp.storage import clean_leftovers, write_json_atomic
+from vtp.storage import clean_leftovers, replacing, write_json_atomic
 from vtp.types import MediaRef, Sample
 
 __all__ = ["MANIFEST", "Packing", "pack"]
@@ -91,7 +91,9 @@ def pack(
     Args:
         progress: called with (shards done, shards in all) after each.
 
-    Raises: ConfigError if ``out`` holds something else; RunError if the disk is full (whole shards stay).
+    Raises:
+        ConfigError: ``out`` holds something else, or another program is at work there.
+        RunError: the disk is full; whole shards stay.
     """
     out = Path(out)
     _claim(out)
@@ -164,35 +166,23 @@ def _shard(out: Path, number: int, keys: Sequence[_Key], packing: Packing, reade
     if kept is not None:
         return kept
     start = time.time()
-    hidden = out / f".{tar.name}.{os.urandom(6).hex()}.tmp"
     failures: list[dict[str, str]] = []
     counted = {"keys": 0, "samples": 0}
-    try:
-        with open(hidden, "wb") as file:
-            with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as writer:
-                for key in keys:
-                    try:
-                        members = (_frame_members if packing.frames else _file_members)(key, packing, reader)
-                    except MediaError as error:
-                        path = next(str(ref.path) for ref in (key.video, key.audio) if ref is not None)
-                        failures.append({"key": key.name, "path": path, "reason": error.reason, "kind": error.kind})
-                        continue
-                    for extension, content in members.items():
-                        _add(writer, f"{key.name}.{extension}", content)
-                    counted["keys"] += 1
-                    counted["samples"] += len(key.samples)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(hidden, tar)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise RunError(
-                f"{out}: the disk is full. Whole shards are kept. "
-                "Free some space and give the same command again: it goes on where it stopped."
-            ) from error
-        raise
-    finally:
-        hidden.unlink(missing_ok=True)
+    with (
+        replacing(tar, then=GO_ON) as file,
+        tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as writer,
+    ):
+        for key in keys:
+            try:
+                members = (_frame_members if packing.frames else _file_members)(key, packing, reader)
+            except MediaError as error:
+                path = next(str(ref.path) for ref in (key.video, key.audio) if ref is not None)
+                failures.append({"key": key.name, "path": path, "reason": error.reason, "kind": error.kind})
+                continue
+            for extension, content in members.items():
+                _add(writer, f"{key.name}.{extension}", content)
+            counted["keys"] += 1
+            counted["samples"] += len(key.samples)
     stats = {
         "count": len(keys),
         "successes": counted["keys"],
