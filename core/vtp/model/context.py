@@ -198,9 +198,10 @@ class ForwardContext:
             (frames (B, K, T, H, W, 3)) are encoded one by one and give K * N tokens, the first clip's first.
         """
         self._used.add(modality)
-        return self._encoded(modality, view, stage)
+        return self.encode(modality, view, stage)
 
-    def _encoded(self, modality: str, view: str, stage: str) -> Tokens:
+    def encode(self, modality: str, view: str, stage: str) -> Tokens:
+        """:meth:`tokens` of a pass that may be asked for by nobody; a context with other tokens overrides this one."""
         # a pass without gradients must not be served as one with
         key = (modality, view, stage, torch.is_grad_enabled())
         if key not in self._tokens:
@@ -301,7 +302,7 @@ class ForwardContext:
             if modality in views:
                 view = views[modality]
                 stage = consumes.get(modality, "encoded")
-                taken = view if isinstance(view, Tokens) else self._encoded(modality, view, stage)
+                taken = view if isinstance(view, Tokens) else self.encode(modality, view, stage)
                 tokens[modality] = taken.take(rows[modality]) if modality in rows else taken
         counts = {m: len(t.x) for m, t in tokens.items()}
         if len(set(counts.values())) > 1:

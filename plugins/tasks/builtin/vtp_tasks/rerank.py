@@ -49,8 +49,8 @@ class Order:
         """(Q, G) scores in the new order: chosen candidates by ``matched`` (Q, G), above all others, which keep theirs.
 
         Places stand in for scores, equal ones for ties, so that no scale has to be invented: float32 holds integers up
-            to 2**24 exactly. A chosen
-        candidate whose match is not a finite number, and every candidate without a raw score, is NaN.
+        to 2**24 exactly. A chosen candidate whose match is not a finite number, and every candidate without a raw
+        score, is NaN.
         """
         out = np.full(self.sim.shape, np.nan, np.float32)
         for row, (raw, chosen) in enumerate(zip(self.sim, self.chosen, strict=True)):
@@ -123,8 +123,8 @@ def match_texts(
     if objective not in model.objectives or not offers(model.objectives[objective], "match_logits"):
         raise ConfigError(
             f"task {task}: comparing a clip with each text needs an objective that matches texts with clips, and the "
-            f"model has no {objective!r} that does (it has: "
-            f"{', '.join(model.objectives)}). Train with objective=[vtc,{objective}], or set task.rerank=0."
+            f"model has no {objective!r} that does (it has: {', '.join(model.objectives)}). Train with "
+            f"objective=[vtc,{objective}], or set task.rerank=0."
         )
     width = max(map(len, texts_of))
     position = {video.id: i for i, video in enumerate(videos)}
@@ -146,7 +146,8 @@ def match_texts(
             modality: torch.tensor(text_rows if modality == "text" else video_rows, device=ctx.device)
             for modality in ctx.modalities
         }
-        logits = ctx.model.objectives[objective].match_logits(together, rows).float()  # (R, 2): no match, match
+        matcher: Any = ctx.model.objectives[objective]
+        logits = matcher.match_logits(together, rows).float()  # (R, 2): no match, match
         columns = [column for one in lists for column in range(len(one))]
         out[video_rows, columns] = logits[:, 1] - logits[:, 0]
         return {"match": out}
@@ -163,5 +164,5 @@ class _Together(ForwardContext):
         super().__init__(clips.model, clips.batch)
         self.texts = ForwardContext(clips.model, texts)
 
-    def tokens(self, modality: str, view: str = "", stage: str = "encoded") -> Tokens:
-        return self.texts.tokens(modality, view, stage) if modality == "text" else super().tokens(modality, view, stage)
+    def encode(self, modality: str, view: str, stage: str) -> Tokens:
+        return self.texts.encode(modality, view, stage) if modality == "text" else super().encode(modality, view, stage)
