@@ -281,7 +281,10 @@ class Task(Component, Protocol):
     """Of the benchmark, for messages and the report."""
 
     kind: str
-    """Which table of the data set it reads: ``caption``, ``retrieval``, ``qa`` or ``mc``."""
+    """Which table of the data set it reads: ``retrieval``, ``qa``, ``mc`` or another form that a plugin offers."""
+
+    split: str = "test"
+    """The split that is reported."""
 
     monitor: tuple[str, Literal["max", "min"]]
     """The metric to select and stop by, and its direction."""
@@ -302,7 +305,7 @@ class Task(Component, Protocol):
 
     @abstractmethod
     def samples(self, split: str) -> Sequence[Sample]:
-        """What is evaluated on in ``val`` or ``test``; empty where there is no such split."""
+        """What is evaluated on in a split, ``val`` or ``test``; empty where there is no such split."""
         ...
 
     def texts(self) -> Iterable[str]:

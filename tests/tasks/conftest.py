@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from vtp.contracts import Task, member
 from vtp.errors import DataError
 from vtp.eval.evaluator import Evaluator
 from vtp.types import AudioSpec, Batch, Sample, TextSpec, VideoSpec
@@ -92,7 +93,8 @@ class FakeDataset:
 def make_evaluator() -> Callable[..., Evaluator]:
     def make(model: nn.Module, task, *, broken=(), silent=(), size=3, **options) -> Evaluator:
         def make_loader(samples, drop):
-            return FakeLoader(samples, drop, labels=task.labels, size=size, broken=broken, silent=silent)
+            labels = member(task, Task, "labels")
+            return FakeLoader(samples, drop, labels=labels, size=size, broken=broken, silent=silent)
 
         return Evaluator(model, make_loader, **options)
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from vtp.contracts import Task, member
 from vtp.errors import ConfigError, DataError
 from vtp.eval.leaks import check_leaks, media_names, train_record
 from vtp.eval.ledger import EVALUATED_ONLY
@@ -145,8 +146,8 @@ def test_training_uses_captions_and_the_9k_list_is_a_leak(fake_dataset):
             return {("retrieval", "train"): captions, ("mc", "test"): TEST}.get((kind, split), [])
 
     task = MultipleChoice(dataset=Captions(), protocol="msrvtt_mc")
-    assert task.train_samples() is captions and list(task.texts()) == ["one", "two"] * 2
-    assert task.selection == "last" and task.labels(TEST[0]) == {} and task.answers == ()
+    assert task.train_samples() is captions and list(member(task, Task, "texts")()) == ["one", "two"] * 2
+    assert task.selection == "last" and member(task, Task, "labels")(TEST[0]) == {}
     named = [Sample(s.id, s.video, None, s.texts, {}, {"video_id": s.id}) for s in captions]
     with pytest.raises(DataError, match=r"LEAK: 1 of 5 test clips were in training .*msrvtt:video4"):
         check_leaks([train_record("train", named, task.dataset)], media_names(task.samples("test"), task.dataset))

@@ -326,7 +326,7 @@ def test_own_questions_have_no_official_protocol(fake_dataset, fake_model, make_
 
 def test_the_validation_split_can_be_reported(fake_dataset, fake_model, make_evaluator):
     task = QuestionAnswering(dataset=fake_dataset(train=TRAIN, test=TEST[:2], val=TEST[2:]), answers=4, split="val")
-    result = task.evaluate(make_evaluator(fake_model(qa=_oracle(task)), task))
+    result = task.evaluate(make_evaluator(fake_model(qa=_oracle(task)), task), task.split)
     assert result.split == "val" and len(result.ledger.expected) == 5 and task.selection == "last"
 
 

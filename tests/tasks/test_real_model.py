@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from vtp.contracts import Task, member
 from vtp.data import EvalLoader, Pipeline
 from vtp.eval.evaluator import Evaluator
 from vtp.media import MediaReader
@@ -48,16 +49,17 @@ SPEC = {
 
 def setup(task, **options):
     """The task's model in a random state, and an evaluator over real files."""
-    context = BuildContext(texts=task.texts, answers=("man", "woman", "girl", "show", "connect"))
+    context = BuildContext(texts=member(task, Task, "texts"), answers=("man", "woman", "girl", "show", "connect"))
     model = build_model(SPEC, lambda kind, name, slot: CLASSES[kind, slot or name], context)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.5)
     reader = MediaReader(isolate=False)
+    labels = member(task, Task, "labels")
 
     def make_loader(samples, drop):
-        pipeline = Pipeline(model.specs(), train=False, seed=0, labels=task.labels, reader=reader, drop=drop)
+        pipeline = Pipeline(model.specs(), train=False, seed=0, labels=labels, reader=reader, drop=drop)
         return EvalLoader(samples, pipeline, batch_size=4)
 
     return model, Evaluator(model, make_loader, **options)

@@ -388,10 +388,10 @@ def test_own_data_have_no_official_protocol(fake_dataset, oracle, fake_model, ma
 def test_the_validation_split_can_be_reported(fake_dataset, oracle, fake_model, make_evaluator):
     dataset = fake_dataset(test=TEST[:3], val=TEST[3:])
     task = Retrieval(dataset=dataset, split="val", protocol="didemo_val")
-    result = task.evaluate(make_evaluator(fake_model(vtc=oracle), task))
+    result = task.evaluate(make_evaluator(fake_model(vtc=oracle), task), task.split)
     assert result.split == "val" and result.facts["gallery"] == 3 and task.selection == "last"
     assert "the split is" not in result.tables[0].notes[2]  # didemo_val is about val
-    assert task.samples("test") == TEST[3:]
+    assert task.samples("val") == TEST[3:] and task.samples("test") == TEST[:3]
     assert Retrieval(dataset=dataset).selection == "val"
     with pytest.raises(ConfigError, match="the split that task.selection=val chooses"):
         Retrieval(dataset=dataset, split="val", selection="val")

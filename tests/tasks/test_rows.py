@@ -74,7 +74,8 @@ def evaluate(tmp_path, fake_dataset, fake_model, make_evaluator):
         if answers is not None:
             task.use_answers(answers)
         model = fake_model(vtc=Same(), qa=Same())
-        result = task.evaluate(make_evaluator(model, task, **dict(how)))
+        split = dict(options).get("split", "test")
+        result = task.evaluate(make_evaluator(model, task, **dict(how)), split)
         return SimpleNamespace(
             protocol=result.protocol, warnings=result.warnings, name=result.task,
             printed="\n".join([table.title + "\n" + "\n".join(table.notes) for table in result.tables]),
@@ -163,18 +164,26 @@ def test_a_model_without_pictures_has_no_number_of_frames(fake_model):
 
 
 def test_a_run_with_another_tie_rule_is_not_called_official(tmp_path):
-    """`vtp run`, on exactly the items of the protocol."""
+    """`vtp run` of the validation split, on exactly the items of the protocol."""
     from vtp_datasets.shapes.dataset import Shapes
 
     world = Shapes(size="tiny", root=tmp_path / "world")
-    write_protocol(tmp_path / "mine.yaml", world.samples("qa", "test"), world.name, "qa", metrics=["accuracy"])
-    command = ["task=msrvtt_qa", "task.protocol=mine.yaml", "task.ties=optimistic", "task.ablate=false"]
-    command += ["dataset=shapes", "dataset.size=tiny", "dataset.root=world", "run_dir=out", "threads=1"]
+    stated = {"split": "val", "metrics": ["accuracy"]}
+    write_protocol(tmp_path / "mine.yaml", world.samples("qa", "val"), world.name, "qa", **stated)
+    command = ["task=msrvtt_qa", "task.protocol=mine.yaml", "task.split=val", "task.ties=optimistic"]
+    command += [
+        "dataset=shapes",
+        "dataset.size=tiny",
+        "dataset.root=world",
+        "run_dir=out",
+        "threads=1",
+        "task.ablate=false",
+    ]
     command += ["train.steps=1", "train.global_batch=2", "train.eval_every=null", "train.tensorboard=false"]
     done = subprocess.run([sys.executable, "-m", "vtp", "run", *command], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "out/report.json").read_text(encoding="utf-8"))["protocol"]
     assert found["differences"] == ["the tie rule is optimistic, not expected"] and not found["official"]
-    assert f"mine@{world.name}: accuracy in % by question type (test)" in done.stdout
+    assert f"mine@{world.name}: accuracy in % by question type (val)" in done.stdout
     assert "NOT the official mine (the tie rule is optimistic, not expected)" in done.stdout
-    assert "the official test set" not in done.stdout
+    assert "the official val set" not in done.stdout

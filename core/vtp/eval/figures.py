@@ -1,5 +1,5 @@
-"""The picture of a question-answering run: accuracy by question type against its baselines, and a few clips with
-question and answer."""
+"""The picture of a run: its numbers as bars, such as accuracy by question type against baselines or R@K in both
+directions, and a few clips with what was asked and answered."""
 
 from __future__ import annotations
 

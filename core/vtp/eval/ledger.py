@@ -102,9 +102,8 @@ class Ledger:
             name, reason = next(iter(self.missing.items()))
             raise DataError(
                 f"{len(self.missing):,} of {len(self.expected):,} {self.what} could not be evaluated (first: {name}: "
-                f"{reason}), "
-                f"and data.max_missing={max_missing:g} allows {allowed:,}. Restore them, or accept them as misses with "
-                f"data.max_missing={len(self.missing)}."
+                f"{reason}), and data.max_missing={max_missing:g} allows {allowed:,}. Restore them, or accept them as "
+                f"misses with data.max_missing={len(self.missing)}."
             )
 
     def record(self) -> dict[str, Any]:

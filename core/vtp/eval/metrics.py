@@ -96,7 +96,9 @@ class Ranks:
         return np.where(self.miss, 0.0, 1.0 - outside)
 
 
-def rank_queries(sim: Array, relevant: Array | Sequence[Sequence[int]], *, missing: Array | None = None) -> Ranks:
+def rank_queries(
+    sim: Array, relevant: Array | Sequence[Sequence[int] | Array], *, missing: Array | None = None
+) -> Ranks:
     """Find the rank of the best relevant candidate of every query.
 
     Args:
@@ -112,8 +114,9 @@ def rank_queries(sim: Array, relevant: Array | Sequence[Sequence[int]], *, missi
     if sim.ndim != 2:
         raise ValueError(f"sim must have two axes, queries and candidates, but has shape {sim.shape}")
     queries, gallery = sim.shape
-    is_matrix = isinstance(relevant, np.ndarray) and relevant.dtype == bool
-    if len(relevant) != queries or (is_matrix and np.shape(relevant) != sim.shape):
+    shape = relevant.shape if isinstance(relevant, np.ndarray) and relevant.dtype == bool else None
+    is_matrix = shape is not None
+    if len(relevant) != queries or shape not in (None, sim.shape):
         raise ValueError(
             f"relevant must be bool {sim.shape} or {queries} lists of indices, but has {len(relevant)} rows"
         )

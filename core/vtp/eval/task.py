@@ -61,9 +61,10 @@ class TaskResult:
         rows: further score rows that must not be mixed with the headline, by label: re-ranked, DSL, evaluated items
             only, baselines.
         ledgers: further ledgers by name, such as the gallery's.
-        facts: tie rule, dtype, seed, limits, sampling and whatever else section 11 of the report wants to know.
+        facts: tie rule, dtype, limits, sampling and whatever else one must know to measure it again.
         warnings: what a reader must know before using a number.
-        chart: for the figure: row label -> question type -> accuracy in percent.
+        chart: for the figure: series -> group -> percent, such as model -> question type -> accuracy, or direction ->
+            R@K -> its value.
     """
 
     task: str

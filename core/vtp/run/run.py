@@ -145,7 +145,7 @@ class Run:
             self._check_leaks()  # before hours of training, not after
         loader = self.data.train_loader(self.model.specs(), config.global_batch)
         selection = self._ask("selection")
-        split = {"val": "val", "test(!)": "test"}.get(selection)
+        split = {"val": "val", "test(!)": self._ask("split")}.get(selection)
         self.trainer = Trainer(
             self.model,
             loader,
@@ -180,14 +180,14 @@ class Run:
         return [Profile(self.folder.path / "profile", wanted, precision)] if wanted else []
 
     def evaluate(self) -> None:
-        """Score the test split by the task's protocol; write report.json, predictions.jsonl and report.png."""
+        """Score the split that the task reports, and write report.json, predictions.jsonl and report.png."""
         from vtp import distributed
         from vtp.eval.report import print_result, write_report
 
         leaks = self._check_leaks()
         with self._evaluating() as model:
             evaluator = self._evaluator(model)
-            result = self.task.evaluate(evaluator, "test")
+            result = self.task.evaluate(evaluator, self._ask("split"))
             if "train" in self.modes and self.data.on_disk.absent:
                 result.warnings.append(self.data.on_disk.line())
             strips = self._ask("examples")(evaluator, result) if result.chart else []
@@ -215,12 +215,12 @@ class Run:
         self.folder.say_where()
 
     def predict(self) -> None:
-        """Write predictions.jsonl for the test split; labels are neither needed nor looked at."""
+        """Write predictions.jsonl for the split that the task reports; labels are neither needed nor looked at."""
         from vtp import distributed
         from vtp.storage import write_text_atomic
 
         with self._evaluating() as model:
-            result = self.task.predict(self._evaluator(model), "test")
+            result = self.task.predict(self._evaluator(model), self._ask("split"))
         if distributed.is_main():
             lines = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in result.predictions)
             write_text_atomic(self.folder.path / "predictions.jsonl", lines)
@@ -304,7 +304,7 @@ class Run:
     def _check_leaks(self) -> Any:
         from vtp.eval.leaks import check_leaks, media_names
 
-        tested = media_names(self.task.samples("test"), self.dataset)
+        tested = media_names(self.task.samples(self._ask("split")), self.dataset)
         return check_leaks(self.stages, tested, on_leak=self.data.data.on_leak)
 
 

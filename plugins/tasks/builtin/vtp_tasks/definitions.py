@@ -1,17 +1,13 @@
-"""What tasks of all kinds share: the options protocol and split, and reading tables without making more samples than
-needed, because a table of a big data set makes each sample when it is asked for."""
+"""What tasks of all kinds share: the options protocol and split."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from typing import Any
 
-from vtp.contracts import Table, member
 from vtp.errors import ConfigError
 from vtp.eval.protocol import Protocol
-from vtp.types import Sample
 
-__all__ = ["find_protocol", "rule_for", "texts_of"]
+__all__ = ["find_protocol", "rule_for"]
 
 
 def find_protocol(name: str | None, dataset: Any, kind: str) -> Protocol:
@@ -39,9 +35,3 @@ def rule_for(split: str, selection: str | None) -> str | None:
             "task.selection=last, or say so with task.selection='test(!)'."
         )
     return "last" if split == "val" and selection is None else selection
-
-
-def texts_of(table: Sequence[Sample]) -> Iterable[str]:
-    """All texts of a table, in one go where it can."""
-    texts: Iterable[str] = member(table, Table, "all_texts")()
-    return texts

@@ -11,7 +11,7 @@ have no captions are trained on the right texts of their training questions.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, Literal
@@ -20,20 +20,19 @@ import numpy as np
 import numpy.typing as npt
 
 from vtp.contracts import Dataset, member, offers
-from vtp.data.table import clip_names, evenly, media_id
+from vtp.data.table import clip_names, media_id
 from vtp.errors import ConfigError, DataError
 from vtp.eval.evaluator import Collected, Evaluator
 from vtp.eval.figures import Strip
-from vtp.eval.ledger import EVALUATED_ONLY, Ledger
+from vtp.eval.ledger import Ledger
 from vtp.eval.metrics import TIE_RULES, Ranks, TieRule, rank_queries
-from vtp.eval.significance import bootstrap_interval
 from vtp.eval.task import Table, TaskResult, resolve_selection
-from vtp.types import Modality, Sample
-from vtp_tasks.definitions import find_protocol, texts_of
-from vtp_tasks.examples import frames_of
-from vtp_tasks.pairs import gallery
+from vtp.types import Sample
+from vtp_tasks.definitions import find_protocol
+from vtp_tasks.examples import strips
+from vtp_tasks.pairs import check_compares, embed, gallery
 from vtp_tasks.rerank import match_texts
-from vtp_tasks.rows import compare
+from vtp_tasks.rows import add_evaluated_only, compare, facts, interval, percent
 
 __all__ = ["MultipleChoice"]
 
@@ -46,7 +45,7 @@ class MultipleChoice:
     Args:
         dataset: offers ``samples("mc", split)``: the candidates in ``texts``, the place of the right one in
             ``labels["answer_index"]``; and ``samples("retrieval", "train")`` to train on.
-        protocol: name of a protocol file of this package, or the path of one; None = data of one's own.
+        protocol: name of a protocol of any plugin, or the path of one; None = data of one's own.
         modality: what the texts are compared with: ``video`` or ``audio``.
         objective: what scores: an objective with ``embed(ctx, modality)`` (vtc), or with ``match_logits`` (vtm).
         selection: rule by which the checkpoint is chosen; None = ``val`` if the data set has validation questions,
@@ -57,7 +56,6 @@ class MultipleChoice:
 
     kind = "mc"
     monitor: tuple[str, Literal["max", "min"]] = ("accuracy", "max")
-    answers: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -85,9 +83,6 @@ class MultipleChoice:
 
     # --- training -------------------------------------------------------------------------------------------------
 
-    def use_answers(self, answers: Sequence[str]) -> None:
-        """There is no list of answers."""
-
     def train_samples(self) -> Sequence[Sample]:
         """Clips with texts that fit: the captions of the retrieval split, or where the data set has none, the right
         texts of its training questions."""
@@ -101,15 +96,9 @@ class MultipleChoice:
         questions: Sequence[Sample] = self.dataset.samples(self.kind, "train")
         return [replace(one, texts=(one.texts[int(one.labels["answer_index"])],), labels={}) for one in questions]
 
-    def texts(self) -> Iterable[str]:
-        return texts_of(self.train_samples())
-
     def known_list(self) -> str | None:
         """Name of the known training list that the training clips are exactly, or None."""
         return self.protocol.train_list(clip_names(self.train_samples()))
-
-    def labels(self, sample: Sample) -> dict[str, int | float]:
-        return {}
 
     @property
     def selection(self) -> str:
@@ -128,34 +117,30 @@ class MultipleChoice:
     def evaluate(self, evaluator: Evaluator, split: str = "test", *, detail: bool = True) -> TaskResult:
         scored = self._score(evaluator, split)
         credit = scored.credit
-        result = TaskResult(self.name, split, {"accuracy": _percent(credit)}, scored.ledger)
+        result = TaskResult(self.name, split, {"accuracy": percent(credit)}, scored.ledger)
         result.facts = {
             "score_row": "matching head" if self._matches(evaluator) else "raw",
             "dtype": f"float32 scores from a {evaluator.precision} forward pass",
-            "tie_rule": self.ties,
-            "limit": evaluator.limit,
-            "limited": scored.limited,
-            **evaluator.input_facts(),
+            **facts(self, evaluator, scored.limited),
         }
         if not detail:
             return result
         match = compare(self, evaluator, result, scored.samples, modality=self.modality)
         result.predictions = scored.predictions()
-        low, high = bootstrap_interval(credit, seed=self.seed)
-        result.intervals = {"accuracy": (100 * low, 100 * high)}
-        if 0 < scored.ledger.coverage < 1:
-            result.rows[EVALUATED_ONLY] = {"accuracy": _percent(credit[scored.ledger.mask()])}
-        result.rows["chance"] = {"accuracy": _percent([1 / len(sample.texts) for sample in scored.samples])}
+        result.intervals = {"accuracy": interval(credit, self.seed)}
+        add_evaluated_only(result, credit)
+        result.rows["chance"] = {"accuracy": percent([1 / len(sample.texts) for sample in scored.samples])}
         overall = {"model": result.metrics["accuracy"]} | {label: row["accuracy"] for label, row in result.rows.items()}
         result.chart = {label: {"all": accuracy} for label, accuracy in overall.items()}
+        low, high = result.intervals["accuracy"]
         notes = (
             scored.ledger.line(),
             match.line(),
-            f"accuracy {overall['model']:.2f} % (95 % interval {100 * low:.2f} to {100 * high:.2f}), candidates scored "
+            f"accuracy {overall['model']:.2f} % (95 % interval {low:.2f} to {high:.2f}), candidates scored "
             f"by {self.objective}; ties: {self.ties}",
         )
         title = f"{result.task}: the right one of {scored.widths()} texts, accuracy in % ({split})"
-        row = ("all", len(scored.samples), *overall.values())
+        row: tuple[str | float, ...] = ("all", len(scored.samples), *overall.values())
         result.tables = [Table(title, ("", "questions", *overall), (row,), notes)]
         return result
 
@@ -167,15 +152,7 @@ class MultipleChoice:
         """Evenly spaced evaluated questions with the frames the model saw; sounds cannot be shown."""
         if self.modality != "video":
             return []
-        by_id = {sample.id: sample for sample in self.samples(result.split)}
-        chosen = {line["id"]: line for line in evenly([x for x in result.predictions if "missing" not in x], count)}
-        wanted = [by_id[name] for name in chosen]
-        collected = evaluator.run(wanted, frames_of, drop=("audio", "text"), what="questions", label="example clips")
-        found = zip(collected.ids, collected.arrays.get("frames", ()), strict=True)
-        return [
-            Strip(frames, "which text?", line.get("answer"), line["prediction"], line.get("credit", 0.0) > 0.5)
-            for line, frames in ((chosen[name], frames) for name, frames in found)
-        ]
+        return strips(evaluator, self.samples(result.split), result.predictions, count, drop=("audio", "text"))
 
     def _matches(self, evaluator: Evaluator) -> bool:
         """Whether a matching head scores.
@@ -191,12 +168,7 @@ class MultipleChoice:
                 f"{', '.join(objectives) or 'none'}). Add it with objective=[{self.objective}], or set task.objective "
                 "to vtc (embeddings) or vtm (a matching head)."
             )
-        if not {self.modality, "text"} <= set(found.needs):
-            raise ConfigError(
-                f"task {self.name}: the objective {self.objective!r} compares {' with '.join(sorted(found.needs))}, "
-                f"and task.modality={self.modality} asks for {self.modality} with text. Set "
-                f"objectives.{self.objective}.modalities=[{self.modality},text], or task.modality."
-            )
+        check_compares(self.name, self.modality, self.objective, found)
         return not offers(found, "embed")
 
     def _score(self, evaluator: Evaluator, split: str) -> Choices:
@@ -219,15 +191,7 @@ class MultipleChoice:
         self, evaluator: Evaluator, samples: Sequence[Sample]
     ) -> tuple[list[Array], Collected, dict[str, str]]:
         videos, texts = gallery(samples), _distinct_texts(samples)
-        media: tuple[Modality, ...] = tuple(m for m in evaluator.modalities if m != "text")
-        needed = evaluator.bare_model.objectives[self.objective].needs
-        unused = tuple(m for m in media if m not in needed)
-
-        def embed(modality: Modality) -> Any:
-            return lambda ctx: {"embedding": ctx.model.objectives[self.objective].embed(ctx, modality)}
-
-        seen = evaluator.run(videos, embed(self.modality), drop=("text", *unused), what="videos")
-        read = evaluator.run(list(texts.values()), embed("text"), drop=media, what="texts")
+        seen, read = embed(evaluator, self.objective, self.modality, videos, list(texts.values()))
         width = next((c.arrays["embedding"].shape[1] for c in (seen, read) if "embedding" in c.arrays), 1)
         video, text = seen.full("embedding", np.nan, (width,)), read.full("embedding", np.nan, (width,))
         row = {sample.id: i for i, sample in enumerate(videos)}
@@ -323,7 +287,3 @@ class Choices:
                 line["scores"] = [round(float(score), 6) for score in scores]
             lines.append(line)
         return lines
-
-
-def _percent(credit: Any) -> float:
-    return 100.0 * float(np.mean(credit)) if len(credit) else float("nan")

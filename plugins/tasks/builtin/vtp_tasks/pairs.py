@@ -11,12 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from vtp.data.table import media_id
-from vtp.eval.evaluator import Collected
+from vtp.errors import ConfigError
+from vtp.eval.evaluator import Collected, Evaluator
 from vtp.eval.ledger import Ledger
 from vtp.eval.metrics import Ranks, rank_queries
-from vtp.types import Sample
+from vtp.types import Modality, Sample
 
-__all__ = ["Pairs", "Similarities", "best_of_sets", "gallery", "without_broken"]
+__all__ = ["Pairs", "Similarities", "best_of_sets", "check_compares", "embed", "gallery", "without_broken"]
 
 Array = npt.NDArray[Any]
 
@@ -77,6 +78,40 @@ def best_of_sets(v2t: Array, video_of: Array, clips: int) -> Array:
     if len(present):
         out[:, present] = np.maximum.reduceat(usable[:, order], starts, axis=1)
     return np.where(np.isfinite(out), out, np.nan)
+
+
+def check_compares(task: str, modality: str, name: str, objective: Any) -> None:
+    """Whether an objective compares ``modality`` with text.
+
+    Raises:
+        ConfigError: it compares something else.
+    """
+    if not {modality, "text"} <= set(objective.needs):
+        raise ConfigError(
+            f"task {task}: the objective {name!r} compares {' with '.join(sorted(objective.needs))}, and "
+            f"task.modality={modality} asks for {modality} with text. Set "
+            f"objectives.{name}.modalities=[{modality},text], or task.modality."
+        )
+
+
+def embed(
+    evaluator: Evaluator,
+    objective: str,
+    modality: Modality,
+    clips: Sequence[Sample],
+    texts: Sequence[Sample],
+    what: str = "videos",
+) -> tuple[Collected, Collected]:
+    """``embedding`` (N, E) of every clip and of every text by an objective; ``what`` names the clips. Modalities that
+    the objective does not need are not read."""
+
+    def embedding(modality: Modality) -> Any:
+        return lambda ctx: {"embedding": ctx.model.objectives[objective].embed(ctx, modality)}
+
+    media = tuple(m for m in evaluator.modalities if m != "text")
+    unused = tuple(m for m in media if m not in evaluator.bare_model.objectives[objective].needs)
+    seen = evaluator.run(clips, embedding(modality), drop=("text", *unused), what=what)
+    return seen, evaluator.run(texts, embedding("text"), drop=media, what="texts")
 
 
 def gallery(samples: Sequence[Sample]) -> list[Sample]:
@@ -168,4 +203,5 @@ def without_broken(collected: Collected) -> Collected:
     embedding = collected.arrays.get("embedding")
     if embedding is None or np.isfinite(embedding).all():
         return collected
-    return collected.without(~np.isfinite(embedding).all(1), "the embedding is not a finite number")
+    broken = np.asarray(~np.isfinite(embedding).all(1))
+    return collected.without(broken, "the embedding is not a finite number")

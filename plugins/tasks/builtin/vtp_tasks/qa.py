@@ -1,9 +1,9 @@
 """Open-ended question answering as classification over a list of answers.
 
-The list comes from the training answers alone, most frequent first, unless a benchmark gathers it over all splits and
-is asked to (MUSIC-AVQA); the report says which. Training questions with another answer are dropped and counted; test
-questions with another answer are scored and wrong. What a question is about is its first word; a data set may add
-finer types, by default in ``extra["question_type"]``.
+The list comes from the training answers alone, most frequent first, unless ``task.answers_from=all`` adds those of the
+other splits, as MUSIC-AVQA gathered its own; the report says which. Training questions with another answer are dropped
+and counted; test questions with another answer are scored and wrong. What a question is about is its first word; a data
+set may add finer types, by default in ``extra["question_type"]``.
 """
 
 from __future__ import annotations
@@ -16,19 +16,20 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from vtp.data.table import clip_names, evenly, first_word, select
+from vtp import contracts
+from vtp.contracts import member
+from vtp.data.table import clip_names, first_word, select
 from vtp.errors import ConfigError, DataError
 from vtp.eval.evaluator import Collected, Evaluator
 from vtp.eval.figures import Strip
 from vtp.eval.ledger import EVALUATED_ONLY
 from vtp.eval.metrics import TIE_RULES, Ranks, TieRule, accuracy_by_type
-from vtp.eval.significance import bootstrap_interval
 from vtp.eval.task import Table, TaskResult
 from vtp.types import Modality, Sample
 from vtp_tasks.answers import AnswerPrior, answer_list
-from vtp_tasks.definitions import find_protocol, rule_for, texts_of
-from vtp_tasks.examples import frames_of
-from vtp_tasks.rows import compare
+from vtp_tasks.definitions import find_protocol, rule_for
+from vtp_tasks.examples import strips
+from vtp_tasks.rows import add_evaluated_only, compare, facts, interval, percent
 from vtp_tasks.splits import Splits
 
 __all__ = ["QuestionAnswering"]
@@ -42,7 +43,7 @@ class QuestionAnswering:
 
     Args:
         dataset: offers ``samples("qa", split)``: one question in ``texts``, its answer in ``labels["answer"]``.
-        protocol: name of a protocol file of this package, or the path of one; None = data of one's own.
+        protocol: name of a protocol of any plugin, or the path of one; None = data of one's own.
         split: which split is reported: ``test`` or ``val``.
         answers: size of the answer list; None = every training answer.
         answers_from: ``train``, or ``all`` to add the answers that only other splits have behind them.
@@ -129,10 +130,10 @@ class QuestionAnswering:
         if not self.splits.has_train:
             return None
         strange = set(self._given_answers) - set(self._prior.answers)
-        elsewhere = (
-            {str(s.labels["answer"]) for split in ("val", "test") for s in self.splits[split]} if strange else ()
-        )
-        return "train" if not strange else "all" if strange <= set(elsewhere) else None
+        if not strange:
+            return "train"
+        elsewhere = {str(sample.labels["answer"]) for split in ("val", "test") for sample in self.splits[split]}
+        return "all" if strange <= elsewhere else None
 
     @cached_property
     def _index(self) -> dict[str, int]:
@@ -157,14 +158,12 @@ class QuestionAnswering:
         return int((~self._in_list).sum())
 
     def texts(self) -> Iterable[str]:
-        return texts_of(self.splits["train"])
+        texts: Iterable[str] = member(self.splits["train"], contracts.Table, "all_texts")()
+        return texts
 
     def labels(self, sample: Sample) -> dict[str, int | float]:
-        return {
-            "answer": self._index.get(str(sample.labels["answer"]), NOT_IN_LIST)
-            if "answer" in sample.labels
-            else NOT_IN_LIST
-        }
+        known = "answer" in sample.labels
+        return {"answer": self._index.get(str(sample.labels["answer"]), NOT_IN_LIST) if known else NOT_IN_LIST}
 
     @property
     def selection(self) -> str:
@@ -173,8 +172,7 @@ class QuestionAnswering:
     # --- evaluation -----------------------------------------------------------------------------------------------
 
     def samples(self, split: str) -> Sequence[Sample]:
-        """Questions of a split, ``test`` being the reported one."""
-        return self.splits[self.split if split == "test" else split]
+        return self.splits[split]
 
     def evaluate(self, evaluator: Evaluator, split: str = "test", *, detail: bool = True) -> TaskResult:
         table = self.samples(split)
@@ -182,24 +180,20 @@ class QuestionAnswering:
         if not samples:
             raise DataError(f"{self.dataset.name}: there is no question in the {split} split to evaluate.")
         scored = self._score(evaluator, samples)
-        split = self.split if split == "test" else split
         result = TaskResult(self.name, split, scored.metrics(), scored.collected.ledger)
         result.facts = {
             "score_row": "raw",
             "dtype": f"float32 scores from a {evaluator.precision} forward pass",
-            "tie_rule": self.ties,
             "answers": len(self.answers),
             "answers_from": "checkpoint" if self._given_answers else self.answers_from,
-            "limit": evaluator.limit,
-            "limited": len(samples) < len(table),
-            **evaluator.input_facts(),
+            **facts(self, evaluator, len(samples) < len(table)),
         }
         if not detail:
             return result
         match = compare(self, evaluator, result, samples, answers_from=self._answers_came_from())
         result.facts["train_questions_dropped"] = self.dropped if self.splits.has_train else None
         result.predictions = scored.predictions(self.top)
-        result.intervals = {"accuracy": _percent_interval(bootstrap_interval(scored.credit, seed=self.seed))}
+        result.intervals = {"accuracy": interval(scored.credit, self.seed)}
         self._compare(evaluator, scored, result)
         result.tables = [self._table(result, scored, match.line()), *self._further_tables(result, scored)]
         return result
@@ -213,15 +207,7 @@ class QuestionAnswering:
 
     def examples(self, evaluator: Evaluator, result: TaskResult, count: int = 4) -> list[Strip]:
         """Evenly spaced evaluated questions with the frames the model saw."""
-        by_id = {sample.id: sample for sample in self.samples(result.split)}
-        chosen = {line["id"]: line for line in evenly([x for x in result.predictions if "missing" not in x], count)}
-        wanted = [by_id[name] for name in chosen]
-        collected = evaluator.run(wanted, frames_of, what="questions", label="example clips")
-        found = zip(collected.ids, collected.arrays.get("frames", ()), strict=True)
-        return [
-            Strip(frames, line["question"], line.get("answer"), line["prediction"], line.get("credit", 0.0) > 0.5)
-            for line, frames in ((chosen[name], frames) for name, frames in found)
-        ]
+        return strips(evaluator, self.samples(result.split), result.predictions, count)
 
     def _score(self, evaluator: Evaluator, samples: Sequence[Sample], drop: Sequence[Modality] = ()) -> Judged:
         label = "questions" if not drop else f"without {', '.join(drop)}"
@@ -240,15 +226,14 @@ class QuestionAnswering:
         if logits.shape[1] != len(self.answers):
             raise ConfigError(
                 f"task {self.name}: the answer list has {len(self.answers):,} answers, but objective "
-                f"{self.objective!r} scores {logits.shape[1]:,}. Both must come from one run: set task.answers "
-                "as it was there."
+                f"{self.objective!r} scores {logits.shape[1]:,}. Both must come from one run: set task.answers as it "
+                "was there."
             )
         finite = logits.isfinite().all(1)
         logits = torch.where(finite[:, None], logits, torch.zeros_like(logits))
         width = min(max(self.top, 1), logits.shape[1])
-        top = logits.sort(dim=1, descending=True, stable=True).indices[
-            :, :width
-        ]  # stable: ties keep the order of the list
+        best_first = logits.sort(dim=1, descending=True, stable=True).indices  # stable: ties keep the list's order
+        top = best_first[:, :width]
         gold = ctx.batch.labels.get("answer", torch.full((len(logits),), NOT_IN_LIST, device=logits.device))
         right = logits.gather(1, gold.clamp(min=0)[:, None])  # (B, 1)
         return {
@@ -268,14 +253,12 @@ class QuestionAnswering:
         for key in scored.breakdowns():
             for value, accuracy in _by_group(scored.credit, scored.values(key)).items():
                 result.metrics[f"accuracy/{key}={value}"] = accuracy
-        if 0 < scored.collected.ledger.coverage < 1:
-            seen = scored.collected.ledger.mask()
-            result.rows[EVALUATED_ONLY] = {"accuracy": _mean_percent(scored.credit[seen])}
+        add_evaluated_only(result, scored.credit)
         if self.splits.has_train:
             prior = self._prior
             for label, guess in (("question-only prior", prior), ("majority answer", lambda question: prior.majority)):
                 credit = np.array([float(guess(s.texts[0]) == str(s.labels["answer"])) for s in scored.samples])
-                result.rows[label] = {"accuracy": _mean_percent(credit)}
+                result.rows[label] = {"accuracy": percent(credit)}
                 result.chart[label] = _by_group(credit, groups)
         # taking away what no question has would only repeat the headline
         present = scored.collected.present
@@ -285,7 +268,7 @@ class QuestionAnswering:
             for modality in modalities:
                 credit = self._score(evaluator, scored.samples, drop=(modality,)).credit
                 label = f"without {'question' if modality == 'text' else modality}"
-                result.rows[label] = {"accuracy": _mean_percent(credit)}
+                result.rows[label] = {"accuracy": percent(credit)}
                 result.chart[label] = _by_group(credit, groups)
 
     def _table(self, result: TaskResult, scored: Judged, protocol_line: str) -> Table:
@@ -302,9 +285,8 @@ class QuestionAnswering:
             result.ledger.line(),
             protocol_line,
             f"accuracy {result.metrics['accuracy']:.2f} % (95 % interval {low:.2f} to {high:.2f}), top-10 "
-            f"{result.metrics['top10']:.2f} %, "
-            f"answer list {len(self.answers):,} long and holding {result.metrics['in_vocabulary']:.2f} % of the "
-            f"right answers; ties: {self.ties}",
+            f"{result.metrics['top10']:.2f} %, answer list {len(self.answers):,} long and holding "
+            f"{result.metrics['in_vocabulary']:.2f} % of the right answers; ties: {self.ties}",
         ]
         if EVALUATED_ONLY in result.rows:
             notes.append(f"{EVALUATED_ONLY}: {result.rows[EVALUATED_ONLY]['accuracy']:.2f} %")
@@ -347,9 +329,9 @@ class Judged:
 
     def metrics(self) -> dict[str, float]:
         return {
-            "accuracy": _mean_percent(self.credit),
-            "top10": _mean_percent(self.ranks.hits(10, self.task.ties)),
-            "in_vocabulary": _mean_percent(self.in_vocabulary),
+            "accuracy": percent(self.credit),
+            "top10": percent(self.ranks.hits(10, self.task.ties)),
+            "in_vocabulary": percent(self.in_vocabulary),
         }
 
     def breakdowns(self) -> list[str]:
@@ -412,14 +394,6 @@ def _scores_that_are_not_numbers_are_missing(collected: Collected) -> Collected:
     if finite is None or finite.all():
         return collected
     return collected.without(~finite, "scores are not finite numbers")
-
-
-def _mean_percent(values: Any) -> float:
-    return 100.0 * float(np.mean(values)) if len(values) else float("nan")
-
-
-def _percent_interval(interval: tuple[float, float]) -> tuple[float, float]:
-    return 100.0 * interval[0], 100.0 * interval[1]
 
 
 def _by_group(credit: Any, groups: Sequence[str]) -> dict[str, float]:

@@ -12,7 +12,7 @@ Clips that cannot be decoded are misses in both directions and stay in the galle
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -25,14 +25,13 @@ from vtp.eval.evaluator import Evaluator
 from vtp.eval.figures import Strip
 from vtp.eval.ledger import EVALUATED_ONLY
 from vtp.eval.metrics import TIE_RULES, Ranks, TieRule, dual_softmax, retrieval_metrics, sanity_warnings
-from vtp.eval.significance import bootstrap_interval
 from vtp.eval.task import Table, TaskResult
-from vtp.types import Modality, Sample
-from vtp_tasks.definitions import find_protocol, rule_for, texts_of
+from vtp.types import Sample
+from vtp_tasks.definitions import find_protocol, rule_for
 from vtp_tasks.examples import frames_of
-from vtp_tasks.pairs import Pairs, Similarities, gallery, without_broken
+from vtp_tasks.pairs import Pairs, Similarities, check_compares, embed, gallery, without_broken
 from vtp_tasks.rerank import rerank, score_pairs
-from vtp_tasks.rows import compare
+from vtp_tasks.rows import compare, facts, interval
 from vtp_tasks.splits import Splits
 
 __all__ = ["Retrieval"]
@@ -49,7 +48,7 @@ class Retrieval:
 
     Args:
         dataset: offers ``samples("retrieval", split)``: captions to train on, (text, clip) pairs to evaluate.
-        protocol: name of a protocol file of this package, or the path of one; None = data of one's own.
+        protocol: name of a protocol of any plugin, or the path of one; None = data of one's own.
         modality: what is searched with texts: ``video`` or ``audio``.
         objective: the objective with ``embed(ctx, modality)`` -> (B, E) of unit length.
         split: which split is reported: ``test`` or ``val``.
@@ -68,7 +67,6 @@ class Retrieval:
 
     kind = "retrieval"
     monitor: tuple[str, Literal["max", "min"]] = ("r_mean", "max")
-    answers: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -115,21 +113,12 @@ class Retrieval:
 
     # --- training -------------------------------------------------------------------------------------------------
 
-    def use_answers(self, answers: Sequence[str]) -> None:
-        """Retrieval has no answers."""
-
     def train_samples(self) -> Sequence[Sample]:
         return self.splits["train"]
-
-    def texts(self) -> Iterable[str]:
-        return texts_of(self.splits["train"])
 
     def known_list(self) -> str | None:
         """Name of the known training list that the training clips are exactly, or None."""
         return self.protocol.train_list(clip_names(self.splits["train"]))
-
-    def labels(self, sample: Sample) -> dict[str, int | float]:
-        return {}
 
     @property
     def selection(self) -> str:
@@ -138,9 +127,7 @@ class Retrieval:
     # --- evaluation -----------------------------------------------------------------------------------------------
 
     def samples(self, split: str) -> Sequence[Sample]:
-        """Pairs of a split, ``test`` being the reported one. Of held-out training clips the first caption is the
-        query."""
-        split = self.split if split == "test" else split
+        """Pairs of a split. Of held-out training clips the first caption is the query."""
         found = self.splits[split]
         if split == "val" and self.splits.held_out:
             return [Sample(s.id, s.video, s.audio, s.texts[:1], s.labels, s.extra) for s in found]
@@ -148,18 +135,14 @@ class Retrieval:
 
     def evaluate(self, evaluator: Evaluator, split: str = "test", *, detail: bool = True) -> TaskResult:
         scored = self._score(evaluator, split)
-        split = self.split if split == "test" else split
         result = TaskResult(self.name, split, self._metrics(scored.ranks[self.v2t]), scored.queries_ledger())
         result.ledgers = {self.what: scored.videos.ledger}
         result.facts = {
             "score_row": "raw",
             "v2t": SETS[self.v2t] if scored.several else "one text per clip",
             "dtype": f"float32 similarity of embeddings from a {evaluator.precision} forward pass",
-            "tie_rule": self.ties,
             "gallery": len(scored.pairs.videos),
-            "limit": evaluator.limit,
-            "limited": scored.limited,
-            **evaluator.input_facts(),
+            **facts(self, evaluator, scored.limited),
         }
         if not detail:
             return result
@@ -169,8 +152,7 @@ class Retrieval:
         )
         result.predictions = self._predictions(scored)
         for direction, ranks in zip(self.directions, scored.ranks[self.v2t], strict=True):
-            low, high = bootstrap_interval(ranks.hits(1, self.ties), seed=self.seed)
-            result.intervals[f"{direction}/r1"] = (100 * low, 100 * high)
+            result.intervals[f"{direction}/r1"] = interval(ranks.hits(1, self.ties), self.seed)
             result.warnings += [f"{direction}: {doubt}" for doubt in sanity_warnings(_part(result.metrics, direction))]
         self._further_rows(evaluator, scored, result)
         result.chart = {d: {f"R@{k}": result.metrics[f"{d}/r{k}"] for k in KS} for d in self.directions}
@@ -207,30 +189,18 @@ class Retrieval:
         pairs = Pairs.of(table, evaluator.limited(clips))
         chosen = {video.id for video in pairs.videos}
         samples = [sample for sample in table if media_id(sample) in chosen]
-        media = tuple(m for m in evaluator.modalities if m != "text")
-        unused = tuple(m for m in media if m not in self._objective(evaluator).needs)
-        videos = evaluator.run(pairs.videos, self._embed(self.modality), drop=("text", *unused), what=self.what)
-        texts = evaluator.run(pairs.texts, self._embed("text"), drop=media, what="texts")
+        self._check_objective(evaluator)
+        videos, texts = embed(evaluator, self.objective, self.modality, pairs.videos, pairs.texts, self.what)
         return Similarities(pairs, samples, len(chosen) < len(clips), without_broken(videos), without_broken(texts))
 
-    def _objective(self, evaluator: Evaluator) -> Any:
+    def _check_objective(self, evaluator: Evaluator) -> None:
         objectives = evaluator.bare_model.objectives
         if self.objective not in objectives or not offers(objectives[self.objective], "embed"):
             raise ConfigError(
                 f"task {self.name}: the model has no objective {self.objective!r} that embeds clips and texts (it has: "
                 f"{', '.join(objectives) or 'none'}). Add it with objective=[{self.objective}], or set task.objective."
             )
-        found = objectives[self.objective]
-        if not {self.modality, "text"} <= set(found.needs):
-            raise ConfigError(
-                f"task {self.name}: the objective {self.objective!r} compares {' with '.join(sorted(found.needs))}, "
-                f"and task.modality={self.modality} asks for {self.modality} with text. Set "
-                f"objectives.{self.objective}.modalities=[{self.modality},text], or task.modality."
-            )
-        return found
-
-    def _embed(self, modality: Modality) -> Any:
-        return lambda ctx: {"embedding": ctx.model.objectives[self.objective].embed(ctx, modality)}
+        check_compares(self.name, self.modality, self.objective, objectives[self.objective])
 
     def _metrics(self, ranks: tuple[Ranks, Ranks]) -> dict[str, float]:
         """Flat names ``t2v/r1`` ... and ``r_mean``, the mean of the six R@K, by which checkpoints are chosen."""
@@ -292,7 +262,7 @@ class Retrieval:
     def _table(self, result: TaskResult, protocol_line: str) -> Table:
         columns = [f"{d} {label}" for d in self.directions for label in ("R@1", "R@5", "R@10", "MdR", "MnR")]
         keys = [f"{d}/{name}" for d in self.directions for name in ("r1", "r5", "r10", "mdr", "mnr")]
-        rows = [("raw", *(result.metrics[key] for key in keys))]
+        rows: list[tuple[str | float | None, ...]] = [("raw", *(result.metrics[key] for key in keys))]
         rows += [(label, *(row.get(key) for key in keys)) for label, row in result.rows.items()]
         spans = [f"{name} 95 % interval {low:.2f} to {high:.2f}" for name, (low, high) in result.intervals.items()]
         notes = (

@@ -1,26 +1,52 @@
-"""What the reports of all tasks share."""
+"""What the reports of the tasks share: facts, the comparison with the protocol, percentages."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+import numpy as np
+
 from vtp.eval.evaluator import Evaluator
+from vtp.eval.ledger import EVALUATED_ONLY
 from vtp.eval.metrics import TieRule
 from vtp.eval.protocol import Match, Measured
 from vtp.eval.protocol import Protocol as Benchmark
+from vtp.eval.significance import bootstrap_interval
 from vtp.eval.task import TaskResult
 from vtp.types import Sample
 
-__all__ = ["compare"]
+__all__ = ["add_evaluated_only", "compare", "facts", "interval", "percent"]
 
 
 class Measuring(Protocol):
-    """What a task says of itself to be compared with its protocol."""
+    """What a task says of itself to be reported and compared with its protocol."""
 
     dataset: Any
     protocol: Benchmark
     ties: TieRule
+
+
+def facts(task: Measuring, evaluator: Evaluator, limited: bool) -> dict[str, Any]:
+    """What every report says of how it was measured; ``limited`` = items were left out by ``data.limit_eval``."""
+    return {"tie_rule": task.ties, "limit": evaluator.limit, "limited": limited, **evaluator.input_facts()}
+
+
+def percent(values: Any) -> float:
+    """The mean of shares or truths in percent; NaN without any."""
+    return 100.0 * float(np.mean(values)) if len(values) else float("nan")
+
+
+def interval(credit: Any, seed: int) -> tuple[float, float]:
+    """95 % bootstrap interval of a mean credit, in percent."""
+    low, high = bootstrap_interval(credit, seed=seed)
+    return 100.0 * low, 100.0 * high
+
+
+def add_evaluated_only(result: TaskResult, credit: Any) -> None:
+    """Where something is missing, add the row that leaves it out; ``credit`` is that of every expected item."""
+    if 0 < result.ledger.coverage < 1:
+        result.rows[EVALUATED_ONLY] = {"accuracy": percent(credit[result.ledger.mask()])}
 
 
 def compare(

@@ -79,7 +79,7 @@ class Splits:
         if not left or not held_out:
             raise DataError(
                 f"{self.dataset.name}: data.val_share={self.val_share} of {len(train):,} training samples leaves "
-                f"{len(left):,} for training and "
-                f"{len(held_out):,} for validation; clips are never split. Use task.selection=last."
+                f"{len(left):,} for training and {len(held_out):,} for validation; clips are never split. Use "
+                "task.selection=last."
             )
         return left, held_out
