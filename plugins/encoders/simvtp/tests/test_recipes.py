@@ -79,12 +79,16 @@ def test_the_released_variant_is_one_word(name):
         ("encoder.fusion.legacy=true", "encoder.fusion.legacy is now variant=released"),
         ("+encoder.fusion.legacy=true", "encoder.fusion.legacy is now variant=released"),
         ("encoder.fusion.pooling=mean_valid", "encoder.fusion.pooling=mean_valid is now pooling=mean"),
+        ("objective=[simvtp_vtc]", "objective=simvtp_vtc is now objective=[simvtp/vtc], the built-in vtc"),
+        ("objectives.simvtp_mlm.probability=0.5", "objective=simvtp_mlm is now objective=[simvtp/mlm]"),
+        ("objectives.mvm.mask_ratio=0.5", "objectives.mvm.mask_ratio is now masks.video.ratio."),
         ("variant=relased", "variant=relased: no part of this model knows it. Did you mean 'released'?"),
     ],
 )
 def test_old_options_answer_with_the_new_ones(argument, answer, tmp_path, capsys):
     model = [] if argument.startswith("model=") else ["model=simvtp"]
-    common = ["task=msrvtt_retrieval", "dataset=shapes", "objective=[mvm]", f"run_dir={tmp_path / 'run'}"]
+    model += [] if argument.startswith("objective=") else ["objective=[mvm]"]
+    common = ["task=msrvtt_retrieval", "dataset=shapes", f"run_dir={tmp_path / 'run'}"]
     assert main(["run", *model, *common, argument]) == 2
     told = capsys.readouterr().err.strip()
     assert answer in told and "\n" not in told

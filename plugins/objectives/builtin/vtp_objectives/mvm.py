@@ -83,7 +83,7 @@ class MVM(Objective):
         "mask_kind": "masks.video.kind (random is now token)",
         "mask_ratio": "masks.video.ratio",
         "probability": "masks.text.probability",
-        "text": "fuse and masked: masked=[text] (masked words), masked=[] (clean words), fuse=[] (none)",
+        "text": "objectives.mvm.masked=[text] for masked words, masked=[] for clean ones, fuse=[] for none",
     }
 
     def __init__(

@@ -50,7 +50,7 @@ class VTM(Objective):
 
     needs_fusion = True
     renamed: ClassVar[Mapping[str, str]] = {
-        "negatives": "negatives_draw (derange, hard or random; random was what derange is) and negatives_from (local)"
+        "negatives": "objectives.vtm.negatives_draw (derange, which was random, or hard) and negatives_from"
     }
 
     def __init__(
