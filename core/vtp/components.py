@@ -193,8 +193,8 @@ def refuse(problems: Sequence[str], what: str = "") -> None:
 
 
 def renamed_options() -> dict[str, str]:
-    """What the core and the plugins say in ``conf/renamed.yaml``: ``group/option`` of an option file that is gone, or
-    a key of the configuration (``data.stride``), and what to write now."""
+    """What the core and the plugins say in ``conf/renamed.yaml``: ``group/option`` of an option file that is gone, a
+    key of the configuration (``data.stride``) or one of its choices (``data.sampler/old``), and what to write now."""
     import yaml
 
     import vtp.conf

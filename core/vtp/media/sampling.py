@@ -123,11 +123,14 @@ def find_sampler(name: str) -> Sampler | None:
     """
     if name == "auto" or name in SAMPLERS:
         return SAMPLERS.get(name)
+    from vtp.components import renamed_option
     from vtp.plugins import addon_hint, host  # only now: it reads the metadata of all installed packages
 
     registry = host().registry
     known = ["auto", *SAMPLERS, *(entry.name for entry in registry.entries("sampler"))]
     if name not in known:
+        if now := renamed_option(f"data.sampler/{name}"):
+            raise ConfigError(now)
         hint = addon_hint(name) or did_you_mean(name, known)
         raise ConfigError(f"data.sampler={name}: no such frame sampler.{hint} Known: {', '.join(known)}.")
     entry = registry.get("sampler", name)

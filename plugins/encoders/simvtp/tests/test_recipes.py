@@ -82,6 +82,10 @@ def test_the_released_variant_is_one_word(name):
         ("objective=[simvtp_vtc]", "objective=simvtp_vtc is now objective=[simvtp/vtc], the built-in vtc"),
         ("objectives.simvtp_mlm.probability=0.5", "objective=simvtp_mlm is now objective=[simvtp/mlm]"),
         ("objectives.mvm.mask_ratio=0.5", "objectives.mvm.mask_ratio is now masks.video.ratio."),
+        (
+            "data.sampler=simvtp_pretrain_legacy",
+            "data.sampler=simvtp_pretrain_legacy is now data.sampler=simvtp_pretrain_released.",
+        ),
         ("variant=relased", "variant=relased: no part of this model knows it. Did you mean 'released'?"),
     ],
 )

@@ -31,28 +31,28 @@ def test_every_sampler_is_found_by_name_gives_existing_frames_and_repeats_itself
         assert places == draw(sampler, count, seed)
 
 
-def pretrain_by_the_book(count: int, legacy: bool) -> list[int]:
-    """Short clips: start at 0, advance by 4 while the next frame is < D - 1 (legacy) or exists, repeat the last."""
+def pretrain_by_the_book(count: int, released: bool) -> list[int]:
+    """Short clips: start at 0, advance by 4 while the next frame is < D - 1 (released) or exists, repeat the last."""
     places, here = [], 0
     for _ in range(16):
         places.append(here)
-        if here + 4 < count - 1 or (not legacy and here + 4 <= count - 1):
+        if here + 4 < count - 1 or (not released and here + 4 <= count - 1):
             here += 4
     return places
 
 
 @pytest.mark.parametrize("count", [1, 2, 4, 5, 6, 30, 57, 60, 61, 62, 63])
-@pytest.mark.parametrize("legacy", [True, False])
-def test_simvtp_pretraining_of_short_clips(count: int, legacy: bool) -> None:
-    sampler = sampling.simvtp_pretrain_legacy if legacy else sampling.simvtp_pretrain
-    assert draw(sampler, count) == pretrain_by_the_book(count, legacy)
+@pytest.mark.parametrize("released", [True, False])
+def test_simvtp_pretraining_of_short_clips(count: int, released: bool) -> None:
+    sampler = sampling.simvtp_pretrain_released if released else sampling.simvtp_pretrain
+    assert draw(sampler, count) == pretrain_by_the_book(count, released)
 
 
-def test_the_legacy_off_by_one_is_the_one_that_is_documented() -> None:
-    assert 60 not in draw(sampling.simvtp_pretrain_legacy, 61) and 60 in draw(sampling.simvtp_pretrain, 61)
+def test_the_released_off_by_one_is_the_one_that_is_documented() -> None:
+    assert 60 not in draw(sampling.simvtp_pretrain_released, 61) and 60 in draw(sampling.simvtp_pretrain, 61)
 
 
-@pytest.mark.parametrize("name", ["simvtp_pretrain", "simvtp_pretrain_legacy"])
+@pytest.mark.parametrize("name", ["simvtp_pretrain", "simvtp_pretrain_released"])
 def test_simvtp_pretraining_of_long_clips(name: str) -> None:
     offsets = set()
     for seed in range(400):
@@ -72,13 +72,13 @@ def finetune_by_the_book(count: int, end: int) -> list[int]:
 
 
 @pytest.mark.parametrize("count", [1, 3, 4, 7, 30, 63, 64])
-def test_legacy_simvtp_finetuning_of_short_clips(count: int) -> None:
-    assert draw(sampling.simvtp_finetune_legacy, count) == finetune_by_the_book(count, 0)
+def test_released_simvtp_finetuning_of_short_clips(count: int) -> None:
+    assert draw(sampling.simvtp_finetune_released, count) == finetune_by_the_book(count, 0)
 
 
-def test_legacy_simvtp_finetuning_of_long_clips() -> None:
+def test_released_simvtp_finetuning_of_long_clips() -> None:
     possible = {tuple(finetune_by_the_book(80, end)): end for end in range(64, 80)}
-    ends = {possible[tuple(draw(sampling.simvtp_finetune_legacy, 80, seed))] for seed in range(300)}
+    ends = {possible[tuple(draw(sampling.simvtp_finetune_released, 80, seed))] for seed in range(300)}
     assert ends == set(range(64, 80))
     assert all(max(places) < 79 for places in possible)  # the last frame is never used
 

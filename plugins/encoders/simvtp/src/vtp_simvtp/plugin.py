@@ -15,7 +15,7 @@ def vtp_register_encoders(register: Register) -> None:
 
 @hookimpl
 def vtp_register_samplers(register: Register) -> None:
-    for name in ("simvtp_pretrain", "simvtp_pretrain_legacy", "simvtp_finetune", "simvtp_finetune_legacy"):
+    for name in ("simvtp_pretrain", "simvtp_pretrain_released", "simvtp_finetune", "simvtp_finetune_released"):
         register(name, f"vtp_simvtp.sampling:{name}")
 
 

@@ -1,5 +1,5 @@
-"""SimVTP's frame samplers: the windows of pre-training and of fine-tuning, each as described and as the original code
-computes it (``..._legacy``). :class:`vtp.contracts.Sampler` says what a sampler is."""
+"""SimVTP's frame samplers: the windows of pre-training and of fine-tuning, each as described and as the released code
+computes it (``..._released``). :class:`vtp.contracts.Sampler` says what a sampler is."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from vtp.media.info import VideoInfo
 from vtp.media.sampling import Picks
 
-__all__ = ["simvtp_finetune", "simvtp_finetune_legacy", "simvtp_pretrain", "simvtp_pretrain_legacy"]
+__all__ = ["simvtp_finetune", "simvtp_finetune_released", "simvtp_pretrain", "simvtp_pretrain_released"]
 
 
 def simvtp_pretrain(
@@ -23,10 +23,10 @@ def simvtp_pretrain(
     return _simvtp_window(info.count, frames, stride or 4, generator, last=info.count - 1)
 
 
-def simvtp_pretrain_legacy(
+def simvtp_pretrain_released(
     info: VideoInfo, *, frames: int, stride: int | None = 4, generator: np.random.Generator | None = None
 ) -> Picks:
-    """The same as the original code computes it: a short clip advances only while the next frame is < D - 1, so its
+    """The same as the released code computes it: a short clip advances only while the next frame is < D - 1, so its
     last frame is never used."""
     return _simvtp_window(info.count, frames, stride or 4, generator, last=max(info.count - 2, 0))
 
@@ -55,10 +55,10 @@ def simvtp_finetune(
     return start + np.linspace(0, span - 1, frames).round().astype(np.int64)
 
 
-def simvtp_finetune_legacy(
+def simvtp_finetune_released(
     info: VideoInfo, *, frames: int, stride: int | None = 4, generator: np.random.Generator | None = None
 ) -> Picks:
-    """The same as the original code computes it.
+    """The same as the released code computes it.
 
     D > span = frames * stride: the end is drawn from [span, D), and the points linspace(end - span, end) are truncated
     and clipped to end - 1, so that the last frame of a clip is never used. D <= span: linspace(0, D) over D // stride
