@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = [
+    "IGNORE",
     "MODALITIES",
     "AudioSpec",
     "Batch",
@@ -33,6 +34,7 @@ __all__ = [
 ]
 
 Modality = Literal["video", "audio", "text"]
+IGNORE = -100  # integer label of a row or a place that has none, as in torch's cross_entropy
 MODALITIES: tuple[Modality, ...] = ("video", "audio", "text")  # the order in which a fusion encoder concatenates them
 
 

@@ -5,9 +5,9 @@ from vtp.catalogue.annotations import AnnotationFile, Seen, clip_list, reason, t
 from vtp.catalogue.arrow import NONE, ArrowTable, GroupedTable, Row, Samples, read_rows
 from vtp.catalogue.catalogue import SPLITS, Catalogue, Plan, Table, check_choice, check_table, given_or
 from vtp.catalogue.media_files import (
-    EXTENSIONS,
     IMAGES,
     SOUNDS,
+    VIDEOS,
     Aliases,
     ClipFolders,
     Layouts,
@@ -17,11 +17,11 @@ from vtp.catalogue.media_files import (
 )
 
 __all__ = [
-    "EXTENSIONS",
     "IMAGES",
     "NONE",
     "SOUNDS",
     "SPLITS",
+    "VIDEOS",
     "Aliases",
     "AnnotationFile",
     "ArrowTable",

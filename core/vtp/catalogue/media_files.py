@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Protocol
 
 from vtp.errors import DataError
-from vtp.media.extensions import IMAGES, MEDIA, SOUNDS
-from vtp.media.extensions import VIDEOS as EXTENSIONS
+from vtp.media.extensions import IMAGES, MEDIA, SOUNDS, VIDEOS
 from vtp.types import MediaRef
 
-__all__ = ["EXTENSIONS", "IMAGES", "SOUNDS", "Aliases", "ClipFolders", "Layouts", "Media", "Paths", "stem_of"]
+__all__ = ["IMAGES", "SOUNDS", "VIDEOS", "Aliases", "ClipFolders", "Layouts", "Media", "Paths", "stem_of"]
 
 
 class Media(Protocol):
@@ -55,7 +54,7 @@ class ClipFolders:
         root: Path,
         given: str | Path | None,
         usual: tuple[str, ...],
-        extensions: Iterable[str] = EXTENSIONS,
+        extensions: Iterable[str] = VIDEOS,
         option: str = "videos",
     ) -> None:
         self.looked_in = [root / given] if given is not None else [root / name for name in usual]

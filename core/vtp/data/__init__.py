@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vtp.data.bad import BadFiles as BadFiles
-    from vtp.data.batching import IGNORE as IGNORE
     from vtp.data.batching import Example as Example
     from vtp.data.batching import collate as collate
     from vtp.data.eval_loader import EvalLoader as EvalLoader
@@ -19,7 +18,6 @@ _LAZY = {
     "BadFiles": "vtp.data.bad",
     "EvalLoader": "vtp.data.eval_loader",
     "Example": "vtp.data.batching",
-    "IGNORE": "vtp.data.batching",
     "Pipeline": "vtp.data.pipeline",
     "TrainLoader": "vtp.data.train_loader",
     "collate": "vtp.data.batching",
@@ -27,7 +25,6 @@ _LAZY = {
 }
 
 __all__ = [
-    "IGNORE",
     "BadFiles",
     "EvalLoader",
     "Example",

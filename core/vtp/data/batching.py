@@ -14,13 +14,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-from vtp.types import AudioSpec, Batch, Modality, TextSpec, VideoSpec
+from vtp.types import IGNORE, AudioSpec, Batch, Modality, TextSpec, VideoSpec
 
-__all__ = ["IGNORE", "Example", "collate"]
+__all__ = ["Example", "collate"]
 
 _scratch: list[Tensor] = []  # of this worker
-
-IGNORE = -100  # integer label of a row that has none, as in torch's cross_entropy
 
 
 @dataclass(slots=True)

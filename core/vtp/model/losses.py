@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from vtp.model.masking import IGNORE
 from vtp.model.objective import masked_mean
+from vtp.types import IGNORE
 
 __all__ = [
     "MAX_LOGIT_SCALE",

@@ -28,13 +28,12 @@ from torch import Tensor
 
 from vtp.contracts import Encoder, member
 from vtp.errors import ConfigError
-from vtp.types import TextSpec
+from vtp.types import IGNORE, TextSpec
 
 if TYPE_CHECKING:
     from vtp.model.context import ForwardContext
 
 __all__ = [
-    "IGNORE",
     "MASKS",
     "AudioMask",
     "Masker",
@@ -49,7 +48,6 @@ __all__ = [
     "split_mask",
 ]
 
-IGNORE = -100  # label of a position that was not selected
 AUDIO_KINDS = Literal["token", "time", "frequency"]
 VIDEO_KINDS = Literal["tube", "token", "frame"]
 # Axes of the grid that are drawn; a token is hidden where its place on them is. Video (T', H', W'), audio (F', S').

@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vtp.catalogue import (
-    EXTENSIONS,
     IMAGES,
     NONE,
+    VIDEOS,
     AnnotationFile,
     Catalogue,
     ClipFolders,
@@ -90,7 +90,7 @@ class AntMMF(Catalogue):
         return Plan((names,), _rows, self._media, options={"kind": "caption"}, group=True)
 
     def _media(self) -> ClipFolders:
-        return ClipFolders(self.root, self._videos, FOLDERS, EXTENSIONS | IMAGES)
+        return ClipFolders(self.root, self._videos, FOLDERS, VIDEOS | IMAGES)
 
 
 def _rows(file: AnnotationFile) -> Iterator[Row]:

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Literal
 
 from vtp.catalogue import (
-    EXTENSIONS,
     NONE,
     SOUNDS,
+    VIDEOS,
     Aliases,
     AnnotationFile,
     Catalogue,
@@ -88,7 +88,7 @@ class AudioCaps(Catalogue):
         )
 
     def _media(self) -> Aliases:
-        files = ClipFolders(self.root, self._audio, AUDIO + SPLITS_OF_AUDIO, SOUNDS | EXTENSIONS, option="audio")
+        files = ClipFolders(self.root, self._audio, AUDIO + SPLITS_OF_AUDIO, SOUNDS | VIDEOS, option="audio")
         return Aliases(files, NAMES, _parts, whole=self._whole)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from vtp.catalogue import EXTENSIONS, AnnotationFile, Catalogue, Paths, Plan, Row, given_or, reason
+from vtp.catalogue import VIDEOS, AnnotationFile, Catalogue, Paths, Plan, Row, given_or, reason
 
 __all__ = ["CaptionJson"]
 
@@ -55,7 +55,7 @@ class CaptionJson(Catalogue):
         names = given_or(self._files[split], USUAL[split])
         if split != "train" and self._files[split] is None and self.find(*names) is None:
             return None
-        return Plan((names,), _rows, lambda: Paths([self.root, self.root / "videos"], EXTENSIONS))
+        return Plan((names,), _rows, lambda: Paths([self.root, self.root / "videos"], VIDEOS))
 
 
 def _rows(file: AnnotationFile) -> Iterator[Row]:

@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 
 from vtp.catalogue import (
-    EXTENSIONS,
     NONE,
     SPLITS,
+    VIDEOS,
     AnnotationFile,
     Catalogue,
     Paths,
@@ -171,7 +171,7 @@ class OwnData(Catalogue):
         return Plan(
             ((str(path),),),
             lambda source: _rows(source, what),
-            lambda: Paths(self._media_folders, EXTENSIONS),
+            lambda: Paths(self._media_folders, VIDEOS),
             options={"what": what},
             group=what == "caption",
             split=None if self._files or not self._has_splits else number,

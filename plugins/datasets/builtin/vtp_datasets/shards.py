@@ -17,11 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from vtp.catalogue import (
-    EXTENSIONS,
     IMAGES,
     NONE,
     SOUNDS,
     SPLITS,
+    VIDEOS,
     ArrowTable,
     Row,
     Samples,
@@ -202,7 +202,7 @@ def _media(shard: Path, group: Group) -> tuple[str, str | None]:
         video = member_path(str(shard), group.begin, group.end - group.begin, f"{group.key}.npy")
         return video, NONE if group.record.get("silent") else None
     sounds = [e for e in group.members if e.startswith("audio.") or f".{e}" in SOUNDS]
-    pictures = [e for e in group.members if e not in sounds and f".{e}" in EXTENSIONS | IMAGES]
+    pictures = [e for e in group.members if e not in sounds and f".{e}" in VIDEOS | IMAGES]
     video, audio = (
         member_path(str(shard), *group.members[found[0]], f"{group.key}.{found[0]}") if found else NONE
         for found in (pictures, sounds)

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from vtp.catalogue import EXTENSIONS, NONE, SOUNDS, AnnotationFile, Catalogue, Paths, Plan, Row, reason, stem_of
+from vtp.catalogue import NONE, SOUNDS, VIDEOS, AnnotationFile, Catalogue, Paths, Plan, Row, reason, stem_of
 
 __all__ = ["VAT"]
 
@@ -62,8 +62,8 @@ class VAT(Catalogue):
         return Plan(
             ((name,),),
             partial(_rows, texts=Paths(self._folders("text")), tags=self.tags),
-            lambda: Paths(self._folders("video"), EXTENSIONS),
-            lambda: Paths(self._folders("audio"), SOUNDS | EXTENSIONS),
+            lambda: Paths(self._folders("video"), VIDEOS),
+            lambda: Paths(self._folders("audio"), SOUNDS | VIDEOS),
             keep=False,  # the texts lie in further files, whose changes nobody would see
         )
 

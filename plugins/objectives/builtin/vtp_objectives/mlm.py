@@ -19,9 +19,8 @@ from vtp.model.blocks import init_weights
 from vtp.model.build import BuildContext
 from vtp.model.context import ForwardContext
 from vtp.model.losses import masked_cross_entropy, share_right
-from vtp.model.masking import IGNORE
 from vtp.model.objective import Objective
-from vtp.types import LossOutput, TextSpec
+from vtp.types import IGNORE, LossOutput, TextSpec
 from vtp_objectives.views import check_masked, training_views
 
 __all__ = ["MLM"]

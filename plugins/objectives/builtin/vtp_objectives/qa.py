@@ -18,7 +18,7 @@ from vtp.errors import ConfigError
 from vtp.model.build import BuildContext
 from vtp.model.context import ForwardContext
 from vtp.model.objective import Objective, masked_mean
-from vtp.types import LossOutput
+from vtp.types import IGNORE, LossOutput
 
 __all__ = ["QA"]
 
@@ -69,4 +69,4 @@ class QA(Objective):
 
     def _labels(self, ctx: ForwardContext) -> Tensor:
         labels = ctx.batch.labels.get(self.label)
-        return torch.full((len(ctx.batch),), -100, device=ctx.device) if labels is None else labels
+        return torch.full((len(ctx.batch),), IGNORE, device=ctx.device) if labels is None else labels

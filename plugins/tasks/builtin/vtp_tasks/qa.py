@@ -25,7 +25,7 @@ from vtp.eval.figures import Strip
 from vtp.eval.ledger import EVALUATED_ONLY
 from vtp.eval.metrics import TIE_RULES, Ranks, TieRule, accuracy_by_type
 from vtp.eval.task import Table, TaskResult
-from vtp.types import Modality, Sample
+from vtp.types import IGNORE, Modality, Sample
 from vtp_tasks.answers import AnswerPrior, answer_list
 from vtp_tasks.definitions import find_protocol, rule_for
 from vtp_tasks.examples import strips
@@ -35,7 +35,6 @@ from vtp_tasks.splits import Splits
 __all__ = ["QuestionAnswering"]
 
 ABLATE_UP_TO = 5000  # test questions: above, scoring them again per modality is a decision of the user
-NOT_IN_LIST = -100
 
 
 class QuestionAnswering:
@@ -163,7 +162,7 @@ class QuestionAnswering:
 
     def labels(self, sample: Sample) -> dict[str, int | float]:
         known = "answer" in sample.labels
-        return {"answer": self._index.get(str(sample.labels["answer"]), NOT_IN_LIST) if known else NOT_IN_LIST}
+        return {"answer": self._index.get(str(sample.labels["answer"]), IGNORE) if known else IGNORE}
 
     @property
     def selection(self) -> str:
@@ -234,7 +233,7 @@ class QuestionAnswering:
         width = min(max(self.top, 1), logits.shape[1])
         best_first = logits.sort(dim=1, descending=True, stable=True).indices  # stable: ties keep the list's order
         top = best_first[:, :width]
-        gold = ctx.batch.labels.get("answer", torch.full((len(logits),), NOT_IN_LIST, device=logits.device))
+        gold = ctx.batch.labels.get("answer", torch.full((len(logits),), IGNORE, device=logits.device))
         right = logits.gather(1, gold.clamp(min=0)[:, None])  # (B, 1)
         return {
             "finite": finite,
@@ -315,7 +314,7 @@ class Judged:
         self.task = task
         self.samples = samples
         self.collected = collected
-        known = np.array([task.labels(sample)["answer"] != NOT_IN_LIST for sample in samples])
+        known = np.array([task.labels(sample)["answer"] != IGNORE for sample in samples])
         self.in_vocabulary = known
         evaluated = collected.ledger.mask()
         self.ranks = Ranks(
