@@ -11,8 +11,11 @@ import yaml
 
 import vtp_encoders
 import vtp_objectives
-from vtp.model.build import BuildContext, build_model, lookup_in
+from vtp.cli.components import option_files
+from vtp.cli.run import compose
+from vtp.model.build import BuildContext, build_model, lookup_in, spec_problems
 from vtp.model.context import ForwardContext
+from vtp.model.model import SLOTS
 from vtp.model.weights import load_model, save_weights
 from vtp.plugins import host
 from vtp.types import AudioSpec, Batch, TextSpec, VideoSpec
@@ -22,7 +25,8 @@ FILES = sorted(
     file
     for conf in CONF
     for file in conf.rglob("*.yaml")
-    if file.parent.name != "model" and "defaults" not in yaml.safe_load(file.read_text())  # it varies another one
+    if file.parent.name not in ("model", "conf")
+    and "defaults" not in yaml.safe_load(file.read_text())  # it varies another one
 )
 TEXTS = ["what color is the ball?", "how many stars move?", "who sings?"]
 ANSWERS = ("red", "blue", "two")
@@ -57,18 +61,21 @@ def test_every_component_has_an_option_file():
     assert offered == {(kind_of(f), f.stem) for f in FILES if f.stem != "none"}
 
 
+@pytest.mark.parametrize("model", sorted(f.stem for f in (CONF[0] / "model").glob("*.yaml")))
+def test_every_encoder_fits_every_slot_of_every_model(model):
+    """A model chooses encoders and sets nothing inside a slot that another choice does not have."""
+    groups = option_files()
+    slots = {slot: sorted(groups[f"encoder/{slot}"]) for slot in SLOTS}
+    for i in range(max(map(len, slots.values()))):  # all slots at once: as many compositions as the longest list has
+        chosen = [f"encoder/{slot}={options[i % len(options)]}" for slot, options in slots.items()]
+        config = compose([f"model={model}", "task=msrvtt_qa", "dataset=shapes", "run_dir=x", *chosen])
+        assert spec_problems({"encoders": config["encoder"]}, lookup_in(host().registry)) == [], chosen
+
+
 def default_spec():
-    model = yaml.safe_load((CONF[0] / "model" / "base.yaml").read_text())
-    encoders = {}
-    for entry in model["defaults"]:
-        ((key, option),) = entry.items()
-        slot = key.split("@")[0].rsplit("/", 1)[1]
-        assert key == f"override /encoder/{slot}@_global_.encoder.{slot}"
-        encoders[slot] = yaml.safe_load((CONF[0] / "encoder" / slot / f"{option}.yaml").read_text())
-    for slot, options in model.get("encoder", {}).items():
-        encoders[slot] |= options
+    config = compose(["model=base", "task=msrvtt_qa", "dataset=shapes", "run_dir=x"])
     objectives = {f.stem: yaml.safe_load(f.read_text()) for f in FILES if kind_of(f) == "objective"}
-    return {"encoders": encoders, "objectives": objectives}
+    return {"encoders": config["encoder"], "objectives": objectives}
 
 
 @pytest.fixture(scope="module")
