@@ -10,7 +10,7 @@ from rich.console import Console
 
 from vtp.eval.leaks import check_leaks, train_record
 from vtp.eval.ledger import Ledger
-from vtp.eval.report import checkpoint_hash, environment, git_state, print_result, read_predictions, write_report
+from vtp.eval.report import checkpoint_hash, environment, git_state, print_result, write_report
 from vtp.eval.task import Table, TaskResult
 from vtp.storage import DirectoryTransaction
 from vtp.types import Sample
@@ -62,7 +62,8 @@ def test_the_report_holds_what_a_number_needs_to_be_believed(tmp_path, result):
     assert written["checkpoint"]["sha256"] == checkpoint_hash(tmp_path / "checkpoint")
     assert written["config"]["path"] == str(tmp_path) and written["dataset"] == {"root": "x"}
     assert written["environment"]["libraries"]["torch"] and written["environment"]["plugins"][0]["name"] == "tasks"
-    assert read_predictions(tmp_path / "predictions.jsonl") == [
+    lines = (tmp_path / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line) for line in lines] == [
         {"id": "q0", "prediction": "grün", "credit": 1.0},
         {"id": "q1", "missing": "no video stream"},
     ]
@@ -106,11 +107,6 @@ def test_a_failed_write_keeps_the_old_report(tmp_path, result, monkeypatch):
 
 def _fail(path, text):
     raise OSError("disk")
-
-
-def test_another_report_in_the_same_folder_has_files_of_its_own(tmp_path, result):
-    write_report(tmp_path, result, selection="last", seed=0, name="val")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["val.json", "val_predictions.jsonl"]
 
 
 def test_the_checkpoint_hash_is_that_of_its_weights(tmp_path):

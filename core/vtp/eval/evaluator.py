@@ -40,9 +40,8 @@ class EvalBatches(Protocol):
     def __iter__(self) -> Iterator[Batch]: ...
 
 
-MakeLoader = Callable[
-    [Sequence[Sample], tuple[Modality, ...]], EvalBatches
-]  # (table, modalities to leave out) -> loader of this rank
+# (table, modalities to leave out) -> loader of this rank
+MakeLoader = Callable[[Sequence[Sample], tuple[Modality, ...]], EvalBatches]
 
 
 @dataclass(frozen=True, slots=True)

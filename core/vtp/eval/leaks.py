@@ -166,8 +166,7 @@ def check_leaks(stages: Sequence[Mapping[str, Any]], tested: Sequence[str], *, o
     if found and on_leak == "refuse":
         raise DataError(
             f"{report.line()}. Such a score would mean nothing. Train on a list without these clips, or set "
-            "data.on_leak=stamp: report and tables then "
-            "carry the word LEAK."
+            "data.on_leak=stamp: report and tables then carry the word LEAK."
         )
     return report
 

@@ -27,9 +27,10 @@ from vtp.eval.leaks import LeakReport
 from vtp.eval.task import Table, TaskResult
 from vtp.storage import MANIFEST, write_json_atomic, write_text_atomic
 
-__all__ = ["checkpoint_hash", "environment", "git_state", "print_result", "read_predictions", "render", "write_report"]
+__all__ = ["checkpoint_hash", "environment", "git_state", "print_result", "render", "write_predictions", "write_report"]
 
 SCHEMA = 2  # of report.json; raised when a key changes its meaning
+PREDICTIONS = "predictions.jsonl"
 LIBRARIES = (
     "torch",
     "torchvision",
@@ -56,7 +57,6 @@ def write_report(
     config: Mapping[str, Any] | None = None,
     plugins: Sequence[Mapping[str, Any]] = (),
     extra: Mapping[str, Any] | None = None,
-    name: str = "report",
 ) -> dict[str, Any]:
     """Write ``report.json`` and ``predictions.jsonl`` into ``folder``; call it on one process.
 
@@ -72,48 +72,37 @@ def write_report(
         config: the resolved configuration.
         plugins: name, distribution and version of what was loaded.
         extra: further keys, such as the data set's origin.
-        name: of the JSON file; ``report`` also names predictions.jsonl, another name its own file.
 
     Returns:
         the record that was written.
     """
     folder = Path(folder)
-    predictions = "predictions.jsonl" if name == "report" else f"{name}_predictions.jsonl"
-    stages = [{key: value for key, value in stage.items() if key != "media"} for stage in train]
-    warnings = [*result.warnings, *(note for note in _doubts(result, selection, leaks) if note not in result.warnings)]
-    record = _finite(
-        {
-            "schema": SCHEMA,
-            "task": result.task,
-            "split": result.split,
-            "metrics": result.metrics,
-            "intervals": result.intervals,
-            "rows": result.rows,
-            "ledger": result.ledger.record(),
-            "ledgers": {label: ledger.record() for label, ledger in result.ledgers.items()},
-            "modality_coverage": result.ledger.modality_coverage(),
-            "protocol": result.protocol,
-            "train": stages,
-            "leaks": leaks.record() if leaks is not None else None,
-            "selection": selection,
-            "seed": seed,
-            "facts": result.facts,
-            "checkpoint": None
-            if checkpoint is None
-            else {"path": str(checkpoint), "sha256": checkpoint_hash(checkpoint)},
-            "warnings": warnings,
-            "files": {"predictions": predictions},
-            "environment": environment(plugins),
-            "config": config,
-            **(extra or {}),
-        }
-    )
-    write_text_atomic(
-        folder / predictions,
-        "".join(json.dumps(_finite(line), ensure_ascii=False) + "\n" for line in result.predictions),
-    )
-    write_json_atomic(folder / f"{name}.json", record)  # last: where it is, everything it names is
-    return dict(record)
+    doubts = (note for note in _doubts(result, selection, leaks) if note not in result.warnings)
+    weights = None if checkpoint is None else {"path": str(checkpoint), "sha256": checkpoint_hash(checkpoint)}
+    record = {
+        "schema": SCHEMA,
+        **result.record(),
+        "train": [{key: value for key, value in stage.items() if key != "media"} for stage in train],
+        "leaks": leaks.record() if leaks is not None else None,
+        "selection": selection,
+        "seed": seed,
+        "checkpoint": weights,
+        "warnings": [*result.warnings, *doubts],
+        "files": {"predictions": PREDICTIONS},
+        "environment": environment(plugins),
+        "config": config,
+        **(extra or {}),
+    }
+    write_predictions(folder, result)
+    finite: dict[str, Any] = _finite(record)
+    write_json_atomic(folder / "report.json", finite)  # last: where it is, everything it names is
+    return finite
+
+
+def write_predictions(folder: Path, result: TaskResult) -> None:
+    """Write ``predictions.jsonl``, one line per query."""
+    lines = (json.dumps(_finite(line), ensure_ascii=False) + "\n" for line in result.predictions)
+    write_text_atomic(folder / PREDICTIONS, "".join(lines))
 
 
 def _doubts(result: TaskResult, selection: str, leaks: LeakReport | None) -> Iterable[str]:
@@ -141,12 +130,6 @@ def _finite(value: Any) -> Any:
     if value is None or isinstance(value, (bool, int, str)):
         return value
     return _finite(value.item()) if hasattr(value, "item") else str(value)  # numpy scalars; paths and the like
-
-
-def read_predictions(path: Path | str) -> list[dict[str, Any]]:
-    """The lines of a predictions.jsonl."""
-    with open(path, encoding="utf-8") as file:
-        return [json.loads(line) for line in file if line.strip()]
 
 
 def checkpoint_hash(folder: Path | str) -> str | None:

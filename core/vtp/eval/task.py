@@ -81,6 +81,21 @@ class TaskResult:
     warnings: list[str] = field(default_factory=list)
     chart: dict[str, dict[str, float]] = field(default_factory=dict)
 
+    def record(self) -> dict[str, Any]:
+        """What report.json stores of it; predictions have a file of their own, tables and chart are drawn."""
+        return {
+            "task": self.task,
+            "split": self.split,
+            "metrics": self.metrics,
+            "intervals": self.intervals,
+            "rows": self.rows,
+            "ledger": self.ledger.record(),
+            "ledgers": {label: ledger.record() for label, ledger in self.ledgers.items()},
+            "modality_coverage": self.ledger.modality_coverage(),
+            "protocol": self.protocol,
+            "facts": self.facts,
+        }
+
 
 def resolve_selection(selection: str | None, has_validation: bool) -> str:
     """The rule by which a checkpoint is chosen: as asked for; by default ``val`` if there is a validation split, else

@@ -217,13 +217,12 @@ class Run:
     def predict(self) -> None:
         """Write predictions.jsonl for the split that the task reports; labels are neither needed nor looked at."""
         from vtp import distributed
-        from vtp.storage import write_text_atomic
+        from vtp.eval.report import write_predictions
 
         with self._evaluating() as model:
             result = self.task.predict(self._evaluator(model), self._ask("split"))
         if distributed.is_main():
-            lines = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in result.predictions)
-            write_text_atomic(self.folder.path / "predictions.jsonl", lines)
+            write_predictions(self.folder.path, result)
             print(result.ledger.line())
             self.folder.say_where()
 

@@ -16,9 +16,8 @@ __all__ = ["AnswerPrior", "answer_list"]
 
 def answer_list(answers: Iterable[str], size: int | None = None) -> tuple[str, ...]:
     """The ``size`` most frequent answers (None = all), most frequent first, ties in order of first appearance."""
-    return tuple(
-        answer for answer, _ in Counter(answers).most_common(size)
-    )  # Counter keeps the order of insertion among equals
+    most_frequent = Counter(answers).most_common(size)  # keeps the order of insertion among equals
+    return tuple(answer for answer, _ in most_frequent)
 
 
 class AnswerPrior:
