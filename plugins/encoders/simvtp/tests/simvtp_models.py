@@ -105,11 +105,11 @@ def random_batch(rows: int = 4, *, length: int = 10, seed: int = 0, size: int = 
     )
 
 
-def take_step(model: VTPModel, batch: Batch, accumulation: int = 1) -> dict[str, Observation]:
+def take_step(model: VTPModel, batch: Batch, accumulation: int = 1, strategy: str = "auto") -> dict[str, Observation]:
     """A step of the engine: what each objective showed last. The gradient lies in the parameters afterwards."""
     cpu = torch.device("cpu")
     model.zero_grad()
-    config = TrainConfig(steps=1, global_batch=len(batch), accumulation=accumulation)
+    config = TrainConfig(steps=1, global_batch=len(batch), accumulation=accumulation, strategy=strategy)
     step = Step(Parallel(model, config, cpu), Precision("fp32", cpu), accumulation)
     return {seen.name: seen for seen in step(batch)}
 
