@@ -25,6 +25,7 @@ SIZE = 64  # rows of a batch in these tests
 @pytest.fixture(autouse=True)
 def _small_batches(monkeypatch):
     monkeypatch.setattr(arrow, "BATCH_ROWS", SIZE)
+    monkeypatch.setattr(arrow, "PASS_ROWS", 3 * SIZE // 4)
 
 
 def rows_of(count):
@@ -56,6 +57,17 @@ def test_every_row_comes_back_from_memory_or_file(tmp_path, count):
     assert list(table.video_ids()) == [f"c{n % 50}" for n in range(count)]
     assert list(table.all_texts()) == [text for n in range(count) for text in (f"text {n}", "zwei 二")]
     assert [s.extra["source"] for s in table] == [f"source.csv:{n}" for n in range(count)]
+
+
+def test_a_pass_gives_what_each_row_gives(tmp_path):
+    table = read(source_file(tmp_path), rows_of(3 * SIZE + 5))[1]
+    for rows in (
+        np.arange(len(table)),
+        np.random.default_rng(0).permutation(len(table))[: 2 * SIZE + 1],
+        np.array([7]),
+    ):
+        part = table.select(rows)
+        assert list(part) == [part[i] for i in range(len(part))] == [table[int(row)] for row in rows]
 
 
 def test_every_field(tmp_path):

@@ -43,6 +43,7 @@ log = logging.getLogger("vtp")
 
 VERSION = 2  # of the columns below; a table of another version is written again
 BATCH_ROWS = 65_536  # rows of every record batch but the last, and of the biggest table that stays in memory
+PASS_ROWS = 1024  # rows that a pass over all samples reads at once
 NONE = ""  # ``Row.audio`` of an item that has no sound
 
 _SCHEMA = pa.schema(
@@ -379,24 +380,32 @@ class ArrowTable(Samples):
         return self._columns[name][row // BATCH_ROWS][row % BATCH_ROWS].as_py()
 
     def sample_at(self, position: int) -> Sample:
-        row, cell = self._row(position), self._cell
-        name = cell("id", row)
-        clip = cell("video_id", row) or name
-        video_name, audio_name = cell("video", row), cell("audio", row)
-        start, end = cell("start", row), cell("end", row)
-        video = None if video_name == NONE else self.media.ref(_name(video_name, clip), start, end)
-        audio = video if audio_name is None else None if audio_name == NONE else self.sound.ref(audio_name, start, end)
-        labels: dict[str, Any] = {}
-        for key in ("answer", "answer_index"):
-            if (value := cell(key, row)) is not None:
-                labels[key] = value
-        extra: dict[str, Any] = {"video_id": clip, "source": f"{self._files[cell('file', row)]}:{cell('place', row)}"}
-        for key in ("question_type", "category", "duration"):
-            if (value := cell(key, row)) is not None:
-                extra[key] = value
-        if (more := cell("extra", row)) is not None:
+        row = self._row(position)
+        return self._sample([self._cell(name, row) for name in _SCHEMA.names])
+
+    def __iter__(self) -> Iterator[Sample]:
+        nothing = itertools.repeat(None)
+        for start in range(0, self._length, PASS_ROWS):
+            stop = min(start + PASS_ROWS, self._length)
+            rows = np.arange(start, stop) if self._rows is None else self._rows[start:stop]
+            columns = (self._cells(name, rows) if name in self._used else nothing for name in _SCHEMA.names)
+            yield from map(self._sample, zip(*columns, strict=False))
+
+    def _sample(self, cells: Sequence[Any]) -> Sample:
+        """A sample from one cell of every column."""
+        name, clip, picture, sound, start, end, texts, answer, answer_index, kind, category, duration = cells[:12]
+        _, file, place, more = cells[12:]
+        clip = clip or name
+        video = None if picture == NONE else self.media.ref(_name(picture, clip), start, end)
+        audio = video if sound is None else None if sound == NONE else self.sound.ref(sound, start, end)
+        labels = {"answer": answer, "answer_index": answer_index}
+        labels = {key: value for key, value in labels.items() if value is not None}
+        facts = {"question_type": kind, "category": category, "duration": duration}
+        extra: dict[str, Any] = {"video_id": clip, "source": f"{self._files[file]}:{place}"}
+        extra |= {key: value for key, value in facts.items() if value is not None}
+        if more is not None:
             extra |= json.loads(more)
-        return Sample(name, video, audio, tuple(cell("texts", row)), labels, extra)
+        return Sample(name, video, audio, tuple(texts), labels, extra)
 
 
 class GroupedTable(Samples):

@@ -64,6 +64,7 @@ class ClipFolders:
                 f"dataset.{option}={given}: there is no folder {self.looked_in[0].absolute()}. Name the folder that "
                 f"holds the files, absolute or relative to dataset.root={root}."
             )
+        self._first = str((self.folders or self.looked_in)[0] / "_")[:-1]  # with its slash; for millions of clips
         wanted = frozenset(extensions)
         self.usual_extension = next((e for e in (".wav", ".mp4", ".jpg") if e in wanted), ".mp4")
         self._files: dict[str, str] = {}
@@ -79,9 +80,7 @@ class ClipFolders:
 
     def path(self, stem: str) -> str:
         """The file of a clip; where it should be if it is missing."""
-        found = self._files.get(stem)
-        name = f"{stem}{self.usual_extension}"
-        return found if found is not None else str((self.folders or self.looked_in)[0] / name)
+        return self._files.get(stem) or f"{self._first}{stem}{self.usual_extension}"
 
     def ref(self, name: str, start: float | None = None, end: float | None = None) -> MediaRef:
         return MediaRef(self.path(name), start, end)
