@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import pickle
 from collections import Counter
 from pathlib import Path
 
@@ -356,24 +355,10 @@ def test_missing_retrieval_files_are_told_at_once(tmp_path):
     assert "7k" not in message and "qa.json" not in message
 
 
-def test_the_usual_root(tmp_path, monkeypatch):
-    monkeypatch.setenv("VTP_DATA", str(tmp_path))
-    assert MSRVTT().root == tmp_path / "msrvtt"
-    monkeypatch.delenv("VTP_DATA")
-    assert MSRVTT().root == Path("data/msrvtt")
-
-
 @pytest.mark.parametrize("options, words", [({"train_list": "8k"}, "9k, 7k, full"), ({"test": "1kb"}, "1ka, full")])
 def test_wrong_options_are_refused(options, words):
     with pytest.raises(ConfigError, match=words):
         MSRVTT(**options)
-
-
-def test_unknown_tables_are_refused(tmp_path):
-    with pytest.raises(ConfigError, match="no table of the kind 'asr'; it has: caption, retrieval, qa, mc"):
-        MSRVTT(root=tmp_path).samples("asr", "test")
-    with pytest.raises(ConfigError, match="split 'dev' must be one of train, val, test"):
-        MSRVTT(root=tmp_path).samples("qa", "dev")
 
 
 def test_splits_that_exist_by_definition(tmp_path):
@@ -415,24 +400,6 @@ def test_the_real_choices(shared_data):
         "the boy is trying to fix the problem", "a young girl is in the gym",
     ]  # fmt: skip
     assert all(len(s.texts) == 5 and Path(s.video.path).is_file() for s in table)
-
-
-# -- tables ----------------------------------------------------------------------------------------------------------
-
-
-def test_a_table_is_a_sequence_that_travels_to_workers(tmp_path):
-    table = MSRVTT(root=write(tmp_path, {"test_qa.json": QUESTIONS})).samples("qa", "test")
-    assert len(table) == 3 and [s.id for s in table] == ["3", "4", "5"]
-    assert table[-1] == table[2] and table[0:2] == [table[0], table[1]] and table[::-2] == [table[2], table[0]]
-    for index in (3, -4):
-        with pytest.raises(IndexError, match="3 rows"):
-            table[index]
-    assert list(pickle.loads(pickle.dumps(table))) == list(table)
-
-
-def test_reading_twice_reads_once(tmp_path):
-    dataset = MSRVTT(root=write(tmp_path, {"test_qa.json": QUESTIONS}))
-    assert dataset.samples("qa", "test") is dataset.samples("qa", "test")
 
 
 # -- the real files --------------------------------------------------------------------------------------------------

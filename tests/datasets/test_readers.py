@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from vtp.catalogue import Catalogue
+from vtp.contracts import Dataset, Table, unfit
 from vtp.errors import ConfigError, DataError
+from vtp.plugins import host
 from vtp.types import MediaRef
 from vtp_datasets.activitynet import ActivityNet
 from vtp_datasets.antmmf import AntMMF
@@ -507,8 +510,9 @@ def test_vat(tmp_path):
 
 # -- all of them -----------------------------------------------------------------------------------------------------
 
-READERS = [ActivityNet, AntMMF, AudioCaps, CaptionJson, CC3M, CNVid, COCO, DiDeMo, Flickr30k, HowTo100M, MSVD, MSVDCN,
-           MusicAVQA, VAT, VATEX, VisualGenome, WebVid]  # fmt: skip
+OTHERS = {"csv", "shapes", "shards"}  # one's own table, generated, tar files
+BUILT_IN = [e for e in host().registry.entries() if e.kind == "dataset" and e.target.startswith("vtp_datasets")]
+READERS = [entry.load() for entry in BUILT_IN if entry.name not in OTHERS]
 
 
 @pytest.mark.parametrize("reader", READERS, ids=lambda r: r.name)
@@ -520,13 +524,14 @@ def test_what_is_missing_is_told_at_once(tmp_path, reader):
     folder = f"folder  {tmp_path / 'nowhere'}"
     for words in (folder, "  file    ", "dataset.root=FOLDER", "dataset=shapes", "  media   "):
         assert words in message, words
-    assert "http" not in message
+    assert dataset.about in message and "http" not in message
 
 
 @pytest.mark.parametrize("reader", READERS, ids=lambda r: r.name)
 def test_the_common_interface(tmp_path, monkeypatch, reader):
     monkeypatch.setenv("VTP_DATA", str(tmp_path))
     dataset = reader()
+    assert isinstance(dataset, Catalogue) and unfit(dataset, Dataset) == []
     assert tmp_path in dataset.root.parents and dataset.media_namespace
     for kind in dataset.kinds:
         assert set(dataset.splits(kind)) <= {"train", "val", "test"}
@@ -537,6 +542,8 @@ def test_the_common_interface(tmp_path, monkeypatch, reader):
     with pytest.raises(ConfigError, match="split 'dev' must be one of"):
         dataset.samples(dataset.kinds[0], "dev")
     assert set(dataset.origin()) >= {"root", "files", "tables"}
+    monkeypatch.delenv("VTP_DATA")
+    assert Path("data") in reader().root.parents
 
 
 def test_tables_with_every_kind_of_media_travel_to_workers(tmp_path):
@@ -548,4 +555,5 @@ def test_tables_with_every_kind_of_media_travel_to_workers(tmp_path):
         (ActivityNet(root=tmp_path), "caption", "train"),
     ):
         table = dataset.samples(kind, split)
+        assert table is dataset.samples(kind, split) and unfit(table, Table) == []
         assert list(pickle.loads(pickle.dumps(table))) == list(table)
