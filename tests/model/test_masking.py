@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -28,6 +29,7 @@ from vtp.model.masking import (
     split_mask,
 )
 
+GOLDEN = Path(__file__).resolve().parents[3] / "shared" / "golden" / "antmmf_losses.pt"
 GRID = (8, 14, 14)
 MASK, VOCABULARY = 3, 20  # of the stub tokenizer; its special ids are 0 to 4
 
@@ -99,6 +101,22 @@ def test_masks_do_not_depend_on_how_the_batch_is_cut(model, make_batch, video, t
         assert torch.equal(whole[i], torch.cat([part[i] for part in parts]))
     batch.step = 1
     assert not all(torch.equal(a, b) for a, b in zip(whole, drawn(batch), strict=True))
+
+
+@pytest.mark.parametrize(
+    "mask, key, columns",
+    [
+        (VideoMask("tube", 0.5), "simvtp.tube0.5", 8),
+        (WordMask(0.5, "mask"), "simvtp.words0.5", 6),
+        (WordMask(0.5, "bert"), "mlm", 18),
+    ],
+)
+def test_random_numbers_keep_their_key_and_shape(model, make_batch, monkeypatch, mask, key, columns):
+    """Part of what makes a run repeatable with a later version; 6 is the longest text."""
+    ctx, asked = ForwardContext(gridded(model), make_batch()), []
+    monkeypatch.setattr(ctx, "uniform", lambda *given: asked.append(given) or torch.rand(3, given[1]))
+    mask.view(ctx)
+    assert asked == [(key, columns)]
 
 
 def test_masks_do_not_depend_on_padding(model, make_batch):
@@ -255,6 +273,19 @@ def test_a_weighted_mask_selects_a_fixed_number_of_words(model, make_batch):
     assert (made["token_ids"][selected] == MASK).all()
     model.masks["text"] = mask
     assert ForwardContext(model, batch).masked("text") == "attentive"
+
+
+def test_weights_of_the_released_attentive_masking(model, make_batch):
+    """AntMMF's importance of words, with special tokens at 0: as many words as there, none of them special."""
+    if not GOLDEN.is_file():
+        pytest.skip(f"the recorded losses of the released code are not at {GOLDEN}")
+    case = torch.load(GOLDEN, weights_only=True)["attentive_masking"]
+    ids = case["raw_ids"]
+    ordinary = (ids != 101) & (ids != 102) & (ids != 0)
+    count = (ordinary.sum(1) * 0.15).long().clamp(min=1)
+    assert torch.equal(count, case["number"].long())
+    drawn = select_by_weight(case["weights"] * ordinary, count, torch.rand(ids.shape))
+    assert torch.equal(drawn.sum(1), count) and not (drawn & ~ordinary).any()
 
 
 # -- the node masks --------------------------------------------------------------------------------------------------

@@ -21,8 +21,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from torch import nn
-
 from vtp.components import Choice, check_options, choose, fits, refuse
 from vtp.contracts import Encoder, Fusion, Part, member, offers
 from vtp.errors import ConfigError
@@ -65,7 +63,7 @@ class BuildContext:
     texts: Callable[[], Iterable[str]] = _no_texts
     answers: tuple[str, ...] = ()
     variant: str | None = None
-    encoders: dict[str, nn.Module] = field(default_factory=dict)
+    encoders: dict[str, Any] = field(default_factory=dict)
     assets: Path | None = None
 
     def assets_of(self, part: str) -> Path | None:

@@ -50,6 +50,7 @@ __all__ = [
 
 AUDIO_KINDS = Literal["token", "time", "frequency"]
 VIDEO_KINDS = Literal["tube", "token", "frame"]
+_KEY = "simvtp"  # of the random numbers: masks come from that method, and a run of then must draw the same ones now
 # Axes of the grid that are drawn; a token is hidden where its place on them is. Video (T', H', W'), audio (F', S').
 AXES = {
     "video": {"tube": (1, 2), "token": (0, 1, 2), "frame": (0,)},
@@ -163,7 +164,7 @@ class WordMask:
     def _draw(self, ctx: ForwardContext, ids: Tensor) -> dict[str, Tensor]:
         spec, words = _words(ctx)
         if self.replace == "mask":
-            (select,) = _draws(ctx, f"simvtp.words{self.probability:g}", 1, spec, ids)
+            (select,) = _draws(ctx, f"{_KEY}.words{self.probability:g}", 1, spec, ids)
             selected = words & (select < self.probability)
             return {"token_ids": ids.masked_fill(selected, spec.mask_id), "labels": ids.masked_fill(~selected, IGNORE)}
         select, action, word = _draws(ctx, "mlm", 3, spec, ids)
@@ -312,7 +313,7 @@ def _hide_tokens(ctx: ForwardContext, mask: VideoMask | AudioMask) -> str:
         media = inputs["video"] if mask.modality == "video" else inputs["waveform"]
         grid = grid_of(ctx.model.encoders[mask.modality], mask.modality, media if mask.modality == "video" else None)
         clips = media.shape[1] if media.dim() == 6 else 1  # several clips of one video are masked one by one
-        numbers = ctx.uniform(f"simvtp.{mask.name}", clips * prod(grid)).reshape(-1, prod(grid))
+        numbers = ctx.uniform(f"{_KEY}.{mask.name}", clips * prod(grid)).reshape(-1, prod(grid))
         hidden = draw_mask(grid, axes, mask.ratio, numbers)
         places = prod(grid[axis] for axis in axes)
         left, gone = split_mask(hidden, (places - int(mask.ratio * places)) * (prod(grid) // places))

@@ -13,6 +13,7 @@ import torch
 from simvtp_models import GOLDEN, build, dual_spec, random_batch, spec
 
 from vtp.cli.main import main
+from vtp.cli.run import compose
 from vtp.errors import DataError
 from vtp.model.build import lookup_in
 from vtp.model.context import ForwardContext
@@ -76,6 +77,22 @@ def test_pretrained(container, original, vocab, tmp_path):
     assert all(torch.allclose(back[name], original[name], atol=atol, rtol=0) for name in original)
     assert set(report["used"]) == set(original)
     assert set(report["dropped"]) == ({"text_embeddings.position_ids"} if container == "position_ids" else set())
+
+
+@pytest.mark.parametrize("variant", ["released", None])
+def test_an_imported_model_goes_on_with_the_choices_of_the_recipe(variant, original, vocab, tmp_path):
+    """Its objectives and masks are those of a run that chooses them, but for the sizes that the file tells."""
+    torch.save({"model": original}, tmp_path / "a.pth")
+    made, _, _ = import_simvtp(tmp_path / "a.pth", tokenizer=str(vocab), variant=variant, **SMALL)
+    chosen = "objective=[mvm,simvtp/mlm,simvtp/vtc,simvtp/vtm]"
+    recipe = compose(["model=simvtp", f"variant={variant or 'null'}", chosen])
+    sizes = {name: value for name, value in made["objectives"]["mvm"].items() if name.startswith("decoder")}
+    recipe["objectives"]["mvm"] |= sizes
+    assert {key: made[key] for key in ("objectives", "masks", "variant")} == {
+        key: recipe[key] for key in ("objectives", "masks", "variant")
+    }
+    assert recipe["masks"]["text"] == {"probability": 0.75, "replace": "mask"}
+    assert recipe["objectives"]["vtc"]["negatives_from"] == ("local" if variant else "gathered")
 
 
 @pytest.mark.parametrize("where", ["", "checkpoint-best", "tag"])

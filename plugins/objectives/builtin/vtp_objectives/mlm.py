@@ -10,7 +10,7 @@ Which words are selected, and what becomes of them, is the mask of the run (``ma
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal, cast
+from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
@@ -57,7 +57,7 @@ class MLM(Objective):
             raise ConfigError(
                 "objective mlm: tokens=fused needs a fusion encoder (encoder/fusion=concat), or set tokens=text"
             )
-        self.spec = cast("TextSpec", context.encoders["text"].spec)
+        self.spec: TextSpec = context.encoders["text"].spec
         if self.spec.mask_id < 0:
             raise ConfigError(
                 "objective mlm: the tokenizer of this text encoder has no [MASK] token. "

@@ -1,10 +1,11 @@
 """What the built-in objectives package offers."""
 
 from vtp import hookimpl
+from vtp.hookspecs import Register
 
 
 @hookimpl
-def vtp_register_objectives(register):
+def vtp_register_objectives(register: Register) -> None:
     register("mlm", "vtp_objectives.mlm:MLM")
     register("mvm", "vtp_objectives.mvm:MVM")
     register("qa", "vtp_objectives.qa:QA")

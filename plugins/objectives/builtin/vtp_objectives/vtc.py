@@ -86,7 +86,9 @@ class VTC(ContrastiveObjective):
                 f"objective vtc: width=null is no projection, so the features must have one width, and they have "
                 f"{', '.join(f'{n} ({m})' for m, n in widths.items())}. Give objectives.vtc.width."
             )
-        proj = {} if width is None else {m: nn.Linear(n, width, bias=False) for m, n in widths.items()}
+        proj: dict[str, nn.Module] = (
+            {} if width is None else {m: nn.Linear(n, width, bias=False) for m, n in widths.items()}
+        )
         self.proj = nn.ModuleDict(proj)
         # shape (1,): sharding (FSDP2) refuses parameters without a dimension
         scale = torch.full((1,), -math.log(temperature))

@@ -14,8 +14,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from vtp import distributed
-from vtp.contracts import offers
+from vtp import contracts, distributed
+from vtp.contracts import member
 from vtp.errors import ConfigError
 from vtp.model.blocks import init_weights
 from vtp.model.build import BuildContext
@@ -120,7 +120,7 @@ class VTM(Objective):
         rows, views = self._taking_part(ctx), self._views(ctx)
         positive = ctx.fused(views).pooled
         if self._elsewhere():
-            negative = ctx.fused(views | self._gathered(ctx, views)).pooled
+            negative = ctx.fused({**views, **self._gathered(ctx, views)}).pooled
         else:
             negative = ctx.fused(views, self._swapped(ctx)).pooled
         loss, right = matching_cross_entropy(self.head(positive), self.head(negative), rows)
@@ -173,8 +173,10 @@ class VTM(Objective):
     def _similarity(self, ctx: ForwardContext) -> Tensor:
         """(B, B), detached, at the temperature of the contrastive objective that has these two modalities."""
         for objective in ctx.model.objectives.values():
-            if offers(objective, "similarity") and objective.needs == self.needs:
-                return objective.similarity(ctx, self.staying, self.moving).detach()
+            similarity = member(objective, contracts.Objective, "similarity")
+            if similarity is not None and objective.needs == self.needs:
+                found: Tensor = similarity(ctx, self.staying, self.moving)
+                return found.detach()
         raise ConfigError(
             f"objective vtm: negatives_draw=hard needs the similarity of {self.staying} and {self.moving} from a "
             "contrastive objective. Add vtc (objective=[vtc,vtm,...]), or set objectives.vtm.negatives_draw=derange."
@@ -189,7 +191,7 @@ class VTM(Objective):
         rows = self.rows(ctx)
         start = sum(distributed.gather_objects(len(rows))[: distributed.rank()])
         index = other_rows(self._uniform(ctx), distributed.gather_with_grad(rows), start)
-        found = {}
+        found: dict[str, Tokens] = {}
         for modality in self.swap:
             own = ctx.tokens(modality, views[modality])
             x, mask = (distributed.gather_with_grad(part) for part in (own.x, own.attention_mask))
