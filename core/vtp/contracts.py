@@ -51,6 +51,7 @@ __all__ = [
     "contract_of",
     "member",
     "members",
+    "misspelt",
     "offers",
     "unfit",
 ]
@@ -437,19 +438,26 @@ def member(component: object, contract: type, name: str) -> Any:
 
 
 def unfit(component: object, contract: type) -> list[str]:
-    """What keeps a component from its contract: members that it must have and has not, and public names that are most
-    likely misspelt members. Each a sentence without its subject, "has no `samples`..."."""
-    problems = []
+    """What keeps a component from its contract: members that it must have and has not, and :func:`misspelt` ones. Each
+    a sentence without its subject, "has no `samples`..."."""
+    required = [name for name, must in members(contract).items() if must]
+    lacking = [name for name in required if _read(component, name) is _NOTHING]
+    return [_lacks(component, contract, name) for name in lacking] + misspelt(component, contract)
+
+
+def misspelt(component: object, contract: type) -> list[str]:
+    """Public names of a component, or of a class, that are most likely misspelt members; as sentences like those of
+    :func:`unfit`."""
     own = _public_names(component)
+    found = []
     for name, required in members(contract).items():
-        if required and _read(component, name) is _NOTHING:
-            problems.append(_lacks(component, contract, name))
-        elif name not in own and (near := [one for one in sorted(own) if _is_misspelt(one, name)]):
-            problems.append(
+        near = [one for one in sorted(own) if _is_misspelt(one, name)]
+        if near and not required and name not in own:
+            found.append(
                 f"has `{near[0]}`, which nothing reads. Is it meant to be `{name}`? Rename it, to that or to a name "
                 "that is further away or begins with an underscore."
             )
-    return problems
+    return found
 
 
 def _read(component: object, name: str) -> Any:
@@ -475,9 +483,10 @@ def _lacks(component: object, contract: type, name: str) -> str:
 def _public_names(component: object) -> set[str]:
     """Names that its author gave: not those of torch, of Python or of vtp's own bases."""
     foreign = ("torch.", "builtins", "typing", "abc", "collections", "vtp.model.objective", __name__)
-    classes = [base for base in type(component).__mro__ if not base.__module__.startswith(foreign)]
+    cls = component if isinstance(component, type) else type(component)
+    classes = [base for base in cls.__mro__ if not base.__module__.startswith(foreign)]
     names = {name for base in classes for name in vars(base)}
-    if not type(component).__module__.startswith(foreign):
+    if cls is not component and not cls.__module__.startswith(foreign):
         names |= {*vars(component)} if hasattr(component, "__dict__") else set()
     return {name for name in names if not name.startswith("_")}
 

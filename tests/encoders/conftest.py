@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 from vtp.model.build import BuildContext
+from vtp.testing.checks import construct
 from vtp.types import Tokens
 
 TEXTS = ["a red ball moves to the left", "two blue boxes stand still", "what moves?"]
@@ -93,8 +95,8 @@ def ast(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def builders(bert, videomae, ast) -> dict[tuple[str, str], Callable[..., nn.Module]]:
-    """(slot, name) -> ``build(context)``, at tiny size. A new encoder adds a line here; a test counts them."""
+def tiny(bert, videomae, ast) -> dict[tuple[str, str], tuple[type[nn.Module], dict[str, Any]]]:
+    """(slot, name) -> class and options that make it tiny. A new encoder adds a line here; a test counts them."""
     from vtp_encoders.ast_audio import AST
     from vtp_encoders.concat import Concat
     from vtp_encoders.timm_video import TimmVideo
@@ -104,26 +106,24 @@ def builders(bert, videomae, ast) -> dict[tuple[str, str], Callable[..., nn.Modu
     from vtp_encoders.transformers_text import TransformersText
     from vtp_encoders.videomae import VideoMAE
 
-    def timm(**options) -> Callable[..., nn.Module]:
-        return lambda context: TimmVideo(context=context, frames=2, **options)
-
+    timm = {"frames": 2, "size": 32}
     return {
-        ("text", "tiny"): lambda context: TinyText(context=context, width=16, heads=2, max_length=12),
-        ("text", "transformers"): lambda context: TransformersText(context=context, model=str(bert), max_length=12),
-        ("video", "tiny"): lambda context: TinyVideo(width=16, heads=2, frames=4, size=32, patch=16),
-        ("video", "timm"): timm(model="resnet10t", size=32),
-        ("video", "timm patch"): timm(model="resnet10t", size=64, tokens="patch"),
-        ("video", "timm vit"): timm(model="test_vit", size=32, tokens="patch"),
-        ("video", "timm clip"): timm(model="test_vit", size=32, tokens="clip", pooling="attention"),
-        ("video", "videomae"): lambda context: VideoMAE(context=context, model=str(videomae)),
-        ("audio", "tiny"): lambda context: TinyAudio(width=16, heads=2, depth=1, seconds=0.7),
-        ("audio", "ast"): lambda context: AST(context=context, model=str(ast)),
-        ("fusion", "concat"): lambda context: Concat(context=context, width=16, heads=2),
+        ("text", "tiny"): (TinyText, {"width": 16, "heads": 2, "max_length": 12}),
+        ("text", "transformers"): (TransformersText, {"model": str(bert), "max_length": 12}),
+        ("video", "tiny"): (TinyVideo, {"width": 16, "heads": 2, "frames": 4, "size": 32, "patch": 16}),
+        ("video", "timm"): (TimmVideo, {**timm, "model": "resnet10t"}),
+        ("video", "timm patch"): (TimmVideo, {**timm, "model": "resnet10t", "size": 64, "tokens": "patch"}),
+        ("video", "timm vit"): (TimmVideo, {**timm, "model": "test_vit", "tokens": "patch"}),
+        ("video", "timm clip"): (TimmVideo, {**timm, "model": "test_vit", "tokens": "clip", "pooling": "attention"}),
+        ("video", "videomae"): (VideoMAE, {"model": str(videomae)}),
+        ("audio", "tiny"): (TinyAudio, {"width": 16, "heads": 2, "depth": 1, "seconds": 0.7}),
+        ("audio", "ast"): (AST, {"model": str(ast)}),
+        ("fusion", "concat"): (Concat, {"width": 16, "heads": 2}),
     }
 
 
 @pytest.fixture
-def build(builders) -> Callable[..., nn.Module]:
+def build(tiny) -> Callable[..., nn.Module]:
     """``build(slot, name, assets=None)``: one encoder, always with the same random weights."""
 
     def make(slot: str, name: str, assets: Path | None = None, seed: int = 0) -> nn.Module:
@@ -134,7 +134,8 @@ def build(builders) -> Callable[..., nn.Module]:
             assert assets is None, "the training texts must not be read when a checkpoint is restored"
             return TEXTS
 
-        return builders[slot, name](BuildContext(texts=texts, encoders=widths, assets=assets))
+        cls, options = tiny[slot, name]
+        return construct(cls, options, context=BuildContext(texts=texts, encoders=widths, assets=assets))
 
     return make
 
