@@ -100,12 +100,13 @@ class _Plugin:
         for file in sorted(folder.rglob("*.yaml")) if folder is not None else ():
             group = file.parent.relative_to(folder or file).as_posix()
             if group.startswith(OPTION_KINDS):
-                chosen.add((group, self._check_file(group, file)))
+                kind = group if group.startswith("encoder/") else group.partition("/")[0]
+                chosen.add((kind, self._check_file(kind, group, file)))
         hidden = [f"{e.kind}={e.name}" for e in self.entries if e.kind.startswith(OPTION_KINDS)]
         hidden = [one for one in hidden if tuple(one.split("=")) not in chosen]
         expect(not hidden, f"an option file must choose what is registered; none chooses {some(hidden)}")
 
-    def _check_file(self, group: str, file: Path) -> str:
+    def _check_file(self, kind: str, group: str, file: Path) -> str:
         """Compare the keys of an option file with the class that it chooses; returns the name of that."""
         node = _node(group, file)
         where = f"conf/{group}/{file.name}"
@@ -119,10 +120,10 @@ class _Plugin:
         if name is None:  # encoder/video=none
             expect(not node, f"{where}: options without a name choose nothing")
             return ""
-        target = host().registry.get(group, str(name)).load()
+        target = host().registry.get(kind, str(name)).load()
         plain = {k: v for k, v in node.items() if k != "weight" and not (isinstance(v, str) and "${" in v)}
         problems: list[str] = []
-        check_options(where, str(name), target, plain, problems, given=("context", *GIVEN.get(group, ())))
+        check_options(where, str(name), target, plain, problems, given=("context", *GIVEN.get(kind, ())))
         expect(not problems, "; ".join(problems))
         return str(name)
 
@@ -144,7 +145,8 @@ def _node(group: str, file: Path) -> dict[str, Any]:
     content = dict(yaml.safe_load(text) or {})
     found: dict[str, Any] = {}
     for base in content.pop("defaults", ()):
-        for _, below in option_files()[group].get(base, ()) if isinstance(base, str) else ():
+        place, _, option = str(base).partition("@")[0].rpartition("/")  # "mvm", or "/objective/mvm@_here_"
+        for _, below in option_files().get(place.strip("/") or group, {}).get(option, ()):
             found |= _node(group, below)
     if text.startswith("# @package _global_"):
         content = content.get(group, {})
