@@ -304,6 +304,7 @@ def _fields(schema: type) -> Iterator[tuple[str, str]]:
             continue
         default = ast.unparse(node.value)
         if default.startswith("field("):
-            default = {"list": "[]", "dict": "{}"}.get(default.removeprefix("field(default_factory=")[:-1], "[...]")
+            made = default.removeprefix("field(default_factory=")[:-1]
+            default = {"list": "[]", "dict": "{}"}.get(made, made.removeprefix("lambda: "))
         shown = {"None": "null", "True": "true", "False": "false"}.get(default, default.strip("'"))
         yield f"{ast.unparse(node.target)}={shown}", lines[node.lineno - 1].partition("  # ")[2]

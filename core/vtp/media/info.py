@@ -20,7 +20,7 @@ class MediaError(RunError):
         kind: short and stable, for counting: ``missing``, ``permission``, ``not_a_file``, ``empty``, ``invalid``,
             ``no_video``, ``no_audio``, ``no_frames``, ``span``, ``timeout``, ``crash``, ``memory``, ``decode``.
         backend: the decoder that gave up, if one was involved.
-        known: True when this is a failure from the ledger, repeated without opening the file.
+        known: True when this is an earlier failure of the file, repeated without opening it.
     """
 
     def __init__(self, reason: str, kind: str = "decode", backend: str = "") -> None:
