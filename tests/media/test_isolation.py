@@ -160,7 +160,7 @@ def test_a_backend_without_its_library_is_not_the_files_fault(monkeypatch: pytes
 
 
 def test_wrong_options_are_told_at_once() -> None:
-    with pytest.raises(ConfigError, match=r"media.backend='ffmpegg'.*auto, pyav, torchcodec, decord"):
+    with pytest.raises(ConfigError, match=r"media.backend=ffmpegg: .*auto, pyav, torchcodec, decord"):
         MediaReader("ffmpegg")
     with pytest.raises(ConfigError, match="timeout_s=0"):
         MediaReader(timeout_s=0)
