@@ -13,7 +13,7 @@ from torch import nn
 
 from vtp.cli.run import compose
 from vtp.errors import ConfigError
-from vtp.model.build import build_model
+from vtp.model.build import BuildContext, build_model
 from vtp.model.context import ForwardContext
 from vtp.model.masking import (
     AXES,
@@ -28,6 +28,7 @@ from vtp.model.masking import (
     select_by_weight,
     split_mask,
 )
+from vtp.model.objective import Objective
 
 GOLDEN = Path(__file__).resolve().parents[3] / "shared" / "golden" / "antmmf_losses.pt"
 GRID = (8, 14, 14)
@@ -301,6 +302,22 @@ def test_masks_are_built_from_the_specification_and_stored_in_it():
     assert model.masks == {"video": VideoMask("token", 0.5), "audio": AudioMask(), "text": WordMask(0.75, "mask")}
     again = build_model(json.loads(json.dumps(model.spec)), lookup=None)
     assert again.masks == model.masks and again.spec == model.spec
+
+
+def test_an_objective_may_bring_a_mask_that_all_share():
+    """The specification keeps what was configured; building it again brings the mask again."""
+
+    class Attentive(Objective):
+        def __init__(self, *, context: BuildContext):
+            super().__init__()
+            assert context.masks["text"] == WordMask(0.3)
+            context.masks["text"] = WeightedWordMask("attentive", lambda ctx: ctx.inputs("text")["token_ids"].float())
+
+    spec = {"encoders": {}, "objectives": {"it": {"name": "it"}}, "masks": {"text": {"probability": 0.3}}}
+    for given in (spec, build_model(spec, lambda *args, **kwargs: Attentive).spec):
+        made = build_model(given, lambda *args, **kwargs: Attentive)
+        assert made.masks["text"].name == "attentive" and made.masks["video"] == VideoMask()
+        assert made.spec["masks"]["text"] == {"probability": 0.3, "replace": "bert"}
 
 
 def test_every_mistake_in_the_masks_is_a_line_of_its_own():

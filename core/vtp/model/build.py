@@ -24,7 +24,7 @@ from typing import Any, Protocol
 from vtp.components import Choice, check_options, choose, fits, refuse
 from vtp.contracts import Encoder, Fusion, Part, member, offers
 from vtp.errors import ConfigError
-from vtp.model.masking import MASKS, AudioMask, VideoMask, WordMask
+from vtp.model.masking import MASKS, AudioMask, Masker, VideoMask, WordMask, default_masks
 from vtp.model.model import SLOTS, VTPModel
 from vtp.model.objective import Objective
 from vtp.registry import Registry, did_you_mean
@@ -56,6 +56,8 @@ class BuildContext:
         variant: ``released`` where the model is to compute as the released code of its method does, whatever is wrong
             with that; None otherwise. A class whose numerics depend on it says so: ``variants = ("released",)``.
         encoders: modules built so far: text, video and audio when the fusion encoder is built, all when objectives are.
+        masks: masker per modality that the model will have. An objective that brings a mask of its method (words that
+            get attention, words that mean something) puts it in here, and all objectives share it.
         assets: folder with the files that a checkpoint keeps beside its tensors (tokenizer, configuration), when one is
             being restored.
     """
@@ -64,6 +66,7 @@ class BuildContext:
     answers: tuple[str, ...] = ()
     variant: str | None = None
     encoders: dict[str, Any] = field(default_factory=dict)
+    masks: dict[str, Masker] = field(default_factory=default_masks)
     assets: Path | None = None
 
     def assets_of(self, part: str) -> Path | None:
@@ -115,6 +118,7 @@ def build_model(
     encoder_options, objective_options = _sections(spec, problems)
     encoders, objectives = _choose(encoder_options, objective_options, lookup, problems)
     masks = _masks(spec.get("masks") or {}, problems)
+    context.masks = dict(masks)
     problems += _variant_problems(context.variant, [*encoders.values(), *objectives.values()]) if not problems else []
     refuse(problems, "the model")
 
@@ -144,7 +148,7 @@ def build_model(
         "answers": list(context.answers),
     }
     weights = {name: float(options.get("weight", 1.0)) for name, options in objective_options.items()}
-    return VTPModel(context.encoders, built, weights, json.loads(json.dumps(stored)), seed, masks)
+    return VTPModel(context.encoders, built, weights, json.loads(json.dumps(stored)), seed, context.masks)
 
 
 def spec_problems(spec: Mapping[str, Any], lookup: Lookup) -> list[str]:

@@ -10,7 +10,8 @@ batch::
       text: {probability: 0.15, replace: bert}      bert | mask
 
 An objective asks ``ctx.masked("video")`` for the name of the view, and ``ctx.inputs``, ``ctx.tokens`` or ``ctx.fused``
-for what is in it. A mask of another kind is a class with ``name`` and ``view(ctx)``, put into ``model.masks["text"]``.
+for what is in it. A mask of another kind is a class with ``name`` and ``view(ctx)``, which an objective puts into
+``context.masks["text"]`` when it is built.
 
 Masks are drawn from :meth:`ForwardContext.uniform`, so they depend on the seed, the step and the row of the global
 batch, and on neither processes nor micro-batches. Sorting them is done on the device.
@@ -102,7 +103,7 @@ class VideoMask:
 
 @dataclass(frozen=True, slots=True)
 class AudioMask:
-    """Hides tokens of the spectrogram, as :class:`VideoMask` does of the clip.
+    """Hides tokens of the spectrogram, as :class:`VideoMask` does of the clip; tokens of padding are drawn like others.
 
     Args:
         kind: ``token`` any tokens of the grid; ``time`` whole slots of time; ``frequency`` whole bands.

@@ -65,16 +65,20 @@ class MLM(Objective):
             )
         check_masked("mlm", masked, context)
         self.fuse = None if fuse is None else (*fuse, "text")
-        self.masked = (*masked, "text")
+        self.masked = tuple(masked)
         width = int(context.encoders["fusion" if self.needs_fusion else "text"].width)
         layers: list[nn.Module] = [nn.Linear(width, width), nn.GELU(), nn.LayerNorm(width)] if head == "mlp" else []
         self.head = nn.Sequential(*layers, nn.Linear(width, self.spec.vocab_size))
         if head_init == "xavier":
             init_weights(self.head)
 
+    def words(self, ctx: ForwardContext) -> str:
+        """Name of the view with the masked text; a subclass may have a mask of its own."""
+        return ctx.masked("text")
+
     def view(self, ctx: ForwardContext) -> dict[str, Tensor]:
         """The masked text: ``token_ids``, ``attention_mask`` and ``labels``."""
-        return ctx.inputs("text", ctx.masked("text"))
+        return ctx.inputs("text", self.words(ctx))
 
     def count(self, ctx: ForwardContext) -> Tensor:
         """Number of selected words."""
@@ -83,7 +87,7 @@ class MLM(Objective):
     def plan(self, ctx: ForwardContext) -> None:
         """The joint pass."""
         if self.needs_fusion:
-            ctx.plan(training_views(ctx, self.masked, self.fuse))
+            ctx.plan(self._views(ctx))
 
     def forward(self, ctx: ForwardContext) -> LossOutput:
         """Cross-entropy over the selected words, and how many of them are found."""
@@ -97,7 +101,10 @@ class MLM(Objective):
         the scores are still part of the graph."""
         places = (self.view(ctx)["labels"] != IGNORE).nonzero()
         if self.needs_fusion:
-            tokens = ctx.fused(training_views(ctx, self.masked, self.fuse)).tokens["text"]
+            tokens = ctx.fused(self._views(ctx)).tokens["text"]
         else:
-            tokens = ctx.tokens("text", ctx.masked("text"))
+            tokens = ctx.tokens("text", self.words(ctx))
         return self.head(tokens.x[places[:, 0], places[:, 1]]), places
+
+    def _views(self, ctx: ForwardContext) -> dict[str, str]:
+        return training_views(ctx, self.masked, self.fuse) | {"text": self.words(ctx)}
