@@ -14,6 +14,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
+from vtp.contracts import Encoder, member
 from vtp.errors import ConfigError
 from vtp.model.blocks import Transformer, connected_zero, layer_of_blocks
 from vtp.model.build import BuildContext
@@ -61,7 +62,9 @@ class Concat(nn.Module):
         numbers = [number if number is not None else default for number, default in given]
         self.depth, self.width, n_heads = (int(number) for number in numbers[:3])
         self.cls = nn.Parameter(torch.randn(1, 1, self.width) * 0.02)
-        self.proj = nn.ModuleDict({m: _projection(_width(context, m), self.width) for m in modalities})
+        self.proj = nn.ModuleDict(
+            {m: _projection(member(context.encoders[m], Encoder, "width"), self.width) for m in modalities}
+        )
         self.modality = nn.ParameterDict({m: nn.Parameter(torch.randn(self.width) * 0.5) for m in modalities})
         self.transformer = Transformer(self.width, self.depth, n_heads, numbers[3], dropout)
 
@@ -76,7 +79,7 @@ class Concat(nn.Module):
         mask = torch.cat([first] + [tokens[m].attention_mask for m in names], dim=1)
         x = self.transformer(torch.cat([part.to(parts[-1].dtype) for part in parts], dim=1), mask)
         pieces = x[:, 1:].split([tokens[m].x.shape[1] for m in names], dim=1)
-        fused = {
+        fused: dict[str, Tokens] = {
             m: Tokens(piece, tokens[m].attention_mask, tokens[m].grid, tokens[m].index)
             for m, piece in zip(names, pieces, strict=True)
         }
@@ -96,7 +99,3 @@ def _projection(width: int, fusion_width: int) -> nn.Module:
     if width == fusion_width:
         return nn.Identity()
     return nn.Sequential(nn.Linear(width, fusion_width), nn.LayerNorm(fusion_width))
-
-
-def _width(context: BuildContext, modality: str) -> int:
-    return int(context.encoders[modality].width)

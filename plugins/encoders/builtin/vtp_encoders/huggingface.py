@@ -96,9 +96,8 @@ def checkpoint_blocks(model: PreTrainedModel) -> None:
     """Recompute activations in the backward pass, without re-entrance (which loses gradients when the input needs
     none).
     """
-    enable = (
-        getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
-    )  # before 5.2x
+    enable = getattr(model, "activation_checkpointing_enable", None)  # since transformers 5.2
+    enable = enable or model.gradient_checkpointing_enable
     enable({"use_reentrant": False})
 
 
@@ -113,4 +112,4 @@ def layer_of_huggingface(name: str, depth: int) -> int:
 def drop_pooler(model: nn.Module) -> None:
     """Remove the pooler of a BERT-like model: we pool ourselves, and a parameter without gradient stops DDP."""
     if isinstance(getattr(model, "pooler", None), nn.Module):
-        model.pooler = None
+        model.register_module("pooler", None)

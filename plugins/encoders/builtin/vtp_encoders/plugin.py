@@ -1,10 +1,11 @@
 """What the built-in encoders package offers."""
 
 from vtp import hookimpl
+from vtp.hookspecs import Register
 
 
 @hookimpl
-def vtp_register_encoders(register):
+def vtp_register_encoders(register: Register) -> None:
     register("tiny", "vtp_encoders.tiny_text:TinyText", slot="text")
     register("transformers", "vtp_encoders.transformers_text:TransformersText", slot="text")
     register("tiny", "vtp_encoders.tiny_video:TinyVideo", slot="video")

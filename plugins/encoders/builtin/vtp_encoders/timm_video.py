@@ -56,7 +56,7 @@ class TimmVideo(nn.Module):
                 f"encoder timm: timm {timm.__version__} has no model {model!r}.{did_you_mean(model, known)} "
                 "List them with: python -c 'import timm; print(timm.list_models())'"
             )
-        self.model: Any = _create(model, pretrained and context.assets is None, size)
+        self.model = _create(model, pretrained and context.assets is None, size)
         data = resolve_model_data_config(self.model)
         side = size if size is not None else int(data["input_size"][-1])
         self.spec = VideoSpec(frames=frames, size=side, mean=_triple(data["mean"]), std=_triple(data["std"]))
@@ -75,7 +75,8 @@ class TimmVideo(nn.Module):
     def forward(self, video: Tensor) -> Tokens:
         """(B, T, 3, H, W) -> Tokens (B, N, D)."""
         frames = video.shape[1]
-        x = self._encode(video.flatten(0, 1)).unflatten(0, (-1, frames)).flatten(1, 2)
+        x = self._encode(video.flatten(0, 1))
+        x = x.reshape(len(video), -1, x.shape[-1])  # (B, T * P, D)
         if self.tokens == "clip":
             logits = x.new_zeros(x.shape[:2]) if self.query is None else x @ self.query * self.width**-0.5
             x = (x * logits.softmax(dim=1)[..., None]).sum(dim=1, keepdim=True)
@@ -104,7 +105,7 @@ class TimmVideo(nn.Module):
         return features.flatten(2).transpose(1, 2)
 
 
-def _create(model: str, pretrained: bool, size: int | None) -> nn.Module:
+def _create(model: str, pretrained: bool, size: int | None) -> Any:
     options: dict[str, Any] = {"pretrained": pretrained, "num_classes": 0}
     try:
         if size is None:

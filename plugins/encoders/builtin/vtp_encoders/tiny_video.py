@@ -87,7 +87,7 @@ class TinyVideo(nn.Module):
         if mask is not None:
             x = x.masked_fill(mask.view(batch, frames, -1, 1), 0.0)
         over_time = x.permute(0, 2, 3, 1).flatten(0, 1)  # (B * H'W', D, T)
-        moved = F.gelu(self.motion(over_time)).unflatten(0, (batch, -1)).permute(0, 3, 1, 2)
+        moved = F.gelu(self.motion(over_time)).reshape(batch, -1, self.width, frames).permute(0, 3, 1, 2)
         x = (self.norm(x + moved) + self.time[:frames] + self.space).flatten(1, 2)
         index = None
         if mask is not None:

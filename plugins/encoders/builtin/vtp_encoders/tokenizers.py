@@ -147,7 +147,7 @@ def spec_of(tokenizer: Tokenizer, max_length: int, vocab_size: int | None = None
         max_length: longest text in tokens, [CLS] and [SEP] included.
         vocab_size: rows of the embedding table; None is the tokenizer's number of ids.
     """
-    ids = {token: tokenizer.token_to_id(token) for token in SPECIAL}
+    ids = {token: _id(tokenizer, token) for token in SPECIAL}
     return TextSpec(
         tokenize=Tokenize(tokenizer, max_length),
         pad_id=ids[PAD],
@@ -217,6 +217,12 @@ def _like_bert(tokenizer: Tokenizer, words: list[str]) -> Tokenizer:
             single=f"{CLS} $A {SEP}", special_tokens=[(CLS, words.index(CLS)), (SEP, words.index(SEP))]
         )
     return tokenizer
+
+
+def _id(tokenizer: Tokenizer, token: str) -> int:
+    found = tokenizer.token_to_id(token)
+    assert found is not None, f"{token} is not in the tokenizer"  # load_tokenizer has looked
+    return found
 
 
 def _from_hub(encoder: str, name: str) -> Tokenizer:

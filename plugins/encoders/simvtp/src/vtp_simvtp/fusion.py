@@ -21,7 +21,7 @@ from vtp.model.build import BuildContext
 from vtp.types import MODALITIES, Fused, Tokens
 from vtp_simvtp.vit import shape_of
 
-__all__ = ["SharedViT", "pool"]
+__all__ = ["SharedViT", "clips_of", "pool"]
 
 
 class SharedViT(nn.Module):
@@ -96,7 +96,7 @@ class SharedViT(nn.Module):
         x = parts[0] if len(parts) == 1 else torch.cat([part.to(parts[-1].dtype) for part in parts], dim=1)
         mask = torch.cat([tokens[m].attention_mask for m in names], dim=1)
         if names == ["video"] and (clips := self._clips(tokens["video"])) > 1:
-            x, mask = (part.unflatten(1, (clips, -1)).flatten(0, 1) for part in (x, mask))
+            x, mask = x.reshape(len(x) * clips, -1, self.width), mask.reshape(len(mask) * clips, -1)
         # A row without its only modality has no meaning, so unpadded tokens alone need no mask. Where looking does not
         # wait for a device, texts of one length need none either.
         dense = set(names) <= self._unpadded or (mask.device.type == "cpu" and bool(mask.all()))
@@ -106,8 +106,8 @@ class SharedViT(nn.Module):
         names = [m for m in MODALITIES if m in tokens]
         rows = len(tokens[names[0]].x)
         x = self.norm(x).reshape(rows, -1, self.width)
-        pieces = x.split([tokens[m].x.shape[1] for m in names], dim=1)
-        fused = {m: replace(tokens[m], x=piece) for m, piece in zip(names, pieces, strict=True)}
+        pieces = torch.split(x, [tokens[m].x.shape[1] for m in names], dim=1)
+        fused: dict[str, Tokens] = {m: replace(tokens[m], x=piece) for m, piece in zip(names, pieces, strict=True)}
         return Fused(fused, pool(Tokens(x, mask.reshape(rows, -1)), self.pooling))
 
     def pool(self, tokens: Tokens) -> Tensor:
@@ -125,8 +125,14 @@ class SharedViT(nn.Module):
 
     def _clips(self, tokens: Tokens) -> int:
         """How many clips of one video the tokens hold: each is encoded alone, as in training, and pooling averages."""
-        whole = tokens.grid is not None and tokens.index is None and tokens.x.shape[1] == prod(tokens.grid)
-        return prod(tokens.grid) // self._clip if whole and self._clip and prod(tokens.grid) % self._clip == 0 else 1  # type: ignore[arg-type]
+        return clips_of(tokens, self._clip)
+
+
+def clips_of(tokens: Tokens, clip: int) -> int:
+    """How many clips of ``clip`` tokens each the whole tokens of a video are; 1 for visible ones alone."""
+    count = tokens.x.shape[1]
+    whole = tokens.grid is not None and tokens.index is None and count == prod(tokens.grid)
+    return count // clip if whole and clip and count % clip == 0 else 1
 
 
 def pool(tokens: Tokens, pooling: str) -> Tensor:

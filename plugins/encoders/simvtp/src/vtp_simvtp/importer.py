@@ -117,8 +117,9 @@ def import_dual(
         spec, state = own
         report: dict[str, Any] = {"used": {name: name for name in state}, "notes": [f"vtp checkpoint {path}"]}
     else:  # the towers have no decoder, so its heads need not be known
-        given = {"tokenizer": tokenizer, "heads": heads, "frames": frames, "size": size}
-        spec, state, report = import_simvtp(path, decoder_heads=1, **given)  # type: ignore[arg-type]
+        spec, state, report = import_simvtp(
+            path, tokenizer=tokenizer, heads=heads, decoder_heads=1, frames=frames, size=size
+        )
         if report["kind"] != "pre-trained SimVTP":
             raise DataError(
                 f"{path} is a {report['kind']} checkpoint, expected a pre-trained SimVTP. Use `vtp import simvtp`."

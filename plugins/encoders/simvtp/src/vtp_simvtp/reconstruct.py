@@ -42,10 +42,9 @@ class Reconstruction:
 
     Attributes:
         original, masked, filled: uint8 (K, T, H, W, 3). ``masked`` is black where tokens were hidden, ``filled`` shows
-        the
-            prediction there and the original elsewhere.
+            the prediction there and the original elsewhere.
         statistics: where brightness and contrast of the prediction come from, in words; "" if the model predicts
-        pixels.
+            pixels.
         words: per clip ``original``, ``masked`` and ``filled`` text; empty without a text.
     """
 

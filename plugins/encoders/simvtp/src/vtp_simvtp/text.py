@@ -83,9 +83,9 @@ class TextEmbeddings(nn.Module):
                 f"encoder simvtp: vocabulary={size} is less than the {tool.get_vocab_size()} ids of tokenizer "
                 f"{tokenizer}."
             )
-        self.embeddings = WordEmbeddings(size, positions, self.width, dropout, tool.token_to_id("[PAD]"))
         self.tokenizer = tool
         self.spec = spec_of(tool, max_length, size)
+        self.embeddings = WordEmbeddings(size, positions, self.width, dropout, self.spec.pad_id)
 
     def forward(self, token_ids: Tensor, attention_mask: Tensor) -> Tokens:
         """(B, L) ids -> Tokens (B, L, D)."""
@@ -93,7 +93,7 @@ class TextEmbeddings(nn.Module):
 
     def embed(self, token_ids: Tensor, attention_mask: Tensor) -> Tokens:
         """The same: there is nothing behind the embedding layer."""
-        return self(token_ids, attention_mask)
+        return self.forward(token_ids, attention_mask)
 
     def layer_of(self, name: str) -> int:
         """Layer of a parameter for learning-rate decay: this is the embedding of the shared transformer, layer 0."""

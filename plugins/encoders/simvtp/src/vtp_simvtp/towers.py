@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from vtp.model.blocks import Blocks, init_weights
 from vtp.model.build import BuildContext
 from vtp.types import Tokens
+from vtp_simvtp.fusion import clips_of
 from vtp_simvtp.text import TextEmbeddings, WordEmbeddings
 from vtp_simvtp.video import PatchEmbed, VideoTubelets
 from vtp_simvtp.vit import shape_of
@@ -137,7 +138,8 @@ class VideoTower(nn.Module):
 
     def forward(self, video: Tensor, mask: Tensor | None = None, visible: Tensor | None = None) -> Tokens:
         """A clip to Tokens (B, N, D); arguments as in :class:`vtp_simvtp.video.VideoTubelets`."""
-        return self.tower(self.embedding(video, mask, visible), None)
+        out: Tokens = self.tower(self.embedding(video, mask, visible), None)
+        return out
 
     def embed(self, video: Tensor, mask: Tensor | None = None, visible: Tensor | None = None) -> Tokens:
         """The tubelet embedding alone."""
@@ -146,8 +148,7 @@ class VideoTower(nn.Module):
 
     def pool(self, tokens: Tokens) -> Tensor:
         """(B, N, D) -> (B, D); with several clips of one video the mean of what each of them gives."""
-        whole = tokens.grid is not None and tokens.index is None and tokens.x.shape[1] == prod(tokens.grid)
-        clips = tokens.x.shape[1] // prod(self.grid) if whole and tokens.x.shape[1] % prod(self.grid) == 0 else 1
+        clips = clips_of(tokens, prod(self.grid))
         if clips == 1:
             return self.tower.pool(tokens)
         rows = len(tokens.x)

@@ -46,6 +46,9 @@ class VideoTubelets(nn.Module):
 
     view_inputs = ("visible",)
     padded = False
+    pos_embed: Tensor
+    mean: Tensor
+    scale: Tensor
 
     def __init__(
         self,
@@ -65,9 +68,8 @@ class VideoTubelets(nn.Module):
             near = (max(round(frames / tubelet), 1) * tubelet, max(round(size / patch), 1) * patch)
             raise ConfigError(
                 f"encoder simvtp: frames={frames} must be a multiple of tubelet={tubelet} and size={size} of "
-                f"patch={patch}, "
-                f"because tokens are whole {tubelet}x{patch}x{patch} tubelets. Nearest valid: frames={near[0]}, "
-                f"size={near[1]}."
+                f"patch={patch}, because tokens are whole {tubelet}x{patch}x{patch} tubelets. Nearest valid: "
+                f"frames={near[0]}, size={near[1]}."
             )
         self.width, self.depth = width_and_depth(preset, width, depth)
         self.spec = VideoSpec(frames=frames, size=size, layout=layout, stride=stride)
@@ -98,10 +100,8 @@ class VideoTubelets(nn.Module):
                 f"encoder simvtp: a clip of shape {tuple(video.shape)} does not fit {self.spec.frames} frames of "
                 f"{self.spec.size}x{self.spec.size} pixels in tubelets of {self.tubelet}."
             )
-        cubes = gather_tubelets(video, visible, grid, self.mean, self.scale, self.spec)  # type: ignore[arg-type]
-        x = self.patch_embed(cubes)
-        positions: Tensor = self.pos_embed  # type: ignore[assignment]
-        x = x + (positions[: grid.tokens] if visible is None else positions[visible])
+        x = self.patch_embed(gather_tubelets(video, visible, grid, self.mean, self.scale, self.spec))
+        x = x + (self.pos_embed[: grid.tokens] if visible is None else self.pos_embed[visible])
         real = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
         return Tokens(x, real, grid.shape, visible)
 
