@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 
 from vtp.cli.main import main
+from vtp.cli.run import compose
 from vtp.errors import PluginError
 from vtp.eval import protocol
 
@@ -66,3 +69,19 @@ def test_two_plugins_with_one_protocol_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("vtp.plugins.config_dir", lambda point: tmp_path / point.name / "conf")
     with pytest.raises(PluginError, match="the protocol same is offered by one and two"):
         protocol.protocol_files()
+
+
+def test_a_benchmark_of_ones_own_is_one_task_file_and_one_protocol_file(install, capsys):
+    """The task file of docs/evaluation.md, as it stands there, in a package that has nothing else."""
+    text = (Path(__file__).parents[2] / "docs/evaluation.md").read_text(encoding="utf-8")
+    (task,) = [block for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) if "my_clips" in block]
+    stated = "{name: my_clips, title: my clips, dataset: csv, kind: retrieval, split: test, counts: {queries: 3}}"
+    files = {"conf/task/my_clips_retrieval.yaml": task, "protocols/my_clips.yaml": stated}
+    install("mine", files=files)
+    node = compose(["task=my_clips_retrieval"])["task"]
+    assert node == compose(["task=retrieval"])["task"] | {"protocol": "my_clips"}
+    assert protocol.Protocol.find("my_clips").counts == {"queries": 3}
+    assert main(["protocols"]) == 0
+    assert re.search(r"^my_clips +my clips  \(3 queries\)  \[mine\]$", capsys.readouterr().out, re.M)
+    assert main(["list", "task"]) == 0
+    assert "my_clips_retrieval" in capsys.readouterr().out
