@@ -224,7 +224,7 @@ class Dataset(Component, Protocol):
         return type(self).__name__.lower()
 
     kinds: Sequence[str] = ("caption", "retrieval", "qa")
-    """Which tables it has: of ``caption``, ``retrieval``, ``qa`` and ``mc``."""
+    """Which tables it has: ``caption``, ``retrieval``, ``qa``, ``mc``, or any kind that a task reads."""
 
     def splits(self, kind: str) -> Sequence[str]:
         """Splits that exist by definition, by default train, val and test."""

@@ -106,7 +106,7 @@ def read(path, *, width: int = 16):
     "task.py": """
 from vtp.data.table import media_id
 from vtp.eval.protocol import Protocol
-from vtp.eval.task import Table, TaskResult
+from vtp.eval.task import ReportTable, TaskResult
 
 def lines(sample):
     return [f"{media_id(sample)}\\t{len(sample.texts[0])}"]
@@ -131,7 +131,7 @@ class CaptionLength:
         found = evaluator.run(samples, self.error, what="clips")
         error = found.full("error", fill=1e6)
         match = self.protocol.match(samples, self.dataset.name, split)
-        table = Table("lengths", ("error",), ((float(error.mean()),),), (match.line(),))
+        table = ReportTable("lengths", ("error",), ((float(error.mean()),),), (match.line(),))
         return TaskResult(self.name, split, {"error": float(error.mean())}, found.ledger, protocol=match.record(),
                           tables=[table], predictions=[{"id": name} for name in found.ids])
 

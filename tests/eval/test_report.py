@@ -11,7 +11,7 @@ from rich.console import Console
 from vtp.eval.leaks import check_leaks, train_record
 from vtp.eval.ledger import Ledger
 from vtp.eval.report import checkpoint_hash, environment, git_state, print_result, write_report
-from vtp.eval.task import Table, TaskResult
+from vtp.eval.task import ReportTable, TaskResult
 from vtp.storage import DirectoryTransaction
 from vtp.types import Sample
 
@@ -32,7 +32,9 @@ def result() -> TaskResult:
         ],
         protocol={"name": "msrvtt_qa@toy", "official": False},
         tables=[
-            Table("title", ("type", "questions", "model"), (("what", 1234, 50.0), ("all", 2, None)), (ledger.line(),))
+            ReportTable(
+                "title", ("type", "questions", "model"), (("what", 1234, 50.0), ("all", 2, None)), (ledger.line(),)
+            )
         ],
         intervals={"accuracy": (0.0, 100.0)},
         rows={"question-only prior": {"accuracy": 10.0}},

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 from pathlib import Path
@@ -20,9 +21,14 @@ FOLDER = Path(vtp_tasks.__file__).parent
 FILES = sorted((FOLDER / "conf/task").glob("*.yaml"))
 
 
+@functools.cache
+def composed(name: str) -> dict[str, Any]:
+    return dict(compose([f"task={name}"])["task"])
+
+
 def options_of(path: Path) -> dict[str, Any]:
     """The node ``task`` that the file composes to, with all that it inherits."""
-    return dict(compose([f"task={path.stem}"])["task"])
+    return dict(composed(path.stem))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

@@ -125,7 +125,7 @@ def _print(report: Mapping[str, Any], out: Path) -> None:
     from rich.text import Text
 
     from vtp.eval.report import render, wide_console
-    from vtp.eval.task import Table
+    from vtp.eval.task import ReportTable
 
     console = wide_console()
     if report["tables"]:
@@ -138,7 +138,7 @@ def _print(report: Mapping[str, Any], out: Path) -> None:
             for one in report["tables"]
             if one["duplicates"]
         )
-        console.print(render(Table(f"{report['target']}", columns, rows, notes)))
+        console.print(render(ReportTable(f"{report['target']}", columns, rows, notes)))
     facts = {**report["summary"], **{name.lower(): _short(c) for name, c in report["distributions"].items() if c}}
     for name, text in facts.items():
         console.print(Text(f"  {name:<20}{text}"))

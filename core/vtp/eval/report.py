@@ -24,7 +24,7 @@ from rich.text import Text
 
 from vtp import __version__
 from vtp.eval.leaks import LeakReport
-from vtp.eval.task import Table, TaskResult
+from vtp.eval.task import ReportTable, TaskResult
 from vtp.storage import MANIFEST, write_json_atomic, write_text_atomic
 
 __all__ = ["checkpoint_hash", "environment", "git_state", "print_result", "render", "write_predictions", "write_report"]
@@ -184,7 +184,7 @@ def _git(folder: Path, *arguments: str) -> str:
     return done.stdout
 
 
-def render(table: Table) -> Group:
+def render(table: ReportTable) -> Group:
     """A table for the terminal: first column left, numbers right with two decimals, the row ``all`` in bold.
 
     Title and notes stand on lines of their own, so that a narrow table does not squeeze them.

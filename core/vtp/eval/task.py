@@ -19,7 +19,7 @@ from vtp.types import Sample
 
 __all__ = [
     "SELECTION_RULES",
-    "Table",
+    "ReportTable",
     "TaskResult",
     "carve_validation",
     "resolve_selection",
@@ -29,7 +29,7 @@ SELECTION_RULES = ("last", "val", "test(!)")
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class ReportTable:
     """A table of a report as plain data; :func:`vtp.eval.report.render` draws it.
 
     Attributes:
@@ -73,7 +73,7 @@ class TaskResult:
     ledger: Ledger
     predictions: list[dict[str, Any]] = field(default_factory=list)
     protocol: dict[str, Any] = field(default_factory=dict)
-    tables: list[Table] = field(default_factory=list)
+    tables: list[ReportTable] = field(default_factory=list)
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
     rows: dict[str, dict[str, float]] = field(default_factory=dict)
     ledgers: dict[str, Ledger] = field(default_factory=dict)

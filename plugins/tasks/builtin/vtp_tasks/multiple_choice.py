@@ -26,7 +26,7 @@ from vtp.eval.evaluator import Collected, Evaluator
 from vtp.eval.figures import Strip
 from vtp.eval.ledger import Ledger
 from vtp.eval.metrics import TIE_RULES, Ranks, TieRule, rank_queries
-from vtp.eval.task import Table, TaskResult, resolve_selection
+from vtp.eval.task import ReportTable, TaskResult, resolve_selection
 from vtp.types import Sample
 from vtp_tasks.definitions import find_protocol
 from vtp_tasks.examples import strips
@@ -141,7 +141,7 @@ class MultipleChoice:
         )
         title = f"{result.task}: the right one of {scored.widths()} texts, accuracy in % ({split})"
         row: tuple[str | float, ...] = ("all", len(scored.samples), *overall.values())
-        result.tables = [Table(title, ("", "questions", *overall), (row,), notes)]
+        result.tables = [ReportTable(title, ("", "questions", *overall), (row,), notes)]
         return result
 
     def predict(self, evaluator: Evaluator, split: str = "test") -> TaskResult:

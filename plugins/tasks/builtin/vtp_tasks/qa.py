@@ -16,15 +16,14 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from vtp import contracts
-from vtp.contracts import member
+from vtp.contracts import Table, member
 from vtp.data.table import clip_names, first_word, select
 from vtp.errors import ConfigError, DataError
 from vtp.eval.evaluator import Collected, Evaluator
 from vtp.eval.figures import Strip
 from vtp.eval.ledger import EVALUATED_ONLY
 from vtp.eval.metrics import TIE_RULES, Ranks, TieRule, accuracy_by_type
-from vtp.eval.task import Table, TaskResult
+from vtp.eval.task import ReportTable, TaskResult
 from vtp.types import IGNORE, Modality, Sample
 from vtp_tasks.answers import AnswerPrior, answer_list
 from vtp_tasks.definitions import find_protocol, rule_for
@@ -157,7 +156,7 @@ class QuestionAnswering:
         return int((~self._in_list).sum())
 
     def texts(self) -> Iterable[str]:
-        texts: Iterable[str] = member(self.splits["train"], contracts.Table, "all_texts")()
+        texts: Iterable[str] = member(self.splits["train"], Table, "all_texts")()
         return texts
 
     def labels(self, sample: Sample) -> dict[str, int | float]:
@@ -270,7 +269,7 @@ class QuestionAnswering:
                 result.rows[label] = {"accuracy": percent(credit)}
                 result.chart[label] = _by_group(credit, groups)
 
-    def _table(self, result: TaskResult, scored: Judged, protocol_line: str) -> Table:
+    def _table(self, result: TaskResult, scored: Judged, protocol_line: str) -> ReportTable:
         labels = list(result.chart)
         counts = Counter(scored.groups())
         overall = {"model": result.metrics["accuracy"]} | {label: row["accuracy"] for label, row in result.rows.items()}
@@ -289,21 +288,21 @@ class QuestionAnswering:
         ]
         if EVALUATED_ONLY in result.rows:
             notes.append(f"{EVALUATED_ONLY}: {result.rows[EVALUATED_ONLY]['accuracy']:.2f} %")
-        return Table(
+        return ReportTable(
             f"{result.task}: accuracy in % by question type ({result.split})",
             ("type", "questions", *labels),
             tuple(rows),
             tuple(notes),
         )
 
-    def _further_tables(self, result: TaskResult, scored: Judged) -> list[Table]:
+    def _further_tables(self, result: TaskResult, scored: Judged) -> list[ReportTable]:
         """Accuracy by every further key of ``breakdown``."""
         tables = []
         for key in scored.breakdowns()[1:]:
             by_value = accuracy_by_type(scored.credit, scored.values(key))
             rows = [(value, count, accuracy) for value, (accuracy, count) in by_value.items()]
             title = f"{result.task}: accuracy in % by {key.replace('_', ' ')} ({result.split})"
-            tables.append(Table(title, (key, "questions", "model"), tuple(rows)))
+            tables.append(ReportTable(title, (key, "questions", "model"), tuple(rows)))
         return tables
 
 

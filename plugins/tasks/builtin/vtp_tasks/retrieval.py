@@ -25,7 +25,7 @@ from vtp.eval.evaluator import Evaluator
 from vtp.eval.figures import Strip
 from vtp.eval.ledger import EVALUATED_ONLY
 from vtp.eval.metrics import TIE_RULES, Ranks, TieRule, dual_softmax, retrieval_metrics, sanity_warnings
-from vtp.eval.task import Table, TaskResult
+from vtp.eval.task import ReportTable, TaskResult
 from vtp.types import Sample
 from vtp_tasks.definitions import find_protocol, rule_for
 from vtp_tasks.examples import frames_of
@@ -259,7 +259,7 @@ class Retrieval:
                 lines.append(line)
         return lines
 
-    def _table(self, result: TaskResult, protocol_line: str) -> Table:
+    def _table(self, result: TaskResult, protocol_line: str) -> ReportTable:
         columns = [f"{d} {label}" for d in self.directions for label in ("R@1", "R@5", "R@10", "MdR", "MnR")]
         keys = [f"{d}/{name}" for d in self.directions for name in ("r1", "r5", "r10", "mdr", "mnr")]
         rows: list[tuple[str | float | None, ...]] = [("raw", *(result.metrics[key] for key in keys))]
@@ -272,7 +272,7 @@ class Retrieval:
             f"{'; '.join(spans)}; ties: {self.ties}; gallery {result.facts['gallery']:,} {self.what}; "
             f"{self.directions[1]}: {result.facts['v2t']}",
         )
-        return Table(
+        return ReportTable(
             f"{result.task}: {self.title} retrieval ({result.split})", ("scores", *columns), tuple(rows), notes
         )
 
