@@ -9,6 +9,7 @@ folder, and :func:`verify_directory` finds what a disk lost later.
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -21,15 +22,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
-from vtp.errors import RunError
+from vtp.errors import ConfigError, RunError
 
 __all__ = [
     "MANIFEST",
     "DirectoryTransaction",
-    "append_text",
+    "alone",
+    "append_line",
     "cache_root",
     "clean_leftovers",
     "replacing",
+    "sha256_of",
     "verify_directory",
     "write_json_atomic",
     "write_text_atomic",
@@ -86,19 +89,38 @@ def write_text_atomic(path: Path | str, text: str) -> None:
         file.write(data)
 
 
-def append_text(path: Path | str, text: str) -> None:
-    """Append ``text`` as UTF-8. A killed writer may leave a part of it at the end: readers of such files skip that.
+def append_line(path: Path | str, text: str) -> None:
+    """Append ``text`` as a line of UTF-8. A killed writer may leave a part of its line at the end: it does not swallow
+    this one, and readers of such files skip it.
 
     Raises:
         RunError: the disk is full.
     """
+    data = text.encode() + b"\n"
     try:
-        with open(path, "a", encoding="utf-8") as file:
-            file.write(text)
+        with open(path, "a+b") as file:
+            if file.tell() and file.seek(-1, os.SEEK_END) >= 0 and file.read(1) != b"\n":
+                data = b"\n" + data
+            file.write(data)
     except OSError as error:
         if error.errno in _FULL:
-            raise RunError(_disk_full(Path(path), len(text.encode()))) from error
+            raise RunError(_disk_full(Path(path), len(data))) from error
         raise
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Only one program writes into ``folder`` at a time.
+
+    Raises:
+        ConfigError: another one is at work there.
+    """
+    with open(folder / ".lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ConfigError(f"another program is writing into {folder}. Wait for it to end.") from None
+        yield
 
 
 def write_json_atomic(path: Path | str, value: Any) -> None:
@@ -189,7 +211,7 @@ def verify_directory(path: Path | str) -> str | None:
             size = file.stat().st_size
             if size != facts["bytes"]:
                 return f"{name} has {size} bytes instead of {facts['bytes']}"
-            if _sha256(file) != facts["sha256"]:
+            if sha256_of(file) != facts["sha256"]:
                 return f"{name} has changed (sha256 differs from {MANIFEST})"
     except FileNotFoundError:
         return f"{MANIFEST} is missing" if path.is_dir() else "there is no such folder"
@@ -221,7 +243,7 @@ def _write_manifest(folder: Path) -> None:
         file.chmod(mode)
         with open(file, "rb") as handle:
             os.fsync(handle.fileno())
-        files[file.relative_to(folder).as_posix()] = {"bytes": file.stat().st_size, "sha256": _sha256(file)}
+        files[file.relative_to(folder).as_posix()] = {"bytes": file.stat().st_size, "sha256": sha256_of(file)}
     for directory in folder.rglob("*"):
         if directory.is_dir():
             _sync_directory(directory)
@@ -231,7 +253,8 @@ def _write_manifest(folder: Path) -> None:
         os.fsync(handle.fileno())
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """Of the content of a file, in hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

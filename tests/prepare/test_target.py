@@ -94,10 +94,10 @@ def test_a_table_of_media_alone_can_be_looked_at_but_not_learnt_from(folder):
         ("no/such", "no/such: there is no such file or folder"),
         ("msvdd", "'msvdd' is neither a data set nor a file or folder here. Did you mean 'msvd'"),
         ("clips size=1", "clips is a folder, and size is for data sets"),
-        ("good.csv rot=x", "dataset csv has no option 'rot'. Did you mean 'root'"),
+        ("good.csv rot=x", "csv has no option 'rot'. Did you mean 'root'"),
         ("good.csv kind=qa", "csv has no 'qa' tables; it has caption, retrieval"),
         ("good.csv kind=caption split=dev", "csv has no split 'dev'; caption has train, val, test"),
-        ("msrvtt_7k rot=x", "dataset msrvtt_7k has no option 'rot'"),
+        ("msrvtt_7k rot=x", "msrvtt has no option 'rot'"),
     ],
 )
 def test_every_command_refuses_in_the_same_words(folder, target, words, capsys):

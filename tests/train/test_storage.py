@@ -12,10 +12,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from vtp.errors import RunError
+from vtp.errors import ConfigError, RunError
 from vtp.storage import (
     MANIFEST,
     DirectoryTransaction,
+    alone,
+    append_line,
     clean_leftovers,
     replacing,
     verify_directory,
@@ -132,6 +134,23 @@ def test_a_file_is_replaced_at_the_end_and_not_after_an_error(tmp_path):
     assert path.read_bytes() == b"new" and list(tmp_path.iterdir()) == [path]
     write_text_atomic(path, "")
     assert path.read_bytes() == b""
+
+
+def test_a_line_is_appended_after_half_a_line_of_a_killed_writer(tmp_path):
+    path = tmp_path / "a.jsonl"
+    append_line(path, "one")
+    append_line(path, "zwei ä")
+    with open(path, "a") as file:
+        file.write("thr")
+    append_line(path, "four")
+    assert path.read_text(encoding="utf-8") == "one\nzwei ä\nthr\nfour\n"
+
+
+def test_a_folder_has_one_writer(tmp_path):
+    with alone(tmp_path), pytest.raises(ConfigError, match="another program is writing into"), alone(tmp_path):
+        pass
+    with alone(tmp_path):
+        pass
 
 
 def test_text_is_replaced_in_one_piece(tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ from vtp.registry import did_you_mean
 if TYPE_CHECKING:
     from vtp.prepare.target import Target
 
-__all__ = ["ACTIONS", "TARGET_HELP", "ArgumentParser", "main", "point_at", "split_options", "whole_number"]
+__all__ = ["ACTIONS", "ArgumentParser", "main", "point_at", "split_options", "whole_number"]
 
 # action -> (module with main(arguments) -> exit code, what it does)
 ACTIONS = {
@@ -37,7 +37,19 @@ which of its tables: msrvtt root=DIR kind=qa split=test"""
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """One whose errors are ours: one line, exit code 2."""
+    """Of an action on TARGET, and of OUT where ``out`` says what that is. Errors are ours: one line, exit code 2."""
+
+    def __init__(self, action: str, about: str, out: str = "") -> None:
+        places = "TARGET OUT" if out else "TARGET"
+        super().__init__(
+            prog=f"vtp data {action}",
+            description=about,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            usage=f"vtp data {action} {places} [KEY=VALUE ...] [OPTIONS]",
+        )
+        self.add_argument("target", metavar="TARGET", help=TARGET_HELP)
+        if out:
+            self.add_argument("out", metavar="OUT", help=out)
 
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"{message}. `{self.prog} --help` explains.")

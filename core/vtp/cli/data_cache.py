@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vtp.cli.data import TARGET_HELP, ArgumentParser, point_at, split_options, whole_number
+from vtp.cli.data import ArgumentParser, point_at, split_options, whole_number
 from vtp.errors import DataError
 from vtp.machine import cores
 from vtp.progress import line
@@ -67,14 +66,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _parser() -> ArgumentParser:
-    parser = ArgumentParser(
-        prog="vtp data cache",
-        description=ABOUT,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        usage="vtp data cache TARGET OUT [KEY=VALUE ...] [OPTIONS]",
-    )
-    parser.add_argument("target", metavar="TARGET", help=TARGET_HELP)
-    parser.add_argument("out", metavar="OUT", help="folder of the cache: a new one, or one to complete")
+    parser = ArgumentParser("cache", ABOUT, "folder of the cache: a new one, or one to complete")
     parser.add_argument("--kind", default="jpeg", help="jpeg, raw or transcode (default %(default)s)")
     parser.add_argument("--size", type=int, default=256, help="short side in pixels (default %(default)s)")
     parser.add_argument("--frames", type=int, default=0, help="jpeg, raw: keep so many evenly spread frames of a clip")

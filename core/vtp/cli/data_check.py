@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vtp.cli.data import TARGET_HELP, ArgumentParser, point_at, split_options
+from vtp.cli.data import ArgumentParser, point_at, split_options
 from vtp.errors import ConfigError, DataError
 from vtp.machine import cores
 from vtp.progress import bar
@@ -76,13 +76,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _parser() -> ArgumentParser:
-    parser = ArgumentParser(
-        prog="vtp data check",
-        description=ABOUT,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        usage="vtp data check TARGET [KEY=VALUE ...] [OPTIONS]",
-    )
-    parser.add_argument("target", metavar="TARGET", help=TARGET_HELP)
+    parser = ArgumentParser("check", ABOUT)
     several: dict[str, Any] = {"action": "append", "default": []}
     parser.add_argument("--kind", **several, help="only tables such as retrieval or qa (repeatable)")
     parser.add_argument("--split", **several, help="only these splits: train, val, test (repeatable)")

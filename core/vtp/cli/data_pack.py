@@ -1,11 +1,10 @@
-"""``vtp data pack SRC OUT``: WebDataset tar shards from a folder, a table or a data set."""
+"""``vtp data pack TARGET OUT``: WebDataset tar shards from a folder, a table or a data set."""
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
-from vtp.cli.data import TARGET_HELP, ArgumentParser, point_at, split_options, whole_number
+from vtp.cli.data import ArgumentParser, point_at, split_options, whole_number
 from vtp.errors import DataError
 from vtp.machine import cores
 from vtp.progress import line
@@ -60,14 +59,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _parser() -> ArgumentParser:
-    parser = ArgumentParser(
-        prog="vtp data pack",
-        description=ABOUT,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        usage="vtp data pack SRC OUT [KEY=VALUE ...] [OPTIONS]",
-    )
-    parser.add_argument("target", metavar="SRC", help=TARGET_HELP)
-    parser.add_argument("out", metavar="OUT", help="folder of the shards: a new one, or one to complete")
+    parser = ArgumentParser("pack", ABOUT, "folder of the shards: a new one, or one to complete")
     parser.add_argument("--frames", type=int, default=0, help="decode so many evenly spread frames (0: the files)")
     parser.add_argument("--size", type=int, default=256, help="short side of the frames in pixels (%(default)s)")
     parser.add_argument("--audio", default="16000", help="with --frames: sample rate of the sound in Hz, or none")

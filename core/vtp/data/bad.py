@@ -11,9 +11,9 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 from vtp.media.info import MediaError
+from vtp.storage import append_line
 from vtp.types import MediaRef, Sample
 
 __all__ = ["BadFiles", "media_key"]
@@ -80,11 +80,10 @@ class BadFiles:
         if self.path is None:
             self._entries.setdefault(key, entry)
             return
-        with self._locked() as file:
+        with self._locked(self.path):
             self._refresh()
             if key not in self._entries:
-                file.write(json.dumps(entry, ensure_ascii=False) + "\n")
-                file.flush()
+                append_line(self.path, json.dumps(entry, ensure_ascii=False))
         self._refresh()
 
     def entries(self) -> list[dict[str, str]]:
@@ -99,25 +98,13 @@ class BadFiles:
         first = {entry["reason"]: entry["path"] for entry in reversed(entries)}
         return "\n".join(f"{count:6d}  {reason}  (first: {first[reason]})" for reason, count in counts.most_common(20))
 
+    @staticmethod
     @contextlib.contextmanager
-    def _locked(self) -> Iterator[IO[str]]:
-        assert self.path is not None
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.path, "a+", encoding="utf-8") as file:
+    def _locked(path: Path) -> Iterator[None]:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "a") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            self._end_torn_line(file)
-            yield file  # closing the file gives the lock back
-
-    def _end_torn_line(self, file: IO[str]) -> None:
-        """A process that was killed while it wrote leaves half a line; it must not swallow the next entry."""
-        assert self.path is not None
-        size = os.fstat(file.fileno()).st_size
-        if size:
-            with open(self.path, "rb") as existing:
-                existing.seek(size - 1)
-                if existing.read(1) != b"\n":
-                    file.write("\n")
-                    file.flush()
+            yield  # closing the file gives the lock back
 
     def _refresh(self) -> None:
         """Take in the lines that any process has written since the last look; costs one ``stat`` when there are

@@ -7,14 +7,13 @@ one removes, never half a clip. What cannot be decoded is noted once, with its r
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import partial
@@ -24,7 +23,6 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from vtp.errors import ConfigError
 from vtp.media.cache import ClipCache, Settings
 from vtp.media.cache_file import CacheDamage, EntryWriter
 from vtp.media.info import MediaError, VideoInfo
@@ -33,7 +31,7 @@ from vtp.media.request import Wanted
 from vtp.media.sampling import uniform
 from vtp.prepare import GO_ON
 from vtp.prepare.threads import results
-from vtp.storage import append_text, clean_leftovers, replacing
+from vtp.storage import alone, append_line, clean_leftovers, replacing
 from vtp.types import Clip, MediaRef
 
 __all__ = ["FAILURES", "Outcome", "build", "make_entry"]
@@ -96,7 +94,7 @@ def build(
     """
     outcome = Outcome()
     start = time.monotonic()
-    with _alone(cache.folder):
+    with alone(cache.folder):
         for folder in (cache.folder / "clips").glob("*"):
             clean_leftovers(folder)
         failures = _Failures(cache.folder / FAILURES)
@@ -306,8 +304,7 @@ class _Failures:
             if key not in self._known:
                 names = ("path", "bytes", "mtime_ns")
                 entry = {**dict(zip(names, key, strict=True)), "reason": error.reason, "kind": error.kind}
-                torn = self.path.exists() and not (b"\n" + self.path.read_bytes()).endswith(b"\n")
-                append_text(self.path, "\n" * torn + json.dumps(entry, ensure_ascii=False) + "\n")
+                append_line(self.path, json.dumps(entry))  # ASCII: names may hold bytes that are no UTF-8
             self._known[key] = error.reason
 
     @staticmethod
@@ -317,14 +314,3 @@ class _Failures:
         except OSError:
             return os.path.abspath(source), -1, -1
         return os.path.abspath(source), status.st_size, status.st_mtime_ns
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Only one program writes into a cache at a time."""
-    with open(folder / ".lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ConfigError(f"another program is writing into {folder}. Wait for it to end.") from None
-        yield

@@ -6,7 +6,6 @@ import base64
 import io
 import json
 import os
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -23,6 +22,7 @@ from vtp.media.request import Wanted
 from vtp.media.source import check_source
 from vtp.prepare.survey import NamedFile, Survey
 from vtp.prepare.threads import results
+from vtp.storage import append_line
 from vtp.types import MediaRef
 
 __all__ = ["BAD", "MISSING", "OK", "UNREAD", "Finding", "Known", "look_at"]
@@ -69,7 +69,6 @@ class Known:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock = threading.Lock()
         self._found: dict[str, Finding] = {}
         names = set(Finding.__dataclass_fields__)
         try:
@@ -93,11 +92,7 @@ class Known:
 
     def add(self, finding: Finding) -> None:
         """Keep a finding, on the disk at once."""
-        line = json.dumps(asdict(finding)) + "\n"  # ASCII: names may hold bytes that are no UTF-8
-        with self._lock, open(self.path, "a+b") as file:
-            if file.tell() and file.seek(-1, os.SEEK_END) >= 0 and file.read(1) != b"\n":
-                file.write(b"\n")
-            file.write(line.encode())
+        append_line(self.path, json.dumps(asdict(finding)))  # ASCII: names may hold bytes that are no UTF-8
 
 
 def look_at(

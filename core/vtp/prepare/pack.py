@@ -8,7 +8,6 @@ again. What goes into which shard depends on the samples alone, so a second call
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import io
 import json
@@ -30,7 +29,7 @@ from vtp.media.request import Wanted
 from vtp.media.sampling import uniform
 from vtp.prepare import GO_ON
 from vtp.prepare.threads import results
-from vtp.storage import clean_leftovers, replacing, write_json_atomic
+from vtp.storage import alone, clean_leftovers, replacing, sha256_of, write_json_atomic
 from vtp.types import MediaRef, Sample
 
 __all__ = ["MANIFEST", "Packing", "pack"]
@@ -97,11 +96,7 @@ def pack(
     """
     out = Path(out)
     _claim(out)
-    with open(out / ".lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ConfigError(f"another program is writing into {out}. Wait for it to end.") from None
+    with alone(out):
         clean_leftovers(out)
         keys = _keys(samples, packing)
         shards = [keys[i : i + packing.per_shard] for i in range(0, len(keys), packing.per_shard)]
@@ -194,7 +189,7 @@ def _shard(out: Path, number: int, keys: Sequence[_Key], packing: Packing, reade
         "status_dict": {"success": counted["keys"], **_reasons(failures)},
         "samples": counted["samples"],
         "bytes": tar.stat().st_size,
-        "sha256": _sha256(tar),
+        "sha256": sha256_of(tar),
         "plan": plan,
         "failures": failures,
     }
@@ -221,7 +216,7 @@ def _kept(tar: Path, stats_file: Path, plan: str) -> dict[str, Any] | None:
     """The statistics of a shard that is there, has not changed, and is what would be written."""
     try:
         stats: dict[str, Any] = json.loads(stats_file.read_bytes())
-        if stats["plan"] == plan and tar.stat().st_size == stats["bytes"] and _sha256(tar) == stats["sha256"]:
+        if stats["plan"] == plan and tar.stat().st_size == stats["bytes"] and sha256_of(tar) == stats["sha256"]:
             return stats
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -349,8 +344,3 @@ def _manifest(shards: Sequence[dict[str, Any]], packing: Packing) -> dict[str, A
         },
         "failures": [failure for stats in shards for failure in stats["failures"]],
     }
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vtp import distributed
-from vtp.storage import append_text, write_text_atomic
+from vtp.storage import append_line, write_text_atomic
 
 if TYPE_CHECKING:
     from vtp.train.trainer import Trainer
@@ -91,7 +91,7 @@ class MetricsFile(Callback):
 
     def _append(self, line: Mapping[str, Any]) -> None:
         if distributed.is_main():
-            append_text(self.path, json.dumps(line) + "\n")
+            append_line(self.path, json.dumps(line))
 
 
 def _belongs(line: str, step: int) -> bool:
