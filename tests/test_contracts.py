@@ -1,6 +1,7 @@
 """What components are asked: defaults, members that must be there, and misspelt ones."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -194,3 +195,34 @@ def test_members_are_asked_for_in_one_place():
 def test_importing_the_contracts_is_light():
     heavy = "import sys, vtp.contracts; print(sorted({'torch', 'numpy', 'av', 'hydra', 'pluggy'} & {*sys.modules}))"
     assert subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+SECTIONS = {
+    "Component": "**Every component**",
+    "Part": "**Every part of a model**",
+    "_Layers": "**Encoder and fusion encoder**",
+    "Encoder": "**Encoder**",
+    "Fusion": "**Fusion encoder**",
+    "Objective": "**Objective**",
+    "Dataset": "**Data set**",
+    "Table": "**Table**",
+    "Task": "**Task**",
+    "Importer": "**Importer**",
+    "Decoder": "**Decoder**",
+    "Sampler": "**Sampler**",
+}
+
+
+def test_the_documentation_names_every_member():
+    text = (ROOT / "docs" / "plugins.md").read_text()
+    text = text[text.index("## Contracts") : text.index("## Test it")]
+    classes = {
+        base.__name__: base for contract in ALL for base in contract.__mro__ if base.__module__ == "vtp.contracts"
+    }
+    assert set(classes) == set(SECTIONS)
+    for name, base in classes.items():
+        section = text[text.index(SECTIONS[name]) + 2 :]
+        section = section[: section.index("\n**") if "\n**" in section else None]
+        own = {one for one in members(base) if one in vars(base) or one in vars(base).get("__annotations__", {})}
+        told = set(re.findall(r"`(\w+)[`(]", section))
+        assert own - told == set(), name

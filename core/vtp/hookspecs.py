@@ -12,7 +12,8 @@ and offers components as ``"module:Class"`` strings, so that listing what is ins
         register("my_loss", "my_package.objective:MyLoss")
 
 Options for the command line lie beside it, in ``my_package/conf/<group>/<name>.yaml``. Their keys are the keyword
-arguments of the class; an unknown key is an error. A constructor with a parameter named ``context`` also gets a
+arguments of the class; an unknown key is an error. What vtp reads of a component stands in :mod:`vtp.contracts`, and
+:mod:`vtp.testing` checks it. A constructor with a parameter named ``context`` also gets a
 :class:`vtp.model.build.BuildContext`. Two plugins that offer one name are an error that names both.
 """
 
@@ -51,9 +52,9 @@ class Register(Protocol):
 def vtp_register_encoders(register: Register) -> None:
     """Offer encoders for the slots ``text``, ``video``, ``audio`` and ``fusion``.
 
-    An encoder is an ``nn.Module`` with ``width`` and, except for fusion, ``spec`` (the input it wants); it maps the
-    tensors of its modality to :class:`vtp.types.Tokens`. A fusion encoder maps a dict of Tokens to
-    :class:`vtp.types.Fused`. Options: ``conf/encoder/<slot>/<name>.yaml``.
+    An encoder is an ``nn.Module`` that maps the tensors of its modality to :class:`vtp.types.Tokens`
+    (:class:`vtp.contracts.Encoder`); a fusion encoder maps a dict of Tokens to :class:`vtp.types.Fused`
+    (:class:`vtp.contracts.Fusion`). Options: ``conf/encoder/<slot>/<name>.yaml``.
 
     Example::
 
@@ -63,11 +64,11 @@ def vtp_register_encoders(register: Register) -> None:
 
 @hookspec
 def vtp_register_objectives(register: Register) -> None:
-    """Offer objectives (training losses): :class:`vtp.model.objective.Objective` modules with their own head.
+    """Offer objectives (training losses): :class:`vtp.model.objective.Objective` modules with their own head, see
+    :class:`vtp.contracts.Objective`.
 
     Options: ``conf/objective/<name>.yaml``, first line ``# @package objectives.<name>``; chosen with
-        ``objective=[vtc,my_loss]`` and weighted with
-    ``objectives.my_loss.weight=0.5``.
+    ``objective=[vtc,my_loss]`` and weighted with ``objectives.my_loss.weight=0.5``.
 
     Example::
 
@@ -77,8 +78,8 @@ def vtp_register_objectives(register: Register) -> None:
 
 @hookspec
 def vtp_register_datasets(register: Register) -> None:
-    """Offer data sets: classes with ``samples(kind, split)`` that give :class:`vtp.types.Sample` tables. Options:
-    ``conf/dataset/<name>.yaml``.
+    """Offer data sets: classes with ``samples(kind, split)`` that give :class:`vtp.types.Sample` tables, see
+    :class:`vtp.contracts.Dataset`. Options: ``conf/dataset/<name>.yaml``.
 
     Example::
 
@@ -88,8 +89,8 @@ def vtp_register_datasets(register: Register) -> None:
 
 @hookspec
 def vtp_register_tasks(register: Register) -> None:
-    """Offer tasks: what is trained on, how scores become predictions, and the protocol they are measured by. Options:
-    ``conf/task/<name>.yaml``.
+    """Offer tasks: what is trained on, how scores become predictions, and the protocol they are measured by, see
+    :class:`vtp.contracts.Task`. Options: ``conf/task/<name>.yaml``.
 
     Several option files may use one task class: a new benchmark is then one YAML file.
 
@@ -137,8 +138,8 @@ def vtp_register_samplers(register: Register) -> None:
 
 @hookspec
 def vtp_register_importers(register: Register) -> None:
-    """Offer importers of foreign checkpoints for ``vtp import <name> FILE OUT``: ``target(path) -> (spec, state_dict,
-    report)``.
+    """Offer importers of foreign checkpoints for ``vtp import <name> FILE OUT``: functions ``(path, **options)`` that
+    give a specification, tensors and a report, see :class:`vtp.contracts.Importer`.
 
     Example::
 
