@@ -12,6 +12,7 @@ import yaml
 import vtp_tasks
 from vtp.cli.main import main
 from vtp.cli.run import compose
+from vtp.components import choose
 from vtp_tasks.multiple_choice import MultipleChoice
 from vtp_tasks.qa import QuestionAnswering
 from vtp_tasks.retrieval import Retrieval
@@ -67,6 +68,20 @@ def test_a_benchmark_says_only_what_is_its_own(path):
     inherited = options_of(FOLDER / f"conf/task/{content['defaults'][0]}.yaml")
     assert options_of(path) == inherited | content["task"]
     assert all(inherited[name] != value for name, value in content["task"].items())
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("retrieval", {"ties": "random", "modality": "text", "v2t": "all", "split": "train"}),
+        ("qa", {"ties": "random", "answers_from": "test", "split": "train"}),
+        ("multiple_choice", {"ties": "random", "modality": "text"}),
+    ],
+)
+def test_choices_are_types_which_the_builder_checks(name, options):
+    problems: list[str] = []
+    choose("task", {"name": name, **options}, CLASSES.__getitem__, problems, given=("dataset",))
+    assert {problem.partition(": expected one of ")[0] for problem in problems} == {f"task.{key}" for key in options}
 
 
 def test_every_protocol_has_a_task():

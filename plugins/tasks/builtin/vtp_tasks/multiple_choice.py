@@ -25,7 +25,7 @@ from vtp.errors import ConfigError, DataError
 from vtp.eval.evaluator import Collected, Evaluator
 from vtp.eval.figures import Strip
 from vtp.eval.ledger import Ledger
-from vtp.eval.metrics import TIE_RULES, Ranks, TieRule, rank_queries
+from vtp.eval.metrics import Ranks, TieRule, rank_queries
 from vtp.eval.task import ReportTable, TaskResult, resolve_selection
 from vtp.types import Sample
 from vtp_tasks.definitions import find_protocol
@@ -68,10 +68,6 @@ class MultipleChoice:
         ties: TieRule = "expected",
         seed: int = 0,
     ) -> None:
-        if ties not in TIE_RULES:
-            raise ConfigError(f"task.ties={ties!r} must be one of {', '.join(TIE_RULES)}.")
-        if modality not in ("video", "audio"):
-            raise ConfigError(f"task.modality={modality!r} must be video or audio, what the texts are compared with.")
         self.dataset = dataset
         self.protocol = find_protocol(protocol, dataset, self.kind)
         self.name = "multiple_choice" if protocol is None else self.protocol.name

@@ -22,7 +22,7 @@ from vtp.errors import ConfigError, DataError
 from vtp.eval.evaluator import Collected, Evaluator
 from vtp.eval.figures import Strip
 from vtp.eval.ledger import EVALUATED_ONLY
-from vtp.eval.metrics import TIE_RULES, Ranks, TieRule, accuracy_by_type
+from vtp.eval.metrics import Ranks, TieRule, accuracy_by_type
 from vtp.eval.task import ReportTable, TaskResult
 from vtp.types import IGNORE, Modality, Sample
 from vtp_tasks.answers import AnswerPrior, answer_list
@@ -77,12 +77,8 @@ class QuestionAnswering:
         val_share: float | None = None,
         seed: int = 0,
     ) -> None:
-        if ties not in TIE_RULES:
-            raise ConfigError(f"task.ties={ties!r} must be one of {', '.join(TIE_RULES)}.")
         if answers is not None and answers < 1:
             raise ConfigError(f"task.answers={answers} must be at least 1, or null for every training answer.")
-        if answers_from not in ("train", "all"):
-            raise ConfigError(f"task.answers_from={answers_from!r} must be train or all.")
         self.dataset = dataset
         self.protocol = find_protocol(protocol, dataset, self.kind)
         self.name = self.kind if protocol is None else self.protocol.name

@@ -24,7 +24,7 @@ from vtp.errors import ConfigError, DataError
 from vtp.eval.evaluator import Evaluator
 from vtp.eval.figures import Strip
 from vtp.eval.ledger import EVALUATED_ONLY
-from vtp.eval.metrics import TIE_RULES, Ranks, TieRule, dual_softmax, retrieval_metrics, sanity_warnings
+from vtp.eval.metrics import Ranks, TieRule, dual_softmax, retrieval_metrics, sanity_warnings
 from vtp.eval.task import ReportTable, TaskResult
 from vtp.types import Sample
 from vtp_tasks.definitions import find_protocol, rule_for
@@ -86,14 +86,8 @@ class Retrieval:
         val_share: float | None = None,
         seed: int = 0,
     ) -> None:
-        if ties not in TIE_RULES:
-            raise ConfigError(f"task.ties={ties!r} must be one of {', '.join(TIE_RULES)}.")
         if rerank < 0:
             raise ConfigError(f"task.rerank={rerank} must be the number of candidates to re-order, or 0 for none.")
-        if modality not in DIRECTIONS:
-            raise ConfigError(f"task.modality={modality!r} must be video or audio, what is searched with texts.")
-        if v2t not in SETS:
-            raise ConfigError(f"task.v2t={v2t!r} must be any (every text) or set (a clip's texts are one candidate).")
         self.dataset = dataset
         self.protocol = find_protocol(protocol, dataset, self.kind)
         self.name = self.kind if protocol is None else self.protocol.name
