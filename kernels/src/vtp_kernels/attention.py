@@ -629,8 +629,8 @@ def masked_attention(
 
     Args:
         q: (B, Lq, H, D) or packed (Tq, H, D), float32, float16 or bfloat16, D a multiple of 16 up to 256. Any strides
-        if the last is 1:
-            the parts of ``qkv.unbind(2)`` need no copy. Under autocast all three are cast, as SDPA does.
+            if the last is 1: the parts of ``qkv.unbind(2)`` need no copy. Under autocast all three are cast, as SDPA
+            does.
         k, v: (B, Lk, H, D) or (Tk, H, D).
         layout: who may see whom; build it once per step.
         scale: factor of the scores; None is D ** -0.5.

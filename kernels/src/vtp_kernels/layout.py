@@ -33,10 +33,9 @@ class AttnLayout:
     Attributes:
         batch: number of samples B.
         max_q, max_k: padded: the lengths of the tensors; packed: an upper bound of the lengths. Numbers, so that a
-        launch needs no answer of the GPU.
+            launch needs no answer of the GPU.
         cu_q, cu_k: int32 (B + 1), where each packed sample starts; None if padded. The last entry must be the number
-        of tokens: a static
-            buffer with a free tail makes the tail a sample of its own.
+            of tokens: a static buffer with a free tail makes the tail a sample of its own.
         len_q, len_k: int32 (B), lengths of padded samples; None = full. Queries beyond give 0.
         see: int32, one per query, the segments that it may see; None = all.
         bit: int32, one per key, ``1 << segment``, 0 for padding; None = every key can be seen.
@@ -159,9 +158,9 @@ class AttnLayout:
 
         Args:
             n_text, n_video, n_audio: tokens per sample, (B,), known to the host (the loader counts them), or one
-            number for all.
+                number for all.
             rules: which modalities the queries of each may see, for example ``{"text": ["text", "video"], ...}``; None
-            = all see all.
+                = all see all.
         """
         given = [torch.as_tensor(n, device="cpu").to(torch.int64) for n in (n_text, n_video, n_audio)]
         counts = torch.stack(torch.broadcast_tensors(*[n.reshape(-1) for n in given]), 1)  # (B, 3)
@@ -184,8 +183,7 @@ class AttnLayout:
         """Leave padding out altogether: the packed layout of the real tokens, and where they come from.
 
         ``x.flatten(0, 1)[index]`` packs (B, L, ...) into (T, ...), ``packed.new_zeros(B * L, ...).index_copy(0, index,
-        packed)`` undoes it.
-        Waits for the GPU once, because the number of tokens T is a shape.
+        packed)`` undoes it. Waits for the GPU once, because the number of tokens T is a shape.
 
         Args:
             mask: bool (B, L), True = real token.

@@ -1,8 +1,7 @@
 """Loss of a masked autoencoder against the hidden pixels, read from the decoder's bytes: no normalised copy of the
 video, no boolean indexing, and the gradient is written in the same pass.
 
-    pred    (B, N, P * C)      N hidden tokens, P = p0 * p1 * p2 pixels, channels fastest: the order of VideoMAE's
-    decoder
+    pred    (B, N, P * C)      N hidden tokens, P = p0 * p1 * p2 pixels, channels fastest, as VideoMAE's decoder has it
     target  z                  per token, from x = (pixel / 255 - mean) / std:
         channel   z = (x - mean_P(x)) / (std_P(x) + 1e-6)          each channel by itself (VideoMAE, arXiv:2203.12602)
         patch     z = (x - mean(x)) / sqrt(var(x) + 1e-6)          all values together (MAE, arXiv:2111.06377)

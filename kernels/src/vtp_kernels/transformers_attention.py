@@ -2,11 +2,9 @@
 ``model.set_attn_implementation("vtp_masked")``.
 
 The mask function turns the 2-D padding mask into an ``AttnLayout`` once per forward pass, so no dense mask is made and
-all layers share the block lists.
-What the kernel does not do goes to torch's SDPA, as in transformers' own ``sdpa``: no mask at all (cuDNN is faster
-there), causal and other patterns,
-attention dropout while training, grouped heads, head dimensions that are no multiple of 16. ``transformers`` is
-imported by ``register`` alone.
+all layers share the block lists. What the kernel does not do goes to torch's SDPA, as in transformers' own ``sdpa``: no
+mask at all (cuDNN is faster there), causal and other patterns, attention dropout while training, grouped heads, head
+dimensions that are no multiple of 16. ``transformers`` is imported by ``register`` alone.
 """
 
 from __future__ import annotations

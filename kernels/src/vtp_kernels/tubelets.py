@@ -1,9 +1,9 @@
 """Read only the visible tubelets of raw frames, normalise them and lay them out for the patch embedding: a masked
 autoencoder keeps 10 % of the pixels, so 90 % need not be converted, permuted or multiplied.
 
-    video  (B, T, H, W, C) uint8 as the decoder gives it, or float
-    out    (B, N, C * p0 * p1 * p2) in the order of ``Conv3d.weight.flatten(1)``: ``functional.linear(out,
-    weight.flatten(1), bias)`` embeds the tokens
+    video  (B, T, H, W, C)           uint8 as the decoder gives it, or float
+    out    (B, N, C * p0 * p1 * p2)  in the order of ``Conv3d.weight.flatten(1)``, so that
+                                     ``functional.linear(out, weight.flatten(1), bias)`` embeds the tokens
 
 Order: geometry shared with the loss, definition, kernel T2, fallback, registration, public functions.
 """
@@ -301,7 +301,7 @@ def gather_tubelets(
         keep: int32 (B, K) from ``tube_keep_ids``.
         tubelet: (p0, p1, p2), frames and pixels per token; T, H and W are multiples.
         mean, std: per channel, of values in [0, 1] for uint8 (bytes are divided by 255) and in the source's units for
-        float.
+            float.
         dtype: of the result.
         kind: what ``keep`` counts: ``tube`` places, ``token`` positions or ``frame`` numbers.
         backend: ``auto``, ``triton`` or ``torch``.

@@ -2,8 +2,8 @@
 device.
 
     waveform (B, S)         float32 mono in [-1, 1], lengths (B,) real samples
-    fbank    (B, F, 128)    Kaldi log-mel, 10 ms per step, F = max_length of the model;
-    padded with 0, then (x - mean) / (2 std)
+    fbank    (B, F, 128)    Kaldi log-mel, 10 ms per step, F = max_length of the model; padded with 0, then
+                            (x - mean) / (2 std)
     tokens   (B, N, D)      N = F' * S', patches of 16 x 16 with stride 10; frequency slowest (the order of AST)
     visible  (B, N_vis, D)  only if a mask is given
 
