@@ -19,7 +19,8 @@ from vtp.model.build import lookup_in
 from vtp.model.context import ForwardContext
 from vtp.model.weights import load_model, load_weights, save_weights
 from vtp.plugins import host
-from vtp_simvtp.importer import import_dual, import_simvtp
+from vtp_simvtp.dual import import_dual
+from vtp_simvtp.importer import import_simvtp
 from vtp_simvtp.keys import DUAL, PRETRAIN
 
 SMALL = {"heads": 4, "decoder_heads": 2, "frames": 4, "size": 32}

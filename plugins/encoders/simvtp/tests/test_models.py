@@ -174,7 +174,7 @@ def test_repaired_towers_do_not_depend_on_padding(vocab):
 
 def test_pretraining_and_fine_tuning_share_one_definition_of_a_feature(vocab):
     """mean(LN(x)) over real tokens in both, so that towers started from the encoder give its features."""
-    from vtp_simvtp.keys import dual_from_pretrained
+    from vtp_simvtp.dual import dual_from_pretrained
 
     shared, towers = build(spec(vocab)).eval(), build(dual_spec(vocab)).eval()
     towers.load_state_dict(dual_from_pretrained(shared.state_dict(), keep_norm=True), strict=True)

@@ -1,13 +1,11 @@
-"""``vtp import simvtp FILE OUT`` and ``vtp import simvtp_dual FILE OUT``: weights of other programs as vtp models.
+"""``vtp import simvtp FILE OUT``: weights of other programs as vtp models.
 
-| FILE | what comes out of ``simvtp`` |
+| FILE | what comes out |
 |---|---|
 | pre-trained SimVTP | the pre-training model (shared encoder, four objectives) |
 | fine-tuned SimVTP | two towers with the objective vtc |
 | pre-trained VideoMAE, its own or transformers' naming | video, shared encoder, mvm; with ``bert=`` text embeddings |
 | VideoMAE with a classification head | one video tower |
-
-``simvtp_dual`` makes the two towers of fine-tuning from a pre-trained SimVTP, released or of vtp itself.
 
 Sizes are read off the tensors, except what shapes do not tell: ``heads`` (width / 64 unless given), ``frames`` and
 ``size``.
@@ -15,23 +13,20 @@ Sizes are read off the tensors, except what shapes do not tell: ``heads`` (width
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from vtp.errors import DataError
 from vtp.model.importing import Checkpoint, Imported, read_checkpoint, renames
-from vtp_simvtp.keys import DEAD, DUAL, PRETRAIN, VIDEO_TOWER, dual_from_pretrained, layout_of
+from vtp_simvtp.keys import DEAD, DUAL, PRETRAIN, VIDEO_TOWER, layout_of
 from vtp_simvtp.videomae import from_transformers, is_transformers
-from vtp_simvtp.vit import shape_of
 
-__all__ = ["import_dual", "import_simvtp"]
+__all__ = ["import_simvtp", "retrieval"]
 
 
 @renames(legacy="variant=released")
@@ -85,46 +80,6 @@ def import_simvtp(
         "decoder.* (pre-trained), video_encoder.* and text_encoder.* (fine-tuned), or videomae.encoder.layer.* "
         "(transformers, with its final layernorm)."
     )
-
-
-@renames(legacy="variant=released")
-def import_dual(
-    path: Path,
-    *,
-    tokenizer: str = "bert-base-uncased",
-    heads: int | None = None,
-    frames: int | None = None,
-    size: int | None = None,
-    variant: Literal["released"] | None = None,
-) -> Imported:
-    """Make the two towers of fine-tuning from a pre-trained SimVTP.
-
-    Args:
-        path: a checkpoint of the released code, or a vtp checkpoint or run folder of ``model=simvtp``.
-        tokenizer, heads, frames, size: as in :func:`import_simvtp`; a vtp checkpoint knows them itself.
-        variant: ``released`` pools as the released fine-tuning does, with a fresh norm; null keeps the norm of the
-            encoder.
-
-    Raises:
-        DataError: as :func:`import_simvtp`, or the checkpoint is no pre-trained SimVTP.
-    """
-    path = Path(path).expanduser()
-    if (path / "checkpoints").is_dir():  # a run folder: its best or last checkpoint
-        from vtp.train.checkpoint import locate
-
-        path = locate(path)
-    if (own := _own(path)) is not None:
-        spec, state = own
-        report: dict[str, Any] = {"used": {name: name for name in state}, "notes": [f"vtp checkpoint {path}"]}
-    else:  # the towers have no decoder, so its heads need not be known
-        spec, state, report = import_simvtp(
-            path, tokenizer=tokenizer, heads=heads, decoder_heads=1, frames=frames, size=size
-        )
-        if report["kind"] != "pre-trained SimVTP":
-            raise DataError(
-                f"{path} is a {report['kind']} checkpoint, expected a pre-trained SimVTP. Use `vtp import simvtp`."
-            )
-    return _towers_of(spec, state, report, variant)
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,7 +211,7 @@ def _dual(found: Checkpoint, parts: _Parts) -> Imported:
                 missing[f"encoders.{ours}.*"] = "never used; the file has none"
     else:  # the repaired model has no place for weights that nothing reads
         found.drop([name for name in found.tensors if name.startswith(DEAD)], "never used by the released model")
-    spec = {"encoders": {"video": video, "text": text}, **_retrieval(parts.variant)}
+    spec = {"encoders": {"video": video, "text": text}, **retrieval(parts.variant)}
     return found.imported("fine-tuned SimVTP", spec, DUAL, missing)
 
 
@@ -268,61 +223,11 @@ def _recipe(objectives: Sequence[str], variant: str | None) -> dict[str, Any]:
     return {key: found[key] for key in ("objectives", "masks", "variant")}
 
 
-def _retrieval(variant: str | None) -> dict[str, Any]:
-    """The same for two towers, which look at clean clips and words."""
+def retrieval(variant: str | None) -> dict[str, Any]:
+    """Objective, masks and variant of two towers, which look at clean clips and words."""
     recipe = _recipe(["simvtp/vtc"], variant)
     recipe["objectives"]["vtc"]["masked"] = []
     return recipe
-
-
-def _towers_of(
-    spec: Mapping[str, Any], state: Mapping[str, Tensor], report: Mapping[str, Any], variant: str | None
-) -> Imported:
-    """Spec, tensors and report of the towers that start from a pre-training model in vtp names."""
-    video, text, fusion = (dict(spec["encoders"][slot]) for slot in ("video", "text", "fusion"))
-    size = {key: fusion[key] for key in ("width", "depth", "heads")}
-    size |= {"name": "simvtp_tower", "preset": fusion.get("preset", "base")}
-    video, text = video | size, text | size
-    missing: dict[str, str] = {}
-    if variant == "released":
-        words, positions = (state[f"encoders.text.embeddings.{n}_embeddings.weight"] for n in ("word", "position"))
-        video |= {"unused_vocabulary": len(words), "unused_positions": len(positions)}
-        text |= {"unused_tubelet": video.get("tubelet", 2), "unused_patch": video.get("patch", 16)}
-        missing = {f"encoders.{tower}.tower.fc_norm.*": "starts at 1 and 0" for tower in ("video", "text")}
-        unused = ("video.unused_text_embeddings", "text.unused_patch_embed")
-        missing |= {f"encoders.{part}.*": "never used" for part in unused}
-    keep_norm = variant is None
-    places = {ours: list(dual_from_pretrained({ours: None}, keep_norm=keep_norm)) for ours in state}
-    made = {theirs: places[ours] for theirs, ours in report["used"].items()}
-    towers = {
-        "kind": "two towers from a pre-trained SimVTP",
-        "file": str(report.get("file", "")),
-        "used": {theirs: " and ".join(names) for theirs, names in made.items() if names},
-        "dropped": report.get("dropped", {}) | {name: "no part of the towers" for name in made if not made[name]},
-        "missing": missing,
-        "notes": list(report.get("notes", [])),
-    }
-    dual = {"encoders": {"video": video, "text": text}, **_retrieval(variant)}
-    return dual, dual_from_pretrained(state, keep_norm=keep_norm), towers
-
-
-def _own(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
-    """Specification and tensors of a vtp checkpoint of the shared model; None if ``path`` is of another program."""
-    config, weights = path / "config.json", path / "model.safetensors"
-    if not (config.is_file() and weights.is_file()):
-        return None
-    spec = json.loads(config.read_text(encoding="utf-8")).get("spec")
-    if not isinstance(spec, dict):
-        return None
-    encoders = spec.get("encoders", {})
-    names = {slot: (encoders.get(slot) or {}).get("name") for slot in ("video", "text", "fusion")}
-    if set(names.values()) != {"simvtp"}:
-        raise DataError(f"{path} is a vtp model with encoders {names}, expected the shared model (model=simvtp).")
-    fusion = encoders["fusion"]
-    shape = shape_of(fusion.get("preset", "base"), *(fusion.get(key) for key in ("width", "depth", "heads")))
-    fusion |= {"width": shape.width, "depth": shape.depth, "heads": shape.heads}
-    encoders["text"]["tokenizer"] = str(path / "assets" / "encoders" / "text" / "tokenizer.json")
-    return spec, load_file(weights)
 
 
 def _bert_embeddings(source: str) -> dict[str, Tensor]:

@@ -6,14 +6,11 @@ with the objectives mvm, mlm, vtc and vtm; its fine-tuned model is a pair of tow
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import TypeVar
+from collections.abc import Iterable
 
 from vtp.model.importing import PrefixTable
 
-__all__ = ["DEAD", "DUAL", "PRETRAIN", "VIDEO_TOWER", "dual_from_pretrained", "layout_of"]
-
-T = TypeVar("T")
+__all__ = ["DEAD", "DUAL", "PRETRAIN", "VIDEO_TOWER", "layout_of"]
 
 PRETRAIN = PrefixTable(
     (
@@ -58,23 +55,3 @@ def layout_of(names: Iterable[str]) -> str | None:
     if any(name.startswith("encoder.blocks.") for name in names):
         return "pretrain"
     return None
-
-
-def dual_from_pretrained(state: Mapping[str, T], *, keep_norm: bool) -> dict[str, T]:
-    """Start both towers of a fine-tuning model from the shared encoder of a pre-training model, in vtp names.
-
-    Args:
-        state: tensors of a vtp model with encoder/video, text and fusion = simvtp.
-        keep_norm: start the norm of the towers (pooling mean) from the encoder's; the released code starts its own at 1
-        / 0.
-    """
-    towers: dict[str, T] = {}
-    for name, value in state.items():
-        if name.startswith("encoders.video."):
-            towers[name.replace("encoders.video.", "encoders.video.embedding.", 1)] = value
-        elif name.startswith("encoders.text."):
-            towers[name.replace("encoders.text.", "encoders.text.embedding.", 1)] = value
-        elif name.startswith("encoders.fusion.blocks.") or (keep_norm and name.startswith("encoders.fusion.norm.")):
-            for tower in ("video", "text"):
-                towers[name.replace("encoders.fusion.", f"encoders.{tower}.tower.", 1)] = value
-    return towers

@@ -22,7 +22,7 @@ def vtp_register_samplers(register: Register) -> None:
 @hookimpl
 def vtp_register_importers(register: Register) -> None:
     register("simvtp", "vtp_simvtp.importer:import_simvtp")
-    register("simvtp_dual", "vtp_simvtp.importer:import_dual")
+    register("simvtp_dual", "vtp_simvtp.dual:import_dual")
 
 
 @hookimpl
