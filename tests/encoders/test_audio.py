@@ -51,6 +51,33 @@ def test_ast_masks_the_time_steps_behind_the_sound(ast):
     assert tokens.attention_mask.view(encoder.grid).tolist() == [[True, True, True, False]] * encoder.grid[0]
 
 
+def test_patches_of_ast_are_what_its_patch_embedding_reads(ast):
+    """The convolution of the model as a product with the patches."""
+    encoder = AST(context=BuildContext(), model=str(ast)).eval()
+    waveform, lengths = torch.nn.functional.pad(sound(4000), (0, 4000))[None], torch.tensor([4000])
+    features, _ = encoder.features(waveform, lengths)
+    embedding = encoder.model.embeddings.patch_embeddings
+    values, real = encoder.patches(waveform, lengths)
+    made = torch.nn.functional.linear(values, embedding.projection.weight.flatten(1), embedding.projection.bias)
+    torch.testing.assert_close(made, embedding(features), rtol=1e-4, atol=1e-4)
+    assert torch.equal(real, encoder(waveform, lengths).attention_mask)
+
+
+@pytest.mark.parametrize("second", [0.1, 0.5, 1.7])
+def test_patches_of_tiny_lie_where_their_token_does(second):
+    """A click shows in the token of its 160 ms, and in the next or last one where a window reaches over the edge."""
+    encoder = TinyAudio(width=16, depth=1)
+    lengths = torch.tensor([30_000])
+    quiet = torch.randn(1, encoder.spec.samples) * 0.01
+    loud = quiet.clone()
+    loud[0, int(second * 16000)] = 1.0
+    values, real = zip(*(encoder.patches(wave, lengths) for wave in (quiet, loud)), strict=True)
+    changed = (values[0] != values[1]).any(2)[0].nonzero()[:, 0].tolist()
+    assert int(second / 0.16) in changed and len(changed) <= 2
+    assert torch.equal(real[0], encoder(quiet, lengths).attention_mask) and not real[0].all()
+    assert values[0].shape == (1, encoder.grid[0], 8 * encoder.bins)
+
+
 @pytest.mark.parametrize("kind", ["ast", "tiny"])
 def test_what_follows_the_sound_is_not_attended_to(ast, kind):
     """Hiding the padded tokens, so that they are not there at all, changes nothing."""

@@ -256,6 +256,8 @@ def test_words_are_drawn_without_replacement_in_proportion_to_their_weight():
         chance = w[i] / total * w[j] / (total - w[i]) + w[j] / total * w[i] / (total - w[j])
         seen = (drawn[:, i] & drawn[:, j]).float().mean().item()
         assert abs(seen - chance) < 4 * math.sqrt(chance * (1 - chance) / rows)
+    asked_for_all = select_by_weight(weights[:5], torch.full((5,), 4), torch.rand(5, 4))
+    assert asked_for_all.tolist() == [[True, True, True, False]] * 5  # never one of weight 0
 
 
 def test_a_weighted_mask_selects_a_fixed_number_of_words(model, make_batch):
