@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import random
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-# Before torch, OpenMP or tokenizers are imported: sums come out the same everywhere, and forked workers do not warn.
-for _name, _value in {
-    "OMP_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-    "HF_HUB_OFFLINE": "1",
-    "TRANSFORMERS_OFFLINE": "1",
-    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
-}.items():
-    os.environ.setdefault(_name, _value)
+from vtp.testing.environment import prepare, seeded  # noqa: F401 (a fixture)
+
+prepare()  # before torch, OpenMP or tokenizers are imported
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -43,32 +32,16 @@ def golden() -> Path:
     return _folder(SHARED / "golden", "the golden files")
 
 
-@pytest.fixture(autouse=True)
-def _seeded() -> None:
-    """Seed the global generators of what is imported already: a test must not depend on the ones before it."""
-    random.seed(0)
-    if "numpy" in sys.modules:
-        sys.modules["numpy"].random.seed(0)
-    if "torch" in sys.modules:
-        sys.modules["torch"].manual_seed(0)
-
-
 @pytest.fixture
-def take_step() -> Callable[..., dict[str, Any]]:
-    """``take_step(model, batch)``: a step of the engine in one micro-batch; objective -> loss, weight, metrics. The
-    gradient of the weighted sum lies in the parameters afterwards.
-    """
-    import torch
-
-    from vtp.train import TrainConfig
-    from vtp.train.parallel import Parallel
-    from vtp.train.precision import Precision
-    from vtp.train.step import Step
-
-    def take(model: Any, batch: Any) -> dict[str, Any]:
-        cpu = torch.device("cpu")
-        model.zero_grad()
-        step = Step(Parallel(model, TrainConfig(steps=1, global_batch=len(batch)), cpu), Precision("fp32", cpu), 1)
-        return {seen.name: seen for seen in step(batch)}
-
-    return take
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder on sys.path to install plugins into; modules imported from it are forgotten afterwards."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(str(folder))
+    for variable in ("VTP_BLOCK_PLUGINS", "VTP_LOAD_PLUGINS", "VTP_STRICT_PLUGINS"):
+        monkeypatch.delenv(variable, raising=False)
+    before = set(sys.modules)
+    yield folder
+    for module in set(sys.modules) - before:
+        if str(getattr(sys.modules[module], "__file__", "")).startswith(str(folder)):
+            del sys.modules[module]

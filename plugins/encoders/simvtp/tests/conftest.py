@@ -2,31 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
 import pytest
 
-# Before torch, tokenizers or triton are imported.
-for _name, _value in {
-    "OMP_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-    "HF_HUB_OFFLINE": "1",
-    "TRANSFORMERS_OFFLINE": "1",
-    "TRITON_INTERPRET": "1",  # attention by the Triton kernels, on the CPU
-}.items():
-    os.environ.setdefault(_name, _value)
+from vtp.testing.environment import prepare, seeded  # noqa: F401 (a fixture)
+
+prepare(TRITON_INTERPRET="1")  # before torch, tokenizers or triton are imported; attention by the kernels, on the CPU
 
 sys.path.insert(0, str(Path(__file__).parent))  # simvtp_models.py
-
-
-@pytest.fixture(autouse=True)
-def _seeded() -> None:
-    import torch
-
-    torch.manual_seed(0)
 
 
 @pytest.fixture
