@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,3 +47,24 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for module in set(sys.modules) - before:
         if str(getattr(sys.modules[module], "__file__", "")).startswith(str(folder)):
             del sys.modules[module]
+
+
+@pytest.fixture
+def take_step() -> Callable[..., dict[str, Any]]:
+    """``take_step(model, batch)``: a step of the engine in one micro-batch; objective -> loss, weight, metrics. The
+    gradient of the weighted sum lies in the parameters afterwards.
+    """
+    import torch
+
+    from vtp.train import TrainConfig
+    from vtp.train.parallel import Parallel
+    from vtp.train.precision import Precision
+    from vtp.train.step import Step
+
+    def take(model: Any, batch: Any) -> dict[str, Any]:
+        cpu = torch.device("cpu")
+        model.zero_grad()
+        step = Step(Parallel(model, TrainConfig(steps=1, global_batch=len(batch)), cpu), Precision("fp32", cpu), 1)
+        return {seen.name: seen for seen in step(batch)}
+
+    return take
