@@ -92,7 +92,7 @@ def vtp_register_tasks(register: Register) -> None:
     """Offer tasks: what is trained on, how scores become predictions, and the protocol they are measured by, see
     :class:`vtp.contracts.Task`. Options: ``conf/task/<name>.yaml``.
 
-    Several option files may use one task class: a new benchmark is then one YAML file.
+    Several option files may use one task class: a new benchmark is one such file and a protocol file.
 
     Example::
 

@@ -13,6 +13,7 @@ import vtp_tasks
 from vtp.cli.main import main
 from vtp.cli.run import compose
 from vtp.components import choose
+from vtp.eval.protocol import Protocol
 from vtp_tasks.multiple_choice import MultipleChoice
 from vtp_tasks.qa import QuestionAnswering
 from vtp_tasks.retrieval import Retrieval
@@ -82,6 +83,23 @@ def test_choices_are_types_which_the_builder_checks(name, options):
     problems: list[str] = []
     choose("task", {"name": name, **options}, CLASSES.__getitem__, problems, given=("dataset",))
     assert {problem.partition(": expected one of ")[0] for problem in problems} == {f"task.{key}" for key in options}
+
+
+METRICS = {
+    "retrieval": {f"{d}/{m}" for d in ("t2v", "v2t", "t2a", "a2t") for m in ("r1", "r5", "r10", "mdr", "mnr")},
+    "qa": {"accuracy", "top10", "in_vocabulary"},
+    "mc": {"accuracy"},
+}
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if p.stem not in CLASSES], ids=lambda path: path.stem)
+def test_a_benchmark_as_it_stands_is_what_its_protocol_states(path):
+    options = options_of(path)
+    protocol = Protocol.find(options["protocol"])
+    assert protocol.ties == options["ties"] and protocol.split == options.get("split", "test")
+    assert protocol.options == {name: options[name] for name in protocol.options}
+    assert set(protocol.metrics) <= METRICS[protocol.kind]
+    assert ("t2a" in protocol.metrics[0]) == (options.get("modality") == "audio")
 
 
 def test_every_protocol_has_a_task():
