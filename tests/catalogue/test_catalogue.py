@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from vtp import contracts, plugins
+from vtp import plugins
 from vtp.catalogue import Catalogue
 from vtp.cli.main import main
 from vtp.errors import ConfigError, DataError
+from vtp.testing import check_dataset
 
 DOCS = (Path(__file__).resolve().parents[2] / "docs" / "datasets.md").read_text(encoding="utf-8")
 (CODE,) = re.findall(r"```python\n(.*?)```", DOCS, re.S)
@@ -70,9 +71,7 @@ def test_what_it_does_not_have(talks, tmp_path, monkeypatch):
 
 
 def test_it_keeps_the_contract(talks):
-    dataset = talks[0](root=talks[1])
-    assert contracts.unfit(dataset, contracts.Dataset) == []
-    assert contracts.unfit(dataset.samples("caption", "train"), contracts.Table) == []
+    check_dataset(talks[0], {"root": talks[1]})
 
 
 def test_a_reader_without_a_plan_is_none():
