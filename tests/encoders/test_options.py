@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 import torch
@@ -70,6 +71,21 @@ def test_every_encoder_fits_every_slot_of_every_model(model):
         chosen = [f"encoder/{slot}={options[i % len(options)]}" for slot, options in slots.items()]
         config = compose([f"model={model}", "task=msrvtt_qa", "dataset=shapes", "run_dir=x", *chosen])
         assert spec_problems({"encoders": config["encoder"]}, lookup_in(host().registry)) == [], chosen
+
+
+def test_pooling_has_one_vocabulary():
+    """docs/plugins.md explains the words; an encoder that needs another one adds it there."""
+    known = {"mean", "mean_all", "mean_then_norm", "cls", "attention"}
+    said = set()
+    for entry in host().registry.entries():
+        if entry.kind.startswith("encoder/"):
+            hint = get_type_hints(entry.load().__init__).get("pooling")
+            words = {word for one in (hint, *get_args(hint)) for word in get_args(one) if isinstance(word, str)}
+            said |= words
+            assert words <= known, entry.target
+    assert {"mean", "cls", "attention"} <= said
+    text = (Path(__file__).parents[2] / "docs" / "plugins.md").read_text()
+    assert all(f"`{word}`" in text for word in known)
 
 
 def default_spec():
