@@ -23,10 +23,10 @@ __all__ = [
     "SPLITS",
     "Catalogue",
     "Plan",
+    "Table",
     "check_choice",
     "check_table",
     "given_or",
-    "table_facts",
 ]
 
 log = logging.getLogger("vtp")
@@ -139,7 +139,7 @@ class Catalogue(ABC):
         return {
             "root": str(self.root.absolute()),
             "files": list(files.values()),
-            "tables": {f"{kind}/{split}": table_facts(table) for (kind, split), table in self._tables.items()},
+            "tables": {f"{kind}/{split}": _facts(table) for (kind, split), table in self._tables.items()},
             **self._recorded,
         }
 
@@ -197,7 +197,7 @@ class Catalogue(ABC):
         )
 
 
-def table_facts(table: Table) -> dict[str, Any]:
+def _facts(table: Table) -> dict[str, Any]:
     """What the run record keeps of a table."""
     facts: dict[str, Any] = {"samples": len(table)}
     if len(table) <= COUNT_ON_DISK:
