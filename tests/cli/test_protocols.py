@@ -43,6 +43,20 @@ def test_a_file_of_ones_own_can_be_shown(tmp_path, capsys):
     assert "questions  1" in out and "videos     number not known" in out
 
 
+def test_show_says_what_binds(tmp_path, capsys):
+    own = tmp_path / "mine.yaml"
+    stated = "metrics: [t2v/r1, v2t/r1], ties: average, options: {v2t: set}, frames: 12, frames_note: as published"
+    own.write_text(f"{{name: mine, title: t, dataset: d, kind: retrieval, split: val, counts: {{}}, {stated}}}")
+    assert main(["protocols", "show", str(own)]) == 0
+    binding, rest = capsys.readouterr().out.split("to know:")
+    for line in ("d, table retrieval, split val, all of it", "metrics    t2v/r1 (the headline), v2t/r1",
+                 "ties       average", "task.v2t=set", "frames     12 of a clip: as published"):  # fmt: skip
+        assert line in binding
+    assert "frames" not in rest
+    assert main(["protocols", "show", "msvd"]) == 0
+    assert "frames     left to the method" in capsys.readouterr().out.split("to know:")[1]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -92,7 +92,7 @@ def test_every_shipped_protocol_is_complete(path):
     protocol = Protocol.load(path)
     assert protocol.name == path.stem and protocol.split in ("test", "val") and protocol.ties == "expected"
     assert protocol.kind in ("qa", "retrieval", "mc") and protocol.metrics and protocol.source
-    assert protocol.frames is None and "left to the method" in protocol.frames_note or protocol.dataset == "audiocaps"
+    assert protocol.frames is None  # these benchmarks leave the number of frames to the method
     hashes = [*protocol.sha256.values(), *(facts["sha256"] for facts in protocol.train_lists.values())]
     assert all(len(value) == 64 and int(value, 16) >= 0 for value in hashes)
     assert set(protocol.sha256) <= set(protocol.counts)

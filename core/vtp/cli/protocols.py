@@ -64,10 +64,10 @@ def _show(name: str, as_json: bool) -> int:
     for option, value in protocol.options.items():
         print(f"  {'option':<9}  task.{option}={value}")
     if protocol.frames is not None:
-        print(f"  frames     {protocol.frames} of a clip")
+        print(f"  frames     {protocol.frames} of a clip" + (protocol.frames_note and f": {protocol.frames_note}"))
     print("\nto know:")
-    if protocol.frames_note or protocol.frames is None:
-        print(f"  frames     {protocol.frames_note or 'left to the method'}")
+    if protocol.frames is None:
+        print("  frames     left to the method" + (protocol.frames_note and f": {protocol.frames_note}"))
     for train_list, facts in protocol.train_lists.items():
         print(f"  trained on {train_list}: {facts.get('videos', 0):,} videos  {_hash(facts.get('sha256'))}")
     for note in protocol.notes:
