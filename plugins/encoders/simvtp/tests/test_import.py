@@ -367,3 +367,13 @@ def test_videomae_classifier_in_its_own_naming(original, tmp_path):
     model = build(made)
     model.load_state_dict(tensors, strict=True)
     assert torch.equal(model.encoders["video"].tower.fc_norm.weight, state["fc_norm.weight"])
+
+
+def test_a_checkpoint_with_an_old_option_says_what_it_is_now(vocab, tmp_path):
+    save_weights(tmp_path / "run", build(spec(vocab)))
+    file = tmp_path / "run" / "config.json"
+    config = json.loads(file.read_text())
+    config["spec"]["encoders"]["fusion"]["legacy"] = True
+    file.write_text(json.dumps(config))
+    with pytest.raises(DataError, match=r"cannot be built here .*: encoder\.fusion\.legacy is now variant=released$"):
+        load_model(tmp_path / "run", lookup_in(host().registry))
