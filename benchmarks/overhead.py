@@ -117,7 +117,7 @@ class BareLoop:
         terms = []
         for name, objective in self.model.objectives.items():
             contrastive = isinstance(objective, ContrastiveObjective)
-            out = objective.loss(objective.compared(ctx)) if contrastive else objective(ctx)
+            out = objective.loss_from_features(objective.features(ctx)) if contrastive else objective(ctx)
             terms.append(self.model.weights[name] * out.loss)
         return {"loss": torch.stack(terms).sum()}
 

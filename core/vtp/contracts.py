@@ -166,7 +166,7 @@ class Objective(Part, Protocol):
     """Whether the model must have a fusion encoder."""
 
     contrastive: bool = False
-    """Whether rows are compared with each other: it has ``compared`` and ``loss``, as
+    """Whether rows are compared with each other: it has ``features`` and ``loss_from_features``, as
     :class:`vtp.model.objective.ContrastiveObjective`."""
 
     @abstractmethod
@@ -189,11 +189,11 @@ class Objective(Part, Protocol):
         """The mean over the items of one micro-batch that take part."""
         ...
 
-    compared: Callable[[ForwardContext], dict[str, Tensor]] | None = None
+    features: Callable[[ForwardContext], dict[str, Tensor]] | None = None
     """Of a contrastive one: tensors with a row per row of the batch."""
 
-    loss: Callable[[dict[str, Tensor]], LossOutput] | None = None
-    """Of a contrastive one: the loss over what is compared of all micro-batches and processes."""
+    loss_from_features: Callable[[dict[str, Tensor]], LossOutput] | None = None
+    """Of a contrastive one: the loss over the features of all micro-batches and processes."""
 
     embed: Callable[..., Tensor] | None = None
     """``embed(ctx, modality)`` -> (B, E) of unit length, for retrieval by embeddings."""

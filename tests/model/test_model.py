@@ -40,12 +40,12 @@ class Spread(ContrastiveObjective):
         super().__init__()
         self.scale = nn.Parameter(torch.ones(1))
 
-    def compared(self, ctx):
+    def features(self, ctx):
         return {"text": ctx.pooled("text"), "scale": self.scale * 1.0}
 
-    def loss(self, compared):
-        text = compared["text"]
-        return LossOutput(compared["scale"].mean() * text.var(0).sum(), torch.tensor(len(text)))
+    def loss_from_features(self, features):
+        text = features["text"]
+        return LossOutput(features["scale"].mean() * text.var(0).sum(), torch.tensor(len(text)))
 
 
 @pytest.fixture
@@ -60,9 +60,9 @@ def test_features_of_micro_batches_give_the_loss_of_the_whole(trained, make_batc
     batch, spread = make_batch(4), trained.objectives["spread"]
     whole = take_step(trained, batch)
     assert {name: int(seen.weight) for name, seen in whole.items()} == {"length": 4, "sounding": 3, "spread": 4}
-    halves = [spread.compared(ForwardContext(trained, batch.rows(a, a + 2))) for a in (0, 2)]
+    halves = [spread.features(ForwardContext(trained, batch.rows(a, a + 2))) for a in (0, 2)]
     joined = {name: torch.cat([half[name] for half in halves]) for name in halves[0]}
-    torch.testing.assert_close(spread.loss(joined).loss, whole["spread"].loss)
+    torch.testing.assert_close(spread.loss_from_features(joined).loss, whole["spread"].loss)
 
 
 def test_a_function_sees_the_context(trained, make_batch):
@@ -138,5 +138,5 @@ def test_an_objective_must_say_what_it_does(model, make_batch):
     ctx = ForwardContext(model, make_batch())
     with pytest.raises(NotImplementedError, match=r"Objective must define forward\(ctx\)"):
         Objective()(ctx)
-    with pytest.raises(NotImplementedError, match=r"must define compared\(ctx\)"):
-        ContrastiveObjective().compared(ctx)
+    with pytest.raises(NotImplementedError, match=r"must define features\(ctx\)"):
+        ContrastiveObjective().features(ctx)

@@ -12,7 +12,7 @@ from vtp.model.masking import WordMask
 from vtp_objectives.vtc import VTC
 
 
-def compared(one, two, rows=None, scale=0.0, **more):
+def features(one, two, rows=None, scale=0.0, **more):
     rows = torch.ones(len(one), dtype=torch.bool) if rows is None else rows
     return {"video_embedding": one, "text_embedding": two, "rows": rows, "logit_scale": torch.tensor([scale]), **more}
 
@@ -25,14 +25,14 @@ def plain(context):
 @pytest.mark.parametrize("batch", [1, 2, 7])
 def test_uniform_similarity_costs_ln_of_the_batch(plain, batch):
     same = normalize(torch.ones(batch, 4), dim=1)
-    out = plain.loss(compared(same, same, scale=3.0))
+    out = plain.loss_from_features(features(same, same, scale=3.0))
     assert out.loss.item() == pytest.approx(math.log(batch), abs=1e-5)
     assert int(out.weight) == batch
 
 
 def test_loss_is_the_cross_entropy_of_both_directions(plain):
     video, text = (normalize(torch.randn(5, 8), dim=1) for _ in range(2))
-    out = plain.loss(compared(video, text, scale=1.5))
+    out = plain.loss_from_features(features(video, text, scale=1.5))
     sim = math.exp(1.5) * text.double() @ video.double().T
     labels = torch.arange(5)
     expected = (cross_entropy(sim, labels) + cross_entropy(sim.T, labels)) / 2
@@ -45,16 +45,16 @@ def test_directions_are_not_swapped(plain):
     """Permuting both sides alike, not by an involution, leaves the loss; permuting one of them does not."""
     video, text = (normalize(torch.randn(3, 8), dim=1) for _ in range(2))
     cycle = torch.tensor([1, 2, 0])
-    loss = plain.loss(compared(video, text)).loss
-    torch.testing.assert_close(plain.loss(compared(video[cycle], text[cycle])).loss, loss)
-    assert not torch.allclose(plain.loss(compared(video[cycle], text)).loss, loss)
+    loss = plain.loss_from_features(features(video, text)).loss
+    torch.testing.assert_close(plain.loss_from_features(features(video[cycle], text[cycle])).loss, loss)
+    assert not torch.allclose(plain.loss_from_features(features(video[cycle], text)).loss, loss)
 
 
 def test_missing_rows_take_no_part(plain):
     video, text = (normalize(torch.randn(6, 8), dim=1).requires_grad_() for _ in range(2))
     rows = torch.tensor([True, False, True, True, False, True])
-    out = plain.loss(compared(video, text, rows))
-    alone = plain.loss(compared(video[rows], text[rows]))
+    out = plain.loss_from_features(features(video, text, rows))
+    alone = plain.loss_from_features(features(video[rows], text[rows]))
     torch.testing.assert_close(out.loss, alone.loss)
     assert {k: v.item() for k, v in out.metrics.items()} == pytest.approx(
         {k: v.item() for k, v in alone.metrics.items()}
@@ -67,7 +67,7 @@ def test_missing_rows_take_no_part(plain):
 @pytest.mark.parametrize("rows", [0, 1])
 def test_no_rows_or_one_row_is_no_loss(plain, rows):
     video = normalize(torch.randn(3, 4), dim=1).requires_grad_()
-    out = plain.loss(compared(video, video.detach(), torch.arange(3) < rows))
+    out = plain.loss_from_features(features(video, video.detach(), torch.arange(3) < rows))
     assert out.loss.item() == 0.0 and int(out.weight) == rows
     out.loss.backward()
     assert video.grad.isfinite().all()
@@ -77,7 +77,7 @@ def test_duplicates_are_not_negatives(context):
     objective = VTC(context=context)
     video, text = (normalize(torch.randn(4, 8), dim=1) for _ in range(2))
     identities = {"video_identity": torch.tensor([1, 2, 3, 1]), "text_identity": torch.tensor([7, 7, 8, 9])}
-    out = objective.loss(compared(video, text, **identities))
+    out = objective.loss_from_features(features(video, text, **identities))
     sim = text.double() @ video.double().T
     for i, j in [(0, 1), (1, 0), (0, 3), (3, 0)]:  # the same caption, the same video
         sim[i, j] = -torch.inf
@@ -91,7 +91,7 @@ def test_equal_captions_are_found_in_the_batch(context, make_model, make_batch, 
     objective = VTC(context=context)
     batch = make_batch(7)  # rows 0 and 6 have the same length
     batch.inputs["text"]["token_ids"][6] = batch.inputs["text"]["token_ids"][0]
-    identity = objective.compared(run(make_model(vtc=objective), batch))["text_identity"]
+    identity = objective.features(run(make_model(vtc=objective), batch))["text_identity"]
     assert identity[0] == identity[6] and len(identity.unique()) == 6
 
 
@@ -100,8 +100,8 @@ def test_the_loss_of_a_step_is_that_of_its_features(context, make_model, make_ba
     model = make_model(vtc=objective)
     batch = make_batch(6, missing={"text": [2], "video": [4]})
     whole = take_step(model, batch)["vtc"]
-    parts = [objective.compared(run(model, batch.rows(a, b))) for a, b in [(0, 1), (1, 4), (4, 6)]]
-    joined = objective.loss({k: torch.cat([p[k] for p in parts]) for k in parts[0]})
+    parts = [objective.features(run(model, batch.rows(a, b))) for a, b in [(0, 1), (1, 4), (4, 6)]]
+    joined = objective.loss_from_features({k: torch.cat([p[k] for p in parts]) for k in parts[0]})
     torch.testing.assert_close(joined.loss, whole.loss)
     assert int(joined.weight) == int(whole.weight) == 4
 
@@ -115,8 +115,8 @@ def test_gradient_of_the_temperature_through_features_equals_the_direct_one(
     take_step(model, batch)
     direct = objective.logit_scale.grad.clone()
     objective.logit_scale.grad = None
-    parts = [objective.compared(run(model, batch.rows(a, a + 2))) for a in (0, 2, 4)]
-    objective.loss({k: torch.cat([p[k] for p in parts]) for k in parts[0]}).loss.backward()
+    parts = [objective.features(run(model, batch.rows(a, a + 2))) for a in (0, 2, 4)]
+    objective.loss_from_features({k: torch.cat([p[k] for p in parts]) for k in parts[0]}).loss.backward()
     torch.testing.assert_close(objective.logit_scale.grad, direct)
     assert direct.abs() > 0 and objective.logit_scale.shape == (1,)
 
@@ -142,7 +142,7 @@ def test_temperature_is_bounded_but_can_come_back(context, make_model, make_batc
     objective = VTC(context=context)
     with torch.no_grad():
         objective.logit_scale.fill_(9.0)
-    scale = objective.compared(run(make_model(vtc=objective), make_batch(3)))["logit_scale"]
+    scale = objective.features(run(make_model(vtc=objective), make_batch(3)))["logit_scale"]
     assert scale.item() == pytest.approx(MAX_LOGIT_SCALE)
     (up,) = torch.autograd.grad(-scale.sum(), objective.logit_scale, retain_graph=True)
     (down,) = torch.autograd.grad(scale.sum(), objective.logit_scale)
@@ -173,16 +173,18 @@ def test_wrong_numbers_and_empty_slots(context):
 def test_the_sum_of_both_directions_is_twice_their_mean(context, plain):
     video, text = (normalize(torch.randn(5, 8), dim=1) for _ in range(2))
     both = VTC(context=context, mask_duplicates=False, directions="sum")
-    given = compared(video, text)
-    torch.testing.assert_close(both.loss(given).loss, 2 * plain.loss(given).loss)
+    given = features(video, text)
+    torch.testing.assert_close(both.loss_from_features(given).loss, 2 * plain.loss_from_features(given).loss)
 
 
 def test_local_negatives_stay_inside_their_process(context, make_model, make_batch, run):
     local = VTC(context=context, mask_duplicates=False, negatives_from="local")
-    assert local.compared(run(make_model(vtc=local), make_batch(3)))["group"].tolist() == [0, 0, 0]
+    assert local.features(run(make_model(vtc=local), make_batch(3)))["group"].tolist() == [0, 0, 0]
     video, text = (normalize(torch.randn(5, 8), dim=1) for _ in range(2))
-    out = local.loss(compared(video, text, group=torch.tensor([0, 0, 0, 1, 1])))
-    parts = [local.loss(compared(video[i], text[i], group=torch.zeros(len(i)))) for i in ([0, 1, 2], [3, 4])]
+    out = local.loss_from_features(features(video, text, group=torch.tensor([0, 0, 0, 1, 1])))
+    parts = [
+        local.loss_from_features(features(video[i], text[i], group=torch.zeros(len(i)))) for i in ([0, 1, 2], [3, 4])
+    ]
     torch.testing.assert_close(out.loss, (3 * parts[0].loss + 2 * parts[1].loss) / 5)
 
 
@@ -199,6 +201,6 @@ def test_without_projection_features_are_compared_as_they_are(context, make_mode
 def test_training_looks_at_masked_versions_and_evaluation_at_clean_ones(context, make_model, make_batch, run):
     objective = VTC(context=context, masked=["text"])
     ctx = run(make_model({"text": WordMask(0.9, "mask")}, vtc=objective), make_batch(4))
-    seen = objective.compared(ctx)["text_embedding"]
+    seen = objective.features(ctx)["text_embedding"]
     torch.testing.assert_close(seen, objective.embed(ctx, "text", "mask0.9"))
     assert not torch.allclose(seen, objective.embeddings(ctx)["text_embedding"])

@@ -42,12 +42,12 @@ class Pair(ContrastiveObjective):
         super().__init__()
         self.proj = nn.ModuleDict({m: nn.Linear(context.pooled_width(m), 4) for m in sorted(self.needs)})
 
-    def compared(self, ctx):
+    def features(self, ctx):
         return {m: self.proj[m](ctx.pooled(m)) for m in self.proj} | {"rows": self.rows(ctx)}
 
-    def loss(self, compared):
-        rows = compared["rows"]
-        sim = compared["text"] @ compared["video"].T
+    def loss_from_features(self, features):
+        rows = features["rows"]
+        sim = features["text"] @ features["video"].T
         sim = sim.masked_fill((~rows[None] | ~rows[:, None]) & ~torch.eye(len(sim), dtype=torch.bool), -torch.inf)
         return LossOutput(masked_mean(sim.logsumexp(1) - sim.diagonal(), rows), rows.sum())
 
@@ -148,9 +148,9 @@ def test_good_objectives_pass(cls):
 
 
 class ComparesHalf(Pair):
-    def loss(self, compared):
-        rows = len(compared["rows"]) // world_size()
-        return super().loss({name: value[:rows] for name, value in compared.items()})
+    def loss_from_features(self, features):
+        rows = len(features["rows"]) // world_size()
+        return super().loss_from_features({name: value[:rows] for name, value in features.items()})
 
 
 @pytest.mark.slow

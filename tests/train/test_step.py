@@ -72,12 +72,12 @@ def test_a_step_without_any_item_gives_a_zero_gradient():
 
 
 def test_the_second_pass_repeats_the_dropout_of_the_first():
-    """With dropout there is no whole-batch reference, but what is compared in both passes must be the same."""
+    """With dropout there is no whole-batch reference, but the features of both passes must be the same."""
     seen: list[torch.Tensor] = []
 
     class Spy(ToyContrastive):
-        def compared(self, ctx):
-            out = super().compared(ctx)
+        def features(self, ctx):
+            out = super().features(ctx)
             seen.append(out["a"].detach().clone())
             return out
 
@@ -120,7 +120,7 @@ def test_objectives_announce_before_the_first_one_runs(accumulation, want):
     model, said = toy_model(objectives=("qa", "vtc")), []
     for name, objective in model.objectives.items():
         objective.plan = lambda ctx, name=name: said.append(f"plan {name}")
-        run = "compared" if objective.contrastive else "forward"
+        run = "features" if objective.contrastive else "forward"
         made = getattr(objective, run)
         setattr(objective, run, lambda ctx, name=name, made=made: said.append(name) or made(ctx))
     run_step(model, toy_batch(list(range(1, 5)), 0, 4), accumulation)

@@ -62,7 +62,7 @@ class ToyContrastive(ContrastiveObjective):
         self.a, self.b = nn.Linear(WIDTH, 8), nn.Linear(WIDTH, 8)
         self.logit_scale = nn.Parameter(torch.full((1,), 2.0))
 
-    def compared(self, ctx):
+    def features(self, ctx):
         pooled = ctx.pooled("audio")
         return {
             "a": functional.normalize(self.a(pooled), dim=1),
@@ -71,9 +71,9 @@ class ToyContrastive(ContrastiveObjective):
             "scale": self.logit_scale * 1.0,
         }
 
-    def loss(self, compared):
-        keep = compared["present"]
-        sim = compared["scale"].mean().exp() * compared["a"][keep] @ compared["b"][keep].T
+    def loss_from_features(self, features):
+        keep = features["present"]
+        sim = features["scale"].mean().exp() * features["a"][keep] @ features["b"][keep].T
         target = torch.arange(len(sim), device=sim.device)
         loss = (functional.cross_entropy(sim, target) + functional.cross_entropy(sim.T, target)) / 2
         return LossOutput(loss, weight=keep.sum(), metrics={"accuracy": (sim.argmax(1) == target).float().mean()})
@@ -129,7 +129,7 @@ def plain_losses(model: VTPModel, batch: Batch) -> dict[str, LossOutput]:
     """Loss per objective on the whole batch in one pass, without the engine."""
     ctx = ForwardContext(model, batch)
     return {
-        name: objective.loss(objective.compared(ctx)) if objective.contrastive else objective(ctx)
+        name: objective.loss_from_features(objective.features(ctx)) if objective.contrastive else objective(ctx)
         for name, objective in model.objectives.items()
     }
 

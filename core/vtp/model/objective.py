@@ -4,8 +4,8 @@ An objective sees one micro-batch. So that the sum over micro-batches and proces
 
 * an ordinary objective tells beforehand with :meth:`Objective.count` how many items will take part (the engine divides
   by the count of the whole step), and
-* an objective that compares rows with each other is a :class:`ContrastiveObjective`: it splits into tensors per
-  row, which the engine collects over micro-batches (GradCache) and processes, and a loss over all of them.
+* an objective that compares rows with each other is a :class:`ContrastiveObjective`: it splits into features per row,
+  which the engine collects over micro-batches (GradCache) and processes, and a loss over all of them.
 """
 
 from __future__ import annotations
@@ -84,25 +84,25 @@ class Objective(nn.Module):
 class ContrastiveObjective(Objective):
     """An objective whose loss compares the rows of the whole step with each other, over micro-batches and processes.
 
-    The engine calls :meth:`compared` per micro-batch and :meth:`loss` once. There is no ``forward``.
+    The engine calls :meth:`features` per micro-batch and :meth:`loss_from_features` once. There is no ``forward``.
     """
 
     contrastive = True
 
-    def compared(self, ctx: ForwardContext) -> dict[str, Tensor]:
+    def features(self, ctx: ForwardContext) -> dict[str, Tensor]:
         """Per-row tensors, one row per batch row (so that rows can be concatenated). A gradient flows back through
         those of floating dtype.
 
         A scalar parameter (``logit_scale``) travels as ``parameter * 1.0`` of shape (1,), once per micro-batch, so that
-        its gradient flows through the wrapped forward; :meth:`loss` takes the mean of the copies.
+        its gradient flows through the wrapped forward; :meth:`loss_from_features` takes the mean of the copies.
         """
-        raise NotImplementedError(f"{type(self).__name__} must define compared(ctx) -> dict of tensors")
+        raise NotImplementedError(f"{type(self).__name__} must define features(ctx) -> dict of tensors")
 
-    def loss(self, compared: dict[str, Tensor]) -> LossOutput:
-        """The loss over all rows. ``compared`` is concatenated over micro-batches and processes; the result is the
+    def loss_from_features(self, features: dict[str, Tensor]) -> LossOutput:
+        """The loss over all rows. ``features`` are concatenated over micro-batches and processes; the result is the
         same on every process.
         """
-        raise NotImplementedError(f"{type(self).__name__} must define loss(compared) -> LossOutput")
+        raise NotImplementedError(f"{type(self).__name__} must define loss_from_features(features) -> LossOutput")
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:

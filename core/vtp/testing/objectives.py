@@ -1,4 +1,4 @@
-"""What every objective promises. It is run as the engine runs it: planned, then asked for its loss."""
+"""What every objective promises. It is run as the engine runs it: planned, then asked for its loss or its features."""
 
 from __future__ import annotations
 
@@ -262,7 +262,7 @@ def _output(model: VTPModel, batch: Batch) -> Any:
     ctx, objective = ForwardContext(model, batch), _it(model)
     objective.plan(ctx)
     if isinstance(objective, ContrastiveObjective):
-        return objective.loss(objective.compared(ctx))
+        return objective.loss_from_features(objective.features(ctx))
     return objective(ctx)
 
 

@@ -16,7 +16,7 @@ __all__ = ["Precision"]
 class Precision:
     """Weights, gradients and optimizer stay in fp32; the forward pass runs in the chosen type where autocast allows it.
 
-    Contrastive losses are computed outside of autocast, from embeddings converted to fp32: their softmax runs over the
+    Contrastive losses are computed outside of autocast, from features converted to fp32: their softmax runs over the
     whole step, and the same numbers must come out for any accumulation.
 
     Raises:

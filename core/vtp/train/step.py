@@ -3,9 +3,9 @@
 An ordinary objective is a mean over its items (rows, masked words). Its micro-batch counts as much as it has items:
 loss_m * count_m / count, with the count of the whole step known before the first backward pass.
 
-A contrastive objective compares all rows of the step. With one micro-batch what it compares (embeddings) is gathered
-over the processes with gradients. With several, GradCache (arXiv:2101.06983): a pass without gradients collects all
-embeddings, the loss gives the gradient of each, and a second pass repeats each micro-batch (same random numbers) and
+A contrastive objective compares all rows of the step. With one micro-batch its features are gathered over the
+processes with gradients. With several, GradCache (arXiv:2101.06983): a pass without gradients collects all features,
+the loss gives the gradient of each feature, and a second pass repeats each micro-batch (same random numbers) and
 sends those gradients back.
 """
 
@@ -69,14 +69,14 @@ class Step:
         seen: list[Observation] = []
         counts = self._counts(parts)
         seeds = torch.randint(2**62, (len(parts),)).tolist() if self._contrastive else [None] * len(parts)
-        wanted = self._compared_gradients(parts, seeds, seen)
+        wanted = self._feature_gradients(parts, seeds, seen)
         for index, part in enumerate(parts):
             with self._parallel.accumulate(last=index == len(parts) - 1):
                 with _random(seeds[index], batch), self._precision.autocast():
                     out = self._parallel.forward(part, run=self._pass)
                 loss = self._ordinary_loss(out, counts, seen)
                 for (objective, name), gradients in wanted.items():
-                    loss = loss + (out["compared", objective, name].float() * gradients[index]).sum()
+                    loss = loss + (out["feature", objective, name].float() * gradients[index]).sum()
                 self._precision.backward(loss)
         return seen
 
@@ -90,7 +90,7 @@ class Step:
             counts = distributed.sum_scalars(torch.stack([out["weight", n].float() for n in self._ordinary]))
         loss = self._ordinary_loss(out, counts, seen)
         for objective in self._contrastive:
-            own = {k[2]: v for k, v in out.items() if k[:2] == ("compared", objective)}
+            own = {k[2]: v for k, v in out.items() if k[:2] == ("feature", objective)}
             output = self._contrastive_loss(objective, own)
             loss = loss + self.weights[objective] * output.loss
             seen.append(self._shared(objective, output))
@@ -100,11 +100,11 @@ class Step:
     def _pass(self, ctx: ForwardContext) -> dict[tuple[str, ...], Tensor]:
         """What runs inside the wrapped forward. Plain tensors in one dict: the wrappers look for them there.
 
-        Contrastive objectives come first, as in :meth:`_compared_only`, so that both passes draw the same random
-        numbers for what they compare.
+        Contrastive objectives come first, as in :meth:`_features_only`, so that both passes draw the same random
+        numbers for their features.
         """
         self._announce(ctx, [*self._contrastive, *self._ordinary])
-        out = self._compared(ctx)
+        out = self._features(ctx)
         for name in self._ordinary:
             output = self._objectives[name](ctx)
             out["loss", name] = output.loss
@@ -113,20 +113,20 @@ class Step:
                 out["metric", name, metric] = value.detach()
         return out
 
-    def _compared_only(self, ctx: ForwardContext) -> dict[tuple[str, ...], Tensor]:
+    def _features_only(self, ctx: ForwardContext) -> dict[tuple[str, ...], Tensor]:
         """The first pass of GradCache, which must not make what only the ordinary objectives ask for."""
         self._announce(ctx, self._contrastive)
-        return self._compared(ctx)
+        return self._features(ctx)
 
     def _announce(self, ctx: ForwardContext, names: list[str]) -> None:
         for name in names:
             self._objectives[name].plan(ctx)
 
-    def _compared(self, ctx: ForwardContext) -> dict[tuple[str, ...], Tensor]:
+    def _features(self, ctx: ForwardContext) -> dict[tuple[str, ...], Tensor]:
         return {
-            ("compared", objective, name): value
+            ("feature", objective, name): value
             for objective in self._contrastive
-            for name, value in self._objectives[objective].compared(ctx).items()
+            for name, value in self._objectives[objective].features(ctx).items()
         }
 
     def _ordinary_loss(self, out: Mapping[Any, Tensor], counts: Tensor | None, seen: list[Observation]) -> Tensor:
@@ -156,20 +156,20 @@ class Step:
                 rows.append(torch.stack([self._objectives[n].count(ctx).float() for n in self._ordinary]))
         return distributed.sum_scalars(torch.stack(rows).sum(0))
 
-    def _compared_gradients(
+    def _feature_gradients(
         self, parts: list[Batch], seeds: list[Any], seen: list[Observation]
     ) -> dict[tuple[str, str], list[Tensor]]:
-        """First pass of GradCache: (objective, tensor) -> gradient per micro-batch."""
+        """First pass of GradCache: (objective, feature) -> gradient per micro-batch."""
         if not self._contrastive:
             return {}
         passes: list[dict[Any, Tensor]] = []
         for part, seed in zip(parts, seeds, strict=True):
             with torch.no_grad(), _random(seed, part), self._precision.autocast():
-                passes.append(self._parallel.forward(part, run=self._compared_only))
+                passes.append(self._parallel.forward(part, run=self._features_only))
         gradients: dict[tuple[str, str], list[Tensor]] = {}
         for objective in self._contrastive:
             names = [k[2] for k in passes[0] if k[1] == objective]
-            chunks = {n: [out["compared", objective, n] for out in passes] for n in names}
+            chunks = {n: [out["feature", objective, n] for out in passes] for n in names}
             own = {n: torch.cat(values) for n, values in chunks.items()}
             leaves = {n: v.float().requires_grad_() for n, v in own.items() if v.is_floating_point()}
             output = self._contrastive_loss(objective, {**own, **leaves})
@@ -189,7 +189,7 @@ class Step:
         """Loss over the rows of all processes, in fp32. Sorted: every rank must gather in the same order."""
         values = {n: v.float() if v.is_floating_point() else v for n, v in sorted(own.items())}
         gathered = {n: distributed.gather_with_grad(v) for n, v in values.items()}
-        return self._objectives[objective].loss(gathered)
+        return self._objectives[objective].loss_from_features(gathered)
 
     def _split(self, batch: Batch) -> list[Batch]:
         parts = min(self._accumulation, len(batch))

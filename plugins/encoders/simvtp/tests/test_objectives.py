@@ -102,16 +102,16 @@ def test_vtc_over_processes(negatives, vocab):
     model = build(spec(vocab, objectives={"vtc": {"negatives_from": negatives, "mask_duplicates": False}}))
     objective = model.objectives["vtc"]
     text, video = torch.randn(5, 8), torch.randn(5, 8)
-    compared = {
+    features = {
         "text_embedding": torch.nn.functional.normalize(text),
         "video_embedding": torch.nn.functional.normalize(video),
         "rows": torch.ones(5, dtype=torch.bool),
         "logit_scale": objective.logit_scale.repeat(2),
     }
     if negatives == "local":
-        compared["group"] = torch.tensor([0, 0, 0, 1, 1])
+        features["group"] = torch.tensor([0, 0, 0, 1, 1])
     groups = [[0, 1, 2, 3, 4]] if negatives == "gathered" else [[0, 1, 2], [3, 4]]
-    torch.testing.assert_close(objective.loss(compared).loss, vtc_by_formula(text, video, groups))
+    torch.testing.assert_close(objective.loss_from_features(features).loss, vtc_by_formula(text, video, groups))
 
 
 def test_vtc_leaves_duplicates_out(vocab):

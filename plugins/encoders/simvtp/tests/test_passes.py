@@ -11,8 +11,8 @@ import torch
 from simvtp_models import build, random_batch, spec, take_step
 
 JOINT = ["text", "video"]
-COMPARED = [["video"], ["text"]]
-ALL = [*COMPARED, JOINT, JOINT, JOINT]  # mvm and mlm share one; positives and negatives see the words clean
+FEATURES = [["video"], ["text"]]
+ALL = [*FEATURES, JOINT, JOINT, JOINT]  # mvm and mlm share one; positives and negatives see the words clean
 
 
 @pytest.fixture
@@ -32,9 +32,9 @@ def many(given):
     return given if isinstance(given, list) else [given]
 
 
-@pytest.mark.parametrize("accumulation, want", [(1, [ALL]), (2, [COMPARED, COMPARED, ALL, ALL])])
+@pytest.mark.parametrize("accumulation, want", [(1, [ALL]), (2, [FEATURES, FEATURES, ALL, ALL])])
 def test_one_call_per_pass(accumulation, want, vocab, calls):
-    """With a contrastive objective accumulation is GradCache: its first passes make what it compares, nothing else."""
+    """With a contrastive objective accumulation is GradCache: its first passes make features and nothing else."""
     model = build(spec(vocab))
     seen = calls(model)
     take_step(model, random_batch(4), accumulation)
@@ -57,8 +57,8 @@ def test_both_passes_of_gradcache_draw_the_same(drop_path, vocab, monkeypatch):
     model = build(options)
     made = []
     objective = model.objectives["vtc"]
-    compared = objective.compared
-    monkeypatch.setattr(objective, "compared", lambda ctx: made.append(compared(ctx)) or made[-1])
+    features = objective.features
+    monkeypatch.setattr(objective, "features", lambda ctx: made.append(features(ctx)) or made[-1])
     take_step(model, random_batch(4), accumulation=2)
     for name in ("video_embedding", "text_embedding"):
         first, second = ([one[name].detach() for one in half] for half in (made[:2], made[2:]))
@@ -87,7 +87,7 @@ sys.exit(code)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("accumulation, want", [(1, [ALL]), (2, [COMPARED, COMPARED, ALL, ALL])])
+@pytest.mark.parametrize("accumulation, want", [(1, [ALL]), (2, [FEATURES, FEATURES, ALL, ALL])])
 def test_vtp_run_calls_it_once_per_pass(accumulation, want, tmp_path):
     options = [
         "experiment=simvtp/tiny_pretrain",

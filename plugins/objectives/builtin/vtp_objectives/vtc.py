@@ -121,25 +121,25 @@ class VTC(ContrastiveObjective):
             for modality, view in self._views(ctx).items():
                 ctx.plan({modality: view})
 
-    def compared(self, ctx: ForwardContext) -> dict[str, Tensor]:
+    def features(self, ctx: ForwardContext) -> dict[str, Tensor]:
         """Embeddings of what training looks at, which rows have both, what counts as equal, and the temperature."""
-        compared = {f"{m}_embedding": self.embed(ctx, m, view) for m, view in self._views(ctx).items()}
-        compared["rows"] = self.rows(ctx)
-        compared["logit_scale"] = clamp_scale(self.logit_scale)
+        features = {f"{m}_embedding": self.embed(ctx, m, view) for m, view in self._views(ctx).items()}
+        features["rows"] = self.rows(ctx)
+        features["logit_scale"] = clamp_scale(self.logit_scale)
         if self.negatives_from == "local":
-            compared["group"] = torch.full((len(ctx.batch),), distributed.rank(), device=ctx.device)
+            features["group"] = torch.full((len(ctx.batch),), distributed.rank(), device=ctx.device)
         if self.mask_duplicates:
-            compared |= {f"{m}_identity": ctx.identity(m) for m in (self.first, self.second)}
-        return compared
+            features |= {f"{m}_identity": ctx.identity(m) for m in (self.first, self.second)}
+        return features
 
-    def loss(self, compared: dict[str, Tensor]) -> LossOutput:
+    def loss_from_features(self, features: dict[str, Tensor]) -> LossOutput:
         """The symmetric loss over all N rows; ``t2v_r1`` is the share of texts whose own video is the nearest."""
-        rows = compared["rows"]
-        scale = compared["logit_scale"].mean().exp()
-        one, two = compared[f"{self.first}_embedding"], compared[f"{self.second}_embedding"]
+        rows = features["rows"]
+        scale = features["logit_scale"].mean().exp()
+        one, two = features[f"{self.first}_embedding"], features[f"{self.second}_embedding"]
         sim = scale * two @ one.T  # for the usual pair sim_t2v: rows are texts, columns are videos
-        same = [compared[f"{m}_identity"] for m in (self.first, self.second) if self.mask_duplicates]
-        sim = comparable(sim, rows, same, compared.get("group"))
+        same = [features[f"{m}_identity"] for m in (self.first, self.second) if self.mask_duplicates]
+        sim = comparable(sim, rows, same, features.get("group"))
         a, b = self.first[0], self.second[0]
         index = torch.arange(len(sim), device=sim.device)
         metrics = {
