@@ -185,6 +185,11 @@ def test_a_class_says_what_a_key_of_its_node_is_now(monkeypatch, registry):
     assert renamed_option("dataset.folder", {"name": "nobody"}) == renamed_option("dataset.folder", {}) == ""
 
 
+def test_an_objective_that_is_not_chosen_says_what_its_key_is_now():
+    assert renamed_option("objectives.mlm.probability") == "objectives.mlm.probability is now masks.text.probability."
+    assert renamed_option("objectives.nobody.probability") == "" == renamed_option("objectives.mlm")
+
+
 def test_a_choice_says_what_it_is(registry):
     problems: list[str] = []
     found = choose("dataset", {"name": "films", "root": "x"}, components.find(registry, "dataset"), problems)

@@ -214,19 +214,21 @@ def renamed_option(key: str, node: Mapping[str, Any] | None = None) -> str:
 
     Args:
         key: ``group/option``, or a dotted key of the configuration.
-        node: the options beside that key, whose ``name`` then leads to the class that may know.
+        node: the options beside that key, whose ``name`` then leads to the class that may know. An objective that was
+            not chosen has no node, and its own name leads there.
     """
     parts = key.split(".")
     now = renamed_options().get(key)
     moved = renamed_options().get(f"objective/{parts[1]}") if parts[0] == "objectives" and parts[1:] else None
     if now is None and moved is not None:  # a key of an option file that is gone
         return f"objective={parts[1]} is now {moved}."
-    if now is None and node and node.get("name"):
+    name = (node or {}).get("name") or (parts[1] if parts[0] == "objectives" and parts[2:] else None)
+    if now is None and name is not None:
         from vtp.plugins import host
 
         kind = {"objectives": "objective", "encoder": "/".join(parts[:2])}.get(parts[0], parts[0])
         try:
-            target = host().registry.get(kind, str(node["name"])).load()
+            target = host().registry.get(kind, str(name)).load()
         except PluginError:
             return ""
         now = member(target, Component, "renamed").get(parts[-1])
