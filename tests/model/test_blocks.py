@@ -187,6 +187,14 @@ def test_layers_put_into_the_feed_forward_part_take_part():
     assert called == [blocks[0].mlp.fc1, blocks[0].mlp.fc2]
 
 
+def test_the_projection_with_a_bias_is_called():
+    blocks = Blocks(8, 1, 2)
+    called = []
+    blocks[0].attention.qkv.register_forward_hook(lambda module, inputs, output: called.append(module))
+    blocks(torch.randn(1, 3, 8))
+    assert called == [blocks[0].attention.qkv]
+
+
 def test_drop_path_drops_rows_and_keeps_the_mean():
     blocks = Blocks(8, 3, 2, drop_path=0.5)
     assert [block.drop_path for block in blocks] == [0.0, 0.25, 0.5]

@@ -248,7 +248,8 @@ class Attention(nn.Module):
             others = _heads(linear(x, weight[width:], bias[width:]), sizes, 2, self.heads)
             triples = zip(queries, others[0::2], others[1::2], strict=True)
         else:
-            made = _heads(linear(x, weight, bias), sizes, 3, self.heads)
+            whole = linear(x, weight, bias) if self.qkv.bias is None else self.qkv(x)  # for hooks and LoRA
+            made = _heads(whole, sizes, 3, self.heads)
             triples = zip(made[0::3], made[1::3], made[2::3], strict=True)
         masks = [mask for _, _, mask in layout.calls]
         found = [attention(*qkv, key_mask=mask) for qkv, mask in zip(triples, masks, strict=True)]
