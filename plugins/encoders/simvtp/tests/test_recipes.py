@@ -96,3 +96,10 @@ def test_old_options_answer_with_the_new_ones(argument, answer, tmp_path, capsys
     assert main(["run", *model, *common, argument]) == 2
     told = capsys.readouterr().err.strip()
     assert answer in told and "\n" not in told
+
+
+def test_the_choices_are_shown_with_what_they_vary(capsys):
+    assert main(["show", "objective", "simvtp/vtc"]) == 0
+    shown = capsys.readouterr().out
+    assert "directions: sum" in shown and "# class vtp_objectives.vtc.VTC" in shown and "directions: mean" in shown
+    assert main(["show", "experiment", "simvtp/tiny_pretrain"]) == 0

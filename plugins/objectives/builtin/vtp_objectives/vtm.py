@@ -192,7 +192,7 @@ class VTM(Objective):
         start = sum(distributed.gather_objects(len(rows))[: distributed.rank()])
         index = other_rows(self._uniform(ctx), distributed.gather_with_grad(rows), start)
         found: dict[str, Tokens] = {}
-        for modality in self.swap:
+        for modality in [m for m in self.swap if m in ctx.modalities]:
             own = ctx.tokens(modality, views[modality])
             x, mask = (distributed.gather_with_grad(part) for part in (own.x, own.attention_mask))
             found[modality] = replace(own, x=x, attention_mask=mask, index=None).take(index)
