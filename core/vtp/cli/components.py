@@ -88,13 +88,11 @@ def _show(arguments: list[str]) -> int:
     parser.add_argument("name")
     options = parser.parse_args(arguments)
     groups = option_files()
-    if options.kind not in groups:
-        raise ConfigError(
-            f"no kind {options.kind!r}.{did_you_mean(options.kind, groups)} Kinds: {', '.join(sorted(groups))}."
-        )
-    group = dict(groups[options.kind])
+    group = dict(groups.get(options.kind, {}))
     for inner in [name for name in groups if name.startswith(f"{options.kind}/")]:  # experiment=simvtp/tiny_pretrain
         group |= {f"{inner.removeprefix(options.kind)[1:]}/{option}": found for option, found in groups[inner].items()}
+    if not group:
+        raise _no_kind(options.kind, groups)
     if options.name not in group:
         from vtp.plugins import addon_hint
 
