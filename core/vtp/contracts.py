@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import sys
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from vtp.errors import PluginError
@@ -399,7 +400,8 @@ def contract_of(kind: str) -> type:
     return CONTRACTS.get(kind) or CONTRACTS.get(kind.partition("/")[0], Component)
 
 
-def members(contract: type) -> dict[str, bool]:
+@cache
+def members(contract: type) -> Mapping[str, bool]:
     """Name -> whether a component must have it."""
     found: dict[str, bool] = {}
     for base in reversed(contract.__mro__[:-1]):
@@ -482,13 +484,17 @@ def _lacks(component: object, contract: type, name: str) -> str:
 
 def _public_names(component: object) -> set[str]:
     """Names that its author gave: not those of torch, of Python or of vtp's own bases."""
-    foreign = ("torch.", "builtins", "typing", "abc", "collections", "vtp.model.objective", __name__)
     cls = component if isinstance(component, type) else type(component)
-    classes = [base for base in cls.__mro__ if not base.__module__.startswith(foreign)]
-    names = {name for base in classes for name in vars(base)}
-    if cls is not component and not cls.__module__.startswith(foreign):
+    names = {name for base in cls.__mro__ if not _is_foreign(base) for name in vars(base)}
+    if cls is not component and not _is_foreign(cls):
         names |= {*vars(component)} if hasattr(component, "__dict__") else set()
     return {name for name in names if not name.startswith("_")}
+
+
+def _is_foreign(cls: type) -> bool:
+    module = cls.__module__
+    package = module.partition(".")[0]
+    return package == "torch" or package in sys.stdlib_module_names or module in ("vtp.model.objective", __name__)
 
 
 def _is_misspelt(name: str, wanted: str) -> bool:
