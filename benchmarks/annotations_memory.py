@@ -32,6 +32,7 @@ from typing import Any
 
 import av
 import numpy as np
+import record
 import torch
 
 from vtp.data import Pipeline, TrainLoader
@@ -159,12 +160,12 @@ def train(dataset: WebVid, clip: Path, workers: int, watch: Watch) -> dict[str, 
     watch.enter("build a tokenizer from all captions")
     tokenizer = build_tokenizer(left.all_texts(), 30_522, 1)
     watch.enter("record the clips of the stage, and check leaks")
-    record = train_record("pretrain", left, dataset, selected_on=held_out)
-    assert record["clips"] == len(table)
-    report = check_leaks([record], ["webvid:1000000000", "webvid:1"], on_leak="stamp")
+    stage = train_record("pretrain", left, dataset, selected_on=held_out)
+    assert stage["clips"] == len(table)
+    report = check_leaks([stage], ["webvid:1000000000", "webvid:1"], on_leak="stamp")
     assert report.found == {"pretrain": ("webvid:1000000000",)}
-    facts["record_in_checkpoint_mb"] = round(len(json.dumps(record)) / 1e6, 1)
-    del record
+    facts["record_in_checkpoint_mb"] = round(len(json.dumps(stage)) / 1e6, 1)
+    del stage
 
     watch.enter(f"load batches with {workers} workers")
     text = TextSpec(lambda texts: [e.ids for e in tokenizer.encode_batch(texts)], 0, 1, 2, 3, (0, 1, 2, 3), 100, 32)
@@ -221,12 +222,10 @@ def main() -> int:
     for phase, sizes in watch.peaks.items():
         print(f"  {phase:<50} PSS {sizes['pss']:7.0f} MB (files {sizes['pss_file']:5.0f}), USS {sizes['uss']:7.0f} MB")
     print(f"peak {peak['pss']:,.0f} MB PSS, limit {options.limit_mb:,.0f} MB; {facts}")
-    now = datetime.now(UTC)
-    result = {"when": now.isoformat(), "workers": options.workers, "processes": watch.processes, **facts}
-    result |= {"peak_mb": peak, "phases_mb": watch.peaks, "torch": torch.__version__, "python": sys.version.split()[0]}
-    out = Path(__file__).parent / "results" / f"annotations-memory-{now:%Y-%m-%d}.json"
     if options.rows >= 2_500_000:
-        out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        out = record.RESULTS / f"annotations-memory-{datetime.now(UTC):%Y-%m-%d}.json"
+        facts |= {"workers": options.workers, "processes": watch.processes}
+        record.save(out, "memory of annotation tables", **facts, peak_mb=peak, phases_mb=watch.peaks)
     return int(peak["pss"] > options.limit_mb)
 
 

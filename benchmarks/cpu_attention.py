@@ -12,21 +12,18 @@ width 64), as in a transformer. Prints SDPA's time over vtp's, the median over r
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import record
 import torch
-from simvtp_step import cpu_name
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from vtp.model.attention import attention
 
-RESULTS = Path(__file__).parent / "results"
 SIZES = [(8, 12, 64), (8, 12, 96), (8, 12, 128), (8, 12, 160), (8, 12, 191), (8, 12, 197), (2, 12, 160), (2, 6, 1568)]
 
 
@@ -39,11 +36,11 @@ def step(attend: Callable[[Tensor, Tensor, Tensor], Tensor], qkv: Tensor, grad: 
     return time.perf_counter() - start
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=RESULTS / "cpu_attention.json")
+    parser.add_argument("--out", type=Path, default=record.RESULTS / "cpu_attention.json")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     ways = {"sdpa": scaled_dot_product_attention, "vtp": attention}
@@ -66,20 +63,9 @@ def main() -> int:
             f"{ratio:.2f} times as fast",
             flush=True,
         )
-    result = {
-        "what": "attention on a CPU, forward and backward, float32, heads of width 64, no mask",
-        "date": time.strftime("%Y-%m-%d"),
-        "command": " ".join(["python", "benchmarks/cpu_attention.py", *sys.argv[1:]]),
-        "machine": cpu_name(),
-        "threads": options.threads,
-        "torch": torch.__version__,
-        "rows": rows,
-    }
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(result, indent=2) + "\n")
-    print(f"-> {options.out}")
-    return 0
+    what = "attention on a CPU, forward and backward, float32, heads of width 64, no mask"
+    record.save(options.out, what, threads=options.threads, rows=rows)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -17,12 +17,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
-import platform
 import random
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -34,23 +31,20 @@ from typing import Any
 
 import av
 import numpy as np
+import record
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from overhead import versions  # noqa: E402  (this script's own folder comes first)
-
-from vtp.data import Example, Pipeline, TrainLoader  # noqa: E402
-from vtp.errors import PluginError  # noqa: E402
-from vtp.media import MediaReader, VideoInfo, Wanted  # noqa: E402, Wanted
-from vtp.media.backends import find_backend, load_backend  # noqa: E402
-from vtp.media.cache import CachedReader, ClipCache, Settings  # noqa: E402
-from vtp.media.request import target_size  # noqa: E402
-from vtp.media.sampling import uniform  # noqa: E402
-from vtp.prepare.cache import build  # noqa: E402
-from vtp.prepare.pack import Packing, pack  # noqa: E402
-from vtp.types import AudioSpec, Clip, MediaRef, Sample, VideoSpec  # noqa: E402
-from vtp_datasets.shards import Shards  # noqa: E402
+from vtp.data import Example, Pipeline, TrainLoader
+from vtp.errors import PluginError
+from vtp.media import MediaReader, VideoInfo, Wanted
+from vtp.media.backends import find_backend, load_backend
+from vtp.media.cache import CachedReader, ClipCache, Settings
+from vtp.media.request import target_size
+from vtp.media.sampling import uniform
+from vtp.prepare.cache import build
+from vtp.prepare.pack import Packing, pack
+from vtp.types import AudioSpec, Clip, MediaRef, Sample, VideoSpec
+from vtp_datasets.shards import Shards
 
 FRAMES, SIZE, RATE, BATCH, WORKERS = 16, 224, 16000, 16, 2
 NAIVE = "naive decord"
@@ -422,27 +416,20 @@ def main() -> None:
         results = [suite(paths, folder / "silent", arguments, False)]
         if arguments.audio:
             results.append(suite(paths, folder / "sound", arguments, True))
-    result = {
-        "benchmark": "clips per second from file to batch",
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "clips": [path.name for path in paths],
-        "frames": FRAMES,
-        "size": SIZE,
-        "batch": BATCH,
-        "workers": WORKERS,
-        "rounds": arguments.rounds,
-        "suites": results,
-        "acceptance": acceptance(results[0]),
-        "versions": {**versions(), "av": av.__version__, "machine": platform.machine()},
-    }
-    out = arguments.out or Path(__file__).parent / "results" / f"data-{datetime.now(UTC):%Y-%m-%d}.json"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    checks = acceptance(results[0])
     print()
-    for check in result["acceptance"]:
+    for check in checks:
         verdict = {True: "met", False: "MISSED", None: "not measured"}[check["met"]]
         print("  ".join(f"{key} {value}" for key, value in check.items() if key != "met") + f"  {verdict}")
-    print(f"written to {out}")
+    record.save(
+        arguments.out or record.RESULTS / f"data-{datetime.now(UTC):%Y-%m-%d}.json",
+        "clips per second from file to batch",
+        clips=[path.name for path in paths],
+        settings={"frames": FRAMES, "size": SIZE, "batch": BATCH, "workers": WORKERS, "rounds": arguments.rounds},
+        av=av.__version__,
+        suites=results,
+        acceptance=checks,
+    )
 
 
 if __name__ == "__main__":

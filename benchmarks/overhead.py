@@ -15,11 +15,7 @@ and in processor time (which other programs on a shared machine disturb less), a
 from __future__ import annotations
 
 import argparse
-import json
 import logging
-import os
-import platform
-import subprocess
 import sys
 import tempfile
 import time
@@ -29,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import record
 import torch
 
 from vtp.model.build import BuildContext, build_model
@@ -189,29 +186,12 @@ def compare(bare: Any, engine: Any) -> dict[str, Any]:
     }
 
 
-def versions() -> dict[str, Any]:
-    git = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
-    return {
-        "vtp": git.stdout.strip(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "cpu": cpu,
-        "cores": os.cpu_count(),
-        "load_average": [round(load, 2) for load in os.getloadavg()],
-    }
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=200, help="pairs of steps, after 10 to warm up")
     parser.add_argument("--step-ms", type=float, default=50.0, help="length of a bare step to aim at")
     parser.add_argument("--threads", type=int, default=1, help="threads of torch")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results", help="folder of the JSON file")
+    parser.add_argument("--out", type=Path, default=record.RESULTS, help="folder of the JSON file")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     logging.getLogger("tensorboard").setLevel(logging.ERROR)
@@ -227,27 +207,23 @@ def main() -> None:
 
     bare_ms = np.array(loader.bare_ms[warm : warm + arguments.steps])
     engine_ms = np.array(loader.engine_ms[warm : warm + arguments.steps])
-    result = {
-        "benchmark": "engine over bare loop, per step",
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "rows": rows,
-        "pairs": len(engine_ms),
-        "threads": arguments.threads,
-        **{name: compare(bare_ms[:, i], engine_ms[:, i]) for i, name in enumerate(("wall_clock", "processor"))},
-        "versions": versions(),
-    }
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    file = arguments.out / f"overhead-{datetime.now(UTC):%Y-%m-%d}.json"
-    file.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    for name in ("wall_clock", "processor"):
-        part = result[name]
+    result = {name: compare(bare_ms[:, i], engine_ms[:, i]) for i, name in enumerate(("wall_clock", "processor"))}
+    for name, part in result.items():
         ratio = part["ratio"]
         print(
             f"{name:10}  bare {part['bare_ms']['median']:.2f} ms  engine {part['engine_ms']['median']:.2f} ms  "
             f"ratio {ratio['median']:.3f} (p20 {ratio['p20']:.3f}, p80 {ratio['p80']:.3f})  "
             f"of sums {part['ratio_of_sums']:.3f}"
         )
-    print(f"{len(engine_ms)} pairs of steps with {rows} rows; written to {file}")
+    print(f"{len(engine_ms)} pairs of steps with {rows} rows")
+    record.save(
+        arguments.out / f"overhead-{datetime.now(UTC):%Y-%m-%d}.json",
+        "engine over bare loop, per step",
+        rows=rows,
+        pairs=len(engine_ms),
+        threads=arguments.threads,
+        **result,
+    )
 
 
 if __name__ == "__main__":

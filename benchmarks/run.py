@@ -15,18 +15,14 @@ import datetime
 import importlib
 import importlib.util
 import json
-import platform
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import record
 import torch
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from harness import Clock, measure, quantiles  # noqa: E402  (this script's own folder comes first)
+from harness import Clock, measure, quantiles
 
 SUITES = ("attention", "tube", "step")
 # What a machine without a GPU has to show: suite, part of the case's name, provider, phase, least ratio
@@ -41,39 +37,18 @@ ACCEPTANCE = (
 def versions(device: torch.device) -> dict[str, Any]:
     """What ran where."""
     triton = importlib.import_module("triton").__version__ if importlib.util.find_spec("triton") else None
-    found = {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "triton": triton,
-        "threads": torch.get_num_threads(),
-    }
-    found["commit"] = _output("git", "rev-parse", "--short", "HEAD")
+    found = record.versions() | {"triton": triton, "threads": torch.get_num_threads()}
     if device.type == "cuda":
         return found | {"gpu": torch.cuda.get_device_name(device), "cuda": torch.version.cuda, "clocks": _clocks()}
-    return found | {"cpu": _cpu_name(), "gpu": "not measured"}
-
-
-def _output(*command: str) -> str | None:
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
+    return found | {"gpu": "not measured"}
 
 
 def _clocks() -> str | None:
-    return _output(
+    return record.output(
         "nvidia-smi",
         "--query-gpu=driver_version,clocks.sm,clocks.mem,temperature.gpu,power.draw",
         "--format=csv,noheader",
     )
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or "unknown"
 
 
 def ceilings(device: torch.device, clock: Clock, tiny: bool) -> dict[str, float]:
@@ -197,8 +172,7 @@ def main(arguments: list[str] | None = None) -> int:
         result["versions"]["clocks_after"] = _clocks()
     result["acceptance"] = [] if device.type == "cuda" else acceptance(result["rows"])
     if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(result, indent=1) + "\n")
+        record.write(options.out, result)
         options.out.with_suffix(".md").write_text(markdown(result))
     wrong = [row for row in result["rows"] if row["status"] == "wrong" and row["provider"].startswith("ours")]
     print("\n".join([f"{len(result['rows'])} rows", *(f"WRONG {row['case']}: {row['reason']}" for row in wrong)]))

@@ -15,17 +15,15 @@ it is, it is written to benchmarks/results/simvtp_pretraining_helps.json. A run 
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-RESULTS = Path(__file__).parent / "results"
+import record
+
 T_95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
 
 
@@ -73,7 +71,7 @@ def interval(differences: list[float]) -> tuple[float, float]:
     return mean - half, mean + half
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--size", default="small", help="of dataset=shapes")
@@ -81,7 +79,7 @@ def main() -> int:
     parser.add_argument("--finetune-steps", type=int, default=200)
     parser.add_argument("--threads", type=int, default=None, help="CPU threads per run")
     parser.add_argument("--work", type=Path, default=Path("outputs/simvtp_pretraining_helps"))
-    parser.add_argument("--out", type=Path, default=RESULTS / "simvtp_pretraining_helps.json")
+    parser.add_argument("--out", type=Path, default=record.RESULTS / "simvtp_pretraining_helps.json")
     options = parser.parse_args()
     started = time.monotonic()
     cache = options.work / "cache" / options.size
@@ -108,22 +106,16 @@ def main() -> int:
         print(json.dumps(rows[-1]), flush=True)
     differences = [row["pretrained_t2v_r1"] - row["scratch_t2v_r1"] for row in rows]
     low, high = interval(differences)
-    result = {
-        "what": "text-to-video R@1 on dataset=shapes, fine-tuned from SimVTP pre-training minus from scratch",
-        "date": time.strftime("%Y-%m-%d"),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "versions": {"python": platform.python_version(), "torch": importlib.metadata.version("torch")},
-        "command": " ".join(["python", "benchmarks/simvtp_pretraining_helps.py", *sys.argv[1:]]),
-        "minutes": round((time.monotonic() - started) / 60, 1),
-        "settings": {k: getattr(options, k) for k in ("size", "steps", "finetune_steps", "seeds")},
-        "rows": rows,
-        "difference": {"per_seed": differences, "mean": statistics.mean(differences), "interval_95": [low, high]},
-    }
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     print(f"difference {statistics.mean(differences):+.2f} points of R@1, 95 % interval {low:+.2f} to {high:+.2f}")
-    return 0
+    record.save(
+        options.out,
+        "text-to-video R@1 on dataset=shapes, fine-tuned from SimVTP pre-training minus from scratch",
+        minutes=round((time.monotonic() - started) / 60, 1),
+        settings={k: getattr(options, k) for k in ("size", "steps", "finetune_steps", "seeds")},
+        rows=rows,
+        difference={"per_seed": differences, "mean": statistics.mean(differences), "interval_95": [low, high]},
+    )
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -21,13 +21,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
+import record
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, gelu, normalize
@@ -45,7 +46,6 @@ from vtp.types import Batch
 from vtp_simvtp.keys import PRETRAIN
 from vtp_simvtp.vit import PRESETS
 
-RESULTS = Path(__file__).parent / "results"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 OBJECTIVES = ("mvm", "simvtp/mlm", "simvtp/vtc", "simvtp/vtm")
 SERVED = ("plain", "vtp", "plain, memory kept")
@@ -359,8 +359,6 @@ def main() -> int:
     )
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    import tempfile
-
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if options.serve:
@@ -385,38 +383,29 @@ def compare(options: argparse.Namespace, folder: Path) -> int:
         print(f"round {i + 1}: {line}", flush=True)
     times = {name: one.times for name, one in served.items()}
     memory = {name: one.memory() for name, one in served.items()}
-    result = {
-        "what": "SimVTP pre-training step, forward and backward; vtp's is the engine's (vtp.train.step)",
-        "date": time.strftime("%Y-%m-%d"),
-        "command": " ".join(["python", "benchmarks/simvtp_step.py", *sys.argv[1:]]),
-        "settings": {k: getattr(options, k) for k in ("preset", "batch", "text", "rounds", "threads", "device")},
-        "machine": torch.cuda.get_device_name() if options.device != "cpu" else cpu_name(),
-        "torch": torch.__version__,
-        "largest_relative_difference": error,
-        "seconds": {k: {"median": statistics.median(v), "min": min(v), "all": v} for k, v in times.items()},
-        "vtp_speedup_over": {
-            name: {
-                "median_of_rounds": statistics.median(a / b for a, b in zip(times[name], times["vtp"], strict=True)),
-                "of_minima": min(times[name]) / min(times["vtp"]),
-            }
-            for name in names
-            if name != "vtp"
-        },
-        "memory_mib": memory,
-        "memory_ratio": memory["vtp"]["peak"] / memory["plain"]["peak"],
+    speedup = {
+        name: {
+            "median_of_rounds": statistics.median(a / b for a, b in zip(times[name], times["vtp"], strict=True)),
+            "of_minima": min(times[name]) / min(times["vtp"]),
+        }
+        for name in names
+        if name != "vtp"
     }
-    out = options.out or RESULTS / f"simvtp_step_{options.device.replace(':', '')}.json"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(result, indent=2) + "\n")
-    for name, ratio in result["vtp_speedup_over"].items():
+    for name, ratio in speedup.items():
         print(f"speed-up over {name}: {ratio['median_of_rounds']:.2f} (median), {ratio['of_minima']:.2f} (minima)")
-    print(f"peak memory: plain {memory['plain']['peak']:.0f} MiB, vtp {memory['vtp']['peak']:.0f} MiB -> {out}")
+    print(f"peak memory: plain {memory['plain']['peak']:.0f} MiB, vtp {memory['vtp']['peak']:.0f} MiB")
+    record.save(
+        options.out or record.RESULTS / f"simvtp_step_{options.device.replace(':', '')}.json",
+        "SimVTP pre-training step, forward and backward; vtp's is the engine's (vtp.train.step)",
+        settings={k: getattr(options, k) for k in ("preset", "batch", "text", "rounds", "threads", "device")},
+        gpu=None if options.device == "cpu" else torch.cuda.get_device_name(),
+        largest_relative_difference=error,
+        seconds={k: {"median": statistics.median(v), "min": min(v), "all": v} for k, v in times.items()},
+        vtp_speedup_over=speedup,
+        memory_mib=memory,
+        memory_ratio=memory["vtp"]["peak"] / memory["plain"]["peak"],
+    )
     return 0
-
-
-def cpu_name() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    return next((s.split(":", 1)[1].strip() for s in lines if s.startswith("model name")), platform.machine())
 
 
 if __name__ == "__main__":

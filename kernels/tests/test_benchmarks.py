@@ -14,13 +14,64 @@ FOLDER = Path(__file__).parents[2] / "benchmarks"
 pytestmark = pytest.mark.skipif(not (FOLDER / "run.py").exists(), reason="the wheel has no benchmarks")
 
 
-@pytest.fixture
-def harness():
-    spec = importlib.util.spec_from_file_location("vtp_benchmark_harness", FOLDER / "harness.py")
+@pytest.fixture(params=["harness"])
+def module(request):
+    spec = importlib.util.spec_from_file_location(f"vtp_benchmark_{request.param}", FOLDER / f"{request.param}.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up
     yield spec.loader.exec_module(module) or module
     del sys.modules[spec.name]
+
+
+@pytest.fixture
+def harness(module):
+    return module
+
+
+RECORD = pytest.mark.parametrize("module", ["record"], indirect=True)
+
+
+@RECORD
+def test_a_result_file_has_a_line_per_measurement(module, tmp_path):
+    result = {
+        "what": "é",
+        "rows": [{"ms": 1.5, "range": [1, 2]}, {"ms": None, "losses": {"a": 1}}],
+        "none": [],
+        "o": {},
+    }
+    module.write(tmp_path / "new" / "r.json", result)
+    text = (tmp_path / "new" / "r.json").read_text()
+    assert json.loads(text) == result
+    assert text.splitlines() == [
+        "{",
+        ' "what": "\\u00e9",',
+        ' "rows": [',
+        '  {"ms": 1.5, "range": [1, 2]},',
+        "  {",
+        '   "ms": null,',
+        '   "losses": {"a": 1}',
+        "  }",
+        " ],",
+        ' "none": [],',
+        ' "o": {}',
+        "}",
+    ]
+
+
+@RECORD
+@pytest.mark.parametrize("file", sorted((FOLDER / "results").glob("*.json")), ids=lambda file: file.stem)
+def test_committed_results_are_written_like_that(module, file):
+    assert module.as_lines(json.loads(file.read_text())) + "\n" == file.read_text()
+
+
+@RECORD
+def test_a_result_says_what_ran_where(module, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/somewhere/benchmarks/some.py", "--rounds", "3"])
+    module.save(tmp_path / "r.json", "words", seconds=[1.0])
+    result = json.loads((tmp_path / "r.json").read_text())
+    assert result["what"] == "words" and result["seconds"] == [1.0]
+    assert result["command"] == "python benchmarks/some.py --rounds 3"
+    assert result["versions"]["torch"] == torch.__version__ and result["versions"]["cpu"]
 
 
 def case(harness, *values):
