@@ -262,11 +262,8 @@ class Table(Component, Protocol):
         """The texts of all rows."""
         return (text for row in range(len(self)) for text in self[row].texts)
 
-    def video_ids(self) -> Iterable[str]:
-        """The clip that each row is about, by default as :func:`vtp.data.table.media_id` names it."""
-        from vtp.data.table import media_id
-
-        return (media_id(self[row]) for row in range(len(self)))
+    video_ids: Callable[[], Iterable[str]] | None = None
+    """The clip that each row is about, as :func:`vtp.data.table.media_id` names it, in bulk."""
 
     media_numbers: Callable[[], npt.NDArray[np.int64]] | None = None
     """int64 (N,), equal for rows about the same media: the first such row."""

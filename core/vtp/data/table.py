@@ -51,7 +51,8 @@ def first_word(question: str) -> str:
 
 def clip_names(samples: Iterable[Sample]) -> Iterator[str]:
     """:func:`media_id` of every sample. Tables of millions of rows have a method ``video_ids`` that makes none."""
-    return iter(member(samples, Table, "video_ids")())
+    bulk = member(samples, Table, "video_ids")
+    return map(media_id, samples) if bulk is None else iter(bulk())
 
 
 def select(table: Sequence[T], rows: npt.NDArray[np.integer[Any]]) -> Sequence[T]:
