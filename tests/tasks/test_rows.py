@@ -77,7 +77,7 @@ def evaluate(tmp_path, fake_dataset, fake_model, make_evaluator):
         split = dict(options).get("split", "test")
         result = task.evaluate(make_evaluator(model, task, **dict(how)), split)
         return SimpleNamespace(
-            protocol=result.protocol, warnings=result.warnings, name=result.task,
+            protocol=result.protocol, warnings=result.warnings, name=result.title,
             printed="\n".join([table.title + "\n" + "\n".join(table.notes) for table in result.tables]),
         )  # fmt: skip
 

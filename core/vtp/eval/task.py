@@ -81,6 +81,12 @@ class TaskResult:
     warnings: list[str] = field(default_factory=list)
     chart: dict[str, dict[str, float]] = field(default_factory=dict)
 
+    @property
+    def title(self) -> str:
+        """What tables and figures call it: the task, or NAME@DATASET where there is a benchmark and this is not it."""
+        official = self.protocol.get("official", True) or self.protocol["official_name"] is None
+        return self.task if official else str(self.protocol["name"])
+
     def record(self) -> dict[str, Any]:
         """What report.json stores of it; predictions have a file of their own, tables and chart are drawn."""
         return {

@@ -208,7 +208,7 @@ class Run:
         if result.chart:
             from vtp.eval.figures import draw_figure
 
-            title = result.task if "@" in result.task else f"{result.task} on {self.dataset.name}"
+            title = result.title if "@" in result.title else f"{result.task} on {self.dataset.name}"
             note = result.tables[0].notes[0] if result.tables and result.tables[0].notes else ""
             draw_figure(self.folder.path / "report.png", result.chart, strips, title=title, note=note)
         print_result(result, record)

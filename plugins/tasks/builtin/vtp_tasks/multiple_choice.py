@@ -135,7 +135,7 @@ class MultipleChoice:
             f"accuracy {overall['model']:.2f} % (95 % interval {low:.2f} to {high:.2f}), candidates scored "
             f"by {self.objective}; ties: {self.ties}",
         )
-        title = f"{result.task}: the right one of {scored.widths()} texts, accuracy in % ({split})"
+        title = f"{result.title}: the right one of {scored.widths()} texts, accuracy in % ({split})"
         row: tuple[str | float, ...] = ("all", len(scored.samples), *overall.values())
         result.tables = [ReportTable(title, ("", "questions", *overall), (row,), notes)]
         return result

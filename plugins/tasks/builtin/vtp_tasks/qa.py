@@ -285,7 +285,7 @@ class QuestionAnswering:
         if EVALUATED_ONLY in result.rows:
             notes.append(f"{EVALUATED_ONLY}: {result.rows[EVALUATED_ONLY]['accuracy']:.2f} %")
         return ReportTable(
-            f"{result.task}: accuracy in % by question type ({result.split})",
+            f"{result.title}: accuracy in % by question type ({result.split})",
             ("type", "questions", *labels),
             tuple(rows),
             tuple(notes),
@@ -297,7 +297,7 @@ class QuestionAnswering:
         for key in scored.breakdowns()[1:]:
             by_value = accuracy_by_type(scored.credit, scored.values(key))
             rows = [(value, count, accuracy) for value, (accuracy, count) in by_value.items()]
-            title = f"{result.task}: accuracy in % by {key.replace('_', ' ')} ({result.split})"
+            title = f"{result.title}: accuracy in % by {key.replace('_', ' ')} ({result.split})"
             tables.append(ReportTable(title, (key, "questions", "model"), tuple(rows)))
         return tables
 

@@ -267,7 +267,7 @@ class Retrieval:
             f"{self.directions[1]}: {result.facts['v2t']}",
         )
         return ReportTable(
-            f"{result.task}: {self.title} retrieval ({result.split})", ("scores", *columns), tuple(rows), notes
+            f"{result.title}: {self.title} retrieval ({result.split})", ("scores", *columns), tuple(rows), notes
         )
 
 

@@ -52,13 +52,12 @@ def add_evaluated_only(result: TaskResult, credit: Any) -> None:
 def compare(
     task: Measuring, evaluator: Evaluator, result: TaskResult, samples: Sequence[Sample], **options: Any
 ) -> Match:
-    """Compare a result with the task's protocol. If it is not the official one, it loses the official name and says
-    why.
+    """Compare a result with the task's protocol; one that is not the official one says why.
 
     Args:
         task: whose result it is.
         evaluator: that measured it.
-        result: with its metrics and the facts ``limit`` and ``limited``; gets ``protocol``, and maybe another name.
+        result: with its metrics and the facts ``limit`` and ``limited``; gets ``protocol``.
         samples: every item that the result counts.
         options: those of the task that change the number; None = it cannot be told.
     """
@@ -67,6 +66,5 @@ def compare(
     match = task.protocol.match(samples, task.dataset.name, result.split, measured)
     result.protocol = match.record()
     if not match.official and not match.own:
-        result.task = match.name
         result.warnings.append(match.line())
     return match
