@@ -33,15 +33,23 @@ def test_every_kernel_compiles_for_every_chip_as_recorded():
 
 
 def test_the_record_has_every_compilation_and_no_spill():
-    rows = [
-        row.split("|")
-        for row in RECORD.read_text().splitlines()
-        if row.startswith("| ") and "sm_" in row or "gfx" in row
-    ]
-    recorded = {"|".join(cells[:6]) + "|" for cells in rows if len(cells) > 8}
-    wanted = {compile_gate._name(job) for job in compile_gate.jobs()}
-    assert wanted <= recorded
-    assert {cells[7].strip() for cells in rows if len(cells) > 8} == {"0"}
+    rows = compile_gate.rows_of(RECORD.read_text())
+    recorded = {f"| {' | '.join(cells[:5])} |" for cells in rows}
+    assert recorded == {compile_gate._name(job) for job in compile_gate.jobs()}
+    assert {cells[6] for cells in rows} == {"0"}
+
+
+def test_types_that_use_the_same_share_a_row():
+    jobs = compile_gate.jobs(["sm_90"])
+    one, other = next(jobs), next(jobs)
+    bf16, fp16 = (one._replace(dtype=name) for name in ("bf16", "fp16"))
+    used = compile_gate.Resources(9, 0, 1024, 2)
+    text = compile_gate.table([(bf16, used), (other, used), (fp16, used)])
+    assert [line.split(" | ")[2] for line in text.splitlines()[2:]] == ["bf16, fp16", other.dtype]
+    assert [row[2] for row in compile_gate.rows_of(text)] == ["bf16", "fp16", other.dtype]
+    assert compile_gate.rows_of(text)[1][3:] == [bf16.label, "sm_90", "9", "0", "1.0", "2"]
+    different = compile_gate.table([(bf16, used), (fp16, used._replace(registers=10))])
+    assert [line.split(" | ")[2] for line in different.splitlines()[2:]] == ["bf16", "fp16"]
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,9 @@
 """Compile every kernel and configuration for every chip, without a GPU: ``python -m vtp_kernels.compile_gate``.
 
 The interpreter accepts programs that the compiler rejects or that spill; this finds them. For each row of ``configs``
-it demands: no local memory (spills),
-shared memory within the chip's limit, and on sm_90 wgmma where a 16-bit product has 64 rows. ``--write RESOURCES.md``
-writes the table,
-``--check RESOURCES.md`` compares with it. Must run without TRITON_INTERPRET: the flag is read when kernels are
-decorated.
+it demands: no local memory (spills), shared memory within the chip's limit, and on sm_90 wgmma where a 16-bit product
+has 64 rows. ``--write RESOURCES.md`` writes the table, ``--check RESOURCES.md`` compares with it. Must run without
+TRITON_INTERPRET: the flag is read when kernels are decorated.
 """
 
 from __future__ import annotations
@@ -313,11 +311,21 @@ def _name(job: Job) -> str:
 
 
 def table(measured: Iterable[tuple[Job, Resources]]) -> str:
-    """Markdown rows in the order of ``jobs``."""
-    rows = [
-        f"{_name(job)} {u.registers} | {u.stack} | {u.shared / 1024:.1f} | {u.wgmma or '-'} |" for job, u in measured
-    ]
+    """Markdown rows in the order of ``jobs``; types that use the same share a row."""
+    types: dict[tuple[str, str], list[str]] = {}
+    for job, u in measured:
+        used = f"{u.registers} | {u.stack} | {u.shared / 1024:.1f} | {u.wgmma or '-'}"
+        key = (f"{job.kernel} | {job.case}", f"{job.label} | {job.accelerator} | {used}")
+        types.setdefault(key, []).append(job.dtype)
+    rows = [f"| {what} | {', '.join(names)} | {how} |" for (what, how), names in types.items()]
     return "\n".join([HEADER, *rows]) + "\n"
+
+
+def rows_of(text: str) -> list[list[str]]:
+    """The cells of every row of a table, a row per type."""
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    found = [[*row[:2], name, *row[3:]] for row in rows if len(row) == len(COLUMNS) for name in row[2].split(", ")]
+    return [row for row in found if row != list(COLUMNS)]
 
 
 def _document(rows: str) -> str:
@@ -356,12 +364,9 @@ def main(arguments: list[str] | None = None) -> int:
     if options.write:
         options.write.write_text(_document(table(measured)))
     if options.check:
-        recorded = set(options.check.read_text().splitlines())
-        wrong += [
-            f"not as recorded in {options.check}: {row}"
-            for row in table(measured).splitlines()[2:]
-            if row not in recorded
-        ]
+        recorded = rows_of(options.check.read_text())
+        found = rows_of(table(measured))
+        wrong += [f"not as recorded in {options.check}: {' | '.join(row)}" for row in found if row not in recorded]
     print("\n".join([f"{len(measured)} compiled, {len(wrong)} faults", *wrong]))
     return 1 if wrong else 0
 
