@@ -142,20 +142,12 @@ def measure(case: Case, clock: Clock, seconds: float, seed: int = 0) -> list[dic
     rows: list[dict[str, Any]] = []
     running: list[Provider] = []
     for provider in case.providers:
-        base = {
-            "suite": case.suite,
-            "case": case.name,
-            "dtype": str(case.dtype).removeprefix("torch."),
-            "provider": provider.name,
-        }
         if provider.unavailable is not None:
-            rows.append({**base, "status": "not measured", "reason": provider.unavailable})
-            continue
-        wrong = faults(provider, case)
-        if wrong:
-            rows.append({**base, "status": "wrong", "reason": "; ".join(wrong)})
-            continue
-        running.append(provider)
+            rows.append({**_head(case, provider.name), "status": "not measured", "reason": provider.unavailable})
+        elif wrong := faults(provider, case):
+            rows.append({**_head(case, provider.name), "status": "wrong", "reason": "; ".join(wrong)})
+        else:
+            running.append(provider)
     if not running or running[0] is not case.providers[0]:
         return rows  # nothing to set the others against
     twin = Provider(running[0].name + " (again)", running[0].phases)
@@ -165,17 +157,8 @@ def measure(case: Case, clock: Clock, seconds: float, seed: int = 0) -> list[dic
     for provider in running:
         setup = _setup_milliseconds(provider, clock)
         for phase in provider.phases:
-            rows.append(
-                _row(
-                    case,
-                    provider.name,
-                    phase,
-                    times[provider.name, phase],
-                    ours.get(phase),
-                    noise.get(phase, 0.0),
-                    setup,
-                )
-            )
+            samples = times[provider.name, phase]
+            rows.append(_row(case, provider.name, phase, samples, ours.get(phase), noise.get(phase, 0.0), setup))
     for row in rows:
         row.setdefault("seconds_spent", round(spent, 1))
     return rows
@@ -205,16 +188,17 @@ def _setup_milliseconds(provider: Provider, clock: Clock) -> float:
     return statistics.median(clock.sample(provider.setup, 5))
 
 
+def _head(case: Case, name: str) -> dict[str, Any]:
+    return {"suite": case.suite, "case": case.name, "dtype": str(case.dtype).removeprefix("torch."), "provider": name}
+
+
 def _row(
     case: Case, name: str, phase: str, samples: list[float], ours: float | None, noise: float, setup: float
 ) -> dict[str, Any]:
     numbers = quantiles(samples)
     with_setup = numbers["median_ms"] + setup / case.layers
     row = {
-        "suite": case.suite,
-        "case": case.name,
-        "dtype": str(case.dtype).removeprefix("torch."),
-        "provider": name,
+        **_head(case, name),
         "phase": phase,
         "status": "ok",
         "samples": len(samples),

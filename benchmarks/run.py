@@ -79,17 +79,8 @@ def acceptance(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             key = (row["suite"], row["case"], row["provider"], row.get("phase"))
             if key == (suite, case, provider, phase):
                 ratio = row["ours_is_faster_by"]
-                found.append(
-                    {
-                        "case": case,
-                        "dtype": row["dtype"],
-                        "against": provider,
-                        "phase": phase,
-                        "least": least,
-                        "ratio": ratio,
-                        "met": ratio >= least,
-                    }
-                )
+                check = {"case": case, "dtype": row["dtype"], "against": provider, "phase": phase}
+                found.append(check | {"least": least, "ratio": ratio, "met": ratio >= least})
     return found
 
 
@@ -103,18 +94,8 @@ def markdown(result: dict[str, Any]) -> str:
         f"Ceilings: {json.dumps(result['ceilings'])}",
         "",
     ]
-    keys = (
-        "provider",
-        "phase",
-        "median_ms",
-        "p20_ms",
-        "p80_ms",
-        "setup_ms",
-        "useful_tflops",
-        "gb_per_s",
-        "ours_is_faster_by",
-        "outside_noise",
-    )
+    keys: tuple[str, ...] = ("provider", "phase", "median_ms", "p20_ms", "p80_ms", "setup_ms")
+    keys += ("useful_tflops", "gb_per_s", "ours_is_faster_by", "outside_noise")
     cases = dict.fromkeys((row["suite"], row["case"], row["dtype"]) for row in result["rows"])
     for case in cases:
         lines += [f"## {', '.join(case)}", "", f"| {' | '.join(keys)} |", "|---" * len(keys) + "|"]
@@ -160,9 +141,8 @@ def main(arguments: list[str] | None = None) -> int:
     names = options.suite.split(",")
     per_suite = options.budget / len(names)
     for name in names:
-        count = {"attention": 10, "tube": 9, "step": 1}[
-            name
-        ]  # cases of the full GPU suite; fewer cases use the time they need
+        # cases of the full GPU suite; fewer cases use the time they need
+        count = {"attention": 10, "tube": 9, "step": 1}[name]
         for case in importlib.import_module(f"suites.{name}").cases(device, options.tiny):
             rows = measure(case, clock, per_suite / count)
             result["rows"] += rows

@@ -143,7 +143,8 @@ class MediaReader:
         try:
             return self._child.ask(request, times, time.monotonic() + self.timeout_s)
         except _Broken as broken:
-            reason, kind = self._child.post_mortem() if broken.crashed else (self._too_slow(), "timeout")
+            slow = (f"took longer than media.timeout_s={self.timeout_s:g}", "timeout")
+            reason, kind = self._child.post_mortem() if broken.crashed else slow
             backend = self._child.name
             self.close()
             raise MediaError(reason, kind, backend) from None
@@ -152,9 +153,6 @@ class MediaReader:
         except BaseException:  # Ctrl-C, or a mistake in a sampler: an answer may still be under way
             self.close()
             raise
-
-    def _too_slow(self) -> str:
-        return f"took longer than media.timeout_s={self.timeout_s:g}"
 
 
 class _Broken(Exception):

@@ -15,6 +15,7 @@ import os
 import tarfile
 import time
 import wave
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -186,7 +187,7 @@ def _shard(out: Path, number: int, keys: Sequence[_Key], packing: Packing, reade
         "start_time": start,
         "end_time": time.time(),
         "duration": time.time() - start,
-        "status_dict": {"success": counted["keys"], **_reasons(failures)},
+        "status_dict": {"success": counted["keys"], **Counter(failure["reason"] for failure in failures)},
         "samples": counted["samples"],
         "bytes": tar.stat().st_size,
         "sha256": sha256_of(tar),
@@ -319,13 +320,6 @@ def _frame_members(key: _Key, packing: Packing, reader: MediaReader) -> dict[str
         members["wav"] = buffer.getvalue()
         more["sound"] = {"rate": sound.sample_rate, "start": sound.sound_start, "scale": scale}
     return _annotation(key, silent=key.audio is None, **more) | members
-
-
-def _reasons(failures: Sequence[dict[str, str]]) -> dict[str, int]:
-    reasons: dict[str, int] = {}
-    for failure in failures:
-        reasons[failure["reason"]] = reasons.get(failure["reason"], 0) + 1
-    return reasons
 
 
 def _manifest(shards: Sequence[dict[str, Any]], packing: Packing) -> dict[str, Any]:

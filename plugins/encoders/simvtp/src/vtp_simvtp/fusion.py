@@ -95,7 +95,8 @@ class SharedViT(nn.Module):
         parts = [self.proj[m](tokens[m].x) if m in self.proj else tokens[m].x for m in names]
         x = parts[0] if len(parts) == 1 else torch.cat([part.to(parts[-1].dtype) for part in parts], dim=1)
         mask = torch.cat([tokens[m].attention_mask for m in names], dim=1)
-        if names == ["video"] and (clips := self._clips(tokens["video"])) > 1:
+        # Each clip of a video is encoded alone, as in training, and pooling averages.
+        if names == ["video"] and (clips := clips_of(tokens["video"], self._clip)) > 1:
             x, mask = x.reshape(len(x) * clips, -1, self.width), mask.reshape(len(mask) * clips, -1)
         # A row without its only modality has no meaning, so unpadded tokens alone need no mask. Where looking does not
         # wait for a device, texts of one length need none either.
@@ -122,10 +123,6 @@ class SharedViT(nn.Module):
     def gradient_checkpointing_enable(self) -> None:
         """Recompute the blocks in the backward pass."""
         self.blocks.checkpointing = True
-
-    def _clips(self, tokens: Tokens) -> int:
-        """How many clips of one video the tokens hold: each is encoded alone, as in training, and pooling averages."""
-        return clips_of(tokens, self._clip)
 
 
 def clips_of(tokens: Tokens, clip: int) -> int:
