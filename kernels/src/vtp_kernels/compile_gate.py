@@ -42,9 +42,9 @@ class Job(NamedTuple):
     function: Any
     values: dict[str, Any]
     warps: int
-    stages: int
     accelerator: str
-    wants_wgmma: bool
+    stages: int = 2
+    wants_wgmma: bool = False
 
 
 class Resources(NamedTuple):
@@ -69,15 +69,8 @@ def _attention_values(
     values |= dict.fromkeys(("lse", "delta"), "*fp32") | dict.fromkeys(("scale", "scale_log2"), "fp32")
     values |= dict.fromkeys(("cu_q", "cu_k"), "*i32") | {name: _Constant(None) for name in ("len_q", "len_k")}
     values |= {name: "*i32" if sets else _Constant(None) for name in ("see", "bit", "visits")}
-    constants = {
-        "ROWS": config.rows,
-        "COLS": config.cols,
-        "D": head_dim,
-        "BLOCK_D": head_dim,
-        "DT": element,
-        "PRECISION": precision,
-    }
-    return values | _constants(constants)
+    constants = {"ROWS": config.rows, "COLS": config.cols, "D": head_dim, "BLOCK_D": head_dim}
+    return values | _constants(constants | {"DT": element, "PRECISION": precision})
 
 
 def _constants(values: dict[str, Any]) -> dict[str, Any]:
@@ -95,98 +88,37 @@ def attention_jobs(accelerator: str, rows: Iterable[tuple[str, int, int, Config]
                 case = f"d{head_dim} {'packed, segments' if sets else 'packed'}"
                 label = f"{config.rows}x{config.cols} w{config.warps} s{config.stages}"
                 wgmma = bits == 16 and config.rows >= 64 and accelerator == "sm_90"
-                function = functions[kernel]
-                yield Job(
-                    f"attention {kernel}",
-                    case,
-                    dtype,
-                    label,
-                    function,
-                    values,
-                    config.warps,
-                    config.stages,
-                    accelerator,
-                    wgmma,
-                )
+                what = (f"attention {kernel}", case, dtype, label, functions[kernel], values)
+                yield Job(*what, config.warps, accelerator, config.stages, wgmma)
 
 
 def _other_jobs(accelerator: str) -> Iterator[Job]:
     for queries, keys in ((64, 64), (128, 64), (64, 128)):
-        constants = {
-            "QUERIES": queries,
-            "KEYS": keys,
-            "LOG_QUERIES": queries.bit_length() - 1,
-            "LOG_KEYS": keys.bit_length() - 1,
-        }
-        values = dict.fromkeys(("see", "bit", "cu_q", "cu_k", "summary"), "*i32") | _constants(
-            constants | {"len_q": None, "len_k": None}
-        )
-        yield Job(
-            "block summary",
-            "segments",
-            "i32",
-            f"{queries}x{keys} w1",
-            layout._summary_kernel,
-            values,
-            1,
-            2,
-            accelerator,
-            False,
-        )
+        constants: dict[str, Any] = {"QUERIES": queries, "KEYS": keys, "len_q": None, "len_k": None}
+        constants |= {"LOG_QUERIES": queries.bit_length() - 1, "LOG_KEYS": keys.bit_length() - 1}
+        values = dict.fromkeys(("see", "bit", "cu_q", "cu_k", "summary"), "*i32") | _constants(constants)
+        label = f"{queries}x{keys} w1"
+        yield Job("block summary", "segments", "i32", label, layout._summary_kernel, values, 1, accelerator)
     for keys_are_rows in (False, True):
-        values = {"summary": "*i32", "out": "*i32"} | _constants(
-            {"CHUNK": layout.VISIT_CHUNK, "KEYS_ARE_ROWS": keys_are_rows}
-        )
-        case = "rows of keys" if keys_are_rows else "rows of queries"
-        yield Job(
-            "block visits",
-            case,
-            "i32",
-            f"{layout.VISIT_CHUNK} w1",
-            layout._visits_kernel,
-            values,
-            1,
-            2,
-            accelerator,
-            False,
-        )
+        constants = {"CHUNK": layout.VISIT_CHUNK, "KEYS_ARE_ROWS": keys_are_rows}
+        values = {"summary": "*i32", "out": "*i32"} | _constants(constants)
+        case, label = "rows of keys" if keys_are_rows else "rows of queries", f"{layout.VISIT_CHUNK} w1"
+        yield Job("block visits", case, "i32", label, layout._visits_kernel, values, 1, accelerator)
     for head_dim in (64, 128):
         values = {"o": "*bf16", "do": "*bf16", "delta": "*fp32", "cu_q": "*i32"}
         values |= _constants({"len_q": None, "ROWS": 64, "D": head_dim, "BLOCK_D": head_dim})
-        yield Job(
-            "attention delta",
-            f"d{head_dim} packed",
-            "bf16",
-            "64 w4",
-            attention._delta_kernel,
-            values,
-            4,
-            2,
-            accelerator,
-            False,
-        )
+        case = f"d{head_dim} packed"
+        yield Job("attention delta", case, "bf16", "64 w4", attention._delta_kernel, values, 4, accelerator)
     for space in (196, 1568):
         block = 1 << (space - 1).bit_length()
         values = {"step": "*i64", "keep": "*i32", "drop": "*i32", "seed": "i64"} | _constants({"BLOCK": block})
         warps = masking._keep_warps(block)
-        yield Job(
-            "keep ids",
-            f"{space} positions",
-            "i32",
-            f"{block} w{warps}",
-            masking._keep_kernel,
-            values,
-            warps,
-            2,
-            accelerator,
-            False,
-        )
+        case, label = f"{space} positions", f"{block} w{warps}"
+        yield Job("keep ids", case, "i32", label, masking._keep_kernel, values, warps, accelerator)
     for case, source, shape in (("video 2x16x16x3", "u8", VIDEO), ("spectrogram 16x16", "fp32", SPECTROGRAM)):
         yield from _pixel_jobs(accelerator, case, source, shape)
     values = {"x": "*bf16", "factor": "*fp32"} | _constants({"BLOCK": pixel_loss.SCALE_BLOCK})
-    yield Job(
-        "scale", "", "bf16", f"{pixel_loss.SCALE_BLOCK} w8", pixel_loss._scale_kernel, values, 8, 2, accelerator, False
-    )
+    yield Job("scale", "", "bf16", f"{pixel_loss.SCALE_BLOCK} w8", pixel_loss._scale_kernel, values, 8, accelerator)
 
 
 def _pixel_jobs(accelerator: str, case: str, source: str, shape: tubelets.Geometry) -> Iterator[Job]:
@@ -194,48 +126,19 @@ def _pixel_jobs(accelerator: str, case: str, source: str, shape: tubelets.Geomet
     kind = "tube" if source == "u8" else "token"
     block = 1 << (shape.channels * shape.pixels - 1).bit_length()
     warps = pixel_warps(block)
-    values = (
-        shared
-        | {"keep": "*i32", "out": "*bf16"}
-        | _constants({"BLOCK": block, **tubelets.kernel_constants(shape, kind)})
-    )
-    yield Job(
-        "gather", case, "bf16", f"{block} w{warps}", tubelets._gather_kernel, values, warps, 2, accelerator, False
-    )
+    constants = {"BLOCK": block, **tubelets.kernel_constants(shape, kind)}
+    values = shared | {"keep": "*i32", "out": "*bf16"} | _constants(constants)
+    yield Job("gather", case, "bf16", f"{block} w{warps}", tubelets._gather_kernel, values, warps, accelerator)
     block_p, block_c = 1 << (shape.pixels - 1).bit_length(), 1 << (shape.channels - 1).bit_length()
     warps = pixel_warps(block_p * block_c)
     for norm, name in enumerate(pixel_loss.NORMS):
         for dtype in ("bf16", "fp32"):
-            values = shared | {
-                "pred": f"*{dtype}",
-                "grad": f"*{dtype}",
-                "drop": "*i32",
-                "partial": "*fp32",
-                "grad_factor": "fp32",
-                "eps": "fp32",
-            }
-            blocks = {
-                "BLOCK_P": block_p,
-                "BLOCK_C": block_c,
-                "NORM": norm,
-                "SAME_SCALE": True,
-                "GRAD": True,
-                **tubelets.kernel_constants(shape, kind),
-            }
+            values = shared | {"pred": f"*{dtype}", "grad": f"*{dtype}", "drop": "*i32", "partial": "*fp32"}
+            values |= {"grad_factor": "fp32", "eps": "fp32"}
+            blocks = {"BLOCK_P": block_p, "BLOCK_C": block_c, "NORM": norm, "SAME_SCALE": True, "GRAD": True}
+            values |= _constants(blocks | tubelets.kernel_constants(shape, kind))
             label = f"{block_p}x{block_c} w{warps}"
-            function = pixel_loss._loss_kernel
-            yield Job(
-                f"pixel loss {name}",
-                case,
-                dtype,
-                label,
-                function,
-                values | _constants(blocks),
-                warps,
-                2,
-                accelerator,
-                False,
-            )
+            yield Job(f"pixel loss {name}", case, dtype, label, pixel_loss._loss_kernel, values, warps, accelerator)
 
 
 def jobs(accelerators: Iterable[str] = ACCELERATORS, keep: Callable[[Job], bool] = lambda job: True) -> Iterator[Job]:
