@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from vtp.media.info import MediaInfo, VideoInfo
     from vtp.media.request import Wanted
     from vtp.model.context import ForwardContext
-    from vtp.types import AudioSpec, Clip, Fused, LossOutput, MediaRef, Sample, TextSpec, Tokens, VideoSpec
+    from vtp.types import AudioSpec, Clip, Fused, LossOutput, MediaRef, Sample, StepDone, TextSpec, Tokens, VideoSpec
 
 __all__ = [
     "CONTRACTS",
@@ -75,6 +75,13 @@ class Part(Component, Protocol):
     save_assets: Callable[[Path], None] | None = None
     """``save_assets(folder)`` writes the files that a checkpoint keeps beside the tensors, such as a tokenizer;
     ``context.assets_of("encoders/text")`` gives the folder back to the constructor."""
+
+    after_step: Callable[[StepDone], None] | None = None
+    """``after_step(done)`` runs once after every update of the weights, without gradients, on whole weights whatever
+    the strategy; what it writes into parameters and buffers is kept. Any module inside may have this too."""
+
+    after_step_on_shards: bool = False
+    """Whether ``after_step`` may be given parameters as they are, shards under fsdp2, which spares gathering them."""
 
     def no_weight_decay(self) -> Iterable[str]:
         """Names of its parameters that weight decay leaves alone, besides biases and norms. Any module inside may have

@@ -58,6 +58,16 @@ class ForwardContext:
     # -- inputs ------------------------------------------------------------------------------------------------------
 
     @property
+    def step(self) -> int:
+        """Updates done before this pass, for schedules of masking or temperature; 0 in evaluation."""
+        return self.batch.step
+
+    @property
+    def total_steps(self) -> int | None:
+        """Length of the run; None in evaluation, where a schedule must have ended."""
+        return self.batch.total_steps
+
+    @property
     def modalities(self) -> tuple[Modality, ...]:
         """Modalities with an encoder in the model, in the order video, audio, text. A batch may lack some of them."""
         return tuple(m for m in MODALITIES if m in self.model.encoders)

@@ -6,7 +6,7 @@
     with trainer.evaluating() as model: # averaged weights, if there are any; safe under every strategy
         ...
 
-A step is: batch, passes (:mod:`vtp.train.step`), clip, update. Nothing in it waits for the device; losses are
+A step is: batch, passes (:mod:`vtp.train.step`), clip, update, ``after_step`` of the parts that have it. Nothing in it waits for the device; losses are
 collected there and fetched every ``log_every`` steps, before every checkpoint and at the end.
 """
 
@@ -31,6 +31,7 @@ from vtp import distributed
 from vtp.errors import ConfigError, RunError, VtpError
 from vtp.storage import clean_leftovers, write_json_atomic
 from vtp.train import checkpoint
+from vtp.train.after_step import AfterStep
 from vtp.train.callbacks import Callback, MetricsFile, Progress, TensorBoard
 from vtp.train.config import TrainConfig
 from vtp.train.ema import Average
@@ -151,6 +152,7 @@ class Trainer:
         self._optimizer = build_optimizer(self.model, config)
         self._average = Average(self._parallel.parameters, config.ema_decay) if config.ema_decay is not None else None
         self._passes = Step(self._parallel, self._precision, config.accumulation)
+        self._after_step = AfterStep(self._parallel)
         self._window = Window()
         self._resumed_rng: dict[str, Any] | None = None
         self._origin: Path | None = None  # checkpoints of another run that this one was continued from
@@ -206,6 +208,8 @@ class Trainer:
         self.model.train()
         if self.step > 0 and self._evaluation_due() and not self.evaluations.covers(self.step):
             self._evaluate_now()  # the run ended between the checkpoint and its evaluation
+        if self.step == 0:
+            self._after_step.begin()
         batches = iter(self._loader)
         self._window.restart()
         while self.step < self.total_steps and not self.evaluations.exhausted():
@@ -225,7 +229,7 @@ class Trainer:
         self._call("on_step_start", step=self.step + 1)
         with self._window.waiting():
             batch = next(batches)
-        batch.step = self.step
+        batch.step, batch.total_steps = self.step, self.total_steps
         batch = batch.to(self.device)
         self._call("on_batch", step=self.step + 1, batch=batch)
         rate = learning_rate(self.config, self.step, self.total_steps)
@@ -239,6 +243,7 @@ class Trainer:
         if self._average is not None:
             self._average.update()
         self.step += 1
+        self._after_step(self.step, self.total_steps)
         self.samples += batch.global_rows
         self._window.add(self.step, rate, batch.global_rows, seen, norm)
         self._call("on_step_end", step=self.step)
