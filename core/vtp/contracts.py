@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from vtp.media.info import MediaInfo, VideoInfo
     from vtp.media.request import Wanted
     from vtp.model.context import ForwardContext
+    from vtp.model.model import VTPModel
     from vtp.types import AudioSpec, Clip, Fused, LossOutput, MediaRef, Sample, StepDone, TextSpec, Tokens, VideoSpec
 
 __all__ = [
@@ -295,6 +296,9 @@ class Task(Component, Protocol):
     monitor: tuple[str, Literal["max", "min"]]
     """The metric to select and stop by, and its direction."""
 
+    metrics: Sequence[str] = ()
+    """Names that ``evaluate(..., detail=False)`` gives; ``train.monitor`` is held against them before step 1."""
+
     selection: str = "last"
     """How the checkpoint is chosen, one of :data:`vtp.eval.task.SELECTION_RULES`; recorded in the report."""
 
@@ -322,6 +326,10 @@ class Task(Component, Protocol):
     def labels(self, sample: Sample) -> dict[str, int | float]:
         """What the loader puts into ``batch.labels`` for a sample; -100 = none."""
         return {}
+
+    def check(self, model: VTPModel) -> None:
+        """ConfigError where the model cannot be scored by this task: an objective that is not there, a head for another
+        answer list. Called once the model is built and before the first step, wherever the run will score."""
 
     def known_list(self) -> str | None:
         """Name of the published training list (``train.9k``) that the training clips are exactly, or None."""
