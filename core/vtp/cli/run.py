@@ -27,6 +27,7 @@ usage: vtp run task=TASK [GROUP=OPTION ...] [KEY=VALUE ...]
   vtp run task=msrvtt_qa dataset.root=/data/msrvtt         the real thing
   vtp run task=msrvtt_retrieval objective=[vtc,vtm] objectives.vtm.weight=0.5 train.steps=2000
   vtp run task=msrvtt_qa mode=eval checkpoint=outputs/...  evaluate a trained model again
+  vtp run task=[msvd_qa,msvd_retrieval] mode=eval ...      several tasks on one checkpoint
   vtp run ... resume=auto                                  go on exactly where the run stopped
   vtp run ... --cfg job                                    print what a command composes to, and stop
   vtp run -m ... seed=0,1,2                                one run per value
@@ -48,6 +49,8 @@ def main(arguments: list[str]) -> int:
         from vtp.run.launch import follow
 
         return follow()  # rank 0 composes and tells; composing again here would evaluate ${now:} again
+    if (tasks := _several_tasks(arguments)) is not None:
+        return _measure(tasks, [a for a in arguments if not a.startswith("task=")])
     if any(argument.startswith("resume=auto") for argument in arguments):
         arguments = _find_run(arguments)
     return _hydra(arguments)
@@ -86,7 +89,35 @@ def _released(this: Any, that: Any, *, _root_: Any) -> Any:
     return this if _root_.get("variant") == "released" else that
 
 
-def _hydra(arguments: list[str]) -> int:
+def _several_tasks(arguments: list[str]) -> list[str] | None:
+    """The tasks of ``task=[a,b]``; None where one is named without brackets, or none."""
+    given = [match.group(1) for a in arguments if (match := re.fullmatch(r"task=\[(.*)\]", a))]
+    if not given:
+        return None
+    tasks = [name.strip() for name in given[-1].split(",")]
+    if not all(tasks) or len(set(tasks)) < len(tasks):
+        raise ConfigError(
+            f"task=[{given[-1]}]: expected different tasks, for example task=[msrvtt_retrieval,msrvtt_qa]."
+        )
+    return tasks
+
+
+def _measure(tasks: list[str], arguments: list[str]) -> int:
+    """Several tasks on one checkpoint: every task is composed as if it were alone."""
+    if any(argument in ("-m", "--multirun") for argument in arguments):
+        raise ConfigError(f"task=[{','.join(tasks)}] cannot be swept; task={','.join(tasks)} is a run for each.")
+    if any(argument.startswith("-") for argument in arguments):  # --cfg and the like print
+        return max(_hydra([*arguments, f"task={task}"]) for task in tasks)
+    further = {}
+    for task in tasks:
+        try:
+            further[task] = compose([*arguments, f"task={task}"])
+        except ConfigError as error:
+            raise ConfigError(f"{task}: {error}") from error
+    return _hydra([*arguments, f"task={tasks[0]}"], further)
+
+
+def _hydra(arguments: list[str], further: dict[str, Any] | None = None) -> int:
     import hydra
     from omegaconf import DictConfig
 
@@ -97,7 +128,7 @@ def _hydra(arguments: list[str]) -> int:
         from vtp.run.launch import launch
 
         try:
-            exit_codes.append(launch(config))
+            exit_codes.append(launch(config, further))
         except Exception as error:  # raised below: hydra would print the overrides once more, and end a sweep
             errors.append(error)
 

@@ -25,10 +25,18 @@ from rich.text import Text
 from vtp import __version__
 from vtp.eval.leaks import LeakReport
 from vtp.eval.task import ReportTable, TaskResult
-from vtp.numbers import number
 from vtp.storage import MANIFEST, write_json_atomic, write_text_atomic
 
-__all__ = ["checkpoint_hash", "environment", "git_state", "print_result", "render", "write_predictions", "write_report"]
+__all__ = [
+    "checkpoint_hash",
+    "environment",
+    "git_state",
+    "print_result",
+    "print_tables",
+    "render",
+    "write_predictions",
+    "write_report",
+]
 
 SCHEMA = 2  # of report.json; raised when a key changes its meaning
 PREDICTIONS = "predictions.jsonl"
@@ -130,8 +138,7 @@ def _finite(value: Any) -> Any:
         return value if math.isfinite(value) else None
     if value is None or isinstance(value, (bool, int, str)):
         return value
-    plain = number(value)  # of numpy or torch
-    return str(value) if plain is None else _finite(plain)  # paths and the like
+    return _finite(value.item()) if hasattr(value, "item") else str(value)  # numpy scalars; paths and the like
 
 
 def checkpoint_hash(folder: Path | str) -> str | None:
@@ -200,7 +207,6 @@ def render(table: ReportTable) -> Group:
 
 
 def _cell(value: str | float | int | None) -> str:
-    value = value if value is None or isinstance(value, str) else number(value)
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "-"
     if isinstance(value, float):
@@ -216,6 +222,13 @@ def wide_console(console: Console | None = None) -> Console:
     return console
 
 
+def print_tables(tables: Iterable[ReportTable], console: Console | None = None) -> None:
+    """Print tables; ``console`` None is standard output."""
+    console = wide_console(console)
+    for table in tables:
+        console.print(render(table))
+
+
 def print_result(result: TaskResult, record: Mapping[str, Any] | None = None, console: Console | None = None) -> None:
     """Print the tables with their coverage, then every warning that they do not show already.
 
@@ -225,8 +238,7 @@ def print_result(result: TaskResult, record: Mapping[str, Any] | None = None, co
         console: where to; None is standard output.
     """
     console = wide_console(console)
-    for table in result.tables:
-        console.print(render(table))
+    print_tables(result.tables, console)
     shown = {note for table in result.tables for note in table.notes}
     for warning in (record or {}).get("warnings", result.warnings):
         if warning in shown:

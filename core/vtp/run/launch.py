@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vtp.config import modes
-from vtp.errors import ComponentError, ConfigError, PluginError, UserError, VtpError
-from vtp.faults import fault_of
+from vtp.errors import ConfigError, UserError
 from vtp.machine import cores, keep_memory
 from vtp.run.check import check, refuse_ambiguous_options
 from vtp.run.folder import RunFolder
+from vtp.run.start import take_objective
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -25,25 +25,34 @@ if TYPE_CHECKING:
 __all__ = ["execute", "follow", "launch"]
 
 
-def launch(composed: DictConfig) -> int:
-    """Run a configuration that hydra composed; returns the exit code. On several processes, tells the others."""
+def launch(composed: DictConfig, further: Mapping[str, dict[str, Any]] | None = None) -> int:
+    """Run a configuration that hydra composed; returns the exit code. On several processes, tells the others.
+
+    Args:
+        composed: the configuration.
+        further: task -> resolved configuration, where several tasks are measured on one checkpoint; ``composed`` is
+            then that of the first. Each has a folder of its own in the run folder.
+    """
     from hydra.core.hydra_config import HydraConfig
 
     hydra = HydraConfig.get()
     folder = RunFolder(Path(hydra.runtime.output_dir))
     try:
-        config = _resolved(composed)
-        config["run_dir"] = str(folder.path)
-        _length_from_the_command_line(config, list(hydra.overrides.task))
-        # hydra does not record choices that are lists; an objective's option is named as its node
-        refuse_ambiguous_options({**hydra.runtime.choices, "objective": list(config["objectives"] or {})})
-        return execute(config, folder.path)
+        overrides = list(hydra.overrides.task)
+        configs = {"": _resolved(composed), **(further or {})}
+        for task, config in configs.items():
+            config["run_dir"] = str(folder.path / task)
+            _length_from_the_command_line(config, overrides)
+            take_objective(config, overrides)
+            # hydra does not record choices that are lists; an objective's option is named as its node
+            chosen = {**hydra.runtime.choices, "objective": list(config["objectives"] or {})}
+            refuse_ambiguous_options({**chosen, "task": task} if task else chosen)
+        first = configs.pop("")
+        return execute(configs or {"": first}, folder.path)
     except BaseException as error:
         folder.keep_traceback(error)
         if isinstance(error, UserError):
             folder.remove_if_empty()
-        if (failure := fault_of(error)) is not None:
-            raise ComponentError(f"{failure} The traceback is in {folder.path / 'run.log'}.") from error
         raise
 
 
@@ -62,44 +71,70 @@ def follow() -> int:
     return execute(None, None)
 
 
-def execute(config: dict[str, Any] | None, folder: Path | None) -> int:
-    """Run a resolved configuration in ``folder``; the first process gives both, the others pass None.
+def execute(configs: dict[str, dict[str, Any]] | None, folder: Path | None) -> int:
+    """Run resolved configurations in ``folder``; the first process gives both, the others pass None.
+
+    Args:
+        configs: task -> configuration, of one run ``""``. Several are measured one after another, each in the folder
+            ``folder/task``; one that fails does not keep the others from being measured.
+        folder: of the run.
+
+    Returns:
+        0, or of several tasks the exit code of the first that failed.
 
     Raises:
-        ConfigError: with everything that is wrong in the core's part of the configuration.
-        VtpError: what the parts raise.
+        ConfigError: with everything that is wrong in the core's part of a configuration.
+        VtpError: what the parts of a single run raise.
     """
-    if config is not None and folder is not None:
-        check(config, folder)  # before a process group exists: a typo must not leave the others waiting
+    if configs is not None and folder is not None:
+        _check(configs, folder)  # before a process group exists: a typo must not leave the others waiting
+    from vtp import distributed
+
+    device = distributed.setup(next(iter(configs.values()))["device"] if configs else "auto")
+    try:
+        configs, folder = distributed.broadcast_object((configs, folder))
+        assert configs is not None and folder is not None
+        _set_threads(next(iter(configs.values())))
+        if device.type == "cpu":
+            keep_memory(1 << 30, 2 << 30)  # a step needs what the step before it freed
+        if list(configs) == [""]:
+            _run(configs[""], folder, device)
+            return 0
+        from vtp.run.tasks import measure
+
+        return measure(configs, folder, lambda config, inner: _run(config, inner, device))
+    finally:
+        distributed.shutdown()
+
+
+def _run(config: dict[str, Any], folder: Path, device: Any) -> None:
     from vtp import distributed
     from vtp.run.run import Run
 
-    device = distributed.setup((config or {}).get("device", "auto"))
-    run = None
-    try:
-        config, folder = distributed.broadcast_object((config, folder))
-        assert config is not None and folder is not None
-        _set_threads(config)
-        if device.type == "cpu":
-            keep_memory(1 << 30, 2 << 30)  # a step needs what the step before it freed
-        run = Run(config, RunFolder(folder), device)
-        with run.folder.recorded(config, distributed.world_size()) if distributed.is_main() else nullcontext():
-            for mode in modes(config["mode"]):
-                getattr(run, {"train": "train", "eval": "evaluate", "predict": "predict"}[mode])()
-            run.say_what_was_cached()
-    except Exception as error:
-        if not isinstance(error, VtpError) and fault_of(error) is None and run is not None:
-            problem = None
-            with suppress(Exception):  # the search must not hide what it is about
-                problem = run.problem()
-            if problem is not None:
-                raise PluginError(problem) from error
-        if folder is not None and not distributed.is_main() and not isinstance(error, VtpError):
-            RunFolder(folder).keep_traceback(error)  # of the first process it is kept by launch()
-        raise
-    finally:
-        distributed.shutdown()
-    return 0
+    run = Run(config, RunFolder(folder), device)
+    with run.folder.recorded(config, distributed.world_size()) if distributed.is_main() else nullcontext():
+        for mode in modes(config["mode"]):
+            getattr(run, {"train": "train", "eval": "evaluate", "predict": "predict"}[mode])()
+        run.say_what_was_cached()
+
+
+def _check(configs: Mapping[str, dict[str, Any]], folder: Path) -> None:
+    """Check every configuration; tell all that is wrong, with the task where there are several."""
+    wrong = []
+    for task, config in configs.items():
+        if task and "train" in modes(config["mode"]):
+            raise ConfigError(
+                f"task=[{','.join(configs)}] measures several tasks on one checkpoint: add mode=eval (or predict) and "
+                "checkpoint=RUN. Training is for one task; task=pretrain measures another one on the way."
+            )
+        try:
+            check(config, folder / task)
+        except ConfigError as error:
+            if not task:
+                raise
+            wrong += [f"{task}: {line.strip()}" for line in str(error).splitlines() if line.strip()]
+    if wrong:
+        raise ConfigError("\n  ".join(["", *wrong]))
 
 
 def _length_from_the_command_line(config: dict[str, Any], overrides: list[str]) -> None:
