@@ -138,6 +138,9 @@ def choose(
     Returns:
         None if there is no such component.
     """
+    if not isinstance(options, Mapping) or not isinstance(options.get("name"), str):
+        problems.append(f"{where}: expected a mapping with a name, {{name: ..., options}}; got {options!r}")
+        return None
     name = str(options["name"])
     try:
         target = lookup(name)
@@ -146,6 +149,11 @@ def choose(
         return None
     arguments = {key: value for key, value in options.items() if key != "name"}
     check_options(where, name, target, arguments, problems, given=given)
+    if nested := member(target, Component, "nested"):
+        from vtp.plugins import host
+
+        for place, inner, node, passed in nested(arguments):
+            choose(f"{where}.{place}", node, find(host().registry, inner), problems, kind=inner, given=passed)
     return Choice(where, kind or where, name, target, arguments)
 
 

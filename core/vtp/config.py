@@ -25,7 +25,6 @@ TOP_LEVEL = {
     "variant": "null, or released: compute as the released code of the method does, whatever is wrong with that",
     "masks": "what is hidden of video, audio and text; the objectives share it",
     "train": "the engine: steps, batch, learning rate, precision, checkpoints",
-    "callbacks": "what watches training, of plugins: [name, ...], or {name: ..., option: ...} in the list",
     "data": "loading: workers, augmentation, limits, what to do with bad files and leaks",
     "media": "decoding",
     "seed": "of everything random",
@@ -102,6 +101,7 @@ class DataConfig:
     crop_ratio: list[float] = field(default_factory=lambda: [3 / 4, 4 / 3])  # width / height of that crop
     short_side: list[int] | None = None  # [256, 320]: scale to a random short side, cut a square, instead of those two
     decode_size: int | None = None  # short side before cropping; null: 8/7 of the encoder's size, 0: as stored
+    stills: str = "repeat"  # an image for a video encoder: repeat it as often as frames are wanted, or pad with black
     flip: float = 0.0  # probability of a mirror image; 0 because captions and questions say left and right
     randaugment: list[int] | None = None  # [2, 9]: so many operations of this magnitude, 0 to 30
     erase: float = 0.0  # probability that a box is overwritten with noise
@@ -140,6 +140,8 @@ class DataConfig:
             yield f"max_missing={self.max_missing} must not be negative"
         if not 0 <= self.max_bad_fraction <= 1:
             yield f"max_bad_fraction={self.max_bad_fraction} must be a share in [0, 1]"
+        if self.stills not in ("repeat", "pad"):
+            yield f"stills={self.stills!r} must be repeat or pad"
         if self.on_leak not in ("refuse", "stamp"):
             yield f"on_leak={self.on_leak!r} must be refuse or stamp"
         if unknown := [m for m in self.drop if m not in ("video", "audio", "text")]:

@@ -28,14 +28,14 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from torch import Tensor
 
+    from vtp.data.mixture import Mixture
     from vtp.eval.evaluator import Evaluator
     from vtp.eval.figures import Strip
     from vtp.eval.task import TaskResult
     from vtp.media.info import MediaInfo, VideoInfo
     from vtp.media.request import Wanted
     from vtp.model.context import ForwardContext
-    from vtp.model.model import VTPModel
-    from vtp.types import AudioSpec, Clip, Fused, LossOutput, MediaRef, Sample, StepDone, TextSpec, Tokens, VideoSpec
+    from vtp.types import AudioSpec, Clip, Fused, LossOutput, MediaRef, Sample, TextSpec, Tokens, VideoSpec
 
 __all__ = [
     "CONTRACTS",
@@ -65,6 +65,11 @@ class Component(Protocol):
     renamed: ClassVar[Mapping[str, str]] = {}
     """Options that are gone, or ``option=value`` for a choice that is gone, and what to write now."""
 
+    nested: ClassVar[Callable[[Mapping[str, Any]], Iterable[tuple[str, str, Any, Sequence[str]]]] | None] = None
+    """``nested(options)``, a static method of the class: the nodes of other components among its options, so that they
+    are checked with it before anything is built. Of each its place below the own node, its kind in the registry, the
+    node with ``name``, and what it will be passed besides."""
+
 
 class Part(Component, Protocol):
     """What every part of a model may have: encoders, fusion encoders and objectives, all of them ``nn.Module``."""
@@ -76,13 +81,6 @@ class Part(Component, Protocol):
     save_assets: Callable[[Path], None] | None = None
     """``save_assets(folder)`` writes the files that a checkpoint keeps beside the tensors, such as a tokenizer;
     ``context.assets_of("encoders/text")`` gives the folder back to the constructor."""
-
-    after_step: Callable[[StepDone], None] | None = None
-    """``after_step(done)`` runs once after every update of the weights, without gradients, on whole weights whatever
-    the strategy; what it writes into parameters and buffers is kept. Any module inside may have this too."""
-
-    after_step_on_shards: bool = False
-    """Whether ``after_step`` may be given parameters as they are, shards under fsdp2, which spares gathering them."""
 
     def no_weight_decay(self) -> Iterable[str]:
         """Names of its parameters that weight decay leaves alone, besides biases and norms. Any module inside may have
@@ -247,7 +245,7 @@ class Dataset(Component, Protocol):
     @property
     def media_namespace(self) -> str:
         """Clips of data sets with one namespace are the same clips where their names are the same, which is how leaks
-        are found; by default the name."""
+        are found; by default the name. Empty where the names begin with ``namespace:`` already."""
         name: str = member(self, Dataset, "name")
         return name
 
@@ -279,6 +277,10 @@ class Table(Component, Protocol):
     epoch_order: Callable[[np.random.Generator], npt.NDArray[np.integer[Any]]] | None = None
     """A random order of its rows in which those that lie near each other on the disk are read together."""
 
+    mixture: Mixture | None = None
+    """Of a table that joins others: whose rows come how often in an epoch. Losses of files, shares of bad samples and
+    what a checkpoint remembers are then told for each of them."""
+
 
 class Task(Component, Protocol):
     """What is trained for and how it is measured. Its constructor takes ``dataset`` (a built data set), the keys under
@@ -296,8 +298,8 @@ class Task(Component, Protocol):
     monitor: tuple[str, Literal["max", "min"]]
     """The metric to select and stop by, and its direction."""
 
-    metrics: Sequence[str] = ()
-    """Names that ``evaluate(..., detail=False)`` gives; ``train.monitor`` is held against them before step 1."""
+    watched: str | None = None
+    """A split that is also scored during training when no checkpoint is chosen by a score."""
 
     selection: str = "last"
     """How the checkpoint is chosen, one of :data:`vtp.eval.task.SELECTION_RULES`; recorded in the report."""
@@ -327,13 +329,13 @@ class Task(Component, Protocol):
         """What the loader puts into ``batch.labels`` for a sample; -100 = none."""
         return {}
 
-    def check(self, model: VTPModel) -> None:
-        """ConfigError where the model cannot be scored by this task: an objective that is not there, a head for another
-        answer list. Called once the model is built and before the first step, wherever the run will score."""
-
     def known_list(self) -> str | None:
         """Name of the published training list (``train.9k``) that the training clips are exactly, or None."""
         return None
+
+    def further_tests(self) -> Iterable[tuple[Sequence[Sample], Any]]:
+        """Further tables that are scored and must not hold training clips, each with its data set."""
+        return ()
 
     @abstractmethod
     def evaluate(self, evaluator: Evaluator, split: str = "test", *, detail: bool = True) -> TaskResult:

@@ -30,6 +30,7 @@ class EvalLoader:
         rank, world_size: which shard is ours.
         workers: processes that decode; 0 decodes in this one.
         bad: where unusable files are listed; None keeps the list in memory.
+        whole_batches: shards begin where a batch does, so that a batch holds the same rows for any ``world_size``.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class EvalLoader:
         world_size: int = 1,
         workers: int = 0,
         bad: BadFiles | None = None,
+        whole_batches: bool = False,
     ) -> None:
         if pipeline.train:
             raise ValueError("EvalLoader needs a Pipeline(train=False): evaluation must not augment")
@@ -49,7 +51,10 @@ class EvalLoader:
         self.pipeline = pipeline.with_bad(BadFiles() if bad is None else bad)
         self.batch_size = batch_size
         self.workers = workers
-        self.rows = range(rank * len(table) // world_size, (rank + 1) * len(table) // world_size)
+        unit = batch_size if whole_batches else 1
+        parts = -(-len(table) // unit)
+        first, end = (min(share * parts // world_size * unit, len(table)) for share in (rank, rank + 1))
+        self.rows = range(first, end)
         self.misses: dict[str, str] = {}
 
     def __len__(self) -> int:
@@ -74,4 +79,4 @@ class EvalLoader:
             except MediaError as error:
                 misses[sample.id] = error.reason
         batch = collate(examples, self.pipeline.specs) if examples else None
-        return Delivery(batch, draws=len(rows), failed=len(misses), misses=misses)
+        return Delivery(batch, misses=misses)

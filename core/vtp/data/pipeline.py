@@ -49,6 +49,8 @@ class Pipeline:
             windows if the video spec has a stride.
         transform: augmentation of the clip; None is :class:`TrainTransform` with its defaults in training,
             :class:`EvalTransform` otherwise.
+        stills: ``repeat`` gives an image (whatever has one frame) as often as frames are wanted, ``pad`` once, and
+            black frames after it.
         memo: in evaluation, how many decoded files each worker remembers, since consecutive questions are often about
             one video.
     """
@@ -65,6 +67,7 @@ class Pipeline:
         drop: Collection[str] = (),
         sampler: Sampler | None = None,
         transform: ClipTransform | None = None,
+        stills: Literal["repeat", "pad"] = "repeat",
         memo: int = 8,
     ) -> None:
         if reader is None:
@@ -85,6 +88,7 @@ class Pipeline:
             strided = self.video_spec.stride is not None
             sampler = sampler or (dense if strided else random_segment if train else uniform)
             transform = transform or (TrainTransform if train else EvalTransform)(self.video_spec.size)
+        self.stills = stills
         self.sampler = sampler
         self.transform = transform
         self.bad: BadFiles | None = None
@@ -134,6 +138,9 @@ class Pipeline:
         if decoded.frames is not None and self.transform is not None:
             seed = int(self._generator("augment", epoch, clip).integers(2**62)) if self.train else None
             frames = self.transform(decoded.frames, seed)
+            if self.stills == "pad" and decoded.timestamps is not None and np.ptp(decoded.timestamps) == 0:
+                frames = frames.copy()
+                frames[..., 1:, :, :, :] = 0  # (T, H, W, 3), or with views before
         if decoded.waveform is not None:
             waveform = self._cut_sound(decoded.waveform.mean(0, dtype=np.float32), epoch, clip)
         self._last = (key, frames, waveform, missing)

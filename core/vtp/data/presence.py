@@ -8,8 +8,8 @@ with one line that says how many, and the accounting of bad files is left to tho
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
@@ -47,6 +47,7 @@ class Presence:
         absent: how many of them are not there.
         first: one of those, for messages.
         rows: int64 (usable,), the usable rows; None = all of them.
+        parts: the same of each part of a table that joins several.
     """
 
     samples: int
@@ -55,11 +56,14 @@ class Presence:
     absent: int
     first: str = ""
     rows: npt.NDArray[np.int64] | None = None
+    parts: Mapping[str, Presence] = field(default_factory=dict)
 
     def line(self) -> str:
         """One line for people; empty when nothing is absent."""
         if not self.absent:
             return ""
+        if self.parts:
+            return "; ".join(f"{name}: {part.line()}" for name, part in self.parts.items() if part.absent)
         return (
             f"{self.absent:,} of {self.files:,} training clips are not on the disk (first: {self.first}); training on "
             f"the {self.files - self.absent:,} that are, {self.usable:,} of {self.samples:,} samples"
@@ -73,20 +77,24 @@ class Presence:
             "clips": self.files,
             "absent_clips": self.absent,
             "first_absent": self.first or None,
+            **({"parts": {name: part.record() for name, part in self.parts.items()}} if self.parts else {}),
         }
 
     def take(self, table: Sequence[Sample]) -> Sequence[Sample]:
         """The usable part of the table.
 
         Raises:
-            DataError: there is none.
+            DataError: there is none, or none of a part.
         """
-        if self.samples and not self.usable:
-            raise DataError(
-                f"none of the {self.files:,} training clips is on the disk (first: {self.first}). Set dataset.root or "
-                "dataset.videos to the folder that holds them; `vtp data check` lists what is there. dataset=shapes "
-                "needs no files."
-            )
+        parts = {f"dataset.parts.{name}": part for name, part in self.parts.items()}
+        for where, found in {"dataset": self, **parts}.items():
+            if found.samples and not found.usable:
+                of = "" if found is self else f"of {where} "
+                raise DataError(
+                    f"none of the {found.files:,} training clips {of}is on the disk (first: {found.first}). Set "
+                    f"{where}.root or {where}.videos to the folder that holds them; `vtp data check` lists what is "
+                    "there. dataset=shapes needs no files."
+                )
         if self.rows is None:
             return table
         return select(table, self.rows)
@@ -114,8 +122,11 @@ def look(table: Sequence[Sample], media: MediaOf, exists: Callable[[str], bool] 
         exists: whether a path is there.
 
     Tables of more than 200,000 rows that can be cut (``select``) are looked at in 2,000 places first, and in full only
-    if something is absent there.
+    if something is absent there. A table that joins several is looked at part by part.
     """
+    mixture = member(table, Table, "mixture")
+    if mixture is not None:
+        return _together({name: look(part, media, exists) for name, part in mixture.tables.items()})
     if len(table) > _LARGE and offers(table, "select"):
         places = np.sort(keyed_generator("presence", len(table)).choice(len(table), _PART, replace=False))
         if _look_at(table, places, media, exists)[0].all():
@@ -129,6 +140,19 @@ def look(table: Sequence[Sample], media: MediaOf, exists: Callable[[str], bool] 
     if not absent:
         return Presence(len(table), len(table), count, 0)
     return Presence(len(table), len(usable), count, absent, first, usable)
+
+
+def _together(parts: Mapping[str, Presence]) -> Presence:
+    """Of a table that joins others, whose rows lie one part after another."""
+    found = list(parts.values())
+    first = next((part.first for part in found if part.absent), "")
+    rows, start = [], 0
+    for part in found:
+        rows.append(start + (np.arange(part.samples) if part.rows is None else part.rows))
+        start += part.samples
+    absent = sum(part.absent for part in found)
+    usable, files = sum(part.usable for part in found), sum(part.files for part in found)
+    return Presence(start, usable, files, absent, first, np.concatenate(rows) if absent else None, dict(parts))
 
 
 def _look_at(

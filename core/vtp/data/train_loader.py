@@ -14,6 +14,7 @@ from vtp.contracts import Table, member
 from vtp.data.bad import BadFiles
 from vtp.data.batching import Example, collate
 from vtp.data.keys import keyed_generator
+from vtp.data.mixture import Mixture
 from vtp.data.pipeline import Pipeline
 from vtp.data.workers import Delivery, deliver
 from vtp.errors import ConfigError, DataError, RunError
@@ -33,11 +34,12 @@ class TrainLoader:
     Row ``s`` of the endless stream of rows belongs to epoch ``s // U`` with U the rows of an epoch: the table cut to
     whole global batches. A table smaller than one global batch is not cut: a batch then runs over from one epoch into
     the next, so all items are seen equally often. Each epoch has its own permutation, keyed by (seed, epoch); a table
-    that has ``epoch_order(generator)`` makes it, as shards do to read nearly in sequence. Rank r gets rows
-    [r * local, (r + 1) * local) of the global batch.
+    that has ``epoch_order(generator)`` makes it, as shards do to read nearly in sequence, and one that joins several
+    (``mixture``) says how many rows of each come. Rank r gets rows [r * local, (r + 1) * local) of the global batch.
 
-    A sample that cannot be decoded is replaced by another *whole* sample (its own media and its own text), drawn with
-    the key (seed, epoch, index, attempt). The files that failed are in ``bad`` and are not tried again.
+    A sample that cannot be decoded is replaced by another *whole* sample (its own media and its own text) of the same
+    part of the table, drawn with the key (seed, epoch, index, attempt). The files that failed are in ``bad`` and are
+    not tried again.
 
     Args:
         table: samples; anything with a length and integer indices.
@@ -50,8 +52,8 @@ class TrainLoader:
         group: up to so many samples about one clip stand next to each other, with the same frames, so that the clip is
             decoded and encoded once for all of them. Questions about one video are a case; 1 shuffles all samples.
 
-    Raises (while iterating): RunError with a table of reasons when a larger share than ``bad.max_bad_fraction`` cannot
-    be decoded.
+    Raises (while iterating): RunError with a table of reasons when a larger share than ``bad.max_bad_fraction`` of the
+    samples, or of those of a part, cannot be decoded.
     """
 
     def __init__(
@@ -90,7 +92,11 @@ class TrainLoader:
         self.local_batch = global_batch // world_size
         self.epoch_rows = max(len(table) // global_batch * global_batch, min(len(table), global_batch))
         self._samples = 0  # global rows handed out
-        self._draws = self._failed = 0
+        self._mixture: Mixture | None = member(table, Table, "mixture")
+        if self._mixture is not None:
+            self._mixture.counts(global_batch)  # a batch that the parts cannot fill is refused before the first one
+        parts = 1 if self._mixture is None else len(self._mixture.names)
+        self._tried = np.zeros((parts, 2), np.int64)  # samples that this process tried, and those that failed
         self._order = lru_cache(maxsize=2)(self._permutation)
 
     @property
@@ -103,6 +109,12 @@ class TrainLoader:
     def epoch(self) -> int:
         """Whole epochs handed out so far."""
         return self._samples // self.epoch_rows
+
+    def tried(self) -> dict[str, tuple[int, int]]:
+        """Of each part of the table (of all of it, ``""``, where it has none): samples that this process has tried
+        since it started, and how many of them could not be decoded."""
+        names = ("",) if self._mixture is None else self._mixture.names
+        return {name: (int(draws), int(failed)) for name, (draws, failed) in zip(names, self._tried, strict=True)}
 
     def state_dict(self) -> dict[str, int]:
         """The position: global samples handed out. Counted in samples, so that the number of ranks may change on
@@ -127,38 +139,60 @@ class TrainLoader:
             yield samples
             samples += self.global_batch
 
-    def _permutation(self, epoch: int) -> npt.NDArray[np.integer[Any]]:
-        generator = keyed_generator(self.seed, "order", epoch)
-        if near := member(self.table, Table, "epoch_order"):
-            order = np.asarray(near(generator))
+    def _permutation(self, epoch: int) -> tuple[npt.NDArray[np.integer[Any]], npt.NDArray[np.int32] | None]:
+        """Rows of an epoch, and of each the epoch that keys its random choices, where that is another one. Every worker
+        keeps two epochs: of 2.5 million rows, 10 MB each."""
+        passes = None
+        if self._mixture is None:
+            order = _shuffled(self.table, keyed_generator(self.seed, "order", epoch))
         else:
-            # every worker keeps one: of 2.5 million rows, 10 MB
-            order = generator.permutation(np.arange(len(self.table), dtype=_narrow(len(self.table))))
-        order = order if self._clips is None else _grouped(order, self._clips, self.group)
-        return order.astype(_narrow(len(order)), copy=False)
+            tables = list(self._mixture.tables.values())
+            order, passes = self._mixture.order(
+                self.seed, epoch, self.global_batch, lambda part, generator: _shuffled(tables[part], generator)
+            )
+        if self._clips is not None:
+            places = _grouped(self._run_keys(order, passes), self.group)
+            order, passes = order[places], None if passes is None else passes[places]
+        return order.astype(_narrow(len(self.table)), copy=False), passes
+
+    def _run_keys(
+        self, order: npt.NDArray[np.integer[Any]], passes: npt.NDArray[np.int32] | None
+    ) -> npt.NDArray[np.int64]:
+        """int64 (N,): equal for places in an epoch that may share a decode, which are about one clip the same time, and
+        within a batch where batches are of one part."""
+        assert self._clips is not None
+        keys = [self._clips[order]] if passes is None else [self._clips[order], passes]
+        if self._mixture is not None and len(self._mixture.names) > 1 and self._mixture.batches == "part":
+            keys.append(np.arange(len(order)) // self.global_batch)
+        return keys[0] if len(keys) == 1 else np.unique(np.stack(keys), axis=1, return_inverse=True)[1].reshape(-1)
 
     def _load(self, first_row: int) -> Delivery:
         """This rank's rows of the global batch that starts at ``first_row`` of the stream. Runs in a worker."""
         examples: list[Example] = []
-        failed = 0
+        tried = np.zeros_like(self._tried)
         row_offset = self.rank * self.local_batch
         for row in range(first_row + row_offset, first_row + row_offset + self.local_batch):
             epoch, position = divmod(row, self.epoch_rows)
-            example, failures = self._draw(epoch, int(self._order(epoch)[position]))
+            order, passes = self._order(epoch)
+            index = int(order[position])
+            part = 0 if self._mixture is None else self._mixture.part_of(index)
+            example, failures = self._draw(epoch if passes is None else int(passes[position]), index, part)
             examples.append(example)
-            failed += failures
+            tried[part] += (1 + failures, failures)
         batch = collate(examples, self.pipeline.specs)
         batch.row_offset, batch.global_rows, batch.step = row_offset, self.global_batch, first_row // self.global_batch
-        return Delivery(batch, draws=len(examples) + failed, failed=failed)
+        return Delivery(batch, tried=tried)
 
-    def _draw(self, epoch: int, index: int) -> tuple[Example, int]:
+    def _draw(self, epoch: int, index: int, part: int) -> tuple[Example, int]:
         """The example of one row, and how many samples had to be given up for it. Depends on keys and files, not on who
         failed first."""
         fresh = 0
+        first, end = (0, len(self.table)) if self._mixture is None else self._mixture.bounds[part : part + 2]
         for attempt in range(_ATTEMPTS):
             place = index
             if attempt:
-                place = int(keyed_generator(self.seed, "replace", epoch, index, attempt).integers(len(self.table)))
+                generator = keyed_generator(self.seed, "replace", epoch, index, attempt)
+                place = int(first + generator.integers(end - first))
             try:
                 clip = None if self._clips is None else int(self._clips[place])
                 return self.pipeline(self.table[place], epoch, place, clip), attempt
@@ -172,19 +206,34 @@ class TrainLoader:
         )
 
     def _judge(self, delivery: Delivery) -> None:
-        self._draws += delivery.draws
-        self._failed += delivery.failed
+        assert delivery.tried is not None
+        self._tried += delivery.tried
+        if not delivery.tried[:, 1].any():
+            return
         limit = self.bad.max_bad_fraction
-        if self._failed > limit * max(self._draws, min(len(self.table), _FIRST_LOOK)):
-            raise RunError(
-                f"{self._failed} of {self._draws} samples drawn so far could not be decoded, "
-                f"more than data.max_bad_fraction={limit:g} allows.\n"
-                f"{self._reasons()}\nRepair the files, or raise data.max_bad_fraction to accept the loss."
-            )
+        draws, failed = self._tried.sum(0).tolist()
+        found = [("", draws, failed, len(self.table))]
+        if self._mixture is not None:  # a small part that is all damage would not show in the whole
+            sizes = np.diff(self._mixture.bounds).tolist()
+            found += [(name, *self._tried[i].tolist(), sizes[i]) for i, name in enumerate(self._mixture.names)]
+        for name, draws, failed, size in found:
+            if failed > limit * max(draws, min(size, _FIRST_LOOK)):
+                raise RunError(
+                    f"{failed} of {draws} samples {name and f'of {name} '}drawn so far could not be decoded, "
+                    f"more than data.max_bad_fraction={limit:g} allows.\n"
+                    f"{self._reasons()}\nRepair the files, or raise data.max_bad_fraction to accept the loss."
+                )
 
     def _reasons(self) -> str:
         where = "" if self.bad.path is None else f" (all of them: {self.bad.path})"
         return f"Reasons{where}:\n{self.bad.table()}"
+
+
+def _shuffled(table: Sequence[Sample], generator: np.random.Generator) -> npt.NDArray[np.integer[Any]]:
+    """A random order of the rows of a table, by its own ``epoch_order`` where it has one."""
+    if near := member(table, Table, "epoch_order"):
+        return np.asarray(near(generator))
+    return generator.permutation(np.arange(len(table), dtype=_narrow(len(table))))
 
 
 def _narrow(rows: int) -> type[np.int32] | type[np.int64]:
@@ -200,13 +249,14 @@ def _clip_numbers(table: Sequence[Sample], pipeline: Pipeline) -> npt.NDArray[np
     return np.array([first.setdefault(tuple(pipeline.media(table[row])), row) for row in range(len(table))], np.int64)
 
 
-def _grouped(order: npt.NDArray[np.int64], clips: npt.NDArray[np.int64], group: int) -> npt.NDArray[np.int64]:
-    """Reorder so that rows of one clip form runs of at most ``group``; a run stands where its first row stood."""
-    by_clip = np.argsort(clips[order], kind="stable")  # places in `order`, those of one clip together
-    sorted_clips = clips[order][by_clip]
+def _grouped(clips: npt.NDArray[np.int64], group: int) -> npt.NDArray[np.int64]:
+    """Places in another order, so that those of one clip form runs of at most ``group``; a run stands where its first
+    place stood."""
+    by_clip = np.argsort(clips, kind="stable")  # places, those of one clip together
+    sorted_clips = clips[by_clip]
     starts = np.flatnonzero(np.r_[True, sorted_clips[1:] != sorted_clips[:-1]])
-    place_in_clip = np.arange(len(order)) - np.repeat(starts, np.diff(np.r_[starts, len(order)]))
+    place_in_clip = np.arange(len(clips)) - np.repeat(starts, np.diff(np.r_[starts, len(clips)]))
     leads = place_in_clip % group == 0  # first row of each run
     runs = np.cumsum(leads) - 1
     stands_at = by_clip[leads][runs]
-    return order[by_clip[np.argsort(stands_at, kind="stable")]]
+    return by_clip[np.argsort(stands_at, kind="stable")]

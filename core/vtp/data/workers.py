@@ -17,11 +17,11 @@ from multiprocessing.process import BaseProcess
 from typing import Any, Generic, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from vtp.errors import VtpError
-from vtp.faults import fault_of
 from vtp.machine import keep_memory
 from vtp.types import Batch
 
@@ -38,15 +38,13 @@ class Delivery:
 
     Attributes:
         batch: None when no sample of it could be used.
-        draws: samples that were tried, the failed ones included.
-        failed: samples that could not be used.
+        tried: in training int64 (parts of the table, 2), samples that were tried, and those that could not be used.
         misses: id -> reason, in evaluation.
         error: what stops the run; raised in the main process, where it still has its own type and message.
     """
 
     batch: Batch | None = None
-    draws: int = 0
-    failed: int = 0
+    tried: npt.NDArray[np.int64] | None = None
     misses: dict[str, str] = field(default_factory=dict)
     error: VtpError | None = None
 
@@ -124,10 +122,6 @@ class _Places(Dataset[Any], Generic[Place]):
             delivery = self.load(place)
         except VtpError as error:
             return Delivery(error=error)
-        except Exception as error:
-            if (fault := fault_of(error)) is None:
-                raise
-            return Delivery(error=fault)
         return delivery if get_worker_info() is None else delivery.packed()
 
 

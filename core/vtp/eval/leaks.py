@@ -2,7 +2,8 @@
 are compared with the test set.
 
 Two clips are the same when data set and clip id are (``msrvtt:video7010``). Data sets that share clips share a
-``media_namespace``, as MSVD's retrieval and QA sets do; by default it is the name of the data set.
+``media_namespace``, as MSVD's retrieval and QA sets do; by default it is the name of the data set. Clips of a mix of
+data sets keep that of theirs.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vtp.contracts import Dataset, member
+from vtp.contracts import Dataset, Table, member
 from vtp.data.keys import hash64
 from vtp.data.table import clip_names, whole_clip
 from vtp.errors import ConfigError, DataError
@@ -58,10 +59,12 @@ def train_record(
     hashes = _hashes(_names(tables, dataset), len(samples) + len(selected_on))
     by_name = len(hashes) <= NAMED_CLIPS
     media = sorted(set(_names(tables, dataset))) if by_name else None
+    mixture = member(samples, Table, "mixture")
     return {
         "stage": stage,
         "dataset": member(dataset, Dataset, "name"),
         "list": list_name,
+        **({} if mixture is None else {"parts": mixture.record()}),
         "samples": len(samples) + len(selected_on),
         "clips": len(hashes) if media is None else len(media),
         "sha256": hashlib.sha256(hashes.tobytes()).hexdigest() if media is None else sha256_lines(media),
@@ -71,7 +74,8 @@ def train_record(
 
 def _names(tables: Iterable[Iterable[Sample]], dataset: Any) -> Iterator[str]:
     namespace = member(dataset, Dataset, "media_namespace")
-    return (f"{namespace}:{name}" for table in tables for name in clip_names(table))
+    prefix = f"{namespace}:" if namespace else ""  # without one, the names of the clips carry theirs
+    return (f"{prefix}{name}" for table in tables for name in clip_names(table))
 
 
 def _hashes(names: Iterable[str], count: int = -1) -> npt.NDArray[np.uint64]:

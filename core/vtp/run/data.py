@@ -10,7 +10,7 @@ from typing import Any
 
 from vtp import distributed
 from vtp.config import AUGMENTATIONS, DataConfig, MediaConfig
-from vtp.contracts import Task, member
+from vtp.contracts import Table, Task, member
 from vtp.types import MediaRef, Modality, Sample
 
 __all__ = ["RunData"]
@@ -39,6 +39,7 @@ class RunData:
         self.folder = folder
         self.wanted = wanted
         self._surveyed: set[str] = set()
+        self._loader: Any = None  # of training
 
     @cached_property
     def reader(self) -> Any:
@@ -105,7 +106,7 @@ class RunData:
 
         pipeline = self._pipeline(specs, train=True)
         self._survey_cache(self.train_table, pipeline, "training")
-        return TrainLoader(
+        self._loader = TrainLoader(
             self.train_table,
             pipeline,
             global_batch=global_batch,
@@ -116,9 +117,34 @@ class RunData:
             bad=self.bad,
             group=self.data.group,
         )
+        return self._loader
+
+    def parts(self) -> list[str]:
+        """A line for each of several tables that are trained on together, for people."""
+        mixture = member(self.train_table, Table, "mixture")
+        if mixture is None:
+            return []
+        named = member(self._train_samples, Table, "mixture").names
+        gone = [f"{name}: data.limit_train leaves nothing of it" for name in named if name not in mixture.names]
+        return [*mixture.lines(), *gone]
+
+    def tried(self) -> dict[str, Any]:
+        """How many samples all processes tried in training since they started, and how many could not be decoded, for
+        the report; by part of the table where it has some. Every process calls it."""
+        every = distributed.gather_objects({} if self._loader is None else self._loader.tried())
+        parts = {
+            name: {"tried": sum(one[name][0] for one in every), "not_decoded": sum(one[name][1] for one in every)}
+            for name in every[0]
+        }
+        total = {key: sum(part[key] for part in parts.values()) for key in ("tried", "not_decoded")}
+        return total if "" in parts or not parts else {**total, "parts": parts}
 
     def eval_loader(
-        self, specs: Mapping[Modality, Any], samples: Sequence[Sample], drop: tuple[Modality, ...] = ()
+        self,
+        specs: Mapping[Modality, Any],
+        samples: Sequence[Sample],
+        drop: tuple[Modality, ...] = (),
+        whole_batches: bool = False,
     ) -> Any:
         """This process's share of ``samples``, once, in order, without the modalities in ``drop``."""
         from vtp.data import EvalLoader
@@ -133,6 +159,7 @@ class RunData:
             world_size=distributed.world_size(),
             workers=self.data.workers,
             bad=self.bad,
+            whole_batches=whole_batches,
         )
 
     def _pipeline(self, specs: Mapping[Modality, Any], *, train: bool, drop: Sequence[Modality] = ()) -> Any:
@@ -158,6 +185,7 @@ class RunData:
             drop=tuple({*self.data.drop, *drop}),
             sampler=sampler,
             transform=transform,
+            stills=self.data.stills,  # type: ignore[arg-type]  # checked by DataConfig
         )
 
     def wait_hint(self, dataset: Mapping[str, Any], loader: Any) -> Any:

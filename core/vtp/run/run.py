@@ -19,13 +19,10 @@ from typing import Any
 from vtp.components import build
 from vtp.config import DataConfig, MediaConfig, modes
 from vtp.contracts import Dataset, Task, member
-from vtp.errors import ConfigError, PluginError
-from vtp.faults import title
-from vtp.registry import did_you_mean
-from vtp.run.check import chosen_callbacks, model_spec
+from vtp.run.check import model_spec
 from vtp.run.data import RunData
 from vtp.run.folder import RunFolder
-from vtp.run.inspection import check_result, problem_with
+from vtp.run.start import checkpoint_folder
 from vtp.types import MODALITIES
 
 __all__ = ["Run"]
@@ -52,6 +49,7 @@ class Run:
         self.modes = modes(config["mode"])
         self.trainer: Any = None
         self.running = ""  # what computes attention, once the model is built
+        self.tried: dict[str, Any] | None = None  # of the training of this run: samples, and those not decoded
         self.evaluated: Path | None = None  # the checkpoint whose weights are in the model
 
     # -- parts -------------------------------------------------------------------------------------------------------
@@ -81,13 +79,7 @@ class Run:
     @cached_property
     def start(self) -> Path | None:
         """The checkpoint that is evaluated, or that training starts from with its whole model; None for a new model."""
-        if self.config["checkpoint"] is None:
-            return None
-        from vtp.train.checkpoint import locate
-
-        given = Path(self.config["checkpoint"])
-        best = given / "checkpoints" / "best"  # of a run folder: what its own report was about
-        return locate(best if best.exists() else given)
+        return None if self.config["checkpoint"] is None else checkpoint_folder(self.config["checkpoint"])
 
     @cached_property
     def weights_only(self) -> Path | None:
@@ -115,8 +107,6 @@ class Run:
         model = build_model(spec, lookup_in(self.host.registry), context, seed=self.config["seed"])
         adopt(model, self.device)
         self._fill(model)
-        if self.modes != ["train"] or self._ask("selection") != "last":
-            self._ask("check")(model)  # what cannot be scored is said now, not after hours of training
         return model
 
     def _fill(self, model: Any) -> None:
@@ -140,16 +130,6 @@ class Run:
         """What the task says about ``name``, or the default of its contract."""
         return member(self.task, Task, name)
 
-    def title(self, node: str) -> str:
-        """``task=qa (vtp-core)``: the task or the data set by its name and where it comes from."""
-        return title(node, str(self.config[node]["name"]))
-
-    def problem(self) -> str | None:
-        """Why a run failed with an exception that is none of vtp's: what its data set or its task gave, if that is
-        wrong."""
-        built = {node: vars(self).get(node) for node in ("dataset", "task")}
-        return problem_with(built["dataset"], built["task"], self.title("dataset"), self.title("task"))
-
     # -- what is done ------------------------------------------------------------------------------------------------
 
     def train(self) -> None:
@@ -162,21 +142,17 @@ class Run:
         loader = self.data.train_loader(self.model.specs(), config.global_batch)
         selection = self._ask("selection")
         split = {"val": "val", "test(!)": self._ask("split")}.get(selection)
-        monitor = self._monitor() if split else None
+        watched = self._ask("watched") if split is None and config.eval_every != 0 else None
         self.trainer = Trainer(
             self.model,
             loader,
             config,
             self.folder.path,
-            evaluate=None if split is None else lambda model: self._score(model, split),
-            monitor=monitor,
+            evaluate=None if (scored := split or watched) is None else lambda model: self._score(model, scored),
+            monitor=self.task.monitor if split else None,
             provenance=self.provenance,
             device=self.device,
-            callbacks=[
-                self.data.wait_hint(self.config["dataset"], loader),
-                *self._profile(config.precision),
-                *(choice.build() for choice in chosen_callbacks(self.config, [])),
-            ],
+            callbacks=[self.data.wait_hint(self.config["dataset"], loader), *self._profile(config.precision)],
         )
         resume = self.config["resume"]
         if resume is not None and not self.config["restart"] and not self.trainer.resume(resume):
@@ -191,22 +167,17 @@ class Run:
             f"{sum(p.numel() for p in self.trainer.model.parameters()):,}",
             self.device,
         )
+        for line in self.data.parts():
+            log.info("  %s", line)
         self.trainer.fit()
+        self._say_what_was_not_decoded()
         self.evaluated = self.trainer.load_best() if selection != "last" else None
 
-    def _monitor(self) -> tuple[str, str]:
-        """The metric that the task selects by, and whether it should be large or small."""
-        given = self._ask("monitor")
-        if not (isinstance(given, (tuple, list)) and len(given) == 2 and given[1] in ("max", "min")):
-            expected = 'a metric and max or min, such as ("accuracy", "max")'
-            raise PluginError(f"{self.title('task')} has monitor={given!r}, expected {expected}.")
-        name, known = self.config["train"]["monitor"] or given[0], self._ask("metrics")
-        if known and name not in known:
-            raise ConfigError(
-                f"train.monitor={name}: task {self.task.name} gives no such metric during training."
-                f"{did_you_mean(name, known)} It gives: {', '.join(known)}."
-            )
-        return str(given[0]), str(given[1])
+    def _say_what_was_not_decoded(self) -> None:
+        self.tried = self.data.tried()
+        for name, found in self.tried.get("parts", {}).items():
+            if found["not_decoded"]:
+                log.warning("%s: %d of %d samples could not be decoded", name, found["not_decoded"], found["tried"])
 
     def _profile(self, precision: str) -> list[Any]:
         from vtp.train.profiling import Profile
@@ -217,65 +188,39 @@ class Run:
     def evaluate(self) -> None:
         """Score the split that the task reports, and write report.json, predictions.jsonl and report.png."""
         from vtp import distributed
-        from vtp.eval.report import print_result
-        from vtp.storage import write_json_atomic
+        from vtp.eval.report import print_result, write_report
 
         leaks = self._check_leaks()
         with self._evaluating() as model:
             evaluator = self._evaluator(model)
-            result = check_result(
-                self.title("task"), self.task.evaluate(evaluator, self._ask("split")), "evaluate(evaluator, split)"
-            )
+            result = self.task.evaluate(evaluator, self._ask("split"))
             if "train" in self.modes and self.data.on_disk.absent:
                 result.warnings.append(self.data.on_disk.line())
-            record = self._write(result, leaks) if distributed.is_main() else {}
-            strips = self._strips(evaluator, result)
+            strips = self._ask("examples")(evaluator, result) if result.chart else []
         if not distributed.is_main():
             return
-        if result.chart and (trouble := self._draw(result, strips)):
-            record["warnings"].append(trouble)
-            write_json_atomic(self.folder.path / "report.json", record)
-        print_result(result, record)
-        self.folder.say_where()
-
-    def _write(self, result: Any, leaks: Any) -> dict[str, Any]:
-        """Write report.json and predictions.jsonl."""
-        from vtp.eval.report import write_report
-
-        return write_report(
+        record = write_report(
             self.folder.path,
             result,
             selection=self._ask("selection"),
             seed=self.config["seed"],
-            train=self.stages,
+            train=self.stages
+            if self.tried is None
+            else [*self.stages[:-1], {**self.stages[-1], "samples_tried": self.tried}],
             leaks=leaks,
             checkpoint=self.evaluated or self.folder.last_checkpoint(),
             config=self.config,
             plugins=self.plugins,
             extra={"dataset": member(self.dataset, Dataset, "origin")()},
         )
+        if result.chart:
+            from vtp.eval.figures import draw_figure
 
-    def _strips(self, evaluator: Any, result: Any) -> Any:
-        """Frames for the picture, or the exception that the task raised instead: decoration must not cost a report."""
-        try:
-            return self._ask("examples")(evaluator, result) if result.chart else ()
-        except Exception as error:
-            return error
-
-    def _draw(self, result: Any, strips: Any) -> str:
-        """Draw report.png; what went wrong, "" if nothing did."""
-        from vtp.eval.figures import draw_figure
-
-        title = result.title if "@" in result.title else f"{result.task} on {self.dataset.name}"
-        note = result.tables[0].notes[0] if result.tables and result.tables[0].notes else ""
-        try:
-            if isinstance(strips, Exception):
-                raise strips
+            title = result.title if "@" in result.title else f"{result.task} on {self.dataset.name}"
+            note = result.tables[0].notes[0] if result.tables and result.tables[0].notes else ""
             draw_figure(self.folder.path / "report.png", result.chart, strips, title=title, note=note)
-        except Exception as error:
-            self.folder.keep_traceback(error)
-            return f"there is no picture: {self.title('task')}: {type(error).__name__}: {error}"
-        return ""
+        print_result(result, record)
+        self.folder.say_where()
 
     def predict(self) -> None:
         """Write predictions.jsonl for the split that the task reports; labels are neither needed nor looked at."""
@@ -283,8 +228,7 @@ class Run:
         from vtp.eval.report import write_predictions
 
         with self._evaluating() as model:
-            found = self.task.predict(self._evaluator(model), self._ask("split"))
-            result = check_result(self.title("task"), found, "predict(evaluator, split)")
+            result = self.task.predict(self._evaluator(model), self._ask("split"))
         if distributed.is_main():
             write_predictions(self.folder.path, result)
             print(result.ledger.line())
@@ -309,7 +253,7 @@ class Run:
         data = self.data.data
         return Evaluator(
             model,
-            lambda samples, drop: self.data.eval_loader(self.model.specs(), samples, drop),
+            lambda samples, drop, **how: self.data.eval_loader(self.model.specs(), samples, drop, **how),
             device=self.device,
             precision=self.config["train"]["precision"],
             limit=data.limit_eval,
@@ -327,9 +271,7 @@ class Run:
 
     def _score(self, model: Any, split: str) -> dict[str, float]:
         """Headline metrics of a split, for selection during training."""
-        found = self.task.evaluate(self._evaluator(model), split, detail=False)
-        result = check_result(self.title("task"), found, "evaluate(evaluator, split, detail=False)")
-        metrics: dict[str, float] = result.metrics
+        metrics: dict[str, float] = self.task.evaluate(self._evaluator(model), split, detail=False).metrics
         return metrics
 
     # -- records -----------------------------------------------------------------------------------------------------
@@ -369,7 +311,8 @@ class Run:
     def _check_leaks(self) -> Any:
         from vtp.eval.leaks import check_leaks, media_names
 
-        tested = media_names(self.task.samples(self._ask("split")), self.dataset)
+        tables = [(self.task.samples(self._ask("split")), self.dataset), *self._ask("further_tests")()]
+        tested = [name for samples, dataset in tables for name in media_names(samples, dataset)]
         return check_leaks(self.stages, tested, on_leak=self.data.data.on_leak)
 
 

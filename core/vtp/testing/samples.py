@@ -150,7 +150,11 @@ class _Tables:
         except TypeError as error:
             raise ContractError(f"origin() must be plain JSON: {error}") from None
         namespace = member(dataset, Dataset, "media_namespace")
-        expect(isinstance(namespace, str) and namespace, f"media_namespace must be a string, got {namespace!r}")
+        expect(isinstance(namespace, str), f"media_namespace must be a string, got {namespace!r}")
+        if not namespace:
+            names = [media_id(table[0]) for table in self.all().values()]
+            bare = [name for name in names if ":" not in name]
+            expect(not bare, f"without a media_namespace, clips must be named namespace:clip, got {some(bare)}")
 
     def workers(self) -> None:
         for name, table in self.all().items():

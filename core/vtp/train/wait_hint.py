@@ -76,5 +76,8 @@ def advice(dataset: Mapping[str, Any], size: int | None, cache: str | None, kind
     options = [f"{key}={value}" for key, value in dataset.items() if key != "name" and value is not None]
     if name == "shards":
         return "shards with decoded frames need no decoding: vtp data pack SRC OUT --frames N --size S."
+    if isinstance(parts := dataset.get("parts"), Mapping):
+        each = ", ".join(parts)
+        return f"a cache helps: vtp data cache, for each of {each} into one folder; then add data.cache=FOLDER."
     words = ["vtp", "data", "cache", name, f"{name}-cache", *options, "--size", str(size or 256)]
     return f"a cache helps: {shlex.join(words)}, then add data.cache={name}-cache."

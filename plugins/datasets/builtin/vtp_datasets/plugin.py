@@ -16,6 +16,7 @@ def vtp_register_datasets(register: Register) -> None:
     register("didemo", "vtp_datasets.didemo:DiDeMo")
     register("flickr30k", "vtp_datasets.karpathy:Flickr30k")
     register("howto100m", "vtp_datasets.timed_text:HowTo100M")
+    register("mix", "vtp_datasets.mix:Mix")
     register("msrvtt", "vtp_datasets.msrvtt:MSRVTT")
     register("msvd", "vtp_datasets.msvd:MSVD")
     register("msvd_cn", "vtp_datasets.msvd:MSVDCN")
