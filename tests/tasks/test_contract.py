@@ -8,10 +8,11 @@ from vtp.testing import check_task
 from vtp_datasets.own import OwnData
 from vtp_tasks.multiple_choice import MultipleChoice
 from vtp_tasks.plugin import vtp_register_tasks
+from vtp_tasks.pretrain import Pretrain
 from vtp_tasks.qa import QuestionAnswering
 from vtp_tasks.retrieval import Retrieval
 
-CASES = {QuestionAnswering: {"answers": 2}, Retrieval: {}, MultipleChoice: {}}
+CASES = {QuestionAnswering: {"answers": 2}, Retrieval: {}, MultipleChoice: {}, Pretrain: {}}
 
 
 def test_every_task_is_tested():

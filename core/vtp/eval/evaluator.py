@@ -40,8 +40,8 @@ class EvalBatches(Protocol):
     def __iter__(self) -> Iterator[Batch]: ...
 
 
-# (table, modalities to leave out) -> loader of this rank
-MakeLoader = Callable[[Sequence[Sample], tuple[Modality, ...]], EvalBatches]
+# (table, modalities to leave out[, whether all processes keep to the same batches]) -> loader of this rank
+MakeLoader = Callable[..., EvalBatches]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +107,7 @@ class Evaluator:
     Attributes:
         model: the composed model (or its DDP or FSDP2 wrapper), called as ``model(batch, run=f)``.
         make_loader: gives this rank's loader for a table; the second argument names modalities that must not be loaded.
+            With ``whole_batches=True`` a batch holds the same rows on any number of processes.
         device: where batches go.
         precision: ``fp32``, ``bf16`` or ``fp16`` autocast. Results are float32; tasks rank in float32.
         limit: evaluate only this many items of a table (1 and above) or this share (below 1); None = all. Stamped in
@@ -171,6 +172,7 @@ class Evaluator:
         what: str = "items",
         label: str = "",
         strict: bool = True,
+        whole_batches: bool = False,
     ) -> Collected:
         """Compute ``f(ctx)`` for every sample.
 
@@ -182,6 +184,8 @@ class Evaluator:
             label: of the progress bar; default ``what``.
             strict: apply ``max_missing``. False for an ablation, where items that a withheld modality leaves empty are
                 a finding and no fault of the files.
+            whole_batches: cut the table into the same batches on any number of processes, for an ``f`` that compares
+                the rows of a batch.
 
         Raises:
             RunError: ids repeat, get lost or turn up twice, or ``f`` returns tensors of another number of rows.
@@ -189,7 +193,8 @@ class Evaluator:
         """
         table = tuple(sample.id for sample in samples)
         Ledger(table, {}, what)  # unique ids, before any work
-        loader = self.make_loader(samples, tuple(drop))
+        how = {"whole_batches": True} if whole_batches else {}
+        loader = self.make_loader(samples, tuple(drop), **how)
         ids: list[str] = []
         parts: list[dict[str, Array]] = []
         present: list[dict[str, Array]] = []

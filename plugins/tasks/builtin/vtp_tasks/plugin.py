@@ -8,6 +8,7 @@ from vtp.hookspecs import Register, hookimpl
 @hookimpl
 def vtp_register_tasks(register: Register) -> None:
     register("multiple_choice", "vtp_tasks.multiple_choice:MultipleChoice")
+    register("pretrain", "vtp_tasks.pretrain:Pretrain")
     register("qa", "vtp_tasks.qa:QuestionAnswering")
     register("retrieval", "vtp_tasks.retrieval:Retrieval")
 
