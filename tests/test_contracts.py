@@ -156,6 +156,7 @@ def test_the_base_classes_of_objectives_keep_the_contract():
         "features",
         "loss_from_features",
     } | {
+        "after_step_on_shards",
         "embed",
         "similarity",
         "match_logits",

@@ -25,6 +25,7 @@ TOP_LEVEL = {
     "variant": "null, or released: compute as the released code of the method does, whatever is wrong with that",
     "masks": "what is hidden of video, audio and text; the objectives share it",
     "train": "the engine: steps, batch, learning rate, precision, checkpoints",
+    "callbacks": "what watches training, of plugins: [name, ...], or {name: ..., option: ...} in the list",
     "data": "loading: workers, augmentation, limits, what to do with bad files and leaks",
     "media": "decoding",
     "seed": "of everything random",

@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from vtp.media.info import MediaInfo, VideoInfo
     from vtp.media.request import Wanted
     from vtp.model.context import ForwardContext
-    from vtp.types import AudioSpec, Clip, Fused, LossOutput, MediaRef, Sample, TextSpec, Tokens, VideoSpec
+    from vtp.model.model import VTPModel
+    from vtp.types import AudioSpec, Clip, Fused, LossOutput, MediaRef, Sample, StepDone, TextSpec, Tokens, VideoSpec
 
 __all__ = [
     "CONTRACTS",
@@ -81,6 +82,13 @@ class Part(Component, Protocol):
     save_assets: Callable[[Path], None] | None = None
     """``save_assets(folder)`` writes the files that a checkpoint keeps beside the tensors, such as a tokenizer;
     ``context.assets_of("encoders/text")`` gives the folder back to the constructor."""
+
+    after_step: Callable[[StepDone], None] | None = None
+    """``after_step(done)`` runs once after every update of the weights, without gradients, on whole weights whatever
+    the strategy; what it writes into parameters and buffers is kept. Any module inside may have this too."""
+
+    after_step_on_shards: bool = False
+    """Whether ``after_step`` may be given parameters as they are, shards under fsdp2, which spares gathering them."""
 
     def no_weight_decay(self) -> Iterable[str]:
         """Names of its parameters that weight decay leaves alone, besides biases and norms. Any module inside may have
@@ -298,6 +306,9 @@ class Task(Component, Protocol):
     monitor: tuple[str, Literal["max", "min"]]
     """The metric to select and stop by, and its direction."""
 
+    metrics: Sequence[str] = ()
+    """Names that ``evaluate(..., detail=False)`` gives; ``train.monitor`` is held against them before step 1."""
+
     watched: str | None = None
     """A split that is also scored during training when no checkpoint is chosen by a score."""
 
@@ -328,6 +339,10 @@ class Task(Component, Protocol):
     def labels(self, sample: Sample) -> dict[str, int | float]:
         """What the loader puts into ``batch.labels`` for a sample; -100 = none."""
         return {}
+
+    def check(self, model: VTPModel) -> None:
+        """ConfigError where the model cannot be scored by this task: an objective that is not there, a head for another
+        answer list. Called once the model is built and before the first step, wherever the run will score."""
 
     def known_list(self) -> str | None:
         """Name of the published training list (``train.9k``) that the training clips are exactly, or None."""

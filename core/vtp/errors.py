@@ -6,12 +6,13 @@
     │   ├── PluginError     a plugin that is missing, broken, or collides with another
     │   └── DataError       annotation files, media folders, checkpoints given by the user
     └── RunError        something went wrong while running: NaN loss, too many bad samples, a full disk
+        └── ComponentError  an exception out of the code of a plugin
 
 `vtp` prints the message in one line without a traceback; everything that is not a VtpError is a bug and keeps its
-traceback.
+traceback, unless it came out of a plugin's code: then it is a ComponentError, and the traceback is in run.log.
 """
 
-__all__ = ["ConfigError", "DataError", "PluginError", "RunError", "UserError", "VtpError"]
+__all__ = ["ComponentError", "ConfigError", "DataError", "PluginError", "RunError", "UserError", "VtpError"]
 
 
 class VtpError(Exception):
@@ -40,3 +41,7 @@ class DataError(UserError):
 
 class RunError(VtpError):
     """A run that started properly cannot go on."""
+
+
+class ComponentError(RunError):
+    """The code of a plugin raised something; which component, which plugin, and what."""

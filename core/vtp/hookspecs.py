@@ -38,6 +38,7 @@ HOOKS = {
     "vtp_register_decoders": "decoder",
     "vtp_register_samplers": "sampler",
     "vtp_register_importers": "importer",
+    "vtp_register_callbacks": "callback",
     "vtp_register_commands": "command",
 }
 
@@ -144,6 +145,18 @@ def vtp_register_importers(register: Register) -> None:
     Example::
 
         register("simvtp", "vtp_simvtp.importer:import_simvtp")
+    """
+
+
+@hookspec
+def vtp_register_callbacks(register: Register) -> None:
+    """Offer watchers of training: subclasses of :class:`vtp.train.callbacks.Callback`, which lists the events. Only
+    those run that the configuration names: ``callbacks=[my_log]``, or ``'callbacks=[{name: my_log, every: 10}]'`` with
+    options.
+
+    Example::
+
+        register("my_log", "my_package.watch:MyLog")
     """
 
 

@@ -2,7 +2,7 @@
 :meth:`Entry.load`.
 
 Kinds are ``encoder/text``, ``encoder/video``, ``encoder/audio``, ``encoder/fusion``, ``objective``, ``dataset``,
-``task``, ``form``, ``decoder``, ``sampler``, ``importer`` and ``command``.
+``task``, ``form``, ``decoder``, ``sampler``, ``importer``, ``callback`` and ``command``.
 """
 
 from __future__ import annotations

@@ -28,6 +28,7 @@ __all__ = [
     "MediaRef",
     "Modality",
     "Sample",
+    "StepDone",
     "TextSpec",
     "Tokens",
     "VideoSpec",
@@ -170,6 +171,7 @@ class Batch:
         global_rows: rows of that global batch; random masks are drawn for all of them and sliced, so that they do not
             depend on the number of processes or the accumulation.
         step: optimiser step, the other half of the key of random draws.
+        total_steps: length of the run, for schedules; None in evaluation.
         extra: lists of B python objects, such as raw texts, for evaluation.
         media_rows: where several rows are about one clip, the row of the video and audio inputs that each of the B rows
             uses (never falling); those inputs then have fewer rows than B. None = one each. Who reads inputs through
@@ -185,6 +187,7 @@ class Batch:
     step: int = 0
     extra: dict[str, list[Any]] = field(default_factory=dict)
     media_rows: list[int] | None = None
+    total_steps: int | None = None
 
     def __post_init__(self) -> None:
         self.global_rows = self.global_rows or len(self.ids)
@@ -204,6 +207,7 @@ class Batch:
             step=self.step,
             extra=self.extra,
             media_rows=self.media_rows,
+            total_steps=self.total_steps,
         )
 
     def to(self, device: Any, non_blocking: bool = True) -> Batch:
@@ -279,3 +283,16 @@ class LossOutput:
     loss: Tensor
     weight: Tensor
     metrics: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class StepDone:
+    """What a part of the model is told after an update of the weights.
+
+    Attributes:
+        step: updates done so far, 1 after the first.
+        total_steps: length of the run.
+    """
+
+    step: int
+    total_steps: int

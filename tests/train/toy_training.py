@@ -8,12 +8,15 @@ from __future__ import annotations
 import json
 import os
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
+from moco import MoCo
 from torch import nn
 from torch.nn import functional
 
+from vtp.model.build import BuildContext
 from vtp.model.context import ForwardContext
 from vtp.model.model import VTPModel
 from vtp.model.objective import ContrastiveObjective, Objective, masked_mean
@@ -116,13 +119,15 @@ def toy_model(
     *, dropout: float = 0.0, objectives: tuple[str, ...] = ("vtc", "qa"), poison: int | None = None, seed: int = 0
 ) -> VTPModel:
     torch.manual_seed(seed)
-    known = {"vtc": ToyContrastive, "qa": ToyClassify}
+    encoder = ToyEncoder(dropout=dropout)
+    context = BuildContext(encoders={"audio": encoder})
+    known = {"vtc": ToyContrastive, "qa": ToyClassify, "moco": partial(MoCo, context=context)}
     built = {name: known[name]() for name in objectives}
     if poison is not None:
         built["poison"] = ToyPoison(poison)
     weights = {"vtc": 0.7, "qa": 1.3}
     spec = {"encoders": {"audio": {"name": "toy"}}, "objectives": {n: {"name": n} for n in built}, "answers": []}
-    return VTPModel({"audio": ToyEncoder(dropout=dropout)}, built, {n: weights.get(n, 1.0) for n in built}, spec)
+    return VTPModel({"audio": encoder}, built, {n: weights.get(n, 1.0) for n in built}, spec)
 
 
 def plain_losses(model: VTPModel, batch: Batch) -> dict[str, LossOutput]:
@@ -195,7 +200,13 @@ def evaluate(model: VTPModel) -> dict[str, float]:
 
 
 def launch(
-    run_dir: str, resume: str | None = None, delay: float = 0.0, dropout: float = 0.0, full: bool = False, **options
+    run_dir: str,
+    resume: str | None = None,
+    delay: float = 0.0,
+    dropout: float = 0.0,
+    full: bool = False,
+    objectives: tuple[str, ...] = ("vtc", "qa"),
+    **options,
 ) -> int:
     """Train the toy model as one process of a run; gives the exit code that ``vtp run`` would.
 
@@ -217,7 +228,7 @@ def launch(
     config = TrainConfig(**{"global_batch": 16, "tensorboard": False, "log_every": 1, **options})
     loader = ToyLoader(rank=distributed.rank(), world_size=distributed.world_size(), delay=delay)
     trainer = Trainer(
-        toy_model(dropout=dropout), loader, config, run_dir,
+        toy_model(dropout=dropout, objectives=tuple(objectives)), loader, config, run_dir,
         evaluate=evaluate, monitor=("accuracy", "max"), device=device,
     )  # fmt: skip
     save_file, code, message = checkpoint.save_file, 0, ""

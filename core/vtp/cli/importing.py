@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vtp.components import check_options, refuse
 from vtp.contracts import Importer
-from vtp.errors import ConfigError, DataError
+from vtp.errors import ConfigError, DataError, PluginError
+from vtp.faults import title
 
 if TYPE_CHECKING:
     from vtp.model.model import VTPModel
@@ -53,7 +54,7 @@ def main(arguments: list[str]) -> int:
         raise DataError(f"{source} does not exist.")
     if out.exists():
         raise DataError(f"{out} exists already. Give the name of a new folder, or remove it first.")
-    spec, state, report = importer(source, **options)
+    spec, state, report = _given(title("importer", arguments[0]), importer(source, **options))
     from vtp.model.build import build_model, lookup_in
     from vtp.model.weights import fill
 
@@ -63,6 +64,23 @@ def main(arguments: list[str]) -> int:
     print(_summary(report, model))
     print(f"written to {out}; details in {out / 'import_report.json'}")
     return 0
+
+
+def _given(who: str, found: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """What an importer returned, checked before anything is written."""
+    if not (isinstance(found, tuple) and len(found) == 3 and all(isinstance(part, Mapping) for part in found)):
+        kinds = ", ".join(type(part).__name__ for part in found) if isinstance(found, tuple) else type(found).__name__
+        raise PluginError(f"{who} returned ({kinds}), expected (specification, tensors, report), three dicts.")
+    spec, state, report = (dict(part) for part in found)
+    if strange := [name for name, tensor in state.items() if not hasattr(tensor, "copy_")]:
+        raise PluginError(f"{who} returned {strange[0]!r} as {type(state[strange[0]]).__name__}, expected a tensor.")
+    if not isinstance(report.get("used"), Collection) or isinstance(report["used"], str):
+        raise PluginError(f"{who} returned a report without 'used', expected the names of the tensors that it used.")
+    for key in ("dropped", "missing"):
+        if not isinstance(report.get(key, {}), Mapping):
+            found_kind = type(report[key]).__name__
+            raise PluginError(f"{who} returned report[{key!r}] as {found_kind}, expected a dict of name to reason.")
+    return spec, state, report
 
 
 def _options(importer: Importer, name: str, arguments: list[str]) -> dict[str, Any]:

@@ -3,6 +3,7 @@ and a broken plugin stops none of them."""
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 
@@ -56,12 +57,20 @@ def main(arguments: list[str] | None = None) -> int:
     except VtpError as error:
         print(f"vtp {command}: {error}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
-        print(f"vtp {command}: interrupted", file=sys.stderr)
-        return 130
     except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough
         sys.stderr.close()
         return 0
+    except Exception as error:
+        from vtp.faults import fault_of
+
+        failure = fault_of(error)
+        if failure is None or os.environ.get("VTP_TRACEBACK", "") not in ("", "0"):
+            raise
+        print(f"vtp {command}: {failure} VTP_TRACEBACK=1 shows the traceback.", file=sys.stderr)
+        return failure.exit_code
+    except KeyboardInterrupt:
+        print(f"vtp {command}: interrupted", file=sys.stderr)
+        return 130
 
 
 def _listing() -> str:
@@ -82,7 +91,10 @@ def _listing() -> str:
 
 def _plugin_command(command: str, rest: list[str]) -> int:
     """A command that a plugin offers; plugins are only loaded when no built-in command has that name."""
+    import inspect
+
     from vtp.errors import PluginError
+    from vtp.faults import title
     from vtp.plugins import host, missing_addons
     from vtp.registry import did_you_mean
 
@@ -93,7 +105,17 @@ def _plugin_command(command: str, rest: list[str]) -> int:
         absent = [f"not installed: {distribution}" for distribution in missing_addons().values()]
         notes = "".join(f"\n  note: {note}" for note in [*registry.notes, *absent])
         raise PluginError(f"there is no such command.{hint} `vtp --help` lists them.{notes}")
-    return int(registry.get("command", command).load()(rest) or 0)
+    function, who = registry.get("command", command).load(), title("command", command)
+    try:
+        inspect.signature(function).bind(rest)
+    except TypeError as error:
+        raise PluginError(
+            f"{who} cannot be called with the list of arguments: {error}. Expected f(arguments)"
+        ) from error
+    code = function(rest)
+    if not (code is None or isinstance(code, int)):
+        raise PluginError(f"{who} returned {type(code).__name__}, expected the exit code: an int, or None for 0")
+    return code or 0
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from vtp.errors import VtpError
+from vtp.faults import fault_of
 from vtp.machine import keep_memory
 from vtp.types import Batch
 
@@ -122,6 +123,10 @@ class _Places(Dataset[Any], Generic[Place]):
             delivery = self.load(place)
         except VtpError as error:
             return Delivery(error=error)
+        except Exception as error:
+            if (fault := fault_of(error)) is None:
+                raise
+            return Delivery(error=fault)
         return delivery if get_worker_info() is None else delivery.packed()
 
 

@@ -25,6 +25,7 @@ from rich.text import Text
 from vtp import __version__
 from vtp.eval.leaks import LeakReport
 from vtp.eval.task import ReportTable, TaskResult
+from vtp.numbers import number
 from vtp.storage import MANIFEST, write_json_atomic, write_text_atomic
 
 __all__ = [
@@ -138,7 +139,8 @@ def _finite(value: Any) -> Any:
         return value if math.isfinite(value) else None
     if value is None or isinstance(value, (bool, int, str)):
         return value
-    return _finite(value.item()) if hasattr(value, "item") else str(value)  # numpy scalars; paths and the like
+    plain = number(value)  # of numpy or torch
+    return str(value) if plain is None else _finite(plain)  # paths and the like
 
 
 def checkpoint_hash(folder: Path | str) -> str | None:
@@ -207,6 +209,7 @@ def render(table: ReportTable) -> Group:
 
 
 def _cell(value: str | float | int | None) -> str:
+    value = value if value is None or isinstance(value, str) else number(value)
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "-"
     if isinstance(value, float):

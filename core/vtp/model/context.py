@@ -14,14 +14,16 @@ Two objectives that ask for the same pass share it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from vtp.contracts import Encoder, Fusion, member
+from vtp.model import checks
 from vtp.model.blocks import connected_zero
 from vtp.types import MODALITIES, AudioSpec, Batch, Fused, Modality, TextSpec, Tokens, VideoSpec
 
@@ -56,6 +58,16 @@ class ForwardContext:
         self._used: set[str] = set()  # slots whose encoder gave somebody something, see connected_zero
 
     # -- inputs ------------------------------------------------------------------------------------------------------
+
+    @property
+    def step(self) -> int:
+        """Updates done before this pass, for schedules of masking or temperature; 0 in evaluation."""
+        return self.batch.step
+
+    @property
+    def total_steps(self) -> int | None:
+        """Length of the run; None in evaluation, where a schedule must have ended."""
+        return self.batch.total_steps
 
     @property
     def modalities(self) -> tuple[Modality, ...]:
@@ -215,6 +227,9 @@ class ForwardContext:
             taken = {"mask", *member(encoder, Encoder, "view_inputs")}  # not the labels of a view
             arguments = {k: v for k, v in inputs.items() if k in clean or k in taken}
             encode = encoder if stage == "encoded" else encoder.embed
+            if (first := (modality, stage, view != "")) not in self.model.checked:
+                encode = partial(checks.first_tokens, self.model, modality, stage, encode)
+                self.model.checked.add(first)
             out = _encode_clips(encode, arguments) if modality == "video" else encode(**arguments)
             out = out if shared is None else out.take(shared)
             self._tokens[key] = replace(out, attention_mask=out.attention_mask & self.present(modality)[:, None])
@@ -232,6 +247,9 @@ class ForwardContext:
         else:
             tokens, owner = self.tokens(modality, view), modality
         pooled: Tensor = member(self.model.encoders[owner], Encoder, "pool")(tokens)
+        if ("pool", owner) not in self.model.checked:
+            checks.check_pooled(self.model, owner, pooled, len(tokens.x))
+            self.model.checked.add(("pool", owner))
         return pooled
 
     def fused(self, views: Mapping[str, str | Tokens], rows: Mapping[str, Tensor] | None = None) -> Fused:
@@ -259,6 +277,9 @@ class ForwardContext:
         inputs = [self._fusion_input(v, r) for v, r in passes.values()]
         fusion = self.model.encoders["fusion"]
         found: list[Fused] = fusion(inputs) if len(inputs) > 1 else [fusion(inputs[0])]
+        if (first := ("fusion", len(inputs) > 1)) not in self.model.checked:
+            checks.check_many(self.model, found, inputs)
+            self.model.checked.add(first)
         made = dict(zip(passes, found, strict=True))
         for k, out in made.items():
             if k is not None:
@@ -310,6 +331,14 @@ class ForwardContext:
                 f"fused: the modalities have different numbers of rows {counts}; give rows= for each of them"
             )
         return tokens
+
+    def made(self) -> Iterator[tuple[str, str, Tokens]]:
+        """What encoders have given so far: ``encoders.<slot>``, name of the view, tokens."""
+        for (modality, view, *_), tokens in self._tokens.items():
+            yield f"encoders.{modality}", view, tokens
+        for fused, _ in self._fused.values():
+            for tokens in fused.tokens.values():
+                yield "encoders.fusion", "", tokens
 
     def connected_zero(self) -> Tensor:
         """A zero, scalar, that depends on every parameter of the encoders that nothing has been asked of so far. A pass

@@ -41,6 +41,7 @@ class VTPModel(nn.Module):
 
     Attributes:
         encoders, objectives, weights, spec, seed, masks: as given.
+        checked: what encoders have been looked at in, see :mod:`vtp.model.checks`.
     """
 
     _video_mean: Tensor
@@ -64,6 +65,7 @@ class VTPModel(nn.Module):
         self.weights = {name: float((weights or {}).get(name, 1.0)) for name in self.objectives}
         self.spec = spec or {}
         self.seed = seed
+        self.checked: set[tuple[object, ...]] = set()
         self.masks: dict[str, Masker] = default_masks() | dict(masks or {})
         video = self.specs().get("video")
         if isinstance(video, VideoSpec):

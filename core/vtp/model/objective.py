@@ -10,12 +10,13 @@ An objective sees one micro-batch. So that the sum over micro-batches and proces
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from vtp.types import LossOutput, Modality
+from vtp.types import LossOutput, Modality, StepDone
 
 if TYPE_CHECKING:
     from vtp.model.context import ForwardContext
@@ -31,6 +32,9 @@ class Objective(nn.Module):
             when it is built; rows of a batch that lack one take no part (``present``), they are never an error.
         needs_fusion: whether the model must have a fusion encoder.
         contrastive: True for :class:`ContrastiveObjective`.
+        after_step: ``after_step(done)``, called once after every update of the weights: for a queue of negatives, or
+            prototypes that are normalised. Under no_grad and on whole weights; done is a
+            :class:`vtp.types.StepDone`. A copy of averaged weights is a :class:`vtp.model.momentum.Momentum`.
 
     Example::
 
@@ -51,6 +55,7 @@ class Objective(nn.Module):
     needs: frozenset[Modality] = frozenset()
     needs_fusion: bool = False
     contrastive: ClassVar[bool] = False
+    after_step: Callable[[StepDone], None] | None = None
 
     def rows(self, ctx: ForwardContext) -> Tensor:
         """bool (B,): rows that have every modality of ``needs``."""

@@ -6,13 +6,16 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vtp.config import TOP_LEVEL, DataConfig, MediaConfig, modes
 from vtp.errors import ConfigError, PluginError
 from vtp.registry import did_you_mean
 
-__all__ = ["GIVEN", "check", "model_spec", "refuse_ambiguous_options"]
+if TYPE_CHECKING:
+    from vtp.components import Choice
+
+__all__ = ["GIVEN", "chosen_callbacks", "check", "model_spec", "refuse_ambiguous_options"]
 
 GIVEN = {"dataset": (), "task": ("dataset", "seed", "val_share")}  # what their constructors get besides their options
 
@@ -63,7 +66,35 @@ def _components(config: Mapping[str, Any]) -> list[str]:
     for kind, given in GIVEN.items():
         if (config[kind] or {}).get("name"):
             choose(kind, config[kind], find(registry, kind), wrong, given=given)
+    chosen_callbacks(config, wrong)
     return wrong if config["checkpoint"] else wrong + spec_problems(model_spec(config), lookup_in(registry))
+
+
+def chosen_callbacks(config: Mapping[str, Any], problems: list[str]) -> list[Choice]:
+    """The callbacks that a configuration names, looked up and checked; ``problems`` takes what is wrong."""
+    from vtp.components import choose, find
+    from vtp.plugins import host
+    from vtp.train.callbacks import Callback
+
+    chosen = []
+    for given in config["callbacks"] or ():
+        options = {"name": given} if isinstance(given, str) else given
+        if not (isinstance(options, Mapping) and options.get("name")):
+            problems.append(f"callbacks: expected a name, or options with a name, got {given!r}")
+            continue
+        choice = choose("callbacks", options, find(host().registry, "callback"), problems, kind="callback")
+        if choice and not (isinstance(choice.target, type) and issubclass(choice.target, Callback)):
+            problems.append(
+                f"callbacks: {choice.name} is no subclass of vtp.train.callbacks.Callback, which it must be"
+            )
+        elif choice:
+            unknown = [n for n in vars(choice.target) if n.startswith("on_") and not hasattr(Callback, n)]
+            problems += [
+                f"callbacks: {choice.name} has `{name}`, which is no event.{did_you_mean(name, vars(Callback))}"
+                for name in unknown
+            ]
+            chosen.append(choice)
+    return chosen
 
 
 def _machine(config: Mapping[str, Any]) -> Iterator[str]:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vtp.config import modes
-from vtp.errors import ConfigError, UserError
+from vtp.errors import ComponentError, ConfigError, PluginError, UserError, VtpError
+from vtp.faults import fault_of
 from vtp.machine import cores, keep_memory
 from vtp.run.check import check, refuse_ambiguous_options
 from vtp.run.folder import RunFolder
@@ -53,6 +54,8 @@ def launch(composed: DictConfig, further: Mapping[str, dict[str, Any]] | None = 
         folder.keep_traceback(error)
         if isinstance(error, UserError):
             folder.remove_if_empty()
+        if (failure := fault_of(error)) is not None:
+            raise ComponentError(f"{failure} The traceback is in {folder.path / 'run.log'}.") from error
         raise
 
 
@@ -111,11 +114,23 @@ def _run(config: dict[str, Any], folder: Path, device: Any) -> None:
     from vtp import distributed
     from vtp.run.run import Run
 
-    run = Run(config, RunFolder(folder), device)
-    with run.folder.recorded(config, distributed.world_size()) if distributed.is_main() else nullcontext():
-        for mode in modes(config["mode"]):
-            getattr(run, {"train": "train", "eval": "evaluate", "predict": "predict"}[mode])()
-        run.say_what_was_cached()
+    run = None
+    try:
+        run = Run(config, RunFolder(folder), device)
+        with run.folder.recorded(config, distributed.world_size()) if distributed.is_main() else nullcontext():
+            for mode in modes(config["mode"]):
+                getattr(run, {"train": "train", "eval": "evaluate", "predict": "predict"}[mode])()
+            run.say_what_was_cached()
+    except Exception as error:
+        if not isinstance(error, VtpError) and fault_of(error) is None and run is not None:
+            problem = None
+            with suppress(Exception):  # the search must not hide what it is about
+                problem = run.problem()
+            if problem is not None:
+                raise PluginError(problem) from error
+        if not distributed.is_main() and not isinstance(error, VtpError):
+            RunFolder(folder).keep_traceback(error)  # of the first process it is kept by launch()
+        raise
 
 
 def _check(configs: Mapping[str, dict[str, Any]], folder: Path) -> None:

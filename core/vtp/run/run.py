@@ -19,9 +19,13 @@ from typing import Any
 from vtp.components import build
 from vtp.config import DataConfig, MediaConfig, modes
 from vtp.contracts import Dataset, Task, member
-from vtp.run.check import model_spec
+from vtp.errors import ConfigError, PluginError
+from vtp.faults import title
+from vtp.registry import did_you_mean
+from vtp.run.check import chosen_callbacks, model_spec
 from vtp.run.data import RunData
 from vtp.run.folder import RunFolder
+from vtp.run.inspection import check_result, problem_with
 from vtp.run.start import checkpoint_folder
 from vtp.types import MODALITIES
 
@@ -107,6 +111,8 @@ class Run:
         model = build_model(spec, lookup_in(self.host.registry), context, seed=self.config["seed"])
         adopt(model, self.device)
         self._fill(model)
+        if self.modes != ["train"] or self._ask("selection") != "last":
+            self._ask("check")(model)  # what cannot be scored is said now, not after hours of training
         return model
 
     def _fill(self, model: Any) -> None:
@@ -130,6 +136,16 @@ class Run:
         """What the task says about ``name``, or the default of its contract."""
         return member(self.task, Task, name)
 
+    def title(self, node: str) -> str:
+        """``task=qa (vtp-core)``: the task or the data set by its name and where it comes from."""
+        return title(node, str(self.config[node]["name"]))
+
+    def problem(self) -> str | None:
+        """Why a run failed with an exception that is none of vtp's: what its data set or its task gave, if that is
+        wrong."""
+        built = {node: vars(self).get(node) for node in ("dataset", "task")}
+        return problem_with(built["dataset"], built["task"], self.title("dataset"), self.title("task"))
+
     # -- what is done ------------------------------------------------------------------------------------------------
 
     def train(self) -> None:
@@ -143,16 +159,21 @@ class Run:
         selection = self._ask("selection")
         split = {"val": "val", "test(!)": self._ask("split")}.get(selection)
         watched = self._ask("watched") if split is None and config.eval_every != 0 else None
+        monitor = self._monitor() if split else None
         self.trainer = Trainer(
             self.model,
             loader,
             config,
             self.folder.path,
             evaluate=None if (scored := split or watched) is None else lambda model: self._score(model, scored),
-            monitor=self.task.monitor if split else None,
+            monitor=monitor,
             provenance=self.provenance,
             device=self.device,
-            callbacks=[self.data.wait_hint(self.config["dataset"], loader), *self._profile(config.precision)],
+            callbacks=[
+                self.data.wait_hint(self.config["dataset"], loader),
+                *self._profile(config.precision),
+                *(choice.build() for choice in chosen_callbacks(self.config, [])),
+            ],
         )
         resume = self.config["resume"]
         if resume is not None and not self.config["restart"] and not self.trainer.resume(resume):
@@ -179,6 +200,20 @@ class Run:
             if found["not_decoded"]:
                 log.warning("%s: %d of %d samples could not be decoded", name, found["not_decoded"], found["tried"])
 
+    def _monitor(self) -> tuple[str, str]:
+        """The metric that the task selects by, and whether it should be large or small."""
+        given = self._ask("monitor")
+        if not (isinstance(given, (tuple, list)) and len(given) == 2 and given[1] in ("max", "min")):
+            expected = 'a metric and max or min, such as ("accuracy", "max")'
+            raise PluginError(f"{self.title('task')} has monitor={given!r}, expected {expected}.")
+        name, known = self.config["train"]["monitor"] or given[0], self._ask("metrics")
+        if known and name not in known:
+            raise ConfigError(
+                f"train.monitor={name}: task {self.task.name} gives no such metric during training."
+                f"{did_you_mean(name, known)} It gives: {', '.join(known)}."
+            )
+        return str(given[0]), str(given[1])
+
     def _profile(self, precision: str) -> list[Any]:
         from vtp.train.profiling import Profile
 
@@ -188,18 +223,32 @@ class Run:
     def evaluate(self) -> None:
         """Score the split that the task reports, and write report.json, predictions.jsonl and report.png."""
         from vtp import distributed
-        from vtp.eval.report import print_result, write_report
+        from vtp.eval.report import print_result
+        from vtp.storage import write_json_atomic
 
         leaks = self._check_leaks()
         with self._evaluating() as model:
             evaluator = self._evaluator(model)
-            result = self.task.evaluate(evaluator, self._ask("split"))
+            result = check_result(
+                self.title("task"), self.task.evaluate(evaluator, self._ask("split")), "evaluate(evaluator, split)"
+            )
             if "train" in self.modes and self.data.on_disk.absent:
                 result.warnings.append(self.data.on_disk.line())
-            strips = self._ask("examples")(evaluator, result) if result.chart else []
+            record = self._write(result, leaks) if distributed.is_main() else {}
+            strips = self._strips(evaluator, result)
         if not distributed.is_main():
             return
-        record = write_report(
+        if result.chart and (trouble := self._draw(result, strips)):
+            record["warnings"].append(trouble)
+            write_json_atomic(self.folder.path / "report.json", record)
+        print_result(result, record)
+        self.folder.say_where()
+
+    def _write(self, result: Any, leaks: Any) -> dict[str, Any]:
+        """Write report.json and predictions.jsonl."""
+        from vtp.eval.report import write_report
+
+        return write_report(
             self.folder.path,
             result,
             selection=self._ask("selection"),
@@ -213,14 +262,28 @@ class Run:
             plugins=self.plugins,
             extra={"dataset": member(self.dataset, Dataset, "origin")()},
         )
-        if result.chart:
-            from vtp.eval.figures import draw_figure
 
-            title = result.title if "@" in result.title else f"{result.task} on {self.dataset.name}"
-            note = result.tables[0].notes[0] if result.tables and result.tables[0].notes else ""
+    def _strips(self, evaluator: Any, result: Any) -> Any:
+        """Frames for the picture, or the exception that the task raised instead: decoration must not cost a report."""
+        try:
+            return self._ask("examples")(evaluator, result) if result.chart else ()
+        except Exception as error:
+            return error
+
+    def _draw(self, result: Any, strips: Any) -> str:
+        """Draw report.png; what went wrong, "" if nothing did."""
+        from vtp.eval.figures import draw_figure
+
+        title = result.title if "@" in result.title else f"{result.task} on {self.dataset.name}"
+        note = result.tables[0].notes[0] if result.tables and result.tables[0].notes else ""
+        try:
+            if isinstance(strips, Exception):
+                raise strips
             draw_figure(self.folder.path / "report.png", result.chart, strips, title=title, note=note)
-        print_result(result, record)
-        self.folder.say_where()
+        except Exception as error:
+            self.folder.keep_traceback(error)
+            return f"there is no picture: {self.title('task')}: {type(error).__name__}: {error}"
+        return ""
 
     def predict(self) -> None:
         """Write predictions.jsonl for the split that the task reports; labels are neither needed nor looked at."""
@@ -228,7 +291,8 @@ class Run:
         from vtp.eval.report import write_predictions
 
         with self._evaluating() as model:
-            result = self.task.predict(self._evaluator(model), self._ask("split"))
+            found = self.task.predict(self._evaluator(model), self._ask("split"))
+            result = check_result(self.title("task"), found, "predict(evaluator, split)")
         if distributed.is_main():
             write_predictions(self.folder.path, result)
             print(result.ledger.line())
@@ -271,7 +335,9 @@ class Run:
 
     def _score(self, model: Any, split: str) -> dict[str, float]:
         """Headline metrics of a split, for selection during training."""
-        metrics: dict[str, float] = self.task.evaluate(self._evaluator(model), split, detail=False).metrics
+        found = self.task.evaluate(self._evaluator(model), split, detail=False)
+        result = check_result(self.title("task"), found, "evaluate(evaluator, split, detail=False)")
+        metrics: dict[str, float] = result.metrics
         return metrics
 
     # -- records -----------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from typing import Any
 
 from vtp import distributed
 from vtp.errors import VtpError
+from vtp.faults import fault_of
 from vtp.run.folder import RunFolder
 
 __all__ = ["measure"]
@@ -41,7 +42,9 @@ def measure(configs: Mapping[str, dict[str, Any]], folder: Path, run: Callable[[
             if distributed.world_size() > 1 and not isinstance(error, VtpError):
                 raise
             codes[task] = getattr(error, "exit_code", 1)
-            errors[task] = str(error) if isinstance(error, VtpError) else f"{type(error).__name__}: {error}"
+            found = None if isinstance(error, VtpError) else fault_of(error)
+            told = isinstance(error, VtpError) or found is not None
+            errors[task] = str(found or error) if told else f"{type(error).__name__}: {error}"
             if distributed.is_main():
                 where = RunFolder(folder / task)
                 where.path.mkdir(parents=True, exist_ok=True)

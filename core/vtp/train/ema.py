@@ -7,7 +7,8 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
+
+from vtp.model.momentum import own_share
 
 __all__ = ["Average"]
 
@@ -33,18 +34,20 @@ class Average:
         """Take in the present weights."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        torch._foreach_lerp_([_local(t) for t in self.tensors.values()], [_local(w) for w in self._weights], 1 - decay)
+        torch._foreach_lerp_(
+            [own_share(t) for t in self.tensors.values()], [own_share(w) for w in self._weights], 1 - decay
+        )
 
     @torch.no_grad()
     def restart(self) -> None:
         """Make the present weights the average."""
-        torch._foreach_copy_([_local(t) for t in self.tensors.values()], [_local(w) for w in self._weights])
+        torch._foreach_copy_([own_share(t) for t in self.tensors.values()], [own_share(w) for w in self._weights])
 
     @contextmanager
     def applied(self) -> Iterator[None]:
         """Put the average into the model; the weights come back afterwards."""
-        own = [_local(weight).clone() for weight in self._weights]
-        self._copy([_local(t) for t in self.tensors.values()])
+        own = [own_share(weight).clone() for weight in self._weights]
+        self._copy([own_share(t) for t in self.tensors.values()])
         try:
             yield
         finally:
@@ -52,9 +55,4 @@ class Average:
 
     @torch.no_grad()
     def _copy(self, values: list[Tensor]) -> None:
-        torch._foreach_copy_([_local(weight) for weight in self._weights], values)
-
-
-def _local(tensor: Tensor) -> Tensor:
-    plain = tensor.detach()
-    return plain.to_local() if isinstance(plain, DTensor) else plain
+        torch._foreach_copy_([own_share(weight) for weight in self._weights], values)

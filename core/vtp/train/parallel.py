@@ -99,6 +99,25 @@ class Parallel:
                 block.set_reshard_after_forward(True, recurse=False)
             self.reshard()
 
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """Whole weights inside, on every process; what is written into them stays. All ranks must write the same."""
+        root = self.model
+        if not isinstance(root, FSDPModule):
+            yield
+            return
+        self.reshard()
+        shards = dict(root.named_parameters())
+        for module in (root, *self._blocks):
+            module.unshard()
+        try:
+            yield
+            with torch.no_grad():
+                for name, parameter in root.named_parameters():
+                    shards[name].copy_(shard_like(parameter.detach(), shards[name]))
+        finally:
+            self.reshard()
+
     def reshard(self) -> None:
         """Make the shards the truth again, after forward passes without a backward pass."""
         if isinstance(self.model, FSDPModule):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -14,6 +15,8 @@ from vtp.errors import ConfigError
 from vtp.train.config import TrainConfig
 
 __all__ = ["build_optimizer", "freeze", "parameter_groups"]
+
+log = logging.getLogger("vtp.train")
 
 
 def freeze(model: nn.Module, config: TrainConfig) -> list[str]:
@@ -97,15 +100,19 @@ def _layer_factors(model: nn.Module, decay: float) -> Iterator[tuple[str, float]
     """Per parameter of an encoder with ``depth`` and ``layer_of``: decay ** (depth + 1 - layer), 1 at the output."""
     if decay == 1.0:
         return
-    found = False
+    unable = []
     own = {id(parameter): name for name, parameter in model.named_parameters()}
-    for encoder in dict(model.named_children()).get("encoders", nn.ModuleDict()).children():
+    encoders = dict(dict(model.named_children()).get("encoders", nn.ModuleDict()).named_children())
+    for slot, encoder in encoders.items():
         depth, layer_of = (member(encoder, Encoder, name) for name in ("depth", "layer_of"))
-        if depth is not None and layer_of is not None:
-            found = True
-            for name, parameter in encoder.named_parameters():
-                yield own[id(parameter)], math.pow(decay, depth + 1 - layer_of(name))
-    if not found:
+        if depth is None or layer_of is None:
+            unable.append(slot)
+            continue
+        for name, parameter in encoder.named_parameters():
+            yield own[id(parameter)], math.pow(decay, depth + 1 - layer_of(name))
+    if len(unable) == len(encoders):
         raise ConfigError(
             f"train.layer_decay={decay}: no encoder of this model can tell its layers (depth, layer_of). Use 1."
         )
+    if unable:
+        log.warning("train.layer_decay has no effect on encoder %s: no depth or layer_of", ", ".join(unable))

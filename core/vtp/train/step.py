@@ -11,6 +11,7 @@ sends those gradients back.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from vtp import distributed
 from vtp.contracts import Objective, member
+from vtp.model import checks
 from vtp.model.context import ForwardContext
 from vtp.train.parallel import Parallel
 from vtp.train.precision import Precision
@@ -47,12 +49,15 @@ class Step:
         parallel: the wrapped model.
         precision: autocast and loss scaling.
         accumulation: number of micro-batches.
+        watch: look in every pass, not just the first, which encoder gave what is not finite. That waits for the
+            device.
 
     Attributes:
         weights: factor of each objective in the total loss.
+        culprit: what gave NaN or infinity first, "" as long as nothing has.
     """
 
-    def __init__(self, parallel: Parallel, precision: Precision, accumulation: int) -> None:
+    def __init__(self, parallel: Parallel, precision: Precision, accumulation: int, *, watch: bool = False) -> None:
         self._parallel = parallel
         self._precision = precision
         self._accumulation = accumulation
@@ -60,12 +65,20 @@ class Step:
         self.weights: dict[str, float] = parallel.model.weights
         self._contrastive = [n for n, o in self._objectives.items() if member(o, Objective, "contrastive")]
         self._ordinary = [n for n in self._objectives if n not in self._contrastive]
+        self._watch = watch
+        self._first = True  # what the parts give is checked in the first step
+        self._watched: ForwardContext | None = None
+        self.culprit = ""
 
     def __call__(self, batch: Batch) -> list[Observation]:
         """Forward and backward passes of this process's share of the step."""
         parts = self._split(batch)
-        if len(parts) == 1:
-            return self._whole(parts[0])
+        seen = self._whole(parts[0]) if len(parts) == 1 else self._accumulated(batch, parts)
+        self._first = False
+        return seen
+
+    def _accumulated(self, batch: Batch, parts: list[Batch]) -> list[Observation]:
+        """Several micro-batches."""
         seen: list[Observation] = []
         counts = self._counts(parts)
         seeds = torch.randint(2**62, (len(parts),)).tolist() if self._contrastive else [None] * len(parts)
@@ -77,6 +90,7 @@ class Step:
                 loss = self._ordinary_loss(out, counts, seen)
                 for (objective, name), gradients in wanted.items():
                     loss = loss + (out["feature", objective, name].float() * gradients[index]).sum()
+                self._look(loss)
                 self._precision.backward(loss)
         return seen
 
@@ -94,8 +108,15 @@ class Step:
             output = self._contrastive_loss(objective, own)
             loss = loss + self.weights[objective] * output.loss
             seen.append(self._shared(objective, output))
+        self._look(loss)
         self._precision.backward(loss)
         return seen
+
+    def _look(self, loss: Tensor) -> None:
+        """Note which encoder gave what is not finite, as long as its tokens are there."""
+        ctx, self._watched = self._watched, None
+        if ctx is not None and not self.culprit and not math.isfinite(loss.item()):
+            self.culprit = checks.not_finite(ctx)
 
     def _pass(self, ctx: ForwardContext) -> dict[tuple[str, ...], Tensor]:
         """What runs inside the wrapped forward. Plain tensors in one dict: the wrappers look for them there.
@@ -107,11 +128,23 @@ class Step:
         out = self._features(ctx)
         for name in self._ordinary:
             output = self._objectives[name](ctx)
+            if self._first:
+                self._check(ctx, name, output)
             out["loss", name] = output.loss
             out["weight", name] = output.weight.detach()
             for metric, value in output.metrics.items():
                 out["metric", name, metric] = value.detach()
+        if self._watch or self._first:
+            self._watched = ctx
         return out
+
+    def _check(self, ctx: ForwardContext, name: str, output: Any) -> None:
+        """Look at what an ordinary objective gives for the first time."""
+        checks.check_loss(ctx.model, name, output)
+        devices = [ctx.device] if ctx.device.type == "cuda" else []
+        with torch.no_grad(), torch.random.fork_rng(devices=devices):  # the check must not move what is drawn later
+            counted = self._objectives[name].count(ForwardContext(ctx.model, ctx.batch))
+        checks.check_count(ctx.model, name, counted, output.weight)
 
     def _features_only(self, ctx: ForwardContext) -> dict[tuple[str, ...], Tensor]:
         """The first pass of GradCache, which must not make what only the ordinary objectives ask for."""
@@ -123,11 +156,13 @@ class Step:
             self._objectives[name].plan(ctx)
 
     def _features(self, ctx: ForwardContext) -> dict[tuple[str, ...], Tensor]:
-        return {
-            ("feature", objective, name): value
-            for objective in self._contrastive
-            for name, value in self._objectives[objective].features(ctx).items()
-        }
+        found: dict[tuple[str, ...], Tensor] = {}
+        for objective in self._contrastive:
+            features = self._objectives[objective].features(ctx)
+            if self._first:
+                checks.check_features(ctx.model, objective, features, len(ctx.batch))
+            found |= {("feature", objective, name): value for name, value in features.items()}
+        return found
 
     def _ordinary_loss(self, out: Mapping[Any, Tensor], counts: Tensor | None, seen: list[Observation]) -> Tensor:
         """Weighted sum of the ordinary objectives of one micro-batch, scaled so that micro-batches and ranks add up."""
@@ -153,7 +188,11 @@ class Step:
             rows = []
             for part in parts:
                 ctx = ForwardContext(self._parallel.model, part)
-                rows.append(torch.stack([self._objectives[n].count(ctx).float() for n in self._ordinary]))
+                counted = {name: self._objectives[name].count(ctx) for name in self._ordinary}
+                if self._first:
+                    for name, count in counted.items():
+                        checks.check_count(ctx.model, name, count)
+                rows.append(torch.stack([count.float().reshape(()) for count in counted.values()]))
         return distributed.sum_scalars(torch.stack(rows).sum(0))
 
     def _feature_gradients(
@@ -189,7 +228,11 @@ class Step:
         """Loss over the rows of all processes, in fp32. Sorted: every rank must gather in the same order."""
         values = {n: v.float() if v.is_floating_point() else v for n, v in sorted(own.items())}
         gathered = {n: distributed.gather_with_grad(v) for n, v in values.items()}
-        return self._objectives[objective].loss_from_features(gathered)
+        output = self._objectives[objective].loss_from_features(gathered)
+        if self._first:
+            checks.check_loss(self._parallel.model, objective, output)
+            checks.check_graph(self._parallel.model, objective, output.loss, gathered.values())
+        return output
 
     def _split(self, batch: Batch) -> list[Batch]:
         parts = min(self._accumulation, len(batch))

@@ -6,8 +6,9 @@
     with trainer.evaluating() as model: # averaged weights, if there are any; safe under every strategy
         ...
 
-A step is: batch, passes (:mod:`vtp.train.step`), clip, update. Nothing in it waits for the device; losses are
-collected there and fetched every ``log_every`` steps, before every checkpoint and at the end.
+A step is: batch, passes (:mod:`vtp.train.step`), clip, update, ``after_step`` of the parts that have it. Nothing in it
+waits for the device; losses are collected there and fetched every ``log_every`` steps, before every checkpoint and at
+the end.
 """
 
 from __future__ import annotations
@@ -29,8 +30,10 @@ from torch import Tensor, nn
 
 from vtp import distributed
 from vtp.errors import ConfigError, RunError, VtpError
+from vtp.numbers import number
 from vtp.storage import clean_leftovers, write_json_atomic
 from vtp.train import checkpoint
+from vtp.train.after_step import AfterStep
 from vtp.train.callbacks import Callback, MetricsFile, Progress, TensorBoard
 from vtp.train.config import TrainConfig
 from vtp.train.ema import Average
@@ -150,7 +153,9 @@ class Trainer:
         self.model = self._parallel.model
         self._optimizer = build_optimizer(self.model, config)
         self._average = Average(self._parallel.parameters, config.ema_decay) if config.ema_decay is not None else None
-        self._passes = Step(self._parallel, self._precision, config.accumulation)
+        watch = self.device.type == "cpu" or config.log_every == 1  # where looking at a loss costs no waiting
+        self._passes = Step(self._parallel, self._precision, config.accumulation, watch=watch)
+        self._after_step = AfterStep(self._parallel)
         self._window = Window()
         self._resumed_rng: dict[str, Any] | None = None
         self._origin: Path | None = None  # checkpoints of another run that this one was continued from
@@ -206,6 +211,8 @@ class Trainer:
         self.model.train()
         if self.step > 0 and self._evaluation_due() and not self.evaluations.covers(self.step):
             self._evaluate_now()  # the run ended between the checkpoint and its evaluation
+        if self.step == 0:
+            self._after_step.begin()
         batches = iter(self._loader)
         self._window.restart()
         while self.step < self.total_steps and not self.evaluations.exhausted():
@@ -225,7 +232,7 @@ class Trainer:
         self._call("on_step_start", step=self.step + 1)
         with self._window.waiting():
             batch = next(batches)
-        batch.step = self.step
+        batch.step, batch.total_steps = self.step, self.total_steps
         batch = batch.to(self.device)
         self._call("on_batch", step=self.step + 1, batch=batch)
         rate = learning_rate(self.config, self.step, self.total_steps)
@@ -239,6 +246,7 @@ class Trainer:
         if self._average is not None:
             self._average.update()
         self.step += 1
+        self._after_step(self.step, self.total_steps)
         self.samples += batch.global_rows
         self._window.add(self.step, rate, batch.global_rows, seen, norm)
         self._call("on_step_end", step=self.step)
@@ -302,10 +310,12 @@ class Trainer:
             if not wrong and norm is not None and not math.isfinite(norm) and self.config.precision != "fp16":
                 wrong = [f"the norm of the gradient is {norm}, although all losses are finite"]
             if wrong:
+                culprits = dict.fromkeys(filter(None, distributed.gather_objects(self._passes.culprit)))
+                blame = f" ({'; '.join(culprits)})" if culprits else ""
                 last = self._pointer("last")
                 kept = f"The last checkpoint, {last}, is from before." if last else "There is no checkpoint yet."
                 raise RunError(
-                    f"Step {values.step}: {' and '.join(wrong)}. Training stopped without saving. {kept} "
+                    f"Step {values.step}: {' and '.join(wrong)}{blame}. Training stopped without saving. {kept} "
                     "Try a lower train.lr, a longer train.warmup, a smaller train.clip_norm, or train.precision=fp32."
                 )
 
@@ -321,7 +331,8 @@ class Trainer:
         self._call("on_evaluate_start", step=self.step)
         with self._window.pause():
             with self.evaluating() as model:
-                metrics = distributed.broadcast_object(dict(self._evaluate(model)))  # all must decide alike
+                found = self._evaluate(model)
+                metrics = distributed.broadcast_object(_plain(found))  # all must decide alike
             monitor = self.evaluations.monitor
             if monitor is not None and monitor[0] not in metrics:
                 known = ", ".join(sorted(metrics))
@@ -487,6 +498,15 @@ class Trainer:
     def _call(self, event: str, **facts: Any) -> None:
         for callback in self.callbacks:
             getattr(callback, event)(self, **facts)
+
+
+def _plain(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Metrics as numbers of Python, whatever library they come from."""
+    numbers = {name: number(value) for name, value in metrics.items()}
+    if strange := [name for name, value in numbers.items() if value is None]:
+        found = type(metrics[strange[0]]).__name__
+        raise RunError(f"the evaluation gives the metric {strange[0]!r} as {found}, expected a number.")
+    return {name: value for name, value in numbers.items() if value is not None}
 
 
 def _memory_gb(device: torch.device) -> float:

@@ -27,6 +27,7 @@ from vtp.eval.figures import Strip
 from vtp.eval.ledger import Ledger
 from vtp.eval.metrics import Ranks, TieRule, rank_queries
 from vtp.eval.task import ReportTable, TaskResult, resolve_selection
+from vtp.model.model import VTPModel
 from vtp.types import Sample
 from vtp_tasks.definitions import find_protocol
 from vtp_tasks.examples import strips
@@ -56,6 +57,7 @@ class MultipleChoice:
 
     kind = "mc"
     monitor: tuple[str, Literal["max", "min"]] = ("accuracy", "max")
+    metrics = ("accuracy",)
 
     def __init__(
         self,
@@ -151,12 +153,12 @@ class MultipleChoice:
         return strips(evaluator, self.samples(result.split), result.predictions, count, drop=("audio", "text"))
 
     def _matches(self, evaluator: Evaluator) -> bool:
-        """Whether a matching head scores.
+        """Whether a matching head scores."""
+        return not offers(evaluator.bare_model.objectives[self.objective], "embed")
 
-        Raises:
-            ConfigError: the model has no such objective, or one that cannot score, or not this modality.
-        """
-        objectives = evaluator.bare_model.objectives
+    def check(self, model: VTPModel) -> None:
+        """Whether the model has the objective that scores, and for this modality."""
+        objectives = model.objectives
         found = dict(objectives.items()).get(self.objective)
         if found is None or not (offers(found, "embed") or offers(found, "match_logits")):
             raise ConfigError(
@@ -165,7 +167,6 @@ class MultipleChoice:
                 "to vtc (embeddings) or vtm (a matching head)."
             )
         check_compares(self.name, self.modality, self.objective, found)
-        return not offers(found, "embed")
 
     def _score(self, evaluator: Evaluator, split: str) -> Choices:
         table = self.samples(split)
@@ -179,6 +180,7 @@ class MultipleChoice:
                 f"their texts (first: {wrong[0].id}: answer {wrong[0].labels['answer_index']} of "
                 f"{len(wrong[0].texts)} texts; the first one is 0)."
             )
+        self.check(evaluator.bare_model)
         score = self._by_matching if self._matches(evaluator) else self._by_embedding
         scores, videos, text_misses = score(evaluator, samples)
         return Choices(self, samples, len(samples) < len(table), scores, videos, text_misses)

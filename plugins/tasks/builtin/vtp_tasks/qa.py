@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from vtp.contracts import Table, member
+from vtp.contracts import Table, member, offers
 from vtp.data.table import clip_names, first_word, select
 from vtp.errors import ConfigError, DataError
 from vtp.eval.evaluator import Collected, Evaluator
@@ -24,6 +24,7 @@ from vtp.eval.figures import Strip
 from vtp.eval.ledger import EVALUATED_ONLY
 from vtp.eval.metrics import Ranks, TieRule, accuracy_by_type
 from vtp.eval.task import ReportTable, TaskResult
+from vtp.model.model import VTPModel
 from vtp.types import IGNORE, Modality, Sample
 from vtp_tasks.answers import AnswerPrior, answer_list
 from vtp_tasks.definitions import find_protocol, rule_for
@@ -59,6 +60,7 @@ class QuestionAnswering:
 
     kind = "qa"
     monitor: tuple[str, Literal["max", "min"]] = ("accuracy", "max")
+    metrics = ("accuracy", "top10", "in_vocabulary")
 
     def __init__(
         self,
@@ -203,19 +205,23 @@ class QuestionAnswering:
         """Evenly spaced evaluated questions with the frames the model saw."""
         return strips(evaluator, self.samples(result.split), result.predictions, count)
 
+    def check(self, model: VTPModel) -> None:
+        """Whether the model has the objective whose answers are scored."""
+        objectives = model.objectives
+        if self.objective not in objectives or not offers(objectives[self.objective], "logits"):
+            raise ConfigError(
+                f"task {self.name}: the model has no objective {self.objective!r} that scores answers (it has: "
+                f"{', '.join(objectives) or 'none'}). Add it with objective=[{self.objective}], or set task.objective."
+            )
+
     def _score(self, evaluator: Evaluator, samples: Sequence[Sample], drop: Sequence[Modality] = ()) -> Judged:
+        self.check(evaluator.bare_model)
         label = "questions" if not drop else f"without {', '.join(drop)}"
         collected = evaluator.run(samples, self._forward, drop=drop, what="questions", label=label, strict=not drop)
         return Judged(self, samples, _scores_that_are_not_numbers_are_missing(collected))
 
     def _forward(self, ctx: Any) -> dict[str, torch.Tensor]:
         """Per question: the best answers with their probabilities, and where the right one stands."""
-        if self.objective not in ctx.model.objectives:
-            raise ConfigError(
-                f"task {self.name}: the model has no objective {self.objective!r} to score with (it has: "
-                f"{', '.join(ctx.model.objectives) or 'none'}). Add it with objective=[{self.objective}], or set "
-                "task.objective."
-            )
         logits = ctx.model.objectives[self.objective].logits(ctx).float()  # (B, A)
         if logits.shape[1] != len(self.answers):
             raise ConfigError(

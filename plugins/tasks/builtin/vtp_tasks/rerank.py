@@ -20,10 +20,11 @@ from vtp.data import Example, collate
 from vtp.errors import ConfigError
 from vtp.eval.evaluator import Collected, Evaluator
 from vtp.model.context import ForwardContext
+from vtp.model.model import VTPModel
 from vtp.types import Batch, Sample, Tokens
 from vtp_tasks.pairs import Pairs
 
-__all__ = ["Order", "match_texts", "rerank", "score_pairs"]
+__all__ = ["Order", "check_matches", "match_texts", "rerank", "score_pairs"]
 
 Array = npt.NDArray[Any]
 
@@ -96,6 +97,20 @@ def score_pairs(
     return by_text[pairs.text_of]
 
 
+def check_matches(model: VTPModel, objective: str, task: str) -> None:
+    """Whether the model has an objective that matches texts with clips.
+
+    Raises:
+        ConfigError: it has not.
+    """
+    if objective not in model.objectives or not offers(model.objectives[objective], "match_logits"):
+        raise ConfigError(
+            f"task {task}: comparing a clip with each text needs an objective that matches texts with clips, and the "
+            f"model has no {objective!r} that does (it has: {', '.join(model.objectives)}). Train with "
+            f"objective=[vtc,{objective}], or set task.rerank=0."
+        )
+
+
 def match_texts(
     evaluator: Evaluator,
     videos: Sequence[Sample],
@@ -115,17 +130,8 @@ def match_texts(
     Returns:
         float32 (clips, W), W = the largest number of texts, those of a clip in ascending order, NaN behind them and
         where nothing could be scored; and what was evaluated.
-
-    Raises:
-        ConfigError: the model has no such objective.
     """
     model = evaluator.bare_model
-    if objective not in model.objectives or not offers(model.objectives[objective], "match_logits"):
-        raise ConfigError(
-            f"task {task}: comparing a clip with each text needs an objective that matches texts with clips, and the "
-            f"model has no {objective!r} that does (it has: {', '.join(model.objectives)}). Train with "
-            f"objective=[vtc,{objective}], or set task.rerank=0."
-        )
     width = max(map(len, texts_of))
     position = {video.id: i for i, video in enumerate(videos)}
     spec = model.specs()["text"]

@@ -26,11 +26,12 @@ from vtp.eval.figures import Strip
 from vtp.eval.ledger import EVALUATED_ONLY
 from vtp.eval.metrics import Ranks, TieRule, dual_softmax, retrieval_metrics, sanity_warnings
 from vtp.eval.task import ReportTable, TaskResult
+from vtp.model.model import VTPModel
 from vtp.types import Sample
 from vtp_tasks.definitions import find_protocol, rule_for
 from vtp_tasks.examples import frames_of
 from vtp_tasks.pairs import Pairs, Similarities, check_compares, embed, gallery, without_broken
-from vtp_tasks.rerank import rerank, score_pairs
+from vtp_tasks.rerank import check_matches, rerank, score_pairs
 from vtp_tasks.rows import compare, facts, interval
 from vtp_tasks.splits import Splits
 
@@ -104,6 +105,11 @@ class Retrieval:
         self.seed = seed
         self.split = split
         self.splits = Splits(dataset, self.kind, rule_for(split, selection), val_share, seed)
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        names = (*(f"r{k}" for k in KS), "mdr", "mnr")
+        return ("r_mean", *(f"{direction}/{name}" for direction in self.directions for name in names))
 
     # --- training -------------------------------------------------------------------------------------------------
 
@@ -183,18 +189,21 @@ class Retrieval:
         pairs = Pairs.of(table, evaluator.limited(clips))
         chosen = {video.id for video in pairs.videos}
         samples = [sample for sample in table if media_id(sample) in chosen]
-        self._check_objective(evaluator)
+        self.check(evaluator.bare_model)
         videos, texts = embed(evaluator, self.objective, self.modality, pairs.videos, pairs.texts, self.what)
         return Similarities(pairs, samples, len(chosen) < len(clips), without_broken(videos), without_broken(texts))
 
-    def _check_objective(self, evaluator: Evaluator) -> None:
-        objectives = evaluator.bare_model.objectives
+    def check(self, model: VTPModel) -> None:
+        """Whether the model has the objectives that embed and re-rank."""
+        objectives = model.objectives
         if self.objective not in objectives or not offers(objectives[self.objective], "embed"):
             raise ConfigError(
                 f"task {self.name}: the model has no objective {self.objective!r} that embeds clips and texts (it has: "
                 f"{', '.join(objectives) or 'none'}). Add it with objective=[{self.objective}], or set task.objective."
             )
         check_compares(self.name, self.modality, self.objective, objectives[self.objective])
+        if self.rerank:
+            check_matches(model, self.rerank_objective, self.name)
 
     def _metrics(self, ranks: tuple[Ranks, Ranks]) -> dict[str, float]:
         """Flat names ``t2v/r1`` ... and ``r_mean``, the mean of the six R@K, by which checkpoints are chosen."""

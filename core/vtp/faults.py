@@ -1,0 +1,90 @@
+"""Whose fault it is: components by the names that one chooses them with, and exceptions out of plugins' code.
+
+title("encoder.video", "swin3d")   -> encoder.video=swin3d (vtp-plugin-swin3d)
+fault_of(error)                    -> ComponentError that says so in one line, or None: then it is a bug of vtp
+"""
+
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
+from types import FrameType
+
+from vtp.errors import ComponentError, PluginError, VtpError
+from vtp.registry import Entry
+
+__all__ = ["fault_of", "title"]
+
+
+def title(node: str, name: str) -> str:
+    """A component as it is chosen on the command line, and the distribution that it comes with.
+
+    Args:
+        node: ``encoder.video``, ``objective``, ``task``, ``dataset``, ``importer``, ...
+        name: as registered, or whatever it is called where no plugin offers it.
+    """
+    from vtp.plugins import host
+
+    try:
+        found = host().registry.get(node.replace(".", "/"), name).distribution
+    except PluginError:
+        return f"{node}={name}"
+    return f"{node}={name} ({found})"
+
+
+def fault_of(error: BaseException) -> ComponentError | None:
+    """What to tell about an exception out of a plugin's code; one that has been through here comes back as it is.
+
+    The innermost frame that lies in vtp or in a plugin decides; a ValueError of vtp is about what it was given, so it
+    is the fault of a plugin that called it.
+
+    Args:
+        error: as it was caught, with its traceback.
+
+    Returns:
+        None for what vtp raises on purpose, and unless it came out of the code of a plugin that is not built in. The
+        traceback is a note of the result, so that it survives the way from a loader worker.
+    """
+    if isinstance(error, ComponentError) or not isinstance(error, Exception):
+        return error if isinstance(error, ComponentError) else None
+    if isinstance(error, VtpError):
+        return None
+    from vtp.plugins import host
+
+    plugins = {i.point.package: i.point for i in host().infos if i.status == "loaded"}
+    strangers = {package: point for package, point in plugins.items() if not point.builtin}
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    inner = None
+    for frame in reversed(frames):
+        package = _module(frame).partition(".")[0]
+        if package in strangers:
+            inner = frame
+            break
+        if (package == "vtp" or package in plugins) and not isinstance(error, ValueError):
+            return None
+    if inner is None:
+        return None
+    point = strangers[_module(inner).partition(".")[0]]
+    entries = [entry for entry in host().registry.entries() if entry.plugin == point.name]
+    entry = next((e for frame in reversed(frames) if (e := _entry(frame, entries))), None)
+    who = f"plugin {point.name!r} ({point.distribution})"
+    if entry is not None:
+        who = title(entry.kind.replace("/", "."), entry.name)
+    line = next(line for frame, line in traceback.walk_tb(error.__traceback__) if frame is inner)
+    last = " ".join(traceback.format_exception_only(error)[-1].split())
+    where = f"{Path(inner.f_code.co_filename).name}, line {line}"
+    found = ComponentError(f"{who}: {last} ({where}).")
+    found.add_note("".join(traceback.format_exception(error)))
+    return found
+
+
+def _module(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", ""))
+
+
+def _entry(frame: FrameType, entries: list[Entry]) -> Entry | None:
+    """The component whose method or function a frame runs."""
+    owner = frame.f_locals.get("self")
+    targets = [f"{cls.__module__}:{cls.__qualname__}" for cls in type(owner).__mro__] if owner is not None else []
+    targets.append(f"{_module(frame)}:{frame.f_code.co_qualname}")
+    return next((entry for entry in entries if entry.target in targets), None)
