@@ -12,12 +12,12 @@ import yaml
 
 import vtp_encoders
 import vtp_objectives
-from vtp.cli.components import option_files
 from vtp.cli.run import compose
 from vtp.model.build import BuildContext, build_model, lookup_in, spec_problems
 from vtp.model.context import ForwardContext
 from vtp.model.model import SLOTS
 from vtp.model.weights import load_model, save_weights
+from vtp.options import option_files
 from vtp.plugins import host
 from vtp.types import AudioSpec, Batch, TextSpec, VideoSpec
 
@@ -62,7 +62,7 @@ def test_every_component_has_an_option_file():
     assert offered == {(kind_of(f), f.stem) for f in FILES if f.stem != "none"}
 
 
-@pytest.mark.parametrize("model", sorted(f.stem for f in (CONF[0] / "model").glob("*.yaml")))
+@pytest.mark.parametrize("model", sorted(option_files()["model"]))
 def test_every_encoder_fits_every_slot_of_every_model(model):
     """A model chooses encoders and sets nothing inside a slot that another choice does not have."""
     groups = option_files()
