@@ -177,6 +177,14 @@ class Objective(Part, Protocol):
     needs: frozenset[Any] = frozenset()
     """Modalities without which a row takes no part."""
 
+    slots: frozenset[Any] | None = None
+    """Modalities that the model must have an encoder for; None: those of ``needs``. More, where a row may lack one that
+    the objective uses where it is there; fewer, where it makes do without."""
+
+    embeds: Mapping[str, tuple[str, ...]] = {}
+    """What ``embed(ctx, modality)`` reads, ``{"video": ("video", "audio")}``: retrieval and multiple choice show the
+    model these and withhold the rest. Empty: the modalities of ``needs``."""
+
     needs_fusion: bool = False
     """Whether the model must have a fusion encoder."""
 

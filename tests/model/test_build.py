@@ -236,3 +236,20 @@ def test_a_variant_that_nobody_knows_is_one_line(lookup, slots, variant, words):
     with pytest.raises(ConfigError, match=words) as caught:
         build_model(spec, lookup, BuildContext(texts=lambda: ["a"]))
     assert "\n" not in str(caught.value)
+
+
+def test_the_slots_of_an_objective_may_be_more_than_a_row_needs(lookup):
+    """A row without sound takes part; a model without an audio encoder is refused."""
+
+    class Triple(Objective):
+        needs = frozenset({"text"})
+        slots = frozenset({"text", "audio"})
+
+    def find(kind, name, slot):
+        return Triple if name == "triple" else lookup(kind, name, slot)
+
+    spec = {"encoders": {"text": {"name": "words"}}, "objectives": {"triple": {"name": "triple"}}}
+    with pytest.raises(ConfigError, match=r"objectives.triple: needs an encoder for audio, and that slot is empty"):
+        build_model(spec, find, BuildContext(texts=lambda: ["a"]))
+    Triple.slots = frozenset()
+    assert "triple" in build_model(spec, find, BuildContext(texts=lambda: ["a"])).objectives

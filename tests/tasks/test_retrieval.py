@@ -369,6 +369,47 @@ def test_sounds_are_searched_like_clips(fake_dataset, fake_model, make_evaluator
     assert coverage["audio"] == 1.0 and coverage["video"] == 0.0
 
 
+def seen_and_heard(samples):
+    """An objective that embeds picture and sound together, as a third party writes it, and what it was shown."""
+    names = [sample.id for sample in samples]
+    shown = []
+
+    def embed(ctx, modality):
+        shown.append({m: bool(here.any()) for m, here in ctx.batch.present.items()})
+        table = {"text": lambda s: CAPTIONS.index(s.texts[0]), "video": lambda s: names.index(s.id)}[modality]
+        return torch.eye(len(names))[[table(s) for s in ctx.batch.extra["sample"]]]
+
+    embeds = {"video": ("video", "audio")}
+    return SimpleNamespace(needs=frozenset({"text"}), embeds=embeds, embed=embed), shown
+
+
+def test_texts_are_compared_with_picture_and_sound(fake_dataset, fake_model, make_evaluator):
+    table = [
+        Sample(f"clip{i}", MediaRef(f"{i}.mp4"), MediaRef(f"{i}.wav"), (text,), extra={"video_id": f"clip{i}"})
+        for i, text in enumerate(CAPTIONS)
+    ]
+    objective, shown = seen_and_heard(table)
+    task = Retrieval(dataset=fake_dataset(test=table))
+    result = task.evaluate(make_evaluator(fake_model(vtc=objective), task))
+    assert result.metrics["t2v/r1"] == result.metrics["v2t/r1"] == 100.0
+    clips = [one for one in shown if one["video"]]
+    assert clips and all(one == {"video": True, "audio": True, "text": False} for one in clips)
+    objective.embeds = {"video": ("video",)}
+    shown.clear()
+    task.evaluate(make_evaluator(fake_model(vtc=objective), task))
+    assert all(not one["audio"] for one in shown)
+
+
+def test_an_objective_that_does_not_say_what_it_embeds_is_told_how(fake_dataset, fake_model, make_evaluator):
+    objective, _ = seen_and_heard(TEST)
+    objective.embeds = {}
+    task = Retrieval(dataset=fake_dataset(test=TEST))
+    with pytest.raises(
+        ConfigError, match=r"does not say that it embeds video: .*embeds = \{\"video\": \(\"video\",\)\}"
+    ):
+        task.evaluate(make_evaluator(fake_model(vtc=objective), task))
+
+
 def test_an_objective_about_something_else_is_refused(fake_dataset, oracle, fake_model, make_evaluator):
     task = Retrieval(dataset=fake_dataset(test=TEST), modality="audio")
     with pytest.raises(ConfigError, match=r"compares text with video, and .*audio .*modalities=\[audio,text"):

@@ -27,6 +27,7 @@ from vtp.errors import ConfigError
 from vtp.model.masking import MASKS, AudioMask, Masker, VideoMask, WordMask, default_masks
 from vtp.model.model import SLOTS, VTPModel
 from vtp.model.objective import Objective
+from vtp.options import nameless
 from vtp.registry import Registry, did_you_mean
 
 __all__ = ["BuildContext", "Lookup", "build_model", "lookup_in"]
@@ -186,7 +187,7 @@ def _sections(
         elif options and set(options) - {"name"}:
             problems.append(
                 f"encoder.{slot}: has options ({', '.join(sorted(set(options) - {'name'}))}) but no name. "
-                f"Choose one: encoder/{slot}=..."
+                f"Choose one: encoder/{slot}=..., whose option file has a line `name: ...`"
             )
     objectives = {}
     for name, options in dict(spec.get("objectives") or {}).items():
@@ -196,7 +197,8 @@ def _sections(
             )
         elif options.get("name") is None:
             problems.append(
-                f"objectives.{name}: has options but no name, so it was not chosen. Add it with objective=[{name},...]."
+                f"objectives.{name}: has options but no name, so it was not chosen. "
+                f"{nameless('objective', name) or f'Add it with objective=[{name},...].'}".rstrip()
             )
         else:
             objectives[name] = dict(options)
@@ -281,7 +283,8 @@ def _fusion_problems(encoders: Mapping[str, Any]) -> list[str]:
 
 def _lacking(objective: Any, encoders: Mapping[str, Any]) -> str:
     """What an objective, or its class, needs and the model does not have, as a sentence; "" if nothing."""
-    needed = {*objective.needs, *(["fusion"] if objective.needs_fusion else [])}
+    slots = objective.needs if objective.slots is None else objective.slots
+    needed = {*slots, *(["fusion"] if objective.needs_fusion else [])}
     lacking = [slot for slot in SLOTS if slot in needed and slot not in encoders]
     if not lacking:
         return ""

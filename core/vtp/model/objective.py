@@ -10,7 +10,7 @@ An objective sees one micro-batch. So that the sum over micro-batches and proces
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -28,8 +28,12 @@ class Objective(nn.Module):
     """Base of all objectives. Subclass it, or :class:`ContrastiveObjective` when rows are compared with each other.
 
     Attributes:
-        needs: modalities without which a row cannot take part. A model whose encoder slots do not offer them is refused
-            when it is built; rows of a batch that lack one take no part (``present``), they are never an error.
+        needs: modalities without which a row cannot take part; rows of a batch that lack one take no part
+            (``present``), they are never an error.
+        slots: modalities that the model must have an encoder for, else it is refused when it is built; None = those of
+            ``needs``.
+        embeds: what ``embed(ctx, modality)`` reads where that is not ``needs``: ``{"video": ("video", "audio")}`` for
+            texts that are compared with picture and sound together.
         needs_fusion: whether the model must have a fusion encoder.
         contrastive: True for :class:`ContrastiveObjective`.
         after_step: ``after_step(done)``, called once after every update of the weights: for a queue of negatives, or
@@ -53,6 +57,8 @@ class Objective(nn.Module):
     """
 
     needs: frozenset[Modality] = frozenset()
+    slots: frozenset[Modality] | None = None
+    embeds: Mapping[str, tuple[str, ...]] = {}
     needs_fusion: bool = False
     contrastive: ClassVar[bool] = False
     after_step: Callable[[StepDone], None] | None = None

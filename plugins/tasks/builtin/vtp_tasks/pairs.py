@@ -3,13 +3,14 @@ misses and the ledger."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from vtp.contracts import Objective, member
 from vtp.data.table import media_id
 from vtp.errors import ConfigError
 from vtp.eval.evaluator import Collected, Evaluator
@@ -86,12 +87,21 @@ def check_compares(task: str, modality: str, name: str, objective: Any) -> None:
     Raises:
         ConfigError: it compares something else.
     """
-    if not {modality, "text"} <= set(objective.needs):
+    embeds: Mapping[str, tuple[str, ...]] = member(objective, Objective, "embeds")
+    compared = {*embeds, "text"} if embeds else set(member(objective, Objective, "needs"))
+    if {modality, "text"} <= compared:
+        return
+    asked = f"task.modality={modality} asks for {modality} with text"
+    if len(compared) < 2:
         raise ConfigError(
-            f"task {task}: the objective {name!r} compares {' with '.join(sorted(objective.needs))}, and "
-            f"task.modality={modality} asks for {modality} with text. Set "
-            f"objectives.{name}.modalities=[{modality},text], or task.modality."
+            f"task {task}: {asked}, and the objective {name!r} does not say that it embeds {modality}: its class needs "
+            f'the line embeds = {{"{modality}": ("{modality}",)}}, with all modalities that embed(ctx, "{modality}") '
+            "reads."
         )
+    raise ConfigError(
+        f"task {task}: the objective {name!r} compares {' with '.join(sorted(compared))}, and {asked}. Set "
+        f"objectives.{name}.modalities=[{modality},text], or task.modality."
+    )
 
 
 def embed(
@@ -103,13 +113,16 @@ def embed(
     what: str = "videos",
 ) -> tuple[Collected, Collected]:
     """``embedding`` (N, E) of every clip and of every text by an objective; ``what`` names the clips. Modalities that
-    the objective does not need are not read."""
+    the objective does not embed are not read."""
 
     def embedding(modality: Modality) -> Any:
         return lambda ctx: {"embedding": ctx.model.objectives[objective].embed(ctx, modality)}
 
     media = tuple(m for m in evaluator.modalities if m != "text")
-    unused = tuple(m for m in media if m not in evaluator.bare_model.objectives[objective].needs)
+    scorer = evaluator.bare_model.objectives[objective]
+    embeds: Mapping[str, tuple[str, ...]] = member(scorer, Objective, "embeds")
+    read = embeds.get(modality, (modality,)) if embeds else member(scorer, Objective, "needs")
+    unused = tuple(m for m in media if m not in read)
     seen = evaluator.run(clips, embedding(modality), drop=("text", *unused), what=what)
     return seen, evaluator.run(texts, embedding("text"), drop=media, what="texts")
 
