@@ -18,6 +18,7 @@ import types
 import typing
 from collections import abc
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -203,9 +204,8 @@ def refuse(problems: Sequence[str], what: str = "") -> None:
 def renamed_options() -> dict[str, str]:
     """What the core and the plugins say in ``conf/renamed.yaml``: ``group/option`` of an option file that is gone, a
     key of the configuration (``data.stride``) or one of its choices (``data.sampler/old``), and what to write now."""
-    import yaml
-
     import vtp.conf
+    from vtp.options import read_options
     from vtp.plugins import Host, config_dir
 
     folders = [Path(vtp.conf.__path__[0]), *map(config_dir, Host().active_points())]
@@ -213,7 +213,8 @@ def renamed_options() -> dict[str, str]:
     for folder in folders:
         file = folder / "renamed.yaml" if folder is not None else None
         if file is not None and file.is_file():
-            found |= yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+            with suppress(ValueError):  # a message about something else goes without it; `vtp plugins check` tells
+                found |= {str(old): str(new) for old, new in read_options(file).items()}
     return found
 
 

@@ -19,8 +19,9 @@ import functools
 import importlib.metadata
 import importlib.util
 import os
+import sys
 import traceback
-from collections.abc import Iterable
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -28,7 +29,7 @@ from typing import Any, Literal
 
 from vtp import VTP_API, __version__
 from vtp.errors import PluginError
-from vtp.registry import Entry, Registry
+from vtp.registry import Entry, Registry, did_you_mean
 
 __all__ = [
     "Host",
@@ -39,7 +40,6 @@ __all__ = [
     "discover",
     "host",
     "missing_addons",
-    "option_providers",
 ]
 
 CORE = "vtp-core"
@@ -152,22 +152,6 @@ def config_dir(point: PluginPoint) -> Path | None:
     return None
 
 
-def option_providers(points: Iterable[PluginPoint]) -> dict[tuple[str, str], list[str]]:
-    """Who offers each configuration option: ``{(group, option): [provider, ...]}`` over the core and the given plugins.
-
-    hydra takes the first file of that name without a word, so an option with two providers must be refused by us.
-    """
-    folders = [("vtp", Path(__file__).parent / "conf")]
-    folders += [(p.name, folder) for p in points if (folder := config_dir(p)) is not None]
-    providers: dict[tuple[str, str], list[str]] = {}
-    for provider, folder in folders:
-        for file in sorted(folder.rglob("*.yaml")):
-            group = file.parent.relative_to(folder).as_posix()
-            if group != ".":
-                providers.setdefault((group, file.stem), []).append(provider)
-    return providers
-
-
 class Host:
     """The plugins of this process and what they offer."""
 
@@ -175,6 +159,7 @@ class Host:
         self.points = discover() if points is None else points
         self.registry = Registry(addon_hint)
         self.infos: list[PluginInfo] = []
+        self._shadowing: dict[PluginPoint, list[str]] = {}
 
     def active_points(self) -> list[PluginPoint]:
         """Plugins that are not switched off: those whose configuration options count."""
@@ -185,10 +170,12 @@ class Host:
         import pluggy
 
         from vtp import hookspecs
+        from vtp.options import shadowing
 
         manager = pluggy.PluginManager("vtp")
         manager.add_hookspecs(hookspecs)
         refused = self._same_name()
+        self._shadowing = shadowing(self.active_points())
         for point in self.points:
             info = PluginInfo(point)
             self.infos.append(info)
@@ -229,16 +216,22 @@ class Host:
             if reason := _incompatible(point):
                 info.status, info.error = "incompatible", reason
                 return
-            module = importlib.import_module(point.value.partition(":")[0])
+            if shadowed := self._shadowing.get(point):
+                first = f"its option file conf/{shadowed[0]}.yaml has the name of a built-in one and is ignored"
+                more = f"; so have {', '.join(shadowed[1:])}" if shadowed[1:] else ""
+                raise PluginError(f"{first}: rename it{more}")
+            with redirect_stdout(sys.stderr):  # what a plugin prints must not end up in the JSON of a command
+                module = importlib.import_module(point.value.partition(":")[0])
             info.path = str(getattr(module, "__file__", "") or "")
             if (api := getattr(module, "VTP_API", VTP_API)) != VTP_API:
                 info.status = "incompatible"
                 info.error = f"it was written for VTP_API {api}, this is vtp {__version__} with VTP_API {VTP_API}"
                 return
             manager.register(module, name=point.name)
-            self._ask(manager, info, module)
-        except KeyboardInterrupt:
-            raise
+            with redirect_stdout(sys.stderr):
+                self._ask(manager, info, module)
+        except KeyboardInterrupt as error:
+            raise KeyboardInterrupt(f"while plugin {point.name!r} ({point.distribution}) was loaded") from error
         except BaseException as error:  # SystemExit at import is real, and must not end `vtp plugins`
             info.status = "broken"
             info.error = str(error) if isinstance(error, PluginError) else f"{type(error).__name__}: {error}"
@@ -257,8 +250,10 @@ class Host:
             if options is not None and attribute not in HOOKS and not options.get("optionalhook"):
                 raise PluginError(
                     f"it implements the hook {attribute!r}, which vtp {__version__} does not have: "
-                    f"a typo, or made for a newer vtp"
+                    f"a typo, or made for a newer vtp{did_you_mean(attribute, HOOKS).replace(' D', '. D')}"
                 )
+            if options is None and attribute in HOOKS and callable(getattr(module, attribute)):
+                raise PluginError(f"its function {attribute!r} lacks @hookimpl, so vtp would never call it")
         for hook, kind in HOOKS.items():
             for implementation in getattr(manager.hook, hook).get_hookimpls():
                 if implementation.plugin is module:
@@ -267,6 +262,15 @@ class Host:
                     info.hooks.append(hook)
 
     def _register(self, kind: str, point: PluginPoint, name: str, target: str, **facts: Any) -> None:
+        if not isinstance(name, str) or not isinstance(target, str):
+            module, attribute = (
+                getattr(target, "__module__", "my_package.module"),
+                getattr(target, "__name__", "MyClass"),
+            )
+            raise PluginError(
+                f"{kind} {name!r}: register a string, not the thing itself, so that listing imports nothing: "
+                f"register({str(name)!r}, {f'{module}:{attribute}'!r})"
+            )
         if kind == "encoder":
             slot = facts.pop("slot", None)
             if slot not in ENCODER_SLOTS:

@@ -8,7 +8,9 @@ Kinds are ``encoder/text``, ``encoder/video``, ``encoder/audio``, ``encoder/fusi
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Callable, Iterable
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
@@ -48,7 +50,8 @@ class Entry:
         """
         module_name, _, attribute = self.target.partition(":")
         try:
-            found: Any = import_module(module_name)
+            with redirect_stdout(sys.stderr):  # what it prints must not end up in the JSON of a command
+                found: Any = import_module(module_name)
             for part in attribute.split("."):
                 found = getattr(found, part)
         except Exception as error:  # whatever a plugin's module raises at import is the plugin's fault, not ours
@@ -111,6 +114,10 @@ class Registry:
     def entries(self, kind: str | None = None) -> list[Entry]:
         """All offers of a kind, or of all kinds, sorted by kind and name."""
         return [entry for (k, _), entry in sorted(self._entries.items()) if kind is None or k == kind]
+
+    def doubled(self) -> list[Entry]:
+        """Offers of a name that somebody else offers, too, which nobody can use."""
+        return [entry for entries in self._conflicts.values() for entry in entries]
 
     def get(self, kind: str, name: str) -> Entry:
         """The component ``name`` of a kind.

@@ -49,6 +49,12 @@ MISTAKES = {
         ["task=msrvtt_qa", "dataset=shapes", "dataset.seed=[1]"],
         ["dataset.seed: expected int, got [1]"],
     ),
+    "mapping key": (["task=msrvtt_qa", "dataset=shapes", "train.grup_lr={a: 1}"], ["'train.grup_lr'", "'group_lr'"]),
+    "mapping node": (["task=msrvtt_qa", "dataset=shapes", "trian.x={a: 1}"], ["'trian'", "'train'"]),
+    "mapping option": (
+        ["task=msrvtt_qa", "dataset=shapes", "encoder.video.widht={a: 1}"],
+        ["no option 'widht'", "'width'"],
+    ),
     "values of all kinds": (
         [
             "task=msrvtt_qa",
@@ -108,11 +114,13 @@ def test_unknown_command(capsys):
 
 def test_option_of_two_plugins_is_refused(install, tmp_path, monkeypatch, capsys):
     """hydra would take the first file of that name without a word."""
-    install("mine", "", files={"conf/objective/qa.yaml": "# @package objectives.qa\nname: mlm\nweight: 1.0\n"})
+    for name in ("mine", "yours"):
+        options = "# @package objectives.words\nname: mlm\nweight: 1.0\n"
+        install(name, "", files={"conf/objective/words.yaml": options})
     monkeypatch.chdir(tmp_path)
-    assert main(["run", "task=msrvtt_qa", "dataset=shapes"]) == 2
+    assert main(["run", "task=msrvtt_qa", "dataset=shapes", "objective=[qa,words]"]) == 2
     error = capsys.readouterr().err
-    assert "objective=qa is offered by objectives and mine" in error and "VTP_BLOCK_PLUGINS=mine" in error
+    assert "objective=words is offered by mine and yours" in error and "VTP_BLOCK_PLUGINS=yours" in error
 
 
 def test_an_option_whose_plugin_is_broken_says_so(install, tmp_path, monkeypatch, capsys):
@@ -129,3 +137,11 @@ def test_an_option_whose_plugin_is_broken_says_so(install, tmp_path, monkeypatch
         host.cache_clear()
     error = capsys.readouterr().err
     assert "'mine'" in error and "nothing_of_that_name" in error and "broken" in error
+
+
+def test_mappings_are_given_as_documented():
+    """docs/training.md: a value {key: value} for train.group_lr and init_map."""
+    found = compose(
+        ["task=msrvtt_qa", "dataset=shapes", "train.group_lr={encoders.video: 0.1, heads: 2}", "init_map={a: b}"]
+    )
+    assert found["train"]["group_lr"] == {"encoders.video": 0.1, "heads": 2.0} and found["init_map"] == {"a": "b"}

@@ -13,7 +13,8 @@ from vtp import plugins
 from vtp.cli.main import main
 from vtp.config import DataConfig
 from vtp.errors import PluginError
-from vtp.plugins import Host, config_dir, discover, option_providers
+from vtp.options import option_files
+from vtp.plugins import Host, config_dir, discover
 
 GOOD = """
 from vtp import hookimpl
@@ -142,7 +143,7 @@ def test_finding_options_imports_no_plugin(install):
     install("mine", "raise AssertionError('imported')", files={"conf/objective/mine.yaml": "# mine\n"})
     point = next(p for p in discover() if p.name == "mine")
     assert config_dir(point).name == "conf"
-    assert option_providers([point])[("objective", "mine")] == ["mine"]
+    assert option_files([point])["objective"]["mine"] == [("mine", config_dir(point) / "objective" / "mine.yaml")]
     assert "mine.plugin" not in sys.modules
 
 
@@ -271,3 +272,122 @@ def test_what_an_addon_brings_is_named_with_its_package_where_it_is_missing(monk
         assert "not installed: simvtp; pip install vtp-plugin-simvtp" in capsys.readouterr().out
     finally:
         plugins.host.cache_clear()
+
+
+PARTS_OF_ALL_KINDS = """
+from vtp import hookimpl
+
+@hookimpl
+def vtp_register_importers(register):
+    register("mine", "mine.parts:read")
+
+@hookimpl
+def vtp_register_commands(register):
+    register("mine-tool", "mine.parts:tool", help="counts what is there")
+
+@hookimpl
+def vtp_register_decoders(register):
+    register("mine", "mine.parts:read")
+
+@hookimpl
+def vtp_register_samplers(register):
+    register("mine", "mine.parts:read")
+
+@hookimpl
+def vtp_register_forms(register):
+    register("mine", "mine.parts:read", counted="moments")
+"""
+
+
+@pytest.fixture
+def all_kinds(install, fresh_host):
+    parts = 'def read(path, *, heads: int = 4):\n    """Reads theirs."""\n\ndef tool(arguments):\n    return 0\n'
+    install("mine", PARTS_OF_ALL_KINDS, distribution="my-dist", files={"parts.py": parts})
+
+
+@pytest.mark.parametrize(
+    ("kind", "line"),
+    {
+        "command": r"mine-tool +counts what is there +\[mine\]",
+        "importer": r"mine +mine.parts.read +\[mine\]",
+        "decoder": r"mine +mine.parts.read +\[mine\]",
+        "sampler": r"mine +mine.parts.read +\[mine\]",
+        "form": r"mine +moments +\[mine\]",
+    }.items(),
+)
+def test_kinds_without_option_files_are_listed_and_shown(all_kinds, capsys, kind, line):
+    assert main(["list", kind]) == 0
+    assert re.search(rf"^  {line}$", capsys.readouterr().out, re.M)
+    name = "mine-tool" if kind == "command" else "mine"
+    assert main(["show", kind, name]) == 0
+    shown = capsys.readouterr().out
+    assert f"# {kind} {name}, offered by mine" in shown and "mine.parts." in shown
+    if kind == "importer":
+        assert "heads" in shown and "Reads theirs." in shown
+
+
+def test_the_cores_own_are_listed_too(capsys):
+    for kind, own in {"command": "run", "decoder": "pyav", "sampler": "dense"}.items():
+        assert main(["list", kind]) == 0
+        assert re.search(rf"^  {own} .*\[vtp\]$", capsys.readouterr().out, re.M)
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (["encoder", "timm"], ["# encoder/video=timm"]),
+        (["encoder", "tiny"], ["# encoder/text=tiny", "# encoder/video=tiny", "# encoder/audio=tiny"]),
+        (["encoder/video=timm"], ["# encoder/video=timm"]),
+        (["experiment", "simvtp/tiny_pretrain"], ["# experiment=simvtp/tiny_pretrain"]),
+        (["experiment=simvtp/tiny_pretrain"], ["# experiment=simvtp/tiny_pretrain"]),
+        (["objective=vtc"], ["# objective=vtc", "class vtp_objectives.vtc.VTC of vtp-core"]),
+    ],
+)
+def test_show_takes_the_words_of_run(capsys, words, found):
+    if "simvtp" in words[-1]:
+        pytest.importorskip("vtp_simvtp")
+    assert main(["show", *words]) == 0
+    shown = capsys.readouterr().out
+    for line in found:
+        assert line in shown
+
+
+def test_show_without_a_name_says_how(capsys):
+    assert main(["show", "objective"]) == 2
+    assert "`vtp list objective`" in capsys.readouterr().err
+
+
+def test_uninstall_takes_the_name_that_plugins_prints(install, monkeypatch, capsys):
+    install("mine", "1 / 0", distribution="my-dist")
+    install("one", "", entry_name="same")
+    install("two", "", entry_name="same")
+    asked = []
+    monkeypatch.setattr(
+        subprocess, "run", lambda line, **kw: asked.append(line) or subprocess.CompletedProcess(line, 0)
+    )
+    for name in ("mine", "my-dist", "numpy"):
+        assert main(["uninstall", name]) == 0
+    assert [line[-1] for line in asked] == ["my-dist", "my-dist", "numpy"]
+    assert main(["uninstall", "same"]) == 2 and "one and two" in capsys.readouterr().err
+    assert main(["uninstall", "objectives"]) == 2 and "part of vtp-core" in capsys.readouterr().err
+    assert len(asked) == 3
+
+
+def test_doctor_counts_a_broken_plugin(install, fresh_host, monkeypatch, capsys):
+    from vtp.cli import doctor
+
+    install("mine", "1 / 0")
+    for part in ("_python", "_libraries", "_devices", "_kernels", "_decoders", "_disk"):
+        monkeypatch.setattr(doctor, part, lambda: ())
+    assert main(["doctor"]) == 1
+    said = capsys.readouterr().out
+    assert "FAULT  plugin" in said and "ZeroDivisionError" in said and "no faults" not in said
+
+
+def test_check_answers_with_its_new_name(capsys):
+    assert main(["plugins", "--check"]) == 2
+    assert "vtp plugins check" in capsys.readouterr().err
+
+
+def test_nothing_is_wrong_with_the_built_in_plugins(capsys):
+    assert main(["plugins", "check"]) == 0, capsys.readouterr().out

@@ -78,11 +78,11 @@ def test_two_plugins_with_one_protocol_are_refused(tmp_path, monkeypatch):
         (tmp_path / name / "conf").mkdir(parents=True)
         (tmp_path / name / "protocols").mkdir()
         (tmp_path / name / "protocols" / "same.yaml").write_text("")
-    points = [SimpleNamespace(name=name) for name in ("one", "two")]
+    points = [SimpleNamespace(name=name, builtin=False) for name in ("one", "two")]
     monkeypatch.setattr("vtp.plugins.Host.active_points", lambda self: points)
     monkeypatch.setattr("vtp.plugins.config_dir", lambda point: tmp_path / point.name / "conf")
     with pytest.raises(PluginError, match="the protocol same is offered by one and two"):
-        protocol.protocol_files()
+        protocol.Protocol.find("same")
 
 
 def test_a_benchmark_of_ones_own_is_one_task_file_and_one_protocol_file(install, capsys):

@@ -4,13 +4,15 @@ options."""
 from __future__ import annotations
 
 import argparse
+import inspect
 from collections.abc import Iterable
-from pathlib import Path
+from contextlib import suppress
 
-from vtp.errors import ConfigError
-from vtp.registry import did_you_mean
+from vtp.errors import ConfigError, PluginError
+from vtp.options import Found, OptionFiles, first_comment, no_option, option_files, read_options
+from vtp.registry import Entry, did_you_mean
 
-__all__ = ["main", "option_files"]
+__all__ = ["GROUPS", "main"]
 
 GROUPS = (
     "task",
@@ -23,30 +25,14 @@ GROUPS = (
     "objective",
     "experiment",
 )
-
-
-def option_files() -> dict[str, dict[str, list[tuple[str, Path]]]]:
-    """Configuration files by group and option: ``{group: {option: [(provider, file), ...]}}``; imports no plugin."""
-    import vtp.conf
-    from vtp.plugins import Host, config_dir
-
-    folders = [("vtp", Path(vtp.conf.__path__[0]))]
-    folders += [(p.name, folder) for p in Host().active_points() if (folder := config_dir(p)) is not None]
-    groups: dict[str, dict[str, list[tuple[str, Path]]]] = {}
-    for provider, folder in folders:
-        for file in sorted(folder.rglob("*.yaml")):
-            group = file.parent.relative_to(folder).as_posix()
-            if group != "." and not group.startswith(("hydra", "schema")):
-                groups.setdefault(group, {}).setdefault(file.stem, []).append((provider, file))
-    return groups
-
-
-def first_comment(file: Path) -> str:
-    """The file's first comment line that is not a hydra header: what the option is, in a few words."""
-    for line in file.read_text(encoding="utf-8").splitlines():
-        if line.startswith("#") and not line.startswith("# @package"):
-            return line.lstrip("# ").strip()
-    return ""
+# Kinds that are chosen by a word, without an option file, and how.
+PLAIN = {
+    "command": "vtp NAME",
+    "importer": "vtp import NAME FILE OUT",
+    "decoder": "media.backend=NAME",
+    "sampler": "data.sampler=NAME",
+    "form": "kind: NAME in a protocol file",
+}
 
 
 def main(arguments: list[str]) -> int:
@@ -56,77 +42,126 @@ def main(arguments: list[str]) -> int:
 
 
 def _no_kind(kind: str, groups: Iterable[str]) -> ConfigError:
-    return ConfigError(f"no kind {kind!r}.{did_you_mean(kind, groups)} Kinds: {', '.join(sorted(groups))}.")
+    known = sorted({*groups, *PLAIN})
+    return ConfigError(f"no kind {kind!r}.{did_you_mean(kind, known)} Kinds: {', '.join(known)}.")
 
 
 def _list(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="vtp list",
-        description=f"Options of a kind ({', '.join(GROUPS)}), or of all kinds, with the plugin that offers each.",
+        description=f"What there is of a kind ({', '.join((*GROUPS, *PLAIN))}), or of all kinds, with the plugin that "
+        "offers each.",
     )
     parser.add_argument("kind", nargs="?", help="for example objective, encoder/video or task")
     wanted = parser.parse_args(arguments).kind
     groups = option_files()
     shown = [g for g in groups if wanted is None or g == wanted or g.startswith(f"{wanted}/")]
-    if not shown:
+    plain = [kind for kind in PLAIN if wanted in (None, kind)]
+    if not shown and not plain:
         raise _no_kind(wanted, groups)
     for group in sorted(shown, key=lambda g: GROUPS.index(g) if g in GROUPS else len(GROUPS)):
-        print(group)
-        width = max(map(len, groups[group]))
-        for option, found in sorted(groups[group].items()):
-            providers = " and ".join(provider for provider, _ in found)
-            print(f"  {option:<{width}}  {first_comment(found[0][1])}  [{providers}]")
+        rows = {
+            option: (first_comment(found[0][1]), " and ".join(provider for provider, _ in found))
+            for option, found in sorted(groups[group].items())
+        }
+        _print_rows(group, rows)
+    for kind in plain:
+        _print_rows(f"{kind}   ({PLAIN[kind]})", _plain_rows(kind))
     return 0
+
+
+def _print_rows(title: str, rows: dict[str, tuple[str, str]]) -> None:
+    print(title)
+    width = max(map(len, rows), default=0)
+    for name, (text, provider) in rows.items():
+        print(f"  {name:<{width}}  {text}  [{provider}]")
+
+
+def _plain_rows(kind: str) -> dict[str, tuple[str, str]]:
+    """``name -> (what it is, who offers it)`` of a kind without option files; the core's own come first."""
+    from vtp.cli.main import COMMANDS
+    from vtp.plugins import RESERVED, host
+
+    own = {name: text for name, (_, text) in COMMANDS.items()} if kind == "command" else {}
+    rows = {name: (own.get(name, ""), "vtp") for name in (*own, *RESERVED.get(kind, ()))}
+    for entry in host().registry.entries(kind):
+        text = str(entry.facts.get("help") or entry.facts.get("counted") or entry.target.replace(":", "."))
+        rows.setdefault(entry.name, (text, entry.plugin))
+    return rows
 
 
 def _show(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="vtp show",
-        description="One option: the plugin that offers it, its class, and its settings with their defaults.",
+        description="One component: the plugin that offers it, its class, and its settings with their defaults.",
+        epilog="The words of `vtp run` do as well: vtp show objective=vtc, vtp show encoder/video=tiny.",
     )
-    parser.add_argument("kind", help="for example objective, encoder/video or task")
-    parser.add_argument("name")
+    parser.add_argument("kind", help="for example objective, encoder/video, encoder, task or importer")
+    parser.add_argument("name", nargs="?")
     options = parser.parse_args(arguments)
+    kind, _, name = options.kind.partition("=") if options.name is None else (options.kind, "", options.name)
+    if not name:
+        raise ConfigError(f"say which one: vtp show {kind} NAME; `vtp list {kind}` says which there are.")
+    if kind in PLAIN:
+        return _show_plain(kind, name)
     groups = option_files()
-    group = dict(groups.get(options.kind, {}))
-    for inner in [name for name in groups if name.startswith(f"{options.kind}/")]:  # experiment=simvtp/tiny_pretrain
-        group |= {f"{inner.removeprefix(options.kind)[1:]}/{option}": found for option, found in groups[inner].items()}
-    if not group:
-        raise _no_kind(options.kind, groups)
-    if options.name not in group:
-        from vtp.plugins import addon_hint
-
-        raise ConfigError(
-            f"no {options.name!r} in {options.kind!r}.{addon_hint(options.name) or did_you_mean(options.name, group)} "
-            f"Known: {', '.join(sorted(group))}."
-        )
-    _print(group, options.kind, options.name)
+    slots = [g for g in sorted(groups) if kind == "encoder" and g.startswith("encoder/") and name in groups[g]]
+    inside = [g for g in groups if g == kind or g.startswith(f"{kind}/")]
+    if not inside:
+        raise _no_kind(kind, groups)
+    for one in slots or [kind]:
+        group = _below(groups, one)
+        if name not in group:
+            raise ConfigError(no_option(kind, name, group))
+        _print(group, one, name)
     return 0
 
 
-def _print(group: dict[str, list[tuple[str, Path]]], kind: str, name: str) -> None:
+def _below(groups: OptionFiles, kind: str) -> dict[str, Found]:
+    """The options of a group and of the groups in it, as `vtp run` calls them: experiment=simvtp/tiny_pretrain."""
+    found = dict(groups.get(kind, {}))
+    for inner in [name for name in groups if name.startswith(f"{kind}/")]:
+        found |= {f"{inner.removeprefix(kind)[1:]}/{option}": files for option, files in groups[inner].items()}
+    return found
+
+
+def _show_plain(kind: str, name: str) -> int:
+    """A component that has no option file: who offers it, its signature and its docstring."""
+    rows = _plain_rows(kind)
+    if name in rows and rows[name][1] == "vtp":
+        print(f"# {kind} {name}, a part of vtp: {rows[name][0]}".rstrip(": "))
+        return 0
+    from vtp.plugins import host
+
+    entry = host().registry.get(kind, name)
+    print(f"# {kind} {name}, offered by {entry.plugin}: {PLAIN[kind].replace('NAME', name)}")
+    print(_class_line(entry))
+    target = entry.load()
+    print(f"{name}{inspect.signature(target)}\n\n{inspect.getdoc(target) or ''}".rstrip())
+    return 0
+
+
+def _class_line(entry: Entry) -> str:
+    return (
+        f"# {'class' if entry.kind not in PLAIN else 'from'} {entry.target.replace(':', '.')} of {entry.distribution}"
+    )
+
+
+def _print(group: dict[str, Found], kind: str, name: str) -> None:
     """Print an option's files, and below them those of the same group that they begin with."""
-    from vtp.errors import PluginError
     from vtp.plugins import host
 
     for provider, file in group[name]:
         print(f"# {kind}={name}, offered by {provider}: {file}")
         try:
-            entry = host().registry.get(kind, name)
-            print(f"# class {entry.target.replace(':', '.')} of {entry.distribution}")
-        except PluginError:
-            pass  # a file may combine components and be none itself, as those of model and experiment
+            content = read_options(file)
+        except ValueError as error:
+            raise ConfigError(f"{kind}={name} of plugin {provider!r}: {file} is {error}") from error
+        with suppress(PluginError):  # a file may combine components and be none itself, as those of model
+            print(_class_line(host().registry.get(kind, str(content.get("name", name)))))
         print(file.read_text(encoding="utf-8"), end="")
-        for base in _bases(file, kind):
+        for entry in content.get("defaults") or ():
+            base = entry.partition("@")[0].removeprefix(f"/{kind}/") if isinstance(entry, str) else None
             if base in group:
                 print(f"\n# What {kind}={name} does not say is that of")
                 _print(group, kind, base)
-
-
-def _bases(file: Path, kind: str) -> list[str]:
-    """The options of a kind that a file's list ``defaults`` begins with."""
-    import yaml
-
-    content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    defaults = content.get("defaults", []) if isinstance(content, dict) else []
-    return [entry.partition("@")[0].removeprefix(f"/{kind}/") for entry in defaults if isinstance(entry, str)]

@@ -95,7 +95,7 @@ def point_at(
         ConfigError: there is no such data set, or it has no such option.
         DataError: there is no such file or folder.
     """
-    from vtp.cli.components import option_files
+    from vtp.options import option_files
     from vtp.prepare.target import Target
 
     known = option_files().get("dataset", {})

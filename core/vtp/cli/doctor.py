@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="vtp doctor",
         description="Check versions, devices, kernels, media decoders, plugins and disk space. Exit code 1 when "
-        "something that vtp needs is broken; a missing optional part is only a note.",
+        "something that vtp needs, or a plugin, is broken; a missing optional part is only a note.",
     )
     parser.parse_args(arguments)
     findings: list[Finding] = []
@@ -140,7 +140,7 @@ def _plugins() -> Iterator[Finding]:
             if faulty
             else f"{info.point.name} ({info.point.distribution} {info.point.version}) {info.status}"
         )
-        yield Finding("note" if faulty else "ok", "plugin", text)
+        yield Finding("fault" if faulty else "ok", "plugin", text)
 
 
 def _disk() -> Iterator[Finding]:

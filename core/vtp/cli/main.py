@@ -14,7 +14,7 @@ __all__ = ["COMMANDS", "main"]
 # command -> (module with main(arguments) -> exit code, what it does)
 COMMANDS = {
     "run": ("vtp.cli.run", "train, evaluate or predict: vtp run task=msrvtt_qa dataset=shapes"),
-    "plugins": ("vtp.cli.plugins", "what is installed, from where, what is broken and why"),
+    "plugins": ("vtp.cli.plugins", "what is installed, what is broken and why; vtp plugins check looks closely"),
     "list": ("vtp.cli.components", "components of a kind: vtp list objective"),
     "show": ("vtp.cli.components", "one component with its options: vtp show objective vtc"),
     "data": ("vtp.cli.data", "check a data set, cache decoded clips, pack shards: vtp data check msvd root=DIR"),
@@ -68,8 +68,8 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         print(f"vtp {command}: {failure} VTP_TRACEBACK=1 shows the traceback.", file=sys.stderr)
         return failure.exit_code
-    except KeyboardInterrupt:
-        print(f"vtp {command}: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print(f"vtp {command}: interrupted {error}".rstrip(), file=sys.stderr)
         return 130
 
 

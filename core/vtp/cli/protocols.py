@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 
 from vtp.errors import ConfigError
-from vtp.eval.protocol import Protocol, protocol_files
+from vtp.eval.protocol import Protocol, protocol_files, readable_protocols
 from vtp.registry import did_you_mean
 
 __all__ = ["main"]
@@ -29,7 +30,9 @@ def main(arguments: list[str]) -> int:
 
 def _list(as_json: bool) -> int:
     files = protocol_files()
-    found = {name: Protocol.load(path) for name, (_, path) in sorted(files.items())}
+    found, wrong = readable_protocols()
+    for reason in wrong.values():
+        print(f"vtp protocols: left out: {reason}", file=sys.stderr)
     if as_json:
         print(json.dumps([_record(protocol) for protocol in found.values()], indent=2))
         return 0

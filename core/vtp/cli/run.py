@@ -49,6 +49,7 @@ def main(arguments: list[str]) -> int:
         from vtp.run.launch import follow
 
         return follow()  # rank 0 composes and tells; composing again here would evaluate ${now:} again
+    arguments = [_dict_valued(argument) for argument in arguments]
     if (tasks := _several_tasks(arguments)) is not None:
         return _measure(tasks, [a for a in arguments if not a.startswith("task=")])
     if any(argument.startswith("resume=auto") for argument in arguments):
@@ -62,10 +63,20 @@ def compose(overrides: list[str]) -> Any:
     from hydra import initialize_config_module
     from omegaconf import OmegaConf
 
+    overrides = [_dict_valued(override) for override in overrides]
     with _helpful(overrides):
         _prepare()
         with initialize_config_module("vtp.conf", version_base="1.3"):
             return OmegaConf.to_container(hydra_compose("run", overrides), resolve=True)
+
+
+def _dict_valued(argument: str) -> str:
+    """``init_map={a: b}`` -> ``++init_map={a: b}``: hydra refuses new keys in a mapping unless they are forced. What is
+    no key of the configuration is refused when it is checked."""
+    key, _, value = argument.partition("=")
+    if re.fullmatch(r"\{.*\}", value, re.S) and re.fullmatch(r"init_map|\w+(\.\w+)+", key):
+        return f"++{argument}"
+    return argument
 
 
 def _prepare() -> None:
@@ -175,6 +186,10 @@ def _helpful(arguments: list[str]) -> Iterator[None]:
         yield
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_explain(error, arguments)) from error
+    except UnicodeDecodeError as error:
+        from vtp.options import unreadable
+
+        raise ConfigError("; ".join(unreadable()) or f"a configuration file is not UTF-8: {error}") from error
     except ValueError as error:
         if "Config group override" not in str(error):
             raise
@@ -201,6 +216,8 @@ def _explain(error: BaseException, arguments: list[str]) -> str:
     """What a hydra or omegaconf error means, in one line."""
     from hydra.errors import OverrideParseException
 
+    from vtp.options import no_option
+
     chain = []
     cause: BaseException | None = error
     while cause is not None and cause not in chain:
@@ -216,9 +233,7 @@ def _explain(error: BaseException, arguments: list[str]) -> str:
         known = options.get(group, [])
         if now := renamed_option(f"{group}/{option}"):
             return now
-        if hint := _addon(f"{group}/{option}"):
-            return f"no {option!r} in {group!r}.{hint}"
-        return f"no {option!r} in {group!r}.{did_you_mean(option, known)} Available: {', '.join(known) or '(nothing)'}."
+        return no_option(group, option, known)
     if match := re.search(r"Could not override '([^'@]+)(?:@[^']*)?'", text):
         key = match.group(1)
         if "." in key:
@@ -266,7 +281,7 @@ def _node_of(key: str, arguments: list[str]) -> dict[str, Any] | None:
 
 
 def _options() -> dict[str, list[str]]:
-    from vtp.cli.components import option_files
+    from vtp.options import option_files
 
     return {group: sorted(options) for group, options in option_files().items()}
 
@@ -295,8 +310,9 @@ def _find_run(arguments: list[str]) -> list[str]:
 
 
 def _listing() -> Iterator[str]:
-    from vtp.cli.components import GROUPS, first_comment, option_files
+    from vtp.cli.components import GROUPS
     from vtp.config import TOP_LEVEL, DataConfig, MediaConfig
+    from vtp.options import first_comment, option_files
     from vtp.train.config import TrainConfig
 
     groups = option_files()

@@ -159,8 +159,8 @@ def deliver(
             pin_memory=torch.cuda.is_available(),
             generator=torch.Generator(),  # its own: starting a loader must not move the one that dropout draws from
         )
-    before = set(multiprocessing.active_children())
-    deliveries = iter(loader)
+        before = set(multiprocessing.active_children())
+        deliveries = iter(loader)  # which says it, too
     started = [child for child in multiprocessing.active_children() if child not in before]
     # A traceback keeps this generator, and so the workers, alive until the interpreter ends; it then terminates and
     # joins its children for ever, because they ignore SIGTERM. Functions registered later run first.

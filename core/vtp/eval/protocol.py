@@ -15,7 +15,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -25,12 +25,17 @@ from vtp.eval.metrics import TIE_RULES
 from vtp.registry import did_you_mean
 from vtp.types import Sample
 
+if TYPE_CHECKING:
+    from vtp.plugins import PluginPoint
+
 __all__ = [
     "OWN_DATA",
     "Match",
     "Measured",
     "Protocol",
+    "offered_protocols",
     "protocol_files",
+    "readable_protocols",
 ]
 
 OWN_DATA = "own data"  # name of the protocol of data that nobody else has
@@ -38,24 +43,34 @@ OWN_DATA = "own data"  # name of the protocol of data that nobody else has
 
 def protocol_files() -> dict[str, tuple[str, Path]]:
     """Name -> (plugin, file) of every protocol that the active plugins bring: the YAML files in a folder ``protocols``
-    beside their folder ``conf``. Imports no plugin.
-
-    Raises:
-        PluginError: two plugins bring one name.
+    beside their folder ``conf``. Imports no plugin. Of two that bring one name the first counts, built-in ones before
+    all others; :meth:`Protocol.find` and `vtp plugins check` tell of the second.
     """
+    return {name: (point.name, path) for name, [(point, path), *_] in offered_protocols().items()}
+
+
+def offered_protocols() -> dict[str, list[tuple[PluginPoint, Path]]]:
+    """Every protocol file by its name, built-in ones first."""
     from vtp.plugins import Host, config_dir
 
-    found: dict[str, tuple[str, Path]] = {}
+    found: dict[str, list[tuple[PluginPoint, Path]]] = {}
     for point in Host().active_points():
         folder = config_dir(point)
         for path in sorted((folder.parent / "protocols").glob("*.yaml")) if folder else ():
-            if path.stem in found:
-                raise PluginError(
-                    f"the protocol {path.stem} is offered by {found[path.stem][0]} and {point.name}. "
-                    f"Switch one off: VTP_BLOCK_PLUGINS={point.name}"
-                )
-            found[path.stem] = point.name, path
+            found.setdefault(path.stem, []).append((point, path))
     return found
+
+
+def readable_protocols() -> tuple[dict[str, Protocol], dict[str, str]]:
+    """All protocols, and what is wrong with those whose file cannot be used: ``{name: reason}``."""
+    good: dict[str, Protocol] = {}
+    wrong: dict[str, str] = {}
+    for name, (plugin, path) in sorted(protocol_files().items()):
+        try:
+            good[name] = Protocol.load(path)
+        except ConfigError as error:
+            wrong[name] = f"plugin {plugin!r}: {error}"
+    return good, wrong
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +141,8 @@ class Protocol:
         path = Path(path)
         try:
             content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, yaml.YAMLError) as error:
-            raise ConfigError(f"protocol {path}: cannot be read: {error}") from error
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise ConfigError(f"protocol {path}: cannot be read: {' '.join(str(error).split())}") from error
         known = {f.name for f in fields(cls)}
         required = ("name", "title", "dataset", "kind", "split", "counts")
         if not isinstance(content, dict) or (
@@ -160,16 +175,23 @@ class Protocol:
 
         Raises:
             ConfigError: there is none; lists what there is.
+        PluginError: two plugins bring it.
         """
         if name.endswith((".yaml", ".yml")):
             return cls.load(name)
-        files = protocol_files()
+        files = offered_protocols()
         if name not in files:
             raise ConfigError(
                 f"task.protocol={name}: there is no such protocol.{did_you_mean(name, files)} Known: "
                 f"{', '.join(sorted(files))}; or give the path of a YAML file, or null for data of your own."
             )
-        return cls.load(files[name][1])
+        (first, path), *others = files[name]
+        if others and not first.builtin:  # a built-in one is never replaced
+            raise PluginError(
+                f"the protocol {name} is offered by {first.name} and {others[0][0].name}. "
+                f"Switch one off: VTP_BLOCK_PLUGINS={others[0][0].name}"
+            )
+        return cls.load(path)
 
     @classmethod
     def own(cls, dataset: str, kind: str) -> Protocol:

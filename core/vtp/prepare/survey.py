@@ -13,7 +13,7 @@ from typing import Any
 from vtp.contracts import Dataset, member
 from vtp.data.table import media_id
 from vtp.errors import DataError
-from vtp.eval.protocol import Match, Protocol, protocol_files
+from vtp.eval.protocol import Match, Protocol, readable_protocols
 from vtp.media.extensions import MEDIA
 from vtp.prepare.target import tables_of
 from vtp.types import MediaRef, Sample
@@ -118,7 +118,7 @@ def survey_dataset(
         progress: is told what is read.
     """
     name = member(dataset, Dataset, "name")
-    protocols = [Protocol.load(path) for _, path in protocol_files().values()]
+    protocols = list(readable_protocols()[0].values())
     survey = Survey(name)
     clips: list[set[str]] = []
     for kind, split in tables_of(dataset, kinds, splits):

@@ -30,7 +30,10 @@ def check(config: Mapping[str, Any], folder: Path) -> None:
     Raises:
         ConfigError: with everything that is wrong, one line each.
     """
-    wrong = [f"no key {key!r} at the top.{did_you_mean(key, TOP_LEVEL)}" for key in config if key not in TOP_LEVEL]
+    wrong = [line for key in config if key not in TOP_LEVEL for line in _unknown(key)]
+    wrong += _untyped(config)
+    if wrong:
+        raise ConfigError(wrong[0] if len(wrong) == 1 else "\n  ".join(["", *wrong]))
     parts: list[str] = []
     try:
         parts = modes(config["mode"])
@@ -48,6 +51,27 @@ def check(config: Mapping[str, Any], folder: Path) -> None:
     wrong += _components(config)
     if wrong:
         raise ConfigError(wrong[0] if len(wrong) == 1 else "\n  ".join(["", *wrong]))
+
+
+def _unknown(key: str) -> list[str]:
+    """What is said of a key that the configuration must not have at its top."""
+    from vtp.options import unpackaged
+
+    found = unpackaged() if key == "objective" else []  # the likeliest reason
+    return found or [f"no key {key!r} at the top.{did_you_mean(key, TOP_LEVEL)}"]
+
+
+def _untyped(config: Mapping[str, Any]) -> Iterator[str]:
+    """Keys that somebody forced into a node of the core (``+train.x=1``)."""
+    from dataclasses import fields
+
+    from vtp.train.config import TrainConfig
+
+    for node, schema in (("train", TrainConfig), ("data", DataConfig), ("media", MediaConfig)):
+        known = [field.name for field in fields(schema)]
+        for key in config[node]:
+            if key not in known:
+                yield f"the configuration has no key '{node}.{key}'.{did_you_mean(key, known)}"
 
 
 def model_spec(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -141,13 +165,14 @@ def refuse_ambiguous_options(choices: Mapping[str, Any]) -> None:
     Raises:
         PluginError: names the option and both plugins.
     """
-    from vtp.plugins import Host, option_providers
+    from vtp.options import option_files
 
-    providers = option_providers(Host().active_points())
+    files = option_files()
     for place, chosen in choices.items():
         group = place.partition("@")[0]
         for option in chosen if isinstance(chosen, list) else [chosen]:
-            found = providers.get((group, str(option)), [])
+            folder, _, name = f"{group}/{option}".rpartition("/")
+            found = [provider for provider, _ in files.get(folder, {}).get(name, [])]
             if len(found) > 1:
                 raise PluginError(
                     f"{group}={option} is offered by {' and '.join(found)}. "

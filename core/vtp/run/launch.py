@@ -61,10 +61,12 @@ def launch(composed: DictConfig, further: Mapping[str, dict[str, Any]] | None = 
 
 def _resolved(composed: DictConfig) -> dict[str, Any]:
     from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
+    from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
     try:
-        return OmegaConf.to_container(composed, resolve=True)  # type: ignore[return-value]
+        return OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)  # type: ignore[return-value]
+    except MissingMandatoryValue as error:
+        raise ConfigError(f"{error.full_key} has no default: give {error.full_key}=...") from error
     except OmegaConfBaseException as error:  # a value that another one takes over and cannot use, such as seed=one
         raise ConfigError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
 

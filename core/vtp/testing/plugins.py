@@ -6,23 +6,19 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from functools import cached_property
-from pathlib import Path
-from typing import Any
 
 import yaml
 
-from vtp.cli.components import first_comment, option_files
-from vtp.components import check_options
+from vtp.cli.plugins_check import OPTION_KINDS, check_option_file
 from vtp.contracts import contract_of, misspelt
+from vtp.options import first_comment, option_files
 from vtp.plugins import Host, PluginPoint, config_dir, discover, host
 from vtp.registry import Entry
-from vtp.run.check import GIVEN
 from vtp.testing.checks import Check, expect, run, some
 
 __all__ = ["check_plugin"]
 
 HEAVY = ("torch", "numpy", "transformers", "timm", "triton", "av", "pyarrow", "hydra", "matplotlib")
-OPTION_KINDS = ("encoder/", "objective", "dataset", "task")  # those that are chosen by an option file
 
 
 def check_plugin(module: str, *, skip: Mapping[str, str] | None = None) -> None:
@@ -95,37 +91,27 @@ class _Plugin:
             expect(not problems, f"{entry.kind} {entry.name!r}: it {'; it '.join(problems)}")
 
     def options(self) -> None:
-        folder = config_dir(self.point)
+        files = option_files()
+        own = [
+            (g, file)
+            for g, opts in files.items()
+            for found in opts.values()
+            for p, file in found
+            if p == self.point.name
+        ]
         chosen: set[tuple[str, str]] = set()
-        for file in sorted(folder.rglob("*.yaml")) if folder is not None else ():
-            group = file.parent.relative_to(folder or file).as_posix()
-            if group.startswith(OPTION_KINDS):
-                kind = group if group.startswith("encoder/") else group.partition("/")[0]
-                chosen.add((kind, self._check_file(kind, group, file)))
+        for group, file in own:
+            kind = group if group.startswith("encoder/") else group.partition("/")[0]
+            if not kind.startswith(OPTION_KINDS):
+                continue
+            name, problems = check_option_file(kind, group, file, host(), files)
+            expect(not problems, "; ".join(problems))
+            where = f"conf/{group}/{file.name}"
+            expect(first_comment(file), f"{where}: its first comment is what `vtp list` says about it; there is none")
+            chosen.add((kind, name))
         hidden = [f"{e.kind}={e.name}" for e in self.entries if e.kind.startswith(OPTION_KINDS)]
         hidden = [one for one in hidden if tuple(one.split("=")) not in chosen]
         expect(not hidden, f"an option file must choose what is registered; none chooses {some(hidden)}")
-
-    def _check_file(self, kind: str, group: str, file: Path) -> str:
-        """Compare the keys of an option file with the class that it chooses; returns the name of that."""
-        node = _node(group, file)
-        where = f"conf/{group}/{file.name}"
-        expect(first_comment(file), f"{where}: its first comment is what `vtp list` says about it; there is none")
-        if group == "objective":
-            wanted = f"# @package objectives.{file.stem}"
-            expect(
-                file.read_text(encoding="utf-8").splitlines()[0] == wanted, f"{where}: the first line must be {wanted}"
-            )
-        name = node.pop("name", None)
-        if name is None:  # encoder/video=none
-            expect(not node, f"{where}: options without a name choose nothing")
-            return ""
-        target = host().registry.get(kind, str(name)).load()
-        plain = {k: v for k, v in node.items() if k != "weight" and not (isinstance(v, str) and "${" in v)}
-        problems: list[str] = []
-        check_options(where, str(name), target, plain, problems, given=("context", *GIVEN.get(kind, ())))
-        expect(not problems, "; ".join(problems))
-        return str(name)
 
     def renamed(self) -> None:
         folder = config_dir(self.point)
@@ -137,17 +123,3 @@ class _Plugin:
         expect(plain, "conf/renamed.yaml must hold lines `group/option: what to write now`")
         alive = [name for name in names if (folder / f"{name}.yaml").is_file()]
         expect(not alive, f"conf/renamed.yaml: {some(alive)} is still there")
-
-
-def _node(group: str, file: Path) -> dict[str, Any]:
-    """The options that a file sets in its own node, over those of the files of its group that it builds on."""
-    text = file.read_text(encoding="utf-8")
-    content = dict(yaml.safe_load(text) or {})
-    found: dict[str, Any] = {}
-    for base in content.pop("defaults", ()):
-        place, _, option = str(base).partition("@")[0].rpartition("/")  # "mvm", or "/objective/mvm@_here_"
-        for _, below in option_files().get(place.strip("/") or group, {}).get(option, ()):
-            found |= _node(group, below)
-    if text.startswith("# @package _global_"):
-        content = content.get(group, {})
-    return found | content

@@ -1,0 +1,161 @@
+"""The option files of the core and of all plugins: ``conf/<group>/<option>.yaml``. They are located, never imported.
+
+A plugin's file of the name of a built-in one shadows it: hydra takes the built-in file, so the stranger's is ignored
+here too, and its owner is ``broken`` in ``vtp plugins``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import vtp.conf
+from vtp.plugins import Host, PluginPoint, config_dir
+from vtp.registry import did_you_mean
+
+__all__ = [
+    "Found",
+    "OptionFiles",
+    "first_comment",
+    "nameless",
+    "no_option",
+    "option_files",
+    "read_options",
+    "shadowing",
+    "unpackaged",
+    "unreadable",
+]
+
+Found = list[tuple[str, Path]]  # who offers an option, and in which file
+OptionFiles = dict[str, dict[str, Found]]  # by group and option
+
+CORE = "vtp"
+_TYPED = ("schema/train", "schema/data", "schema/media")  # nodes of the core that are no files
+
+
+def _files(points: Iterable[PluginPoint]) -> list[tuple[PluginPoint | None, str, Path]]:
+    """``(owner, group/option, file)`` of every option file; the core's own, whose owner is None, come first."""
+    folders: list[tuple[PluginPoint | None, Path]] = [(None, Path(vtp.conf.__path__[0]))]
+    folders += [(point, folder) for point in points if (folder := config_dir(point)) is not None]
+    return [
+        (owner, file.relative_to(folder).with_suffix("").as_posix(), file)
+        for owner, folder in folders
+        for file in sorted(folder.rglob("*.yaml"))
+        if file.relative_to(folder).as_posix() != "renamed.yaml"
+    ]
+
+
+def shadowing(points: Iterable[PluginPoint]) -> dict[PluginPoint, list[str]]:
+    """Plugins with option files of the names of built-in ones, and those names: ``{point: ["objective/vtc"]}``."""
+    files = _files(points)
+    own = {name for owner, name, _ in files if owner is None or owner.builtin} | {*_TYPED}
+    found: dict[PluginPoint, list[str]] = {}
+    for owner, name, _ in files:
+        if owner is not None and not owner.builtin and name in own:
+            found.setdefault(owner, []).append(name)
+    return found
+
+
+def option_files(points: Iterable[PluginPoint] | None = None) -> OptionFiles:
+    """Every option that can be chosen, with who offers it; those that shadow a built-in one are left out.
+
+    Args:
+        points: whose files count besides the core's; None takes every plugin that is not switched off.
+
+    Returns:
+        ``{group: {option: [(plugin, file), ...]}}``; two plugins behind one option are told when it is chosen.
+    """
+    points = Host().active_points() if points is None else list(points)
+    ignored = {(point, name) for point, names in shadowing(points).items() for name in names}
+    groups: OptionFiles = {}
+    for owner, name, file in _files(points):
+        group, _, option = name.rpartition("/")
+        if group and not group.startswith(("hydra", "schema")) and (owner, name) not in ignored:
+            groups.setdefault(group, {}).setdefault(option, []).append((owner.name if owner else CORE, file))
+    return groups
+
+
+def first_comment(file: Path) -> str:
+    """The file's first comment line that is not a hydra header: what the option is, in a few words."""
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        return f"(cannot be read: {type(error).__name__})"
+    for line in lines:
+        if line.startswith("#") and not line.startswith("# @package"):
+            return line.lstrip("# ").strip()
+    return ""
+
+
+def read_options(file: Path) -> dict[str, Any]:
+    """The content of an option file.
+
+    Raises:
+        ValueError: it is not UTF-8, not YAML, or not a mapping; in one line.
+    """
+    import yaml
+
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        what = "not UTF-8" if isinstance(error, UnicodeDecodeError) else "not valid YAML"
+        raise ValueError(f"{what}: {' '.join(str(error).split())}") from error
+    if not isinstance(content or {}, dict):
+        raise ValueError(f"expected options, a line each, got {content!r}")
+    return dict(content or {})
+
+
+def unreadable() -> list[str]:
+    """``"objective=mine of mine: /.../mine.yaml is not UTF-8: ..."`` for every option file that cannot be read."""
+    wrong = []
+    for group, options in option_files().items():
+        for option, found in options.items():
+            for provider, file in found:
+                try:
+                    read_options(file)
+                except ValueError as error:
+                    wrong.append(f"{group}={option} of plugin {provider!r}: {file} is {error}")
+    return wrong
+
+
+def nameless(group: str, option: str) -> str:
+    """``"conf/objective/x.yaml of plugin 'p' lacks the line ..."``, if that is why an option chooses nothing."""
+    for provider, file in option_files().get(group, {}).get(option, ()):
+        try:
+            content = read_options(file)
+        except ValueError:
+            continue
+        if "name" not in content and "defaults" not in content:
+            return f"conf/{group}/{file.name} of plugin {provider!r} lacks the line `name: ...`, the registered name. "
+    return ""
+
+
+def unpackaged() -> list[str]:
+    """What is said of every option file of an objective without its first line, which says where its options go."""
+    lines = []
+    for group, options in option_files().items():
+        for option, found in options.items() if group.partition("/")[0] == "objective" else ():
+            for provider, file in found:
+                if not file.read_bytes().startswith(b"# @package "):
+                    where = f"conf/{group}/{file.name} of plugin {provider!r}"
+                    lines.append(f"{where} lacks its first line `# @package objectives.{option}`")
+    return lines
+
+
+def no_option(kind: str, name: str, known: Iterable[str]) -> str:
+    """What is said where an option is asked for that nobody offers; a registered component without a file is named."""
+    from vtp.plugins import addon_hint, host
+
+    known = sorted(known)
+    registered = next((e for e in host().registry.entries() if (e.kind, e.name) == (kind, name)), None)
+    if registered is not None:
+        return (
+            f"no {name!r} in {kind!r}: {registered.origin} registers it but brings no option file. Add "
+            f"conf/{kind}/{name}.yaml to its package."
+        )
+    hint = addon_hint(f"{kind.partition('/')[2]}/{name}".strip("/"))
+    if hint:
+        return f"no {name!r} in {kind!r}.{hint}"
+    notes = "".join(f"\n  note: {note}" for note in host().registry.notes)
+    return f"no {name!r} in {kind!r}.{did_you_mean(name, known)} Available: {', '.join(known) or '(nothing)'}.{notes}"
