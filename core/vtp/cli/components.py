@@ -32,6 +32,7 @@ PLAIN = {
     "decoder": "media.backend=NAME",
     "sampler": "data.sampler=NAME",
     "form": "kind: NAME in a protocol file",
+    "callback": "callbacks=[NAME]",
 }
 
 
