@@ -51,8 +51,8 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def take_step() -> Callable[..., dict[str, Any]]:
-    """``take_step(model, batch)``: a step of the engine in one micro-batch; objective -> loss, weight, metrics. The
-    gradient of the weighted sum lies in the parameters afterwards.
+    """``take_step(model, batch, accumulation=1)``: a step of the engine in so many micro-batches; objective -> loss,
+    weight, metrics. The gradient of the weighted sum lies in the parameters afterwards.
     """
     import torch
 
@@ -61,10 +61,11 @@ def take_step() -> Callable[..., dict[str, Any]]:
     from vtp.train.precision import Precision
     from vtp.train.step import Step
 
-    def take(model: Any, batch: Any) -> dict[str, Any]:
+    def take(model: Any, batch: Any, accumulation: int = 1) -> dict[str, Any]:
         cpu = torch.device("cpu")
         model.zero_grad()
-        step = Step(Parallel(model, TrainConfig(steps=1, global_batch=len(batch)), cpu), Precision("fp32", cpu), 1)
+        config = TrainConfig(steps=1, global_batch=len(batch), accumulation=accumulation)
+        step = Step(Parallel(model, config, cpu), Precision("fp32", cpu), accumulation)
         return {seen.name: seen for seen in step(batch)}
 
     return take

@@ -55,6 +55,7 @@ __all__ = [
     "member",
     "members",
     "misspelt",
+    "names_read",
     "offers",
     "unfit",
 ]
@@ -187,6 +188,10 @@ class Objective(Part, Protocol):
 
     needs_fusion: bool = False
     """Whether the model must have a fusion encoder."""
+
+    reads: frozenset[str] = frozenset()
+    """What ``batch.extra`` must hold besides ``video_id`` and ``text``: keys of ``Sample.extra``, or ``texts`` for all
+    texts of a sample. A list of B Python objects each, None where a sample lacks it."""
 
     contrastive: bool = False
     """Whether rows are compared with each other: it has ``features`` and ``loss_from_features``, as
@@ -344,13 +349,17 @@ class Task(Component, Protocol):
         texts: Iterable[str] = member(self.train_samples(), Table, "all_texts")()
         return texts
 
-    def labels(self, sample: Sample) -> dict[str, int | float]:
-        """What the loader puts into ``batch.labels`` for a sample; -100 = none."""
+    def labels(self, sample: Sample) -> Mapping[str, int | float | Sequence[int] | Sequence[float]]:
+        """What the loader puts into ``batch.labels`` for a sample: by name a number, or a list that is as long in every
+        sample (which of the tags apply). They become int64 or float32 of B rows; -100 = none, NaN among floats."""
         return {}
 
     def check(self, model: VTPModel) -> None:
         """ConfigError where the model cannot be scored by this task: an objective that is not there, a head for another
         answer list. Called once the model is built and before the first step, wherever the run will score."""
+
+    reads: frozenset[str] = frozenset()
+    """What ``batch.extra`` must hold besides, in training and evaluation: see :attr:`Objective.reads`."""
 
     def known_list(self) -> str | None:
         """Name of the published training list (``train.9k``) that the training clips are exactly, or None."""
@@ -474,6 +483,18 @@ def member(component: object, contract: type, name: str) -> Any:
     if inspect.isfunction(default):
         return partial(default, component)  # unlike a method it can be pickled: loader workers get the labels of a task
     return default.__get__(component) if isinstance(default, property) else default
+
+
+def names_read(component: object, contract: type, owner: str) -> Sequence[str]:
+    """The ``reads`` of an objective or a task, sorted.
+
+    Raises:
+        PluginError: it is one string, or holds what is none.
+    """
+    names = member(component, contract, "reads")
+    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+        raise PluginError(f'{owner}: reads={names!r} must be a set of names, for example frozenset({{"source"}}).')
+    return sorted(names)
 
 
 def unfit(component: object, contract: type) -> list[str]:

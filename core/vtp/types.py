@@ -65,7 +65,8 @@ class Sample:
             file really has a sound track is found out when it is decoded, and is then a missing modality.)
         texts: captions, paragraph or the question, as they stand in the file.
         labels: what is to be predicted, for example ``{"answer": "red"}``.
-        extra: anything else: ``question_type``, ``category``, ``source`` (file and line), ``video_id``.
+        extra: anything else: ``video_id``, which names the clip (:func:`vtp.data.table.media_id`), ``question_type``,
+            ``category``, ``source`` (file and line). Batches hold what objectives or the task name in ``reads``.
     """
 
     id: str
@@ -172,7 +173,9 @@ class Batch:
             depend on the number of processes or the accumulation.
         step: optimiser step, the other half of the key of random draws.
         total_steps: length of the run, for schedules; None in evaluation.
-        extra: lists of B python objects, such as raw texts, for evaluation.
+        extra: lists of B Python objects: always ``video_id``, the clip that each row is about; ``text``, the chosen
+            text; ``missing``, where files lack what their samples name, modality -> reason; and what objectives and the
+            task name in ``reads``. None in rows without.
         media_rows: where several rows are about one clip, the row of the video and audio inputs that each of the B rows
             uses (never falling); those inputs then have fewer rows than B. None = one each. Who reads inputs through
             the forward context gets B rows; the encoders run once per clip.

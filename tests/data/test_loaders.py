@@ -309,3 +309,53 @@ def test_keys_make_streams() -> None:
     assert keyed_generator(1, 23).random() != keyed_generator(12, 3).random()
     assert keyed_generator("a", "b").random() != keyed_generator("asb").random()
     assert keyed_generator(np.int64(7)).random() == keyed_generator(7).random()
+
+
+def read_by_others(count: int) -> list[Sample]:
+    """Rows with a key that all have, and one that every second row has."""
+    rows = table(count, per_file=2)
+    return [
+        Sample(
+            s.id, s.video, s.audio, s.texts, s.labels, {"source": f"x:{k}", **({"weights": [k, 0.5]} if k % 2 else {})}
+        )
+        for k, s in enumerate(rows)
+    ]
+
+
+@pytest.mark.parametrize("workers, group", [(0, 1), (2, 1), (0, 2)])
+def test_what_is_read_travels_with_its_row(workers: int, group: int) -> None:
+    rows = read_by_others(12)
+    by_id = {sample.id: (number, sample) for number, sample in enumerate(rows)}
+    reads = {"source", "weights", "texts", "video_id"}
+    train = TrainLoader(rows, pipeline(reads=reads), global_batch=6, workers=workers, group=group)
+    evaluate = EvalLoader(rows, pipeline(False, reads=reads), batch_size=5, workers=workers)
+    for batch in [*take(train, 4), *evaluate]:
+        assert sorted(batch.extra) == ["source", "text", "texts", "video_id", "weights"]
+        for cut in [batch, batch.rows(0, 1), batch.rows(1, len(batch))]:
+            for row, name in enumerate(cut.ids):
+                number, sample = by_id[name]
+                found = {key: values[row] for key, values in cut.extra.items()}
+                assert found["text"] in sample.texts and found["texts"] == sample.texts
+                assert found["video_id"] == str(number // 2) and found["source"] == f"x:{number}"
+                assert found["weights"] == ([number, 0.5] if number % 2 else None)
+
+
+def test_the_clip_of_a_row_comes_without_being_asked() -> None:
+    assert take(loader(group=1), 1)[0].extra.keys() == {"text", "video_id"}
+
+
+def test_labels_may_be_lists() -> None:
+    many = Pipeline(
+        SPECS, train=False, labels=lambda s: {"tags": [0.0, float(s.labels["answer"])]}, reader=NumberReader()
+    )
+    batch = next(iter(EvalLoader(table(3), many, batch_size=3)))
+    assert batch.labels["tags"].tolist() == [[0, 0], [0, 1], [0, 2]] and batch.labels["tags"].dtype == torch.float32
+    assert batch.rows(1, 3).labels["tags"].tolist() == [[0, 1], [0, 2]]
+
+
+def test_labels_of_different_lengths_are_refused() -> None:
+    ragged = Pipeline(
+        SPECS, train=False, labels=lambda s: {"tags": [1] * (1 + s.labels["answer"] // 2)}, reader=NumberReader()
+    )
+    with pytest.raises(DataError, match=r"label 'tags' of the sample 's2' has shape \(2,\), that of others \(1,\)"):
+        next(iter(EvalLoader(table(3), ragged, batch_size=3)))

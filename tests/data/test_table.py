@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vtp.data.table import evenly, first_word, media_id, select, span_name, whole_clip
+from vtp.data.table import evenly, first_word, media_id, select
 from vtp.types import MediaRef, Sample
 
 
@@ -12,15 +12,6 @@ def test_a_clip_is_known_by_its_id_else_its_file_else_the_sample():
     assert media_id(Sample("a", MediaRef("x/y.mp4"))) == "y.mp4"
     assert media_id(Sample("a", None, MediaRef("x/y.wav", None, 3.0))) == "y.wav[0-3]"
     assert media_id(Sample("a", MediaRef(b"bytes"))) == media_id(Sample("a")) == "a"
-
-
-def test_what_is_a_span():
-    spans = {"a[0-2.5]": "a", "a[3-]": "a", "a[1e+06-2e+06]": "a", "a[x]": "a[x]", "[1-2]b": "[1-2]b"}
-    for name, clip in spans.items():
-        assert whole_clip(name) == clip
-    for start, end in ((0, 2.5), (3, None), (None, 1e6), (1e-7, 1e7)):
-        assert whole_clip(span_name("a[x]", start, end)) == "a[x]" != span_name("a[x]", start, end)
-    assert span_name("a", None, None) == "a" and span_name("a", None, 2.5) == "a[0-2.5]"
 
 
 def test_the_type_of_a_question_is_its_first_word():

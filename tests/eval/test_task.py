@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from vtp.data.table import media_id, whole_clip
+from vtp.data.table import media_id
 from vtp.errors import ConfigError
 from vtp.eval.task import carve_validation, resolve_selection
+from vtp.spans import whole_clip
 from vtp.types import Sample
 
 

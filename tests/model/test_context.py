@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from vtp.data import Pipeline, collate
 from vtp.model.context import ForwardContext
-from vtp.types import Tokens
+from vtp.types import MediaRef, Sample, Tokens
 
 
 def hidden_half(inputs):
@@ -209,9 +210,13 @@ def test_identity_of_texts_tells_small_changes_apart(model, make_batch):
 def test_identity_of_videos_is_that_of_the_video(model, make_batch):
     a, b, c = ForwardContext(model, make_batch()).identity("video").tolist()
     assert len({a, b, c}) == 3
-    batch = make_batch(extra={"video_id": ["v1", "v2", "v1"]})
+    film = MediaRef("film.mp4", 0.0, 2.0), MediaRef("film.mp4", 2.0, 4.0), MediaRef("film.mp4", 0.0, 2.0)
+    pipeline = Pipeline({"text": model.encoders["text"].spec}, train=False)
+    rows = [pipeline(Sample(f"s{row}", ref, ref, ("a",)), 0, row) for row, ref in enumerate(film)]
+    batch = make_batch(extra=collate(rows, pipeline.specs).extra)
     a, b, c = ForwardContext(model, batch).identity("audio").tolist()
     assert a == c != b
+    assert len(ForwardContext(model, batch).identity("audio", whole=True).unique()) == 1
 
 
 def test_rows_about_one_clip_share_its_pass(model, make_batch):

@@ -2,24 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from vtp.data import Pipeline, collate
+from vtp.media import VideoInfo, Wanted
 from vtp.model.build import BuildContext
 from vtp.model.context import ForwardContext
 from vtp.model.masking import Masker
 from vtp.model.model import VTPModel
-from vtp.types import AudioSpec, Batch, Fused, TextSpec, Tokens, VideoSpec
+from vtp.types import AudioSpec, Batch, Clip, Fused, MediaRef, Sample, TextSpec, Tokens, VideoSpec
 
 WIDTH, WORDS, LONGEST = 6, 30, 8
 
 
+def _tokenize(texts: list[str]) -> list[list[int]]:
+    """``"7 9"`` -> [CLS] 7 9 [SEP]."""
+    return [[2, *map(int, text.split()), 3] for text in texts]
+
+
+class Noise:
+    """A decoder without files: noise that depends on the path and the span; a path ``silent...`` has no sound."""
+
+    def read(self, ref: MediaRef, wanted: Wanted) -> Clip:
+        seed = int.from_bytes(repr((ref.path, ref.start, ref.end)).encode(), "little") % 2**32
+        noise, clip = np.random.default_rng(seed), Clip()
+        if wanted.video:
+            times = np.asarray(wanted.times(VideoInfo(0, "noise", 4, 4, 10.0, np.arange(20) / 10, 2.0)))
+            clip.frames = noise.integers(0, 256, (len(times), 4, 4, 3), dtype=np.uint8)
+        if wanted.sample_rate is not None and str(ref.path).startswith("silent"):
+            clip.missing["audio"] = "no audio stream"
+        elif wanted.sample_rate is not None:
+            clip.waveform = noise.normal(size=(1, 8)).astype(np.float32)
+            clip.sample_rate = wanted.sample_rate
+        return clip
+
+
 class Text(nn.Module):
     width = WIDTH
-    spec = TextSpec(lambda texts: [[2, 3] for _ in texts], 0, 4, 2, 3, (0, 1, 2, 3, 4), WORDS, LONGEST)
+    spec = TextSpec(_tokenize, 0, 4, 2, 3, (0, 1, 2, 3, 4), WORDS, LONGEST)
 
     def __init__(self) -> None:
         super().__init__()
@@ -126,3 +151,50 @@ def make_batch() -> Callable[..., Batch]:
 def run() -> Callable[..., ForwardContext]:
     """``run(model, batch)``: a fresh context."""
     return ForwardContext
+
+
+@pytest.fixture
+def make_pipeline(context) -> Callable[..., Pipeline]:
+    """``make_pipeline(reads=...)``: from samples with texts like "7 9" to examples, without files."""
+
+    def make(**options) -> Pipeline:
+        specs = {modality: context.encoders[modality].spec for modality in ("video", "audio", "text")}
+        return Pipeline(specs, train=True, reader=Noise(), transform=_Whole(), **options)
+
+    return make
+
+
+@pytest.fixture
+def load(make_pipeline) -> Callable[..., Batch]:
+    """``load(samples, reads=...)``: a batch of these rows in this order, through the pipeline."""
+
+    def make(samples: Sequence[Sample], **options) -> Batch:
+        pipeline = make_pipeline(**options)
+        return collate([pipeline(sample, 0, row) for row, sample in enumerate(samples)], pipeline.specs)
+
+    return make
+
+
+@pytest.fixture
+def clips() -> Callable[..., list[Sample]]:
+    """``clips("a", "a", "b", texts=[...])``: a row per name, about that clip; no text and no clip for None."""
+
+    def make(*names: str | None, texts: Sequence[str | None] | None = None) -> list[Sample]:
+        made = []
+        for row, name in enumerate(names):
+            text = f"{5 + row} {6 + row}" if texts is None else texts[row]
+            ref = None if name is None else MediaRef(f"{name}.mp4")
+            extra = {} if name is None else {"video_id": name}
+            made.append(Sample(f"row {row}", ref, ref, () if text is None else (text,), extra=extra))
+        return made
+
+    return make
+
+
+class _Whole:
+    """Frames as the decoder gives them."""
+
+    decode_size = 4
+
+    def __call__(self, frames: np.ndarray, seed: int | None) -> np.ndarray:
+        return frames

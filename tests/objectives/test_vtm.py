@@ -42,11 +42,8 @@ def test_loss_is_over_positives_and_negatives(matching, make_model, make_batch, 
     assert sorted(other.tolist()) == list(range(6)) and (other != torch.arange(6)).all()
 
 
-def test_duplicates_and_missing_rows_are_no_negatives(matching, make_model, make_batch, run):
-    batch = make_batch(6, missing={"video": [5]})
-    batch.extra["video_id"] = ["a", "a", "b", "c", "d", "e"]
-    for tensor in batch.inputs["text"].values():
-        tensor[3] = tensor[2]
+def test_duplicates_and_missing_rows_are_no_negatives(matching, make_model, load, clips, run):
+    batch = load(clips("a", "a", "b", "c", "d", None, texts=["7", "8", "9 9", "9 9", "10", "11"]))
     allowed = matching._allowed(run(make_model(vtm=matching), batch))
     forbidden = {(0, 1), (1, 0), (2, 3), (3, 2)}
     for i in range(6):
@@ -55,11 +52,9 @@ def test_duplicates_and_missing_rows_are_no_negatives(matching, make_model, make
 
 
 @pytest.mark.parametrize("rows, same", [(1, False), (3, True)])
-def test_without_negatives_there_is_no_loss(matching, make_model, make_batch, run, take_step, rows, same):
+def test_without_negatives_there_is_no_loss(matching, make_model, load, clips, run, take_step, rows, same):
     model = make_model(vtm=matching)
-    batch = make_batch(rows)
-    if same:
-        batch.extra["video_id"] = ["a"] * rows
+    batch = load(clips(*(["a"] * rows if same else "abc"[:rows])))
     assert int(matching.count(run(model, batch))) == 0
     out = take_step(model, batch)["vtm"]
     assert out.loss.item() == 0.0 and int(out.weight) == 0
@@ -140,12 +135,11 @@ def test_two_modalities_are_needed(context):
         VTM(context=context, modalities=["video"])
 
 
-def test_random_negatives_are_any_other_row(context, make_model, make_batch, run):
+def test_random_negatives_are_any_other_row(context, make_model, make_batch, load, clips, run):
     """Equal texts and clips of one video too; only rows that lack a modality are left out."""
     objective = VTM(context=context, negatives_draw="random", swap=["video"])
     model = make_model(vtm=objective)
-    batch = make_batch(5, missing={"video": [3]})
-    batch.extra["video_id"] = ["a"] * 5
+    batch = load(clips("a", "a", "a", None, "a"))
     assert int(objective.count(run(model, batch))) == 8
     seen = torch.zeros(5, 5)
     for step in range(200):

@@ -179,6 +179,11 @@ class Words(Colours):
         return {"answer": sample.labels["answer"]}
 
 
+class Ragged(Colours):
+    def labels(self, sample):
+        return {"tags": [1] * (1 + sample.id.endswith("1"))}
+
+
 class Beyond(Colours):
     def labels(self, sample):
         return {"answer": 2}
@@ -211,6 +216,7 @@ class Tied(Colours):
         ("samples", Untrained, "train_samples must not be empty"),
         ("answers", Stubborn, "after use_answers, answers must be those of the checkpoint"),
         ("labels", Words, "labels of 'train0' must be numbers by name"),
+        ("labels", Ragged, "a label must be as long in every sample"),
         ("labels", Beyond, "a label must be a place in answers .there are 2., got 2"),
         ("texts", Silent, "texts must give the training texts, as strings"),
         ("determinism", Alternating, "answers must not vary"),

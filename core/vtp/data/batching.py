@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
+from vtp.errors import DataError
 from vtp.types import IGNORE, AudioSpec, Batch, Modality, TextSpec, VideoSpec
 
 __all__ = ["Example", "collate"]
@@ -30,8 +31,8 @@ class Example:
         frames: uint8 (T, H, W, 3), or (V, T, H, W, 3) with V views; None where the sample has no picture.
         waveform: float32 (S,), at most ``AudioSpec.samples`` long; None where it has no sound.
         token_ids: of the chosen text, without padding; None where it has no text.
-        labels: name -> number, or list of numbers.
-        extra: anything to carry along for evaluation.
+        labels: name -> number, or list of numbers, as long in every example.
+        extra: what is carried along as Python objects: the clip, the chosen text, what objectives and the task read.
         missing: modality -> reason, for what the sample names but the file does not have.
         media: equal for examples whose frames and waveform are the same, None where nothing is known. Neighbours in a
             batch with equal ``media`` are stored, and encoded, once.
@@ -67,7 +68,7 @@ def collate(examples: Sequence[Example], specs: Mapping[Modality, VideoSpec | Au
             batch.inputs[modality], present = inputs, [present[row] for row in media_rows]
         batch.present[modality] = torch.tensor(present, dtype=torch.bool)
     for name in sorted({name for example in examples for name in example.labels}):
-        batch.labels[name] = _labels([example.labels.get(name) for example in examples])
+        batch.labels[name] = _labels(name, examples)
     for name in sorted({name for example in examples for name in example.extra}):
         batch.extra[name] = [example.extra.get(name) for example in examples]
     if any(example.missing for example in examples):
@@ -125,10 +126,17 @@ def _text(examples: Sequence[Example], spec: TextSpec) -> tuple[dict[str, Tensor
     return {"token_ids": token_ids, "attention_mask": attention_mask}, [e.token_ids is not None for e in examples]
 
 
-def _labels(values: list[Any]) -> Tensor:
+def _labels(name: str, examples: Sequence[Example]) -> Tensor:
     """B rows of one label; rows without it are -100 (integers) or NaN (floats)."""
+    values = [example.labels.get(name) for example in examples]
     known = [value for value in values if value is not None]
     shape = np.shape(known[0])
+    other = next((e for e in examples if e.labels.get(name) is not None and np.shape(e.labels[name]) != shape), None)
+    if other is not None:
+        raise DataError(
+            f"the label {name!r} of the sample {other.id!r} has shape {np.shape(other.labels[name])}, that of others "
+            f"{shape}: Task.labels must give a number, or a list of one length, for every sample."
+        )
     whole = all(np.issubdtype(np.asarray(value).dtype, np.integer) or isinstance(value, bool) for value in known)
     filler = np.full(shape, IGNORE if whole else np.nan)
     rows = np.stack([filler if value is None else np.asarray(value) for value in values])

@@ -14,15 +14,18 @@ from vtp.contracts import Sampler
 from vtp.data.bad import BadFiles
 from vtp.data.batching import Example
 from vtp.data.keys import keyed_generator
+from vtp.data.table import media_id
 from vtp.media.info import MediaError, VideoInfo
 from vtp.media.request import Reader, Wanted
 from vtp.media.sampling import dense, random_segment, uniform
 from vtp.media.transforms import ClipTransform, EvalTransform, TrainTransform
 from vtp.types import AudioSpec, Clip, MediaRef, Modality, Sample, TextSpec, VideoSpec
 
-__all__ = ["Pipeline"]
+__all__ = ["GIVEN", "Pipeline"]
 
 S = TypeVar("S")
+
+GIVEN = frozenset({"video_id", "text", "missing"})  # what a batch has in ``extra`` without being asked
 
 # key, frames (T, H, W, 3), waveform (S,), what is missing and why
 _Media = tuple[Hashable, npt.NDArray[np.uint8] | None, npt.NDArray[np.float32] | None, dict[str, str]]
@@ -41,6 +44,8 @@ class Pipeline:
         train: random frames, crops and texts; otherwise the middle ones.
         seed: first part of every key.
         labels: from a sample to its labels, for example ``{"answer": 17}``.
+        reads: keys of ``Sample.extra`` that the example carries along, and ``texts`` for all texts of a sample. Its
+            clip (``video_id``) and its chosen text always come.
         reader: decodes; None builds a :class:`vtp.media.MediaReader` with its defaults.
         text_choice: which of several texts a row gets: a (keyed) random one, or the first. None is random in training,
             first otherwise.
@@ -62,6 +67,7 @@ class Pipeline:
         train: bool,
         seed: int = 0,
         labels: Callable[[Sample], Mapping[str, Any]] | None = None,
+        reads: Collection[str] = (),
         reader: Reader | None = None,
         text_choice: Literal["random", "first"] | None = None,
         drop: Collection[str] = (),
@@ -78,6 +84,7 @@ class Pipeline:
         self.train = train
         self.seed = seed
         self.labels = labels
+        self.reads = tuple(sorted({*reads} - GIVEN))
         self.reader = reader
         self.text_choice = text_choice or ("random" if train else "first")
         self.drop = frozenset(drop)
@@ -108,6 +115,9 @@ class Pipeline:
             MediaError: if the sample cannot be used; the loaders turn that into a replacement or a recorded miss.
         """
         example = Example(id=sample.id, labels={} if self.labels is None else self.labels(sample))
+        extra = example.extra = {"video_id": media_id(sample)}
+        for name in self.reads:
+            extra[name] = sample.texts if name == "texts" else sample.extra.get(name)
         media = self._prepared(sample, epoch, index if clip is None else clip)
         key, example.frames, example.waveform, missing = media
         example.missing = missing
@@ -118,7 +128,7 @@ class Pipeline:
             if self.text_choice == "random" and len(sample.texts) > 1:
                 text = sample.texts[int(self._generator("text", epoch, index).integers(len(sample.texts)))]
             example.token_ids = self.text_spec.tokenize([text])[0]
-            example.extra = {"text": text}
+            extra["text"] = text
         if example.frames is None and example.waveform is None and example.token_ids is None:
             raise MediaError("; ".join(missing.values()) or "the sample has none of the wanted modalities", "empty")
         return example

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -10,36 +9,24 @@ import numpy as np
 import numpy.typing as npt
 
 from vtp.contracts import Table, member
+from vtp.spans import span_name
 from vtp.types import Sample
 
-__all__ = ["clip_names", "evenly", "first_word", "media_id", "select", "span_name", "whole_clip"]
+__all__ = ["clip_names", "evenly", "first_word", "media_id", "names_lacking", "select"]
 
 T = TypeVar("T")
-_SECONDS = r"[0-9.]+(?:e[+-][0-9]+)?"  # as format "g" writes them
-_SPAN = re.compile(rf"\[{_SECONDS}-(?:{_SECONDS})?\]$")
 
 
 def media_id(sample: Sample) -> str:
-    """Which clip a sample is about: ``extra["video_id"]``, else the file name, else its own id. Splits and leaks are
-    compared by this."""
+    """Which clip a sample is about: ``extra["video_id"]``, else the file name and its span, else its own id. Splits and
+    leaks are compared by this, and rows with the same are no negatives of each other: a data set of moments names each
+    moment (:func:`vtp.spans.span_name`)."""
     if "video_id" in sample.extra:
         return str(sample.extra["video_id"])
     media = sample.video or sample.audio
     if media is None or isinstance(media.path, bytes):
         return sample.id
     return span_name(media.path.replace("\\", "/").rsplit("/", 1)[-1], media.start, media.end)
-
-
-def span_name(clip: str, start: float | None, end: float | None) -> str:
-    """``a.mp4`` from 1 to 2.5 seconds is the clip ``a.mp4[1-2.5]``; without a span it is ``a.mp4``."""
-    if start is None and end is None:
-        return clip
-    return f"{clip}[{start or 0:g}-{'' if end is None else format(end, 'g')}]"
-
-
-def whole_clip(name: str) -> str:
-    """The clip that a name is about: ``a.mp4[1-2.5]``, a span of it, is about ``a.mp4``."""
-    return _SPAN.sub("", name)
 
 
 def first_word(question: str) -> str:
@@ -53,6 +40,18 @@ def clip_names(samples: Iterable[Sample]) -> Iterator[str]:
     """:func:`media_id` of every sample. Tables of millions of rows have a method ``video_ids`` that makes none."""
     bulk = member(samples, Table, "video_ids")
     return map(media_id, samples) if bulk is None else iter(bulk())
+
+
+def names_lacking(samples: Iterable[Sample], names: Iterable[str]) -> list[str]:
+    """Those of ``names`` that no sample has in ``extra``, or as ``texts``; reads no further than it must."""
+    left = set(names)
+    for sample in samples:
+        left -= {
+            name for name in left if (sample.texts if name == "texts" else sample.extra.get(name)) not in (None, ())
+        }
+        if not left:
+            break
+    return sorted(left)
 
 
 def select(table: Sequence[T], rows: npt.NDArray[np.integer[Any]]) -> Sequence[T]:

@@ -20,9 +20,10 @@ import numpy.typing as npt
 
 from vtp.contracts import Dataset, Table, member
 from vtp.data.keys import hash64
-from vtp.data.table import clip_names, whole_clip
+from vtp.data.table import clip_names
 from vtp.errors import ConfigError, DataError
 from vtp.eval.forms import sha256_lines
+from vtp.spans import whole_clip
 from vtp.types import Sample
 
 __all__ = ["LeakReport", "check_leaks", "media_names", "train_record"]

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vtp.data.keys import hash64
-from vtp.data.table import clip_names, select, whole_clip
+from vtp.data.table import clip_names, select
 from vtp.errors import ConfigError
 from vtp.eval.ledger import Ledger
+from vtp.spans import whole_clip
 from vtp.types import Sample
 
 __all__ = [

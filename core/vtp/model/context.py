@@ -25,6 +25,7 @@ from torch import Tensor
 from vtp.contracts import Encoder, Fusion, member
 from vtp.model import checks
 from vtp.model.blocks import connected_zero
+from vtp.spans import whole_clip
 from vtp.types import MODALITIES, AudioSpec, Batch, Fused, Modality, TextSpec, Tokens, VideoSpec
 
 if TYPE_CHECKING:
@@ -179,19 +180,26 @@ class ForwardContext:
         start = self.batch.row_offset
         return drawn[start : start + len(self.batch)].to(self.device, non_blocking=True)
 
-    def identity(self, modality: str) -> Tensor:
+    def identity(self, modality: str, *, whole: bool = False) -> Tensor:
         """int64 (B,): equal for rows with equal content, so that a duplicate is not taken for a negative.
 
         Text: a hash of its token ids (equal captions are equal whatever their padding). Video and audio: a hash of
-        ``batch.extra["video_id"]``, or of the sample id where the data set gives none.
+        ``batch.extra["video_id"]``, the clip that the row is about. Two moments of one film are two clips: they show
+        different things, and are negatives of each other.
+
+        Args:
+            modality: video, audio or text.
+            whole: of video and audio, equal for all moments of one film too: the bags of MIL-NCE, or no negatives
+                within a film.
         """
         if modality == "text":
             text = self.inputs("text")
             ids, mask = text["token_ids"], text["attention_mask"]
             powers = torch.tensor([_signed(pow(_PRIME, i, 1 << 64)) for i in range(ids.shape[1])], device=ids.device)
             return ((ids + 1) * powers * mask).sum(dim=1)  # int64 wraps around: a polynomial modulo 2**64
-        names = self.batch.extra.get("video_id", self.batch.ids)
-        hashes = [hashlib.blake2b(str(name).encode(), digest_size=8).digest() for name in names]
+        names = [str(name) for name in self.batch.extra.get("video_id", self.batch.ids)]
+        names = [whole_clip(name) for name in names] if whole else names
+        hashes = [hashlib.blake2b(name.encode(), digest_size=8).digest() for name in names]
         return torch.tensor(
             [_signed(int.from_bytes(h, "little")) for h in hashes], dtype=torch.int64, device=self.device
         )

@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vtp.contracts import Encoder, Fusion, member
+from vtp import contracts
+from vtp.contracts import Encoder, Fusion, member, names_read
 from vtp.errors import ConfigError
 from vtp.model.context import ForwardContext
 from vtp.model.masking import Masker, default_masks
@@ -88,6 +89,17 @@ class VTPModel(nn.Module):
     def specs(self) -> dict[Modality, VideoSpec | AudioSpec | TextSpec]:
         """What each encoder wants as input; the loader follows it."""
         return {m: member(self.encoders[m], Encoder, "spec") for m in MODALITIES if m in self.encoders}
+
+    def reads(self) -> dict[str, str]:
+        """What objectives want in ``batch.extra``: each name with the objective that asks for it.
+
+        Raises:
+            PluginError: an objective's ``reads`` is a string, which would be read letter by letter.
+        """
+        found: dict[str, str] = {}
+        for name, objective in self.objectives.items():
+            found |= dict.fromkeys(names_read(objective, contracts.Objective, f"objective {name}"), f"objective {name}")
+        return found
 
     def parts(self) -> Iterator[tuple[str, nn.Module]]:
         """Encoders and objectives with their names, ``encoders.text``, ``objectives.vtc``."""

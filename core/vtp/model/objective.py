@@ -35,6 +35,8 @@ class Objective(nn.Module):
         embeds: what ``embed(ctx, modality)`` reads where that is not ``needs``: ``{"video": ("video", "audio")}`` for
             texts that are compared with picture and sound together.
         needs_fusion: whether the model must have a fusion encoder.
+        reads: what ``ctx.batch.extra`` must hold besides ``video_id`` and ``text``: keys of ``Sample.extra``, or
+            ``texts``.
         contrastive: True for :class:`ContrastiveObjective`.
         after_step: ``after_step(done)``, called once after every update of the weights: for a queue of negatives, or
             prototypes that are normalised. Under no_grad and on whole weights; done is a
@@ -60,6 +62,7 @@ class Objective(nn.Module):
     slots: frozenset[Modality] | None = None
     embeds: Mapping[str, tuple[str, ...]] = {}
     needs_fusion: bool = False
+    reads: frozenset[str] = frozenset()
     contrastive: ClassVar[bool] = False
     after_step: Callable[[StepDone], None] | None = None
 

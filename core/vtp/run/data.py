@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from vtp import distributed
 from vtp.config import AUGMENTATIONS, DataConfig, MediaConfig
-from vtp.contracts import Table, Task, member
+from vtp.contracts import Table, Task, member, names_read
+from vtp.errors import DataError
 from vtp.types import MediaRef, Modality, Sample
 
 __all__ = ["RunData"]
@@ -100,11 +101,24 @@ class RunData:
         count = min(len(samples), max(1, count_or_share(self.data.limit_train, len(samples), "data.limit_train")))
         return evenly(samples, count)
 
-    def train_loader(self, specs: Mapping[Modality, Any], global_batch: int) -> Any:
-        """Batches of this process for ever, shuffled; ``specs`` are those of the encoders."""
+    def train_loader(
+        self, specs: Mapping[Modality, Any], global_batch: int, reads: Mapping[str, str] | None = None
+    ) -> Any:
+        """Batches of this process for ever, shuffled.
+
+        Args:
+            specs: those of the encoders.
+            global_batch: rows of a step.
+            reads: what batches must hold in ``extra``, each name with who asks for it.
+
+        Raises:
+            DataError: no training sample has one of ``reads``.
+        """
         from vtp.data import TrainLoader
 
-        pipeline = self._pipeline(specs, train=True)
+        reads = self._task_reads | dict(reads or {})
+        self._refuse_unknown(reads)
+        pipeline = self._pipeline(specs, train=True, reads=reads)
         self._survey_cache(self.train_table, pipeline, "training")
         self._loader = TrainLoader(
             self.train_table,
@@ -145,11 +159,13 @@ class RunData:
         samples: Sequence[Sample],
         drop: tuple[Modality, ...] = (),
         whole_batches: bool = False,
+        reads: Iterable[str] = (),
     ) -> Any:
-        """This process's share of ``samples``, once, in order, without the modalities in ``drop``."""
+        """This process's share of ``samples``, once, in order, without the modalities in ``drop``, and with ``reads``
+        and those of the task in ``batch.extra``."""
         from vtp.data import EvalLoader
 
-        pipeline = self._pipeline(specs, train=False, drop=drop)
+        pipeline = self._pipeline(specs, train=False, drop=drop, reads={*self._task_reads, *reads})
         self._survey_cache(samples, pipeline, "evaluation")
         return EvalLoader(
             samples,
@@ -162,7 +178,30 @@ class RunData:
             whole_batches=whole_batches,
         )
 
-    def _pipeline(self, specs: Mapping[Modality, Any], *, train: bool, drop: Sequence[Modality] = ()) -> Any:
+    @cached_property
+    def _task_reads(self) -> dict[str, str]:
+        who = f"task {member(self.task, Task, 'name')}"
+        return dict.fromkeys(names_read(self.task, Task, who), who)
+
+    def _refuse_unknown(self, reads: Mapping[str, str]) -> None:
+        from vtp.data.pipeline import GIVEN
+        from vtp.data.table import names_lacking
+
+        for name in names_lacking(self.train_table, reads.keys() - GIVEN):
+            known = sorted(self.train_table[0].extra)
+            raise DataError(
+                f"{reads[name]} reads {name!r}, and no training sample has it. The first one has: "
+                f"{', '.join(known) or 'nothing'}. Choose a data set that gives it in Sample.extra."
+            )
+
+    def _pipeline(
+        self,
+        specs: Mapping[Modality, Any],
+        *,
+        train: bool,
+        drop: Sequence[Modality] = (),
+        reads: Iterable[str] = (),
+    ) -> Any:
         from vtp.data import Pipeline
         from vtp.media.multi_view import View, Windows
         from vtp.media.sampling import find_sampler
@@ -181,6 +220,7 @@ class RunData:
             train=train and self.data.augment,
             seed=self.seed,
             labels=member(self.task, Task, "labels"),
+            reads=tuple(reads),
             reader=self.reader,
             drop=tuple({*self.data.drop, *drop}),
             sampler=sampler,

@@ -155,7 +155,7 @@ class Run:
         config = TrainConfig(**self.config["train"])
         if "eval" in self.modes:
             self._check_leaks()  # before hours of training, not after
-        loader = self.data.train_loader(self.model.specs(), config.global_batch)
+        loader = self.data.train_loader(self.model.specs(), config.global_batch, self.model.reads())
         selection = self._ask("selection")
         split = {"val": "val", "test(!)": self._ask("split")}.get(selection)
         watched = self._ask("watched") if split is None and config.eval_every != 0 else None
@@ -317,7 +317,9 @@ class Run:
         data = self.data.data
         return Evaluator(
             model,
-            lambda samples, drop, **how: self.data.eval_loader(self.model.specs(), samples, drop, **how),
+            lambda samples, drop, **how: self.data.eval_loader(
+                self.model.specs(), samples, drop, reads=self.model.reads(), **how
+            ),
             device=self.device,
             precision=self.config["train"]["precision"],
             limit=data.limit_eval,

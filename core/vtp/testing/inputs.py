@@ -56,7 +56,7 @@ def arguments(encoder: Any, rows: int, texts: Sequence[str] = TEXTS) -> dict[str
 def batch_for(
     specs: Mapping[Modality, VideoSpec | AudioSpec | TextSpec],
     rows: int,
-    labels: Mapping[str, Sequence[float]],
+    labels: Mapping[str, Sequence[Any]],
     missing: Mapping[str, Sequence[int]],
 ) -> Batch:
     """Random media and texts as a loader gives them; ``missing`` names rows that lack a modality."""

@@ -22,7 +22,7 @@ from vtp.model.masking import Masker
 from vtp.model.model import VTPModel
 from vtp.model.objective import ContrastiveObjective, Objective
 from vtp.testing.checks import Check, ContractError, backward, close, construct, expect, keeps_members, run, some
-from vtp.testing.inputs import batch_for, tiny_encoders
+from vtp.testing.inputs import TEXTS, batch_for, tiny_encoders
 from vtp.types import Batch, LossOutput
 
 __all__ = ["check_objective"]
@@ -36,7 +36,8 @@ def check_objective(
     *,
     encoders: Callable[[], Mapping[str, nn.Module]] = tiny_encoders,
     answers: Sequence[str] = ("red", "blue", "two"),
-    labels: Mapping[str, Sequence[float]] | None = None,
+    labels: Mapping[str, Sequence[Any]] | None = None,
+    extra: Mapping[str, Sequence[Any]] | None = None,
     masks: Mapping[str, Masker] | None = None,
     variant: str | None = None,
     processes: int = 1,
@@ -50,6 +51,8 @@ def check_objective(
         encoders: makes the encoders by slot, always with the same shapes; by default small ones in all four slots.
         answers: the answer list.
         labels: of the batch by name, repeated over its rows; by default ``answer`` counts through the list.
+        extra: what ``batch.extra`` holds by name, repeated over its rows; otherwise every row is about a clip of its
+            own, and what ``reads`` names is None.
         masks: maskers by modality, in place of the defaults.
         variant: ``released`` for the numerics of released code.
         processes: 2 also compares two processes with one, which takes some seconds. Class, options and ``encoders``
@@ -70,7 +73,7 @@ def check_objective(
             check_objective(MyMatching, skip={"micro-batches": "negatives come from the own micro-batch"})
     """
     given = labels if labels is not None else {"answer": list(range(len(answers)))}
-    trial = _Trial(cls, dict(options or {}), encoders, tuple(answers), given, masks, variant)
+    trial = _Trial(cls, dict(options or {}), encoders, tuple(answers), given, extra or {}, masks, variant)
     checks: dict[str, Check] = {
         "members": trial.members,
         "loss": trial.loss,
@@ -96,7 +99,8 @@ class _Trial:
         options: dict[str, Any],
         encoders: Callable[[], Mapping[str, nn.Module]],
         answers: tuple[str, ...],
-        labels: Mapping[str, Sequence[float]],
+        labels: Mapping[str, Sequence[Any]],
+        extra: Mapping[str, Sequence[Any]],
         masks: Mapping[str, Masker] | None,
         variant: str | None,
     ) -> None:
@@ -105,6 +109,7 @@ class _Trial:
         self.encoders = encoders
         self.answers = answers
         self.labels = labels
+        self.extra = extra
         self.masks = masks
         self.variant = variant
 
@@ -116,12 +121,21 @@ class _Trial:
         return VTPModel(built, {"it": objective}, seed=seed, masks=self.masks).eval()
 
     def batch(self, model: VTPModel, missing: Mapping[str, Sequence[int]] | None = None) -> Batch:
-        return batch_for(model.specs(), ROWS, self.labels, missing or {})
+        batch = batch_for(model.specs(), ROWS, self.labels, missing or {})
+        given: dict[str, Sequence[Any]] = {
+            "video_id": batch.ids,
+            "text": [TEXTS[row % len(TEXTS)] for row in range(ROWS)],
+        }
+        given |= {name: [None] for name in model.reads() if name not in given} | dict(self.extra)
+        batch.extra = {name: [values[row % len(values)] for row in range(ROWS)] for name, values in given.items()}
+        return batch
 
     def members(self) -> None:
         inherits = inspect.isclass(self.cls) and issubclass(self.cls, Objective)
         expect(inherits, "it must be a subclass of vtp.model.objective.Objective")
-        keeps_members(_it(self.model()), Contract)
+        model = self.model()
+        keeps_members(_it(model), Contract)
+        model.reads()
 
     def loss(self) -> None:
         out = _output(model := self.model(), self.batch(model))

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from vtp.contracts import Dataset, Table, Task, member, offers
+from vtp.contracts import Dataset, Table, Task, member, names_read, offers
 from vtp.data.table import media_id
 from vtp.errors import DataError
 from vtp.eval.task import SELECTION_RULES
@@ -177,6 +177,13 @@ def _check_numbers(name: str, table: Sequence[Sample], numbers: Any) -> None:
         expect(joined, f"{name}: media_numbers joins {firsts[int(numbers[row])]!r} and {clip!r}")
 
 
+def _is_label(value: object) -> bool:
+    """Whether it is a number, or a list of numbers that is not empty."""
+    if isinstance(value, (list, tuple)):
+        return bool(value) and all(isinstance(one, (int, float)) for one in value)
+    return isinstance(value, (int, float))
+
+
 def _sample_problem(sample: Sample) -> str:
     """What is wrong with a sample, or nothing."""
     if not isinstance(sample.id, str) or not sample.id:
@@ -253,6 +260,7 @@ class _Samples:
         metric, direction = member(task, Task, "monitor")
         expect(isinstance(metric, str) and direction in ("max", "min"), "monitor must be a metric and max or min")
         selection = member(task, Task, "selection")
+        names_read(task, Task, "the task")
         expect(selection in SELECTION_RULES, f"selection must be one of {some(SELECTION_RULES)}, got {selection!r}")
         missing = {"evaluator", "split"} - set(inspect.signature(task.evaluate).parameters)
         expect(not missing, f"evaluate must take evaluator and split; {some(sorted(missing))} is not there")
@@ -282,12 +290,18 @@ class _Samples:
         samples = self.train(task)
         found = [member(task, Task, "labels")(sample) for sample in samples]
         for sample, labels in zip(samples, found, strict=True):
-            plain = all(isinstance(k, str) and isinstance(v, (int, float)) for k, v in labels.items())
-            expect(plain, f"labels of {sample.id!r} must be numbers by name, got {labels!r}")
+            plain = all(isinstance(name, str) and _is_label(value) for name, value in labels.items())
+            expect(plain, f"labels of {sample.id!r} must be numbers by name, or lists of numbers, got {labels!r}")
         names = {tuple(sorted(labels)) for labels in found}
         expect(len(names) <= 1, f"every sample must have the same labels (-100 = none), got {some(sorted(names))}")
+        shapes = sorted({(name, np.shape(value)) for labels in found for name, value in labels.items()})
+        expect(
+            len(shapes) <= len(found[0] if found else ()),
+            f"a label must be as long in every sample, got {some(shapes)}",
+        )
         answers = member(task, Task, "answers")
-        beyond = [labels["answer"] for labels in found if answers and labels.get("answer", 0) >= len(answers)]
+        places = [labels.get("answer", 0) for labels in found if np.shape(labels.get("answer", 0)) == ()]
+        beyond = [place for place in places if answers and place >= len(answers)]
         expect(not beyond, f"a label must be a place in answers (there are {len(answers)}), got {some(beyond)}")
 
     def texts(self) -> None:

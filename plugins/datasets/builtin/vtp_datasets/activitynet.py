@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from vtp.catalogue import Aliases, AnnotationFile, Catalogue, ClipFolders, Plan, Row, clip_list, reason
-from vtp.data.table import span_name
+from vtp.spans import span_name
 
 __all__ = ["ActivityNet"]
 

@@ -28,7 +28,7 @@ from vtp.catalogue import (
     stem_of,
     text_of,
 )
-from vtp.data.table import span_name
+from vtp.spans import span_name
 from vtp_datasets.questions import choice_rows
 
 __all__ = ["AntMMF"]

@@ -36,8 +36,9 @@ from vtp.catalogue import (
     text_of,
 )
 from vtp.data.keys import hash64
-from vtp.data.table import first_word, span_name, whole_clip
+from vtp.data.table import first_word
 from vtp.errors import ConfigError, DataError
+from vtp.spans import span_name, whole_clip
 from vtp.types import Sample
 
 __all__ = ["ALIASES", "OwnData"]

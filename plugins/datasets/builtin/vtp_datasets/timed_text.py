@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from vtp.catalogue import AnnotationFile, Catalogue, Layouts, Plan, Row, given_or, reason
-from vtp.data.table import span_name
 from vtp.errors import ConfigError
+from vtp.spans import span_name
 
 __all__ = ["CNVid", "HowTo100M"]
 

@@ -3,15 +3,26 @@ models."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from simvtp_models import ALL, build, dual_spec, random_batch, recipe, spec, take_step
 from torch.nn.functional import cross_entropy
 
+from vtp.data import Pipeline, collate
 from vtp.errors import ConfigError
 from vtp.model.build import BuildContext, build_model, lookup_in
 from vtp.model.context import ForwardContext
 from vtp.plugins import host
+from vtp.types import Clip, MediaRef, Sample
+
+
+class Noise:
+    """A decoder without files."""
+
+    def read(self, ref, wanted):
+        noise = np.random.default_rng(ord(ref.path))
+        return Clip(noise.integers(0, 256, (4, 32, 32, 3), dtype=np.uint8), np.arange(4.0))
 
 
 def without(batch, modality, rows):
@@ -87,10 +98,12 @@ def test_nothing_hidden_takes_no_part(vocab):
 
 def test_vtc_leaves_duplicates_out(vocab):
     model = build(dual_spec(vocab)).eval()
-    batch = random_batch(4)
-    for tensor in batch.inputs["text"].values():
-        tensor[2] = tensor[0]
-    batch.extra["video_id"] = ["a", "b", "c", "b"]
+    samples = [
+        Sample(f"row {row}", MediaRef(clip), texts=(text,), extra={"video_id": clip})
+        for row, (clip, text) in enumerate(zip("abcb", ("w3 w7", "w4", "w3 w7", "w9 w9 w2"), strict=True))
+    ]
+    pipeline = Pipeline(model.specs(), train=False, reader=Noise())
+    batch = collate([pipeline(sample, 0, row) for row, sample in enumerate(samples)], model.specs())
     ctx = ForwardContext(model, batch)
     text, video = ctx.pooled("text"), ctx.pooled("video")
     sim = torch.nn.functional.normalize(text) @ torch.nn.functional.normalize(video).T / 0.05
