@@ -8,9 +8,13 @@ A ``Sample`` is what a dataset gives (no tensors), a ``Clip`` what the decoder g
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from numbers import Real
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
+
+from vtp.errors import DataError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,9 +43,10 @@ IGNORE = -100  # integer label of a row or a place that has none, as in torch's 
 MODALITIES: tuple[Modality, ...] = ("video", "audio", "text")  # the order in which a fusion encoder concatenates them
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class MediaRef:
-    """Where media lies: a file, and optionally the span [start, end) of it in seconds.
+    """Where media lies: a file, and optionally the span [start, end) of it in seconds. Other types are refused
+    (DataError).
 
     Attributes:
         path: a file path, or the encoded bytes themselves (as they come out of a tar shard).
@@ -53,10 +58,26 @@ class MediaRef:
     start: float | None = None
     end: float | None = None
 
+    # Written out, as that of Sample: with its checks it is faster than a generated one without.
+    def __init__(self, path: str | bytes, start: float | None = None, end: float | None = None) -> None:
+        if (
+            (type(path) is not str and type(path) is not bytes)
+            or (start is not None and type(start) is not float)
+            or (end is not None and type(end) is not float)
+        ):
+            _check_media_ref(path, start, end)
+        _set_path(self, path)
+        _set_start(self, start)
+        _set_end(self, end)
 
-@dataclass(frozen=True, slots=True)
+
+_set_path, _set_start, _set_end = (vars(MediaRef)[name].__set__ for name in ("path", "start", "end"))
+
+
+@dataclass(frozen=True, slots=True, init=False)
 class Sample:
-    """One annotated item of a dataset. Small, picklable, without tensors.
+    """One annotated item of a dataset. Small, picklable, without tensors. Other types are refused (DataError), a single
+    string for ``texts`` among them, which would be read letter by letter.
 
     Attributes:
         id: unique within its table; a string, also when the file has a number.
@@ -75,6 +96,78 @@ class Sample:
     texts: tuple[str, ...] = ()
     labels: Mapping[str, Any] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def __init__(
+        self,
+        id: str,
+        video: MediaRef | None = None,
+        audio: MediaRef | None = None,
+        texts: tuple[str, ...] = (),
+        labels: Mapping[str, Any] | None = None,
+        extra: Mapping[str, Any] | None = None,
+    ) -> None:
+        labels = {} if labels is None else labels
+        extra = {} if extra is None else extra
+        if (
+            type(id) is not str
+            or (video is not None and type(video) is not MediaRef)
+            or (audio is not None and type(audio) is not MediaRef)
+            or type(texts) is not tuple
+            or type(labels) is not dict
+            or type(extra) is not dict
+        ):
+            _check_sample(id, video, audio, texts, labels, extra)
+        for text in texts:
+            if type(text) is not str:
+                _check_sample(id, video, audio, texts, labels, extra)
+        _set_id(self, id)
+        _set_video(self, video)
+        _set_audio(self, audio)
+        _set_texts(self, texts)
+        _set_labels(self, labels)
+        _set_extra(self, extra)
+
+
+_set_id, _set_video, _set_audio, _set_texts, _set_labels, _set_extra = (
+    vars(Sample)[name].__set__ for name in ("id", "video", "audio", "texts", "labels", "extra")
+)
+
+
+def _check_media_ref(path: object, start: object, end: object) -> None:
+    """Refuse what is no MediaRef; subclasses and other numbers pass."""
+    if not isinstance(path, (str, bytes)):
+        _refuse("MediaRef", "path", path, f"the path of a file as a string: {str(path)!r}, or the bytes of one")
+    for name, second in (("start", start), ("end", end)):
+        if second is not None and (isinstance(second, bool) or not isinstance(second, Real)):
+            _refuse("MediaRef", name, second, "a number of seconds or None")
+
+
+def _check_sample(id: object, video: object, audio: object, texts: object, labels: object, extra: object) -> None:
+    """Refuse what is no Sample; subclasses and other mappings pass."""
+    if not isinstance(id, str):
+        _refuse("Sample", "id", id, f"a string: {str(id)!r}")
+    what = f"Sample {id!r}"
+    for name, ref in (("video", video), ("audio", audio)):
+        if ref is not None and not isinstance(ref, MediaRef):
+            _refuse(what, name, ref, "a MediaRef(path) or None")
+    if isinstance(texts, str):
+        _refuse(what, "texts", texts, "a tuple of strings, of one with a comma behind it: ('a dog',)")
+    if not isinstance(texts, tuple) or not all(isinstance(text, str) for text in texts):
+        _refuse(what, "texts", texts, "a tuple of strings")
+    for name, facts in (("labels", labels), ("extra", extra)):
+        if not isinstance(facts, Mapping):
+            _refuse(what, name, facts, f"a dict, such as {{{'answer' if name == 'labels' else 'category'!r}: ...}}")
+
+
+def _refuse(what: str, name: str, value: object, expected: str) -> NoReturn:
+    """Raise the error, with the module that made it: the data set's own, where it is one."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__") in (__name__, "dataclasses"):
+        frame = frame.f_back
+    where = f"{frame.f_globals.get('__name__')}, line {frame.f_lineno}"
+    shown = repr(value)
+    shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
+    raise DataError(f"{where}: {what}: {name}={shown} must be {expected}.")
 
 
 @dataclass(slots=True)

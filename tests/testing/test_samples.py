@@ -107,7 +107,7 @@ class Unpicklable(Clips):
         ("members", Misspelt, {}, "`orgin`.*`origin`"),
         ("tables", Empty, {}, "at least one split of one kind must have rows"),
         ("samples", Twice, {}, "ids must be unique; twice there is train0"),
-        ("samples", ListOfTexts, {}, "texts must be a tuple of strings"),
+        ("samples", ListOfTexts, {}, r"texts=\[.a text.\] must be a tuple of strings"),
         ("bulk", Bulk, {"fault": "select"}, "select.rows. must give these rows in this order"),
         ("bulk", Bulk, {"fault": "texts"}, "all_texts must be the texts of all rows"),
         ("bulk", Bulk, {"fault": "ids"}, "video_ids must be media_id of every row"),

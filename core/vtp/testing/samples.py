@@ -15,7 +15,7 @@ from vtp.data.table import media_id
 from vtp.errors import DataError
 from vtp.eval.task import SELECTION_RULES
 from vtp.testing.checks import Check, ContractError, construct, expect, keeps_members, run, some
-from vtp.types import MediaRef, Sample
+from vtp.types import Sample
 
 __all__ = ["check_dataset", "check_task"]
 
@@ -185,14 +185,9 @@ def _is_label(value: object) -> bool:
 
 
 def _sample_problem(sample: Sample) -> str:
-    """What is wrong with a sample, or nothing."""
-    if not isinstance(sample.id, str) or not sample.id:
-        return f"id must be a string that is not empty, got {sample.id!r}"
-    for modality, ref in (("video", sample.video), ("audio", sample.audio)):
-        if ref is not None and not isinstance(ref, MediaRef):
-            return f"{modality} must be a MediaRef or None, got {type(ref).__name__}"
-    if not isinstance(sample.texts, tuple) or not all(isinstance(text, str) for text in sample.texts):
-        return f"texts must be a tuple of strings, got {sample.texts!r}"
+    """What is wrong with a sample, or nothing; Sample itself refuses wrong types."""
+    if not sample.id:
+        return "id must be a string that is not empty"
     if sample.video is None and sample.audio is None and not sample.texts:
         return "it has neither media nor texts"
     return ""
