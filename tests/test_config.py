@@ -38,6 +38,10 @@ def test_defaults_are_valid() -> None:
         {"limit_eval": 2.5},
         {"max_missing": -1.0},
         {"max_bad_fraction": 1.5},
+        {"modality_dropout": {"sound": 0.3}},
+        {"modality_dropout": {"audio": 1.0}},
+        {"modality_dropout": {"audio": "often"}},
+        {"modality_dropout": {"audio": 0.3}, "drop": ["audio"]},
         {"on_leak": "ignore"},
         {"drop": ["sound"]},
         {"val_share": 1.0},
@@ -141,3 +145,19 @@ def test_augment_false_switches_everything_off() -> None:
     for train, augment in ((True, False), (False, True)):
         quiet = pipeline(train, augment=augment, flip=1.0, erase=1.0, randaugment=[2, 9], short_side=[40, 48])
         assert type(quiet.transform) is EvalTransform and not quiet.train and quiet.transform.decode_size == 32
+
+
+def test_mappings_take_keys_of_the_user() -> None:
+    given = [
+        "task=msrvtt_qa",
+        "dataset=shapes",
+        "data.modality_dropout={audio: 0.3}",
+        "train.group_lr={encoders.video: 0.1}",
+    ]
+    composed = compose(given)
+    assert composed["data"]["modality_dropout"] == {"audio": 0.3} and composed["train"]["group_lr"] == {
+        "encoders.video": 0.1
+    }
+    assert compose([*given[:2], "data.modality_dropout.audio=0.2"])["data"]["modality_dropout"] == {"audio": 0.2}
+    with pytest.raises(ConfigError, match="modality_dropuot"):
+        compose([*given[:2], "data.modality_dropuot={audio: 0.3}"])

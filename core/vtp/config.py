@@ -115,6 +115,7 @@ class DataConfig:
     max_missing: float | None = None  # evaluation fails with more misses: a count (>= 1) or a share
     on_leak: str = "refuse"  # clips both in training and test: refuse, or stamp the report with LEAK
     drop: list[str] = field(default_factory=list)  # modalities to leave out, for example [audio]
+    modality_dropout: dict[str, float] = field(default_factory=dict)  # {audio: 0.3}: in training, withheld so often
     val_share: float = 0.1  # carved from train, by video and with the seed, where a data set has no validation split
 
     def validate(self) -> list[str]:
@@ -147,6 +148,13 @@ class DataConfig:
             yield f"on_leak={self.on_leak!r} must be refuse or stamp"
         if unknown := [m for m in self.drop if m not in ("video", "audio", "text")]:
             yield f"drop: unknown modality {unknown[0]!r}; known: video, audio, text"
+        for modality, share in self.modality_dropout.items():
+            if modality not in ("video", "audio", "text"):
+                yield f"modality_dropout: unknown modality {modality!r}; known: video, audio, text"
+            elif modality in self.drop:
+                yield f"modality_dropout: data.drop leaves {modality} out already; name it in one of them"
+            if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share < 1:
+                yield f"modality_dropout: {modality}: {share} must be a probability in [0, 1), for example 0.3"
         if not 0 < self.val_share < 1:
             yield f"val_share={self.val_share} must be a share in (0, 1)"
 

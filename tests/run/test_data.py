@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from vtp.config import DataConfig, MediaConfig
-from vtp.errors import DataError, PluginError
+from vtp.errors import ConfigError, DataError, PluginError
 from vtp.model.model import VTPModel
 from vtp.model.objective import Objective
 from vtp.run.data import RunData
@@ -62,3 +62,15 @@ def test_reads_is_a_set_of_names(tmp_path):
     wrong.reads = "source"
     with pytest.raises(PluginError, match="objective wrong: reads='source' must be a set of names"):
         VTPModel({}, {"wrong": wrong}).reads()
+
+
+def test_modality_dropout_is_for_training_and_for_what_the_model_takes_in(tmp_path):
+    run = data(tmp_path)
+    run.data = DataConfig(workers=0, modality_dropout={"text": 0.9})
+    loader = run.train_loader(SPECS, 4)
+    assert loader.modality_dropout == {"text": 0.9} and next(iter(loader)).present["text"].all()  # they have no other
+    run.data = DataConfig(workers=0, modality_dropout={"audio": 0.9})
+    with pytest.raises(
+        ConfigError, match=r"data.modality_dropout: the model takes in text, and no audio.*encoder/audio="
+    ):
+        run.train_loader(SPECS, 4)

@@ -92,7 +92,17 @@ def _prepare() -> None:
     OmegaConf.register_new_resolver("released", _released, replace=True)
     store = ConfigStore.instance()
     for name, node in (("train", TrainConfig), ("data", DataConfig), ("media", MediaConfig)):
-        store.store(group="schema", name=name, node=node)
+        store.store(group="schema", name=name, node=_open_mappings(OmegaConf.structured(node)))
+
+
+def _open_mappings(node: Any) -> Any:
+    """A typed node whose mappings take keys of the user: hydra closes everything but what says otherwise."""
+    from omegaconf import DictConfig, OmegaConf
+
+    for name in node:
+        if isinstance(node._get_node(name), DictConfig):
+            OmegaConf.set_struct(node._get_node(name), False)
+    return node
 
 
 def _released(this: Any, that: Any, *, _root_: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy.typing as npt
 from vtp.contracts import Table, member
 from vtp.data.bad import BadFiles
 from vtp.data.batching import Example, collate
+from vtp.data.dropout import withhold
 from vtp.data.keys import keyed_generator
 from vtp.data.mixture import Mixture
 from vtp.data.pipeline import Pipeline
@@ -49,6 +50,8 @@ class TrainLoader:
         workers: processes that decode; 0 decodes in this one.
         seed: of the order and the replacements.
         bad: the list of unusable files; None keeps one in memory with its default limit.
+        modality_dropout: modality -> probability that a row that has it does without, see
+            :func:`vtp.data.dropout.withhold`.
         group: up to so many samples about one clip stand next to each other, with the same frames, so that the clip is
             decoded and encoded once for all of them. Questions about one video are a case; 1 shuffles all samples.
 
@@ -68,6 +71,7 @@ class TrainLoader:
         seed: int = 0,
         bad: BadFiles | None = None,
         group: int = 1,
+        modality_dropout: Mapping[str, float] | None = None,
     ) -> None:
         if len(table) == 0:
             raise DataError(
@@ -88,6 +92,7 @@ class TrainLoader:
         self.workers = workers
         self.seed = seed
         self.group = group
+        self.modality_dropout = {m: share for m, share in (modality_dropout or {}).items() if share}
         self._clips = _clip_numbers(table, self.pipeline) if group > 1 else None
         self.local_batch = global_batch // world_size
         self.epoch_rows = max(len(table) // global_batch * global_batch, min(len(table), global_batch))
@@ -181,6 +186,8 @@ class TrainLoader:
             tried[part] += (1 + failures, failures)
         batch = collate(examples, self.pipeline.specs)
         batch.row_offset, batch.global_rows, batch.step = row_offset, self.global_batch, first_row // self.global_batch
+        if self.modality_dropout:
+            withhold(batch, self.modality_dropout, self.seed, getattr(self.pipeline.text_spec, "pad_id", 0))
         return Delivery(batch, tried=tried)
 
     def _draw(self, epoch: int, index: int, part: int) -> tuple[Example, int]:

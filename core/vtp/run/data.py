@@ -11,7 +11,7 @@ from typing import Any
 from vtp import distributed
 from vtp.config import AUGMENTATIONS, DataConfig, MediaConfig
 from vtp.contracts import Table, Task, member, names_read
-from vtp.errors import DataError
+from vtp.errors import ConfigError, DataError
 from vtp.types import MediaRef, Modality, Sample
 
 __all__ = ["RunData"]
@@ -113,11 +113,17 @@ class RunData:
 
         Raises:
             DataError: no training sample has one of ``reads``.
+            ConfigError: ``data.modality_dropout`` names a modality that the model does not take in.
         """
         from vtp.data import TrainLoader
 
         reads = self._task_reads | dict(reads or {})
         self._refuse_unknown(reads)
+        if strange := [m for m in self.data.modality_dropout if m not in specs]:
+            raise ConfigError(
+                f"data.modality_dropout: the model takes in {', '.join(specs)}, and no {strange[0]}. "
+                f"Leave it out, or fill that slot (encoder/{strange[0]}=...)."
+            )
         pipeline = self._pipeline(specs, train=True, reads=reads)
         self._survey_cache(self.train_table, pipeline, "training")
         self._loader = TrainLoader(
@@ -130,6 +136,7 @@ class RunData:
             seed=self.seed,
             bad=self.bad,
             group=self.data.group,
+            modality_dropout=self.data.modality_dropout,
         )
         return self._loader
 
@@ -187,7 +194,7 @@ class RunData:
         from vtp.data.pipeline import GIVEN
         from vtp.data.table import names_lacking
 
-        for name in names_lacking(self.train_table, reads.keys() - GIVEN):
+        for name in names_lacking(self.train_table, reads.keys() - GIVEN) if self.train_table else ():
             known = sorted(self.train_table[0].extra)
             raise DataError(
                 f"{reads[name]} reads {name!r}, and no training sample has it. The first one has: "
