@@ -28,12 +28,13 @@ from vtp.eval.ledger import Ledger
 from vtp.eval.metrics import Ranks, TieRule, rank_queries
 from vtp.eval.task import ReportTable, TaskResult, resolve_selection
 from vtp.model.model import VTPModel
-from vtp.types import Sample
+from vtp.types import Modality, Sample
 from vtp_tasks.definitions import find_protocol
 from vtp_tasks.examples import strips
-from vtp_tasks.pairs import check_compares, embed, gallery
+from vtp_tasks.pairs import check_compares, embed, gallery, looked_at, seen_in
 from vtp_tasks.rerank import match_texts
 from vtp_tasks.rows import add_evaluated_only, compare, facts, interval, percent
+from vtp_tasks.subsets import Subsets, check_subsets, withheld
 
 __all__ = ["MultipleChoice"]
 
@@ -52,6 +53,8 @@ class MultipleChoice:
         selection: rule by which the checkpoint is chosen; None = ``val`` if the data set has validation questions,
             else ``last``.
         ties: tie rule. Under ``expected`` a right answer that shares the best score with t others earns 1 / (t + 1).
+        subsets: also score with these modalities of a clip alone, ``[[video], [video, audio]]``, or ``all`` subsets of
+            those that the objective looks at; texts always are.
         seed: of the bootstrap.
     """
 
@@ -68,14 +71,17 @@ class MultipleChoice:
         objective: str = "vtc",
         selection: str | None = None,
         ties: TieRule = "expected",
+        subsets: Subsets = None,
         seed: int = 0,
     ) -> None:
+        check_subsets(subsets)
         self.dataset = dataset
         self.protocol = find_protocol(protocol, dataset, self.kind)
         self.name = "multiple_choice" if protocol is None else self.protocol.name
         self.modality: Literal["video", "audio"] = modality
         self.objective = objective
         self.ties: TieRule = ties
+        self.subsets = subsets
         self.seed = seed
         self._wanted = selection
 
@@ -128,6 +134,7 @@ class MultipleChoice:
         result.intervals = {"accuracy": interval(credit, self.seed)}
         add_evaluated_only(result, credit)
         result.rows["chance"] = {"accuracy": percent([1 / len(sample.texts) for sample in scored.samples])}
+        self._subset_rows(evaluator, split, scored, result)
         overall = {"model": result.metrics["accuracy"]} | {label: row["accuracy"] for label, row in result.rows.items()}
         result.chart = {label: {"all": accuracy} for label, accuracy in overall.items()}
         low, high = result.intervals["accuracy"]
@@ -168,7 +175,14 @@ class MultipleChoice:
             )
         check_compares(self.name, self.modality, self.objective, found)
 
-    def _score(self, evaluator: Evaluator, split: str) -> Choices:
+    def _subset_rows(self, evaluator: Evaluator, split: str, scored: Choices, result: TaskResult) -> None:
+        """Rows that must never be mixed with the headline."""
+        used = evaluator.modalities if self._matches(evaluator) else looked_at(evaluator, self.objective, self.modality)
+        rows = withheld(self.subsets, seen_in(scored.videos, used), result.warnings, always=("text",))
+        for label, drop in rows.items():
+            result.rows[label] = {"accuracy": percent(self._score(evaluator, split, drop).credit)}
+
+    def _score(self, evaluator: Evaluator, split: str, drop: Sequence[Modality] = ()) -> Choices:
         table = self.samples(split)
         samples = list(evaluator.limited(table))
         if not samples:
@@ -182,14 +196,14 @@ class MultipleChoice:
             )
         self.check(evaluator.bare_model)
         score = self._by_matching if self._matches(evaluator) else self._by_embedding
-        scores, videos, text_misses = score(evaluator, samples)
+        scores, videos, text_misses = score(evaluator, samples, drop)
         return Choices(self, samples, len(samples) < len(table), scores, videos, text_misses)
 
     def _by_embedding(
-        self, evaluator: Evaluator, samples: Sequence[Sample]
+        self, evaluator: Evaluator, samples: Sequence[Sample], drop: Sequence[Modality] = ()
     ) -> tuple[list[Array], Collected, dict[str, str]]:
         videos, texts = gallery(samples), _distinct_texts(samples)
-        seen, read = embed(evaluator, self.objective, self.modality, videos, list(texts.values()))
+        seen, read = embed(evaluator, self.objective, self.modality, videos, list(texts.values()), drop=drop)
         width = next((c.arrays["embedding"].shape[1] for c in (seen, read) if "embedding" in c.arrays), 1)
         video, text = seen.full("embedding", np.nan, (width,)), read.full("embedding", np.nan, (width,))
         row = {sample.id: i for i, sample in enumerate(videos)}
@@ -199,7 +213,7 @@ class MultipleChoice:
         return scores, seen, misses
 
     def _by_matching(
-        self, evaluator: Evaluator, samples: Sequence[Sample]
+        self, evaluator: Evaluator, samples: Sequence[Sample], drop: Sequence[Modality] = ()
     ) -> tuple[list[Array], Collected, dict[str, str]]:
         videos, texts = gallery(samples), _distinct_texts(samples)
         row = {sample.id: i for i, sample in enumerate(videos)}
@@ -207,7 +221,8 @@ class MultipleChoice:
         wanted: list[set[int]] = [set() for _ in videos]
         for sample in samples:
             wanted[row[media_id(sample)]] |= {column[text] for text in sample.texts}
-        matched, seen = match_texts(evaluator, videos, list(texts.values()), wanted, self.objective, self.name)
+        given = evaluator, videos, list(texts.values()), wanted, self.objective, self.name
+        matched, seen = match_texts(*given, drop=drop)
         scores = []
         for sample in samples:
             clip = row[media_id(sample)]
@@ -239,6 +254,7 @@ class Choices:
         self.samples = samples
         self.limited = limited
         self.scores = scores
+        self.videos = videos
         misses = {}
         for sample, found in zip(samples, scores, strict=True):
             reasons = [videos.misses.get(media_id(sample)), *(text_misses.get(text) for text in sample.texts)]

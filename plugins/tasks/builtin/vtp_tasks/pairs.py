@@ -13,12 +13,23 @@ import numpy.typing as npt
 from vtp.contracts import Objective, member
 from vtp.data.table import media_id
 from vtp.errors import ConfigError
-from vtp.eval.evaluator import Collected, Evaluator
+from vtp.eval.evaluator import Collected, EvalFunction, Evaluator
 from vtp.eval.ledger import Ledger
 from vtp.eval.metrics import Ranks, rank_queries
 from vtp.types import Modality, Sample
 
-__all__ = ["Pairs", "Similarities", "best_of_sets", "check_compares", "embed", "gallery", "without_broken"]
+__all__ = [
+    "Pairs",
+    "Similarities",
+    "best_of_sets",
+    "check_compares",
+    "embed",
+    "embed_clips",
+    "gallery",
+    "looked_at",
+    "seen_in",
+    "without_broken",
+]
 
 Array = npt.NDArray[Any]
 
@@ -111,20 +122,45 @@ def embed(
     clips: Sequence[Sample],
     texts: Sequence[Sample],
     what: str = "videos",
+    drop: Sequence[Modality] = (),
 ) -> tuple[Collected, Collected]:
-    """``embedding`` (N, E) of every clip and of every text by an objective; ``what`` names the clips. Modalities that
-    the objective does not embed are not read."""
-
-    def embedding(modality: Modality) -> Any:
-        return lambda ctx: {"embedding": ctx.model.objectives[objective].embed(ctx, modality)}
-
+    """``embedding`` (N, E) of every clip, see :func:`embed_clips`, and of every text; ``what`` names the clips."""
+    seen = embed_clips(evaluator, objective, modality, clips, what, drop)
     media = tuple(m for m in evaluator.modalities if m != "text")
+    return seen, evaluator.run(texts, _embedding(objective, "text"), drop=media, what="texts")
+
+
+def embed_clips(
+    evaluator: Evaluator,
+    objective: str,
+    modality: Modality,
+    clips: Sequence[Sample],
+    what: str = "videos",
+    drop: Sequence[Modality] = (),
+    label: str = "",
+) -> Collected:
+    """``embedding`` (N, E) of every clip, without the modalities of ``drop`` and those that the objective does not look
+    at, which are not read."""
+    unused = [m for m in evaluator.modalities if m not in looked_at(evaluator, objective, modality)]
+    given = tuple(dict.fromkeys(("text", *unused, *drop)))
+    return evaluator.run(clips, _embedding(objective, modality), drop=given, what=what, label=label, strict=not drop)
+
+
+def looked_at(evaluator: Evaluator, objective: str, modality: Modality) -> tuple[Modality, ...]:
+    """The modalities that an objective looks at when it embeds ``modality``, and text."""
     scorer = evaluator.bare_model.objectives[objective]
     embeds: Mapping[str, tuple[str, ...]] = member(scorer, Objective, "embeds")
     read = embeds.get(modality, (modality,)) if embeds else member(scorer, Objective, "needs")
-    unused = tuple(m for m in media if m not in read)
-    seen = evaluator.run(clips, embedding(modality), drop=("text", *unused), what=what)
-    return seen, evaluator.run(texts, embedding("text"), drop=media, what="texts")
+    return tuple(m for m in evaluator.modalities if m in read or m == "text")
+
+
+def seen_in(collected: Collected, looked_at: Sequence[Modality]) -> list[Modality]:
+    """Those of ``looked_at`` that at least one of the clips has, and text."""
+    return [m for m in looked_at if m == "text" or (m in collected.present and collected.present[m].any())]
+
+
+def _embedding(objective: str, modality: Modality) -> EvalFunction:
+    return lambda ctx: {"embedding": ctx.model.objectives[objective].embed(ctx, modality)}
 
 
 def gallery(samples: Sequence[Sample]) -> list[Sample]:

@@ -31,6 +31,7 @@ from vtp_tasks.definitions import find_protocol, rule_for
 from vtp_tasks.examples import strips
 from vtp_tasks.rows import add_evaluated_only, compare, facts, interval, percent
 from vtp_tasks.splits import Splits
+from vtp_tasks.subsets import Subsets, check_subsets, withheld
 
 __all__ = ["QuestionAnswering"]
 
@@ -54,7 +55,9 @@ class QuestionAnswering:
         top: answers per question in the predictions.
         val_share: share of the training clips held out for validation when ``selection`` is ``val`` and the data set
             has no validation split; None = refuse that.
-        ablate: also score with each modality withheld; None = with at most 5,000 questions.
+        ablate: also score with each modality withheld, one at a time; None = with at most 5,000 questions and without
+            ``subsets``.
+        subsets: also score with these modalities alone, ``[[video, text], [text]]``, or ``all`` subsets.
         seed: of the bootstrap and of the held-out clips.
     """
 
@@ -76,11 +79,13 @@ class QuestionAnswering:
         ties: TieRule = "expected",
         top: int = 5,
         ablate: bool | None = None,
+        subsets: Subsets = None,
         val_share: float | None = None,
         seed: int = 0,
     ) -> None:
         if answers is not None and answers < 1:
             raise ConfigError(f"task.answers={answers} must be at least 1, or null for every training answer.")
+        check_subsets(subsets)
         self.dataset = dataset
         self.protocol = find_protocol(protocol, dataset, self.kind)
         self.name = self.kind if protocol is None else self.protocol.name
@@ -92,6 +97,7 @@ class QuestionAnswering:
         self.ties: TieRule = ties
         self.top = top
         self.ablate = ablate
+        self.subsets = subsets
         self.seed = seed
         self.splits = Splits(dataset, self.kind, rule_for(split, selection), val_share, seed)
         self._given_answers: tuple[str, ...] | None = None
@@ -214,9 +220,10 @@ class QuestionAnswering:
                 f"{', '.join(objectives) or 'none'}). Add it with objective=[{self.objective}], or set task.objective."
             )
 
-    def _score(self, evaluator: Evaluator, samples: Sequence[Sample], drop: Sequence[Modality] = ()) -> Judged:
+    def _score(
+        self, evaluator: Evaluator, samples: Sequence[Sample], drop: Sequence[Modality] = (), label: str = "questions"
+    ) -> Judged:
         self.check(evaluator.bare_model)
-        label = "questions" if not drop else f"without {', '.join(drop)}"
         collected = evaluator.run(samples, self._forward, drop=drop, what="questions", label=label, strict=not drop)
         return Judged(self, samples, _scores_that_are_not_numbers_are_missing(collected))
 
@@ -263,13 +270,14 @@ class QuestionAnswering:
         # taking away what no question has would only repeat the headline
         present = scored.collected.present
         modalities = [m for m in evaluator.modalities if m in present and present[m].any()]
-        wanted = len(scored.samples) <= ABLATE_UP_TO if self.ablate is None else self.ablate
-        if wanted and len(modalities) > 1:
-            for modality in modalities:
-                credit = self._score(evaluator, scored.samples, drop=(modality,)).credit
-                label = f"without {'question' if modality == 'text' else modality}"
-                result.rows[label] = {"accuracy": percent(credit)}
-                result.chart[label] = _by_group(credit, groups)
+        few = len(scored.samples) <= ABLATE_UP_TO and self.subsets is None
+        rows = withheld(self.subsets, modalities, result.warnings, names={"text": "question"})
+        if (few if self.ablate is None else self.ablate) and len(modalities) > 1:
+            rows |= {f"without {'question' if m == 'text' else m}": (m,) for m in modalities}
+        for label, drop in rows.items():
+            credit = self._score(evaluator, scored.samples, drop=drop, label=label).credit
+            result.rows[label] = {"accuracy": percent(credit)}
+            result.chart[label] = _by_group(credit, groups)
 
     def _table(self, result: TaskResult, scored: Judged, protocol_line: str) -> ReportTable:
         labels = list(result.chart)

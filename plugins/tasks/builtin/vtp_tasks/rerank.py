@@ -21,7 +21,7 @@ from vtp.errors import ConfigError
 from vtp.eval.evaluator import Collected, Evaluator
 from vtp.model.context import ForwardContext
 from vtp.model.model import VTPModel
-from vtp.types import Batch, Sample, Tokens
+from vtp.types import Batch, Modality, Sample, Tokens
 from vtp_tasks.pairs import Pairs
 
 __all__ = ["Order", "check_matches", "match_texts", "rerank", "score_pairs"]
@@ -119,6 +119,7 @@ def match_texts(
     objective: str,
     task: str,
     what: str = "videos",
+    drop: Sequence[Modality] = (),
 ) -> tuple[Array, Collected]:
     """Log-odds of "they match" for each clip with each of its texts.
 
@@ -126,6 +127,7 @@ def match_texts(
         videos: the clips.
         texts: samples with one text each.
         texts_of: per clip the rows of ``texts`` to compare it with.
+        drop: modalities of the clips to withhold.
 
     Returns:
         float32 (clips, W), W = the largest number of texts, those of a clip in ascending order, NaN behind them and
@@ -158,7 +160,8 @@ def match_texts(
         out[video_rows, columns] = logits[:, 1] - logits[:, 0]
         return {"match": out}
 
-    collected = evaluator.run(videos, match, drop=("text",), what=what, label=f"pairs for {objective}")
+    label = f"pairs for {objective}"
+    collected = evaluator.run(videos, match, drop=("text", *drop), what=what, label=label, strict=not drop)
     return collected.full("match", np.nan, (width,)), collected
 
 

@@ -30,10 +30,21 @@ from vtp.model.model import VTPModel
 from vtp.types import Sample
 from vtp_tasks.definitions import find_protocol, rule_for
 from vtp_tasks.examples import frames_of
-from vtp_tasks.pairs import Pairs, Similarities, check_compares, embed, gallery, without_broken
+from vtp_tasks.pairs import (
+    Pairs,
+    Similarities,
+    check_compares,
+    embed,
+    embed_clips,
+    gallery,
+    looked_at,
+    seen_in,
+    without_broken,
+)
 from vtp_tasks.rerank import check_matches, rerank, score_pairs
 from vtp_tasks.rows import compare, facts, interval
 from vtp_tasks.splits import Splits
+from vtp_tasks.subsets import Subsets, check_subsets, withheld
 
 __all__ = ["Retrieval"]
 
@@ -61,6 +72,8 @@ class Retrieval:
             no.
         rerank_objective: which objective that is.
         dsl: add a row with dual softmax over all queries.
+        subsets: add rows in which only these modalities of a clip are there, ``[[video], [video, audio]]``, or ``all``
+            subsets of those that the objective looks at; texts always are.
         val_share: share of the training clips held out for validation when ``selection`` is ``val`` and the data set
             has no validation split.
         seed: of the bootstrap, of held-out clips, and of the choice among ties at the edge of the re-ranked candidates.
@@ -84,11 +97,13 @@ class Retrieval:
         rerank: int = 0,
         rerank_objective: str = "vtm",
         dsl: bool = False,
+        subsets: Subsets = None,
         val_share: float | None = None,
         seed: int = 0,
     ) -> None:
         if rerank < 0:
             raise ConfigError(f"task.rerank={rerank} must be the number of candidates to re-order, or 0 for none.")
+        check_subsets(subsets)
         self.dataset = dataset
         self.protocol = find_protocol(protocol, dataset, self.kind)
         self.name = self.kind if protocol is None else self.protocol.name
@@ -102,6 +117,7 @@ class Retrieval:
         self.rerank = rerank
         self.rerank_objective = rerank_objective
         self.dsl = dsl
+        self.subsets = subsets
         self.seed = seed
         self.split = split
         self.splits = Splits(dataset, self.kind, rule_for(split, selection), val_share, seed)
@@ -235,6 +251,11 @@ class Retrieval:
             label = "DSL (sees all queries at once)"
             scores = dual_softmax(scored.sim), dual_softmax(scored.sim.T)
             result.rows[label] = self._metrics(scored.rank(*scores, self.v2t))
+        seen = seen_in(scored.videos, looked_at(evaluator, self.objective, self.modality))
+        for label, drop in withheld(self.subsets, seen, result.warnings, always=("text",)).items():
+            clips = embed_clips(evaluator, self.objective, self.modality, scored.pairs.videos, self.what, drop, label)
+            part = Similarities(scored.pairs, scored.samples, scored.limited, without_broken(clips), scored.texts)
+            result.rows[label] = self._metrics(part.ranks[self.v2t])
 
     def _predictions(self, scored: Similarities, judged: bool = True) -> list[dict[str, Any]]:
         """One line per query and direction: where the right candidate stands and what came first."""
