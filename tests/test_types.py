@@ -42,7 +42,11 @@ REF = MediaRef("a.mp4", 0.5, 2.0)
 def test_wrong_types_are_refused_in_one_line(made, words):
     with pytest.raises(DataError, match=words) as error:
         made()
-    assert str(error.value).startswith(f"{__name__}, line ") and "\n" not in str(error.value)
+    assert (
+        isinstance(error.value, TypeError)
+        and str(error.value).startswith(f"{__name__}, line ")
+        and "\n" not in str(error.value)
+    )
 
 
 def test_a_long_value_is_cut():

@@ -5,6 +5,7 @@
     │   ├── ConfigError     a key, value or option of the configuration
     │   ├── PluginError     a plugin that is missing, broken, or collides with another
     │   └── DataError       annotation files, media folders, checkpoints given by the user
+    │       └── SampleTypeError     a Sample or MediaRef that is made of wrong types; a TypeError too
     └── RunError        something went wrong while running: NaN loss, too many bad samples, a full disk
         └── ComponentError  an exception out of the code of a plugin
 
@@ -12,7 +13,16 @@
 traceback, unless it came out of a plugin's code: then it is a ComponentError, and the traceback is in run.log.
 """
 
-__all__ = ["ComponentError", "ConfigError", "DataError", "PluginError", "RunError", "UserError", "VtpError"]
+__all__ = [
+    "ComponentError",
+    "ConfigError",
+    "DataError",
+    "PluginError",
+    "RunError",
+    "SampleTypeError",
+    "UserError",
+    "VtpError",
+]
 
 
 class VtpError(Exception):
@@ -37,6 +47,10 @@ class PluginError(UserError):
 
 class DataError(UserError):
     """A file or folder that the user named is missing, unreadable or not in the expected format."""
+
+
+class SampleTypeError(DataError, TypeError):
+    """A data set made a sample of wrong types: a fault of its code, never a file that is not there."""
 
 
 class RunError(VtpError):

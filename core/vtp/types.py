@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
-from vtp.errors import DataError
+from vtp.errors import SampleTypeError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,7 +46,7 @@ MODALITIES: tuple[Modality, ...] = ("video", "audio", "text")  # the order in wh
 @dataclass(frozen=True, slots=True, init=False)
 class MediaRef:
     """Where media lies: a file, and optionally the span [start, end) of it in seconds. Other types are refused
-    (DataError).
+    (SampleTypeError).
 
     Attributes:
         path: a file path, or the encoded bytes themselves (as they come out of a tar shard).
@@ -76,8 +76,8 @@ _set_path, _set_start, _set_end = (vars(MediaRef)[name].__set__ for name in ("pa
 
 @dataclass(frozen=True, slots=True, init=False)
 class Sample:
-    """One annotated item of a dataset. Small, picklable, without tensors. Other types are refused (DataError), a single
-    string for ``texts`` among them, which would be read letter by letter.
+    """One annotated item of a dataset. Small, picklable, without tensors. Other types are refused (SampleTypeError), a
+    single string for ``texts`` among them, which would be read letter by letter.
 
     Attributes:
         id: unique within its table; a string, also when the file has a number.
@@ -167,7 +167,7 @@ def _refuse(what: str, name: str, value: object, expected: str) -> NoReturn:
     where = f"{frame.f_globals.get('__name__')}, line {frame.f_lineno}"
     shown = repr(value)
     shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
-    raise DataError(f"{where}: {what}: {name}={shown} must be {expected}.")
+    raise SampleTypeError(f"{where}: {what}: {name}={shown} must be {expected}.")
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ import numpy as np
 
 from vtp.contracts import Dataset, Table, Task, member, names_read, offers
 from vtp.data.table import media_id
-from vtp.errors import DataError
+from vtp.errors import DataError, SampleTypeError
 from vtp.eval.task import SELECTION_RULES
 from vtp.testing.checks import Check, ContractError, construct, expect, keeps_members, run, some
 from vtp.types import Sample
@@ -79,6 +79,8 @@ class _Tables:
             for split in member(dataset, Dataset, "splits")(kind):
                 try:
                     table = dataset.samples(kind, split)
+                except SampleTypeError:
+                    raise
                 except DataError:  # the files of this table are not here
                     continue
                 if len(table):

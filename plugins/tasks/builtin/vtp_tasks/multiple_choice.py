@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from vtp.contracts import Dataset, member, offers
 from vtp.data.table import clip_names, media_id
-from vtp.errors import ConfigError, DataError
+from vtp.errors import ConfigError, DataError, SampleTypeError
 from vtp.eval.evaluator import Collected, Evaluator
 from vtp.eval.figures import Strip
 from vtp.eval.ledger import Ledger
@@ -108,6 +108,8 @@ class MultipleChoice:
     def selection(self) -> str:
         try:
             has_validation = bool(self.samples("val"))
+        except SampleTypeError:
+            raise
         except DataError:
             has_validation = False
         return resolve_selection(self._wanted, has_validation)

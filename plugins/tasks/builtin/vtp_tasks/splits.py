@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
-from vtp.errors import DataError
+from vtp.errors import DataError, SampleTypeError
 from vtp.eval.task import carve_validation, resolve_selection
 from vtp.types import Sample
 
@@ -51,6 +51,8 @@ class Splits:
         """Whether the training annotations are there; evaluating a checkpoint does not need them."""
         try:
             return bool(self["train"])
+        except SampleTypeError:
+            raise
         except DataError:
             return False
 
@@ -67,6 +69,8 @@ class Splits:
     def _has_own_validation(self) -> bool:
         try:
             return bool(self.dataset.samples(self.kind, "val"))
+        except SampleTypeError:
+            raise
         except DataError:
             return False  # absent files; if everything is absent, the training split says so
 
