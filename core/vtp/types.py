@@ -9,7 +9,7 @@ A ``Sample`` is what a dataset gives (no tensors), a ``Clip`` what the decoder g
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
@@ -237,6 +237,11 @@ class TextSpec:
         special_ids: all ids that masking must leave alone, the unknown-word id included.
         vocab_size: number of ids, for heads that predict words.
         max_length: L at most, special tokens included.
+        detokenize: maps ids, special ones among them or not, to a text as it would be read; None if it cannot. An
+            unknown word stays its special word.
+        words: maps one text to its words as they stand in it, each with its ids: what ``tokenize`` gives without the
+            special tokens around, in order, cut off at the same place. None if the tokenizer knows no word boundaries.
+            Both travel to loader workers as ``tokenize`` does.
     """
 
     tokenize: Callable[[list[str]], list[list[int]]]
@@ -247,6 +252,8 @@ class TextSpec:
     special_ids: tuple[int, ...]
     vocab_size: int
     max_length: int
+    detokenize: Callable[[Sequence[int]], str] | None = None
+    words: Callable[[str], list[tuple[str, list[int]]]] | None = None
 
 
 @dataclass(slots=True)

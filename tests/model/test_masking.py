@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from vtp.cli.run import compose
+from vtp.data import Pipeline, collate
 from vtp.errors import ConfigError
 from vtp.model.build import BuildContext, build_model
 from vtp.model.context import ForwardContext
@@ -28,7 +29,9 @@ from vtp.model.masking import (
     select_by_weight,
     split_mask,
 )
+from vtp.model.model import VTPModel
 from vtp.model.objective import Objective
+from vtp.types import Sample, TextSpec
 
 GOLDEN = Path(__file__).resolve().parents[3] / "shared" / "golden" / "antmmf_losses.pt"
 GRID = (8, 14, 14)
@@ -319,7 +322,7 @@ def test_an_objective_may_bring_a_mask_that_all_share():
     for given in (spec, build_model(spec, lambda *args, **kwargs: Attentive).spec):
         made = build_model(given, lambda *args, **kwargs: Attentive)
         assert made.masks["text"].name == "attentive" and made.masks["video"] == VideoMask()
-        assert made.spec["masks"]["text"] == {"probability": 0.3, "replace": "bert"}
+        assert made.spec["masks"]["text"] == {"probability": 0.3, "replace": "bert", "whole_words": False}
 
 
 def test_every_mistake_in_the_masks_is_a_line_of_its_own():
@@ -353,3 +356,97 @@ def test_every_mistake_in_the_masks_is_a_line_of_its_own():
 def test_wrong_values_are_explained(masks, words):
     with pytest.raises(ConfigError, match=words):
         build_model({"encoders": {}, "masks": masks}, lookup=None)
+
+
+class Syllables(nn.Module):
+    """Text: words of 1 to 3 tokens, ``"ab c"`` -> [1] a b c [2] with ids from 5 on."""
+
+    width = 4
+
+    def __init__(self, boundaries: bool = True) -> None:
+        super().__init__()
+        words = _syllables if boundaries else None
+        self.spec = TextSpec(_syllable_ids, 0, 3, 1, 2, (0, 1, 2, 3, 4), 20, 12, words=words)
+        self.words = nn.Embedding(20, 4)
+
+
+def _syllables(text: str) -> list[tuple[str, list[int]]]:
+    return [(word, [5 + ord(letter) - ord("a") for letter in word]) for word in text.split()]
+
+
+def _syllable_ids(texts: list[str]) -> list[list[int]]:
+    return [[1, *(i for _, ids in _syllables(text) for i in ids), 2] for text in texts]
+
+
+class Letters(Syllables):
+    """The same without word boundaries."""
+
+    def __init__(self) -> None:
+        super().__init__(boundaries=False)
+
+
+SPOKEN = ["abc d ef", "a", "ab abc ab c", "", "fed ba cab", "d d ab"]
+
+
+def spoken(rows=None, **mask):
+    """A context over these texts, through the pipeline, with a mask of whole words."""
+    encoder = Syllables()
+    pipeline = Pipeline({"text": encoder.spec}, train=False)
+    samples = [Sample(f"s{row}", texts=(text,)) for row, text in enumerate(SPOKEN * 50)]
+    batch = collate([pipeline(sample, 0, row) for row, sample in enumerate(samples)], pipeline.specs)
+    model = VTPModel({"text": encoder}, seed=5, masks={"text": WordMask(**mask)})
+    return ForwardContext(model, batch if rows is None else batch.rows(*rows)), batch
+
+
+@pytest.mark.parametrize("replaced", ["bert", "mask"])
+def test_whole_words_are_selected_with_all_of_their_tokens(replaced):
+    ctx, batch = spoken(probability=0.3, replace=replaced, whole_words=True)
+    labels = ctx.inputs("text", ctx.masked("text"))["labels"]
+    chosen = total = 0
+    for row, text in zip(labels, batch.extra["text"], strict=True):
+        place = 1
+        for _, ids in _syllables(text):
+            selected = row[place : place + len(ids)] != -100
+            assert selected.all() or not selected.any()
+            chosen, total, place = chosen + int(selected[0]), total + 1, place + len(ids)
+        assert (row[place:] == -100).all() and row[0] == -100
+    assert chosen / total == pytest.approx(0.3, abs=0.05)
+    assert ctx.masked("text") == f"{replaced}0.3whole"
+
+
+def test_whole_words_keep_the_draw_of_their_first_token():
+    """The same numbers as without, so that switching it on moves no other draw."""
+    whole, batch = spoken(probability=0.3, whole_words=True)
+    apart, _ = spoken(probability=0.3)
+    found, single = (ctx.inputs("text", ctx.masked("text"))["labels"] for ctx in (whole, apart))
+    for row, (text, one) in enumerate(zip(batch.extra["text"], single, strict=True)):
+        place = 1
+        for _, ids in _syllables(text):
+            assert (found[row, place] != -100) == (one[place] != -100)
+            place += len(ids)
+    part, _ = spoken(rows=(7, 31), probability=0.3, whole_words=True)
+    assert torch.equal(
+        part.inputs("text", part.masked("text"))["labels"], found[7:31, : part.inputs("text")["token_ids"].shape[1]]
+    )
+
+
+def test_whole_words_need_a_tokenizer_that_knows_them():
+    words = {"encoders": {"text": {"name": "syllables"}}, "masks": {"text": {"whole_words": True}}}
+    assert build_model(words, lookup=lambda *_, **__: Syllables).masks["text"].whole_words
+    with pytest.raises(ConfigError, match=r"masks.text: whole_words=true needs a text encoder whose tokenizer knows"):
+        build_model(words, lookup=lambda *_, **__: Letters)
+    ctx, _ = spoken(probability=0.3, whole_words=True)
+    ctx.model.encoders["text"].spec = replace(ctx.model.encoders["text"].spec, words=None)
+    with pytest.raises(ConfigError, match="TextSpec.words"):
+        ctx.masked("text")
+
+
+def test_a_text_that_is_withheld_has_no_words():
+    ctx, batch = spoken(probability=1.0, whole_words=True)
+    batch.present["text"][:] = False
+    batch.inputs["text"] = {
+        "token_ids": torch.zeros(300, 3, dtype=torch.int64),
+        "attention_mask": torch.zeros(300, 3).bool(),
+    }
+    ctx = ForwardContext(ctx.model, batch)
+    assert (ctx.inputs("text", ctx.masked("text"))["labels"] == -100).all()

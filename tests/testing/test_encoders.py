@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -123,6 +124,22 @@ class ForgetsItsWords(Text):
         return Vocabulary(["another", "text"] if context.assets else list(context.texts()))
 
 
+def letters(text):
+    return [(letter, [5]) for letter in text]
+
+
+class Splits(Text):
+    def __init__(self, *, context: BuildContext, width: int = 8) -> None:
+        super().__init__(context=context, width=width)
+        self.spec = replace(self.spec, words=letters)
+
+
+class Numbers(Text):
+    def __init__(self, *, context: BuildContext, width: int = 8) -> None:
+        super().__init__(context=context, width=width)
+        self.spec = replace(self.spec, detokenize=list)
+
+
 class Lambda(Text):
     def vocabulary(self, context):
         found = super().vocabulary(context)
@@ -159,6 +176,8 @@ class Overflows(Text):
         ("missing", BreaksOnEmptyRows, "must be finite"),
         ("restore", ForgetsItsWords, "a restored tokenizer must give the same ids"),
         ("workers", Lambda, "must travel to loader workers by pickle"),
+        ("words", Splits, "must have the ids of tokenize without the special tokens around"),
+        ("words", Numbers, "detokenize must give a string, got list"),
         ("checkpointing", CheckpointsWrongly, "must change neither output nor gradients"),
         ("layers", TooDeep, r"none are in \[3\]"),
         ("autocast", Overflows, "finite in bfloat16"),

@@ -24,7 +24,7 @@ from typing import Any, Protocol
 from vtp.components import Choice, check_options, choose, fits, refuse
 from vtp.contracts import Encoder, Fusion, Part, member, offers
 from vtp.errors import ConfigError
-from vtp.model.masking import MASKS, AudioMask, Masker, VideoMask, WordMask, default_masks
+from vtp.model.masking import MASKS, AudioMask, Masker, VideoMask, WordMask, default_masks, whole_word_problems
 from vtp.model.model import SLOTS, VTPModel
 from vtp.model.objective import Objective
 from vtp.options import nameless
@@ -129,6 +129,8 @@ def build_model(
             if module is not None:
                 context.encoders[slot] = module
     problems += _fusion_problems(context.encoders)
+    if "text" in context.encoders and isinstance(mask := masks["text"], WordMask) and mask.whole_words:
+        problems += whole_word_problems(member(context.encoders["text"], Encoder, "spec"))
     refuse(problems, "the model")
 
     built: dict[str, Objective] = {}

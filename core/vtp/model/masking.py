@@ -7,7 +7,7 @@ batch::
     masks:
       video: {kind: tube, ratio: 0.9}               tube | token | frame
       audio: {kind: token, ratio: 0.3}              token | time | frequency
-      text: {probability: 0.15, replace: bert}      bert | mask
+      text: {probability: 0.15, replace: bert}      bert | mask; whole_words: true
 
 An objective asks ``ctx.masked("video")`` for the name of the view, and ``ctx.inputs``, ``ctx.tokens`` or ``ctx.fused``
 for what is in it. A mask of another kind is a class with ``name`` and ``view(ctx)``, which an objective puts into
@@ -43,10 +43,12 @@ __all__ = [
     "WordMask",
     "default_masks",
     "draw_mask",
+    "first_tokens",
     "grid_of",
     "replace_words",
     "select_by_weight",
     "split_mask",
+    "whole_word_problems",
 ]
 
 AUDIO_KINDS = Literal["token", "time", "frequency"]
@@ -138,10 +140,13 @@ class WordMask:
         probability: that a word is selected, in [0, 1].
         replace: ``bert`` makes 80 % of the selected words [MASK], 10 % a random word and leaves 10 % as they are (BERT,
             arXiv:1810.04805); ``mask`` makes all of them [MASK].
+        whole_words: select whole words, with all of their tokens, instead of tokens (BERT's whole word masking); the
+            tokenizer must know words (``TextSpec.words``). What a selected token becomes is drawn token by token.
     """
 
     probability: float = 0.15
     replace: Literal["bert", "mask"] = "bert"
+    whole_words: bool = False
     modality: ClassVar[str] = "text"
 
     def __post_init__(self) -> None:
@@ -154,8 +159,8 @@ class WordMask:
 
     @property
     def name(self) -> str:
-        """``bert0.15``, ``mask0.75``."""
-        return f"{self.replace}{self.probability:g}"
+        """``bert0.15``, ``mask0.75``, ``bert0.15whole``."""
+        return f"{self.replace}{self.probability:g}{'whole' if self.whole_words else ''}"
 
     def view(self, ctx: ForwardContext) -> str:
         """Make the view and return its name."""
@@ -166,11 +171,15 @@ class WordMask:
         spec, words = _words(ctx)
         if self.replace == "mask":
             (select,) = _draws(ctx, f"{_KEY}.words{self.probability:g}", 1, spec, ids)
-            selected = words & (select < self.probability)
+            selected = words & (self._by_word(ctx, select) < self.probability)
             return {"token_ids": ids.masked_fill(selected, spec.mask_id), "labels": ids.masked_fill(~selected, IGNORE)}
         select, action, word = _draws(ctx, "mlm", 3, spec, ids)
-        selected = words & (select < self.probability)
+        selected = words & (self._by_word(ctx, select) < self.probability)
         return _replaced(ids, selected, action, word, spec)
+
+    def _by_word(self, ctx: ForwardContext, numbers: Tensor) -> Tensor:
+        """Numbers (B, L) such that all tokens of a word have the one of its first token."""
+        return numbers.gather(1, first_tokens(ctx)) if self.whole_words else numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,6 +314,48 @@ def replace_words(
     to_other = selected & (action >= share_masked) & (action < (1 + share_masked) / 2)
     masked = torch.where(to_mask, mask_id, torch.where(to_other, others, ids))
     return masked, torch.where(selected, ids, IGNORE)
+
+
+def first_tokens(ctx: ForwardContext) -> Tensor:
+    """int64 (B, L): for each token the place of the first token of its word; its own for what is in no word.
+
+    Raises:
+        ConfigError: the tokenizer knows no words.
+    """
+    spec = ctx.model.specs()["text"]
+    assert isinstance(spec, TextSpec)
+    if problems := whole_word_problems(spec):
+        raise ConfigError(problems[0])
+    token_ids = ctx.inputs("text")["token_ids"]
+    texts = ctx.batch.extra.get("text", [None] * len(token_ids))
+    rows = [_first_tokens(spec, text, ids) for text, ids in zip(texts, token_ids.tolist(), strict=True)]
+    return torch.tensor(rows, device=ctx.device)
+
+
+def whole_word_problems(spec: object) -> list[str]:
+    """What keeps a tokenizer from masks of whole words."""
+    if isinstance(spec, TextSpec) and spec.words is not None:
+        return []
+    return [
+        "masks.text: whole_words=true needs a text encoder whose tokenizer knows words (TextSpec.words), and this one "
+        "does not. Choose another encoder/text, or leave masks.text.whole_words out."
+    ]
+
+
+def _first_tokens(spec: TextSpec, text: str | None, ids: list[int]) -> list[int]:
+    places = list(range(len(ids)))
+    if text is None or spec.words is None:
+        return places
+    words = [found for _, found in spec.words(text)]
+    content = [token for word in words for token in word]
+    starts = range(len(ids) - len(content) + 1)
+    place = next((start for start in starts if ids[start : start + len(content)] == content), None)
+    if place is None:  # the text is withheld (data.modality_dropout)
+        return places
+    for word in words:
+        places[place : place + len(word)] = [place] * len(word)
+        place += len(word)
+    return places
 
 
 def _hide_tokens(ctx: ForwardContext, mask: VideoMask | AudioMask) -> str:

@@ -39,7 +39,7 @@ def check_encoder(
         skip: checks to leave out, with the reason.
 
     Checks: members, shapes, pooled, determinism, gradients, neighbours, padding, missing, masks, restore, workers,
-    checkpointing, layers, autocast.
+    words, checkpointing, layers, autocast.
 
     Raises:
         ContractError: with every check that failed.
@@ -321,8 +321,32 @@ class _Unimodal(_Checks):
         if isinstance(spec, TextSpec):
             texts = list(self.texts)
             expect(spec.tokenize(texts) == again.tokenize(texts), "tokenize must give the same in a loader worker")
+            for name in ("words", "detokenize"):
+                there = (getattr(spec, name) is None) == (getattr(again, name) is None)
+                expect(there, f"spec.{name} must travel to a loader worker")
         else:
             expect(again == spec, "spec must come out of pickle as it went in")
+
+    def check_words(self) -> None:
+        """Of texts, where the tokenizer has word boundaries or can turn ids into text."""
+        spec = self.build().spec
+        if not isinstance(spec, TextSpec):
+            return
+        long = " ".join(self.texts)
+        for text in (*self.texts, long, " ".join([long] * spec.max_length), ""):
+            ids = spec.tokenize([text])[0]
+            if spec.words is not None:
+                content = [token for _, found in spec.words(text) for token in found]
+                want = [token for token in ids if token not in (spec.cls_id, spec.sep_id)]
+                expect(
+                    content == want,
+                    f"words({text[:40]!r}) must have the ids of tokenize without the special tokens around",
+                )
+                lost = [word for word, found in spec.words(text) if word not in text or not found]
+                expect(not lost, f"words must stand in the text and have ids; {some(lost)} does not")
+            if spec.detokenize is not None:
+                told = spec.detokenize(ids)
+                expect(isinstance(told, str), f"detokenize must give a string, got {type(told).__name__}")
 
 
 class _Joint(_Checks):

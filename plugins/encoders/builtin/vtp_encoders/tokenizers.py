@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,16 @@ class Tokenize:
     def __call__(self, texts: list[str]) -> list[list[int]]:
         # One by one: encode_batch starts threads, which do not survive the fork into loader workers.
         return [self.tokenizer.encode(text).ids for text in texts]
+
+    def words(self, text: str) -> list[tuple[str, list[int]]]:
+        """``TextSpec.words``."""
+        return _words(text, self.tokenizer.encode(text))
+
+    def detokenize(self, ids: Sequence[int]) -> str:
+        """``TextSpec.detokenize``."""
+        around = {self.tokenizer.token_to_id(token) for token in (PAD, CLS, SEP)}
+        text: str = self.tokenizer.decode([int(i) for i in ids if int(i) not in around], skip_special_tokens=False)
+        return text.strip()
 
 
 def load_tokenizer(encoder: str, source: str, context: BuildContext) -> Tokenizer:
@@ -148,8 +158,9 @@ def spec_of(tokenizer: Tokenizer, max_length: int, vocab_size: int | None = None
         vocab_size: rows of the embedding table; None is the tokenizer's number of ids.
     """
     ids = {token: _id(tokenizer, token) for token in SPECIAL}
+    tokenize = Tokenize(tokenizer, max_length)
     return TextSpec(
-        tokenize=Tokenize(tokenizer, max_length),
+        tokenize=tokenize,
         pad_id=ids[PAD],
         mask_id=ids[MASK],
         cls_id=ids[CLS],
@@ -157,6 +168,8 @@ def spec_of(tokenizer: Tokenizer, max_length: int, vocab_size: int | None = None
         special_ids=tuple(sorted(ids.values())),
         vocab_size=tokenizer.get_vocab_size() if vocab_size is None else vocab_size,
         max_length=max_length,
+        detokenize=tokenize.detokenize,
+        words=tokenize.words,
     )
 
 
@@ -173,6 +186,23 @@ class TokenizeTransformers:
         encoded = self.tokenizer(texts, truncation=True, max_length=self.max_length, padding=False)
         ids: list[list[int]] = encoded["input_ids"]
         return ids
+
+    def words(self, text: str) -> list[tuple[str, list[int]]]:
+        """``TextSpec.words``, of tokenizers of the tokenizers library."""
+        encoded = self.tokenizer(text, truncation=True, max_length=self.max_length, padding=False)
+        return _words(text, encoded.encodings[0])
+
+    def detokenize(self, ids: Sequence[int]) -> str:
+        """``TextSpec.detokenize``."""
+        tool = self.tokenizer
+        around = set(tool.all_special_ids) - {tool.mask_token_id}
+        if tool.unk_token_id not in (tool.pad_token_id, tool.eos_token_id, tool.bos_token_id):  # CLIP has one for all
+            around.discard(tool.unk_token_id)
+        kept = [int(i) for i in ids if int(i) not in around]
+        text: str = tool.decode(kept, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        model = getattr(getattr(tool, "backend_tokenizer", None), "model", None)
+        ending = getattr(model, "end_of_word_suffix", None)  # CLIP's, which only the object that was built takes off
+        return (text.replace(ending, " ") if ending else text).strip()
 
 
 def spec_of_transformers(encoder: str, tokenizer: Any, max_length: int, model: str, vocab_size: int) -> TextSpec:
@@ -195,8 +225,9 @@ def spec_of_transformers(encoder: str, tokenizer: Any, max_length: int, model: s
         ids = [getattr(tokenizer, f"{name}_token_id") for name in names]
         return next((int(i) for i in ids if i is not None), -1)
 
+    tokenize = TokenizeTransformers(tokenizer, max_length)
     return TextSpec(
-        tokenize=TokenizeTransformers(tokenizer, max_length),
+        tokenize=tokenize,
         pad_id=max(of("pad", "eos"), 0),  # any id will do: padding is masked
         mask_id=of("mask"),
         cls_id=of("cls", "bos"),
@@ -204,7 +235,38 @@ def spec_of_transformers(encoder: str, tokenizer: Any, max_length: int, model: s
         special_ids=tuple(sorted({int(i) for i in tokenizer.all_special_ids})),
         vocab_size=vocab_size,
         max_length=max_length,
+        detokenize=tokenize.detokenize,
+        words=tokenize.words if tokenizer.is_fast else None,
     )
+
+
+def _words(text: str, encoding: Any) -> list[tuple[str, list[int]]]:
+    """The words of an ``Encoding`` of the tokenizers library, each with its ids. A word that is cut off is told whole,
+    with the ids that are left of it."""
+    words: list[tuple[str, list[int]]] = []
+    spans: list[list[int]] = []  # of each word in the text
+    last = None
+    for part in (encoding, *encoding.overflowing):
+        for token, word, (start, end), special in zip(
+            part.ids, part.word_ids, part.offsets, part.special_tokens_mask, strict=True
+        ):
+            if special:
+                continue
+            known = word is not None and word == last
+            if known:
+                spans[-1][1] = max(spans[-1][1], end)
+            elif part is not encoding:  # the first word that is cut off altogether
+                break
+            else:
+                words.append(("", []))
+                spans.append([start, end])
+            if part is encoding:
+                words[-1][1].append(token)
+            last = word
+        else:
+            continue
+        break
+    return [(text[start:end].strip(), ids) for (start, end), (_, ids) in zip(spans, words, strict=True)]
 
 
 def _like_bert(tokenizer: Tokenizer, words: list[str]) -> Tokenizer:
