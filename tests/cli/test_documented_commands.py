@@ -1,0 +1,96 @@
+"""Every `vtp run` line of README and docs means something: it composes, names options that exist, and at tiny size the
+cheap ones train."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from vtp.cli.main import main
+from vtp.cli.run import compose
+from vtp.errors import ConfigError
+from vtp.run.check import check
+from vtp.run.launch import _length_from_the_command_line
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+LINE = re.compile(r"^(?: {4}|)((?:torchrun [^;]*?-m )?vtp run .*)$", re.M)
+WHATEVER = ("task=msrvtt_qa", "dataset=shapes")  # for "vtp run ... KEY=VALUE"
+TINY = ("dataset.size=tiny", "train.steps=1", "train.epochs=null", "train.global_batch=2", "train.eval_every=0")
+TINY += ("data.workers=0", "train.tensorboard=false", "threads=1", "mode=train", "data.limit_train=4")
+
+
+def commands() -> dict[str, list[str]]:
+    """``"README.md: vtp run ..." -> arguments`` of every line, without comments."""
+    found = {}
+    for page in PAGES:
+        for line in LINE.findall(page.read_text(encoding="utf-8")):
+            for one in re.split(r"\s;\s", re.split(r"\s+#|\s{3,}\(", line)[0]):
+                if "vtp run" not in one or "my_loss" in one:  # that is the objective which the page writes
+                    continue
+                arguments = shlex.split(one.partition("vtp run")[2])
+                if arguments and not any(word.startswith(("TASK", "[GROUP")) for word in arguments):
+                    found[f"{page.name}: {one.strip()}"] = arguments
+    return found
+
+
+COMMANDS = commands()
+
+
+def prepared(arguments: list[str], folder: Path) -> list[str]:
+    """Without sweeps, and with a folder for every checkpoint that a reader has by then."""
+    (folder / "given").mkdir(exist_ok=True)
+    out = []
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        if argument in ("...", "task=..."):
+            out += WHATEVER
+        elif key in ("checkpoint", "init_from") or (key == "resume" and value != "auto"):
+            out.append(f"{key}={folder / 'given'}")
+        elif argument.startswith("task=["):
+            out.append(argument.replace("[", "").replace("]", "").partition(",")[0])
+        elif not argument.startswith("-"):
+            out.append(f"{key}={value.split(',')[0]}" if "-m" in arguments and "[" not in value else argument)
+    return out
+
+
+def test_the_lines_are_found():
+    pages = {name.partition(":")[0] for name in COMMANDS}
+    assert len(COMMANDS) > 30 and {"README.md", "simvtp.md", "evaluation.md", "datasets.md"} <= pages
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_documented_line_composes_and_its_options_exist(command, tmp_path):
+    arguments = prepared(COMMANDS[command], tmp_path)
+    if not COMMANDS[command] or COMMANDS[command] == ["--help"]:
+        assert main(["run", "--help"]) == 0
+        return
+    config = compose([*arguments, "run_dir=x"])
+    _length_from_the_command_line(config, arguments)
+    try:
+        check(config, tmp_path)
+    except ConfigError as error:  # decoders and kernels that this machine lacks
+        allowed = [line for line in str(error).splitlines() if "media.backend=" in line or "kernels=" in line]
+        assert allowed, error
+
+
+RUNNABLE = {
+    name: arguments
+    for name, arguments in COMMANDS.items()
+    if ("dataset=shapes" in arguments or any("tiny_" in a for a in arguments) or "..." in arguments)
+    and not any(a.startswith(("mode=", "checkpoint=", "resume=", "media.backend=", "kernels=t")) for a in arguments)
+    and not any(a.startswith(("data.cache=", "dataset.urls=", "train.strategy=", "dataset=msrvtt")) for a in arguments)
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", RUNNABLE)
+def test_a_documented_line_on_generated_data_trains(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    root = [f"dataset.root={tmp_path / 'shapes'}", "run_dir=run"]
+    sizes = [a for a in TINY if not (a == "mode=train" and "profile=true" in RUNNABLE[command])]
+    given = [a for a in prepared(RUNNABLE[command], tmp_path) if not a.startswith(("train.epochs=", "profile="))]
+    assert main(["run", *given, *root, *sizes]) == 0
