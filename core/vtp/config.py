@@ -40,6 +40,7 @@ TOP_LEVEL = {
     "init_map": "renames of key prefixes for init_from, {old: new}",
     "init_allow_missing": "patterns of the model's parameters that init_from may lack",
     "init_allow_unused": "patterns of what init_from holds and the model has no place for",
+    "model_from": "the checkpoint of model=PATH, whose tokenizer and answers are used; set by that",
     "checkpoint": "what mode=eval and mode=predict use: a run folder or a checkpoint",
 }
 

@@ -17,6 +17,7 @@ from vtp.registry import did_you_mean
 __all__ = [
     "Found",
     "OptionFiles",
+    "below",
     "first_comment",
     "nameless",
     "no_option",
@@ -74,6 +75,14 @@ def option_files(points: Iterable[PluginPoint] | None = None) -> OptionFiles:
         if group and not group.startswith(("hydra", "schema")) and (owner, name) not in ignored:
             groups.setdefault(group, {}).setdefault(option, []).append((owner.name if owner else CORE, file))
     return groups
+
+
+def below(groups: OptionFiles, kind: str) -> dict[str, Found]:
+    """The options of a group and of the groups in it, as ``vtp run`` calls them: experiment=simvtp/tiny_pretrain."""
+    found = dict(groups.get(kind, {}))
+    for inner in [name for name in groups if name.startswith(f"{kind}/")]:
+        found |= {f"{inner.removeprefix(kind)[1:]}/{option}": files for option, files in groups[inner].items()}
+    return found
 
 
 def first_comment(file: Path) -> str:

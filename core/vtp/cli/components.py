@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 from vtp.errors import ConfigError, PluginError
-from vtp.options import Found, OptionFiles, first_comment, no_option, option_files, read_options
+from vtp.options import Found, below, first_comment, no_option, option_files, read_options
 from vtp.registry import Entry, did_you_mean
 
 __all__ = ["GROUPS", "main"]
@@ -111,19 +111,11 @@ def _show(arguments: list[str]) -> int:
     if not inside:
         raise _no_kind(kind, groups)
     for one in slots or [kind]:
-        group = _below(groups, one)
+        group = below(groups, one)
         if name not in group:
             raise ConfigError(no_option(kind, name, group))
         _print(group, one, name)
     return 0
-
-
-def _below(groups: OptionFiles, kind: str) -> dict[str, Found]:
-    """The options of a group and of the groups in it, as `vtp run` calls them: experiment=simvtp/tiny_pretrain."""
-    found = dict(groups.get(kind, {}))
-    for inner in [name for name in groups if name.startswith(f"{kind}/")]:
-        found |= {f"{inner.removeprefix(kind)[1:]}/{option}": files for option, files in groups[inner].items()}
-    return found
 
 
 def _show_plain(kind: str, name: str) -> int:

@@ -49,7 +49,7 @@ def main(arguments: list[str]) -> int:
         from vtp.run.launch import follow
 
         return follow()  # rank 0 composes and tells; composing again here would evaluate ${now:} again
-    arguments = [_dict_valued(argument) for argument in arguments]
+    arguments = _rewritten(arguments)
     if (tasks := _several_tasks(arguments)) is not None:
         return _measure(tasks, [a for a in arguments if not a.startswith("task=")])
     if any(argument.startswith("resume=auto") for argument in arguments):
@@ -63,11 +63,21 @@ def compose(overrides: list[str]) -> Any:
     from hydra import initialize_config_module
     from omegaconf import OmegaConf
 
-    overrides = [_dict_valued(override) for override in overrides]
+    overrides = _rewritten(overrides)
     with _helpful(overrides):
         _prepare()
         with initialize_config_module("vtp.conf", version_base="1.3"):
             return OmegaConf.to_container(hydra_compose("run", overrides), resolve=True)
+
+
+def _rewritten(arguments: list[str]) -> list[str]:
+    """Arguments as hydra reads them: mappings forced, and the folder of ``model=PATH`` as an option."""
+    from vtp.options import below, option_files
+    from vtp.run.model_from import as_option
+
+    if any(argument.startswith("model=") for argument in arguments):
+        arguments = as_option(arguments, [*below(option_files(), "model")])
+    return [_dict_valued(argument) for argument in arguments]
 
 
 def _dict_valued(argument: str) -> str:

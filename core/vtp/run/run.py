@@ -26,6 +26,7 @@ from vtp.run.check import chosen_callbacks, model_spec
 from vtp.run.data import RunData
 from vtp.run.folder import RunFolder
 from vtp.run.inspection import check_result, problem_with
+from vtp.run.model_from import same_text_encoder
 from vtp.run.start import checkpoint_folder
 from vtp.types import MODALITIES
 
@@ -67,7 +68,8 @@ class Run:
         val_share = self.config["data"]["val_share"]
         given = {"dataset": self.dataset, "seed": self.config["seed"], "val_share": val_share}
         task = build("task", self.config["task"], self.host.registry, **given)
-        if self.start is not None and (answers := _read_spec(self.start).get("answers")):
+        described = self.start or self.described_by
+        if described is not None and (answers := _read_spec(described).get("answers")):
             member(task, Task, "use_answers")(answers)
         return task
 
@@ -84,6 +86,11 @@ class Run:
     def start(self) -> Path | None:
         """The checkpoint that is evaluated, or that training starts from with its whole model; None for a new model."""
         return None if self.config["checkpoint"] is None else checkpoint_folder(self.config["checkpoint"])
+
+    @cached_property
+    def described_by(self) -> Path | None:
+        """The checkpoint that a new model takes its sizes, vocabulary and answers from: model=PATH."""
+        return None if self.config["model_from"] is None else Path(self.config["model_from"])
 
     @cached_property
     def weights_only(self) -> Path | None:
@@ -105,6 +112,8 @@ class Run:
         if self.start is not None:
             spec = read_config(self.start)["spec"]
             context.assets = self.start / "assets"
+        elif self.described_by is not None and same_text_encoder(self.described_by, self.config["encoder"]):
+            context.assets = self.described_by / "assets"
         context.answers = tuple(self._ask("answers"))
         _seed_everything(self.config["seed"])
         self.running = use_kernels(self.config["kernels"], self.device)
