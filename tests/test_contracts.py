@@ -25,6 +25,7 @@ from vtp.contracts import (
     offers,
     unfit,
 )
+from vtp.data.table import clip_names
 from vtp.errors import PluginError
 from vtp.model.objective import ContrastiveObjective
 from vtp.model.objective import Objective as ObjectiveBase
@@ -60,7 +61,7 @@ def test_a_list_is_a_table():
     table = Plain().samples("qa", "train")
     assert member(table, Table, "select")([1]) == [table[1]]
     assert list(member(table, Table, "all_texts")()) == ["one", "two", "three"]
-    assert list(member(table, Table, "video_ids")()) == ["v1", "b"]
+    assert member(table, Table, "video_ids") is None and list(clip_names(table)) == ["v1", "b"]
     assert member(table, Table, "media_numbers") is None and not offers(table, "select")
 
 

@@ -82,9 +82,9 @@ def _rewritten(arguments: list[str]) -> list[str]:
 
 def _dict_valued(argument: str) -> str:
     """``init_map={a: b}`` -> ``++init_map={a: b}``: hydra refuses new keys in a mapping unless they are forced. What is
-    no key of the configuration is refused when it is checked."""
+    no key of the configuration is refused when it is checked; typed nodes open their own mappings."""
     key, _, value = argument.partition("=")
-    if re.fullmatch(r"\{.*\}", value, re.S) and re.fullmatch(r"init_map|\w+(\.\w+)+", key):
+    if re.fullmatch(r"\{.*\}", value, re.S) and re.fullmatch(r"init_map|(?!(train|data|media)\.)\w+(\.\w+)+", key):
         return f"++{argument}"
     return argument
 
