@@ -322,6 +322,11 @@ def test_a_label_that_raises_in_a_loader_worker_is_told_as_well(odd, world, caps
     assert "1 // 0" in (odd / "out" / "run.log").read_text()
 
 
+def test_a_data_set_without_media_is_no_silent_one(odd, capsys):
+    main([*RUN, "dataset=odd", "mode=train", "run_dir=out"])
+    assert "no training sample names a file of video, which the model takes" in capsys.readouterr().err
+
+
 def report(folder: Path) -> dict:
     return json.loads((folder / "report.json").read_text())
 

@@ -17,6 +17,7 @@ from vtp.types import MediaRef, Modality, Sample
 __all__ = ["RunData"]
 
 log = logging.getLogger("vtp")
+_PROBED = 1000  # rows in which a table without any media is noticed
 
 
 class RunData:
@@ -87,6 +88,10 @@ class RunData:
         found = distributed.broadcast_object(found)
         if found.absent and found.usable and distributed.is_main():  # with none, the error says it
             log.warning(found.line())
+        if self.wanted and not found.files and distributed.is_main():
+            rows = range(min(len(self._train_samples), _PROBED))
+            if rows and all(media(self._train_samples[row]) is None for row in rows):  # bytes name no file either
+                log.warning("no training sample names a file of %s, which the model takes", " or ".join(self.wanted))
         return found
 
     @cached_property
