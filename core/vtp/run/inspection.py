@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from vtp.contracts import Dataset, Task, member
+from vtp.contracts import Dataset, Task, member, offers
 from vtp.errors import PluginError, UserError
 from vtp.numbers import number
 from vtp.types import MediaRef, Sample
@@ -81,7 +81,7 @@ def _tables(who: str, method: Callable[..., Any], calls: Any) -> Iterator[str]:
 
 
 def _table_problem(table: Any) -> tuple[str, str] | None:
-    if not (hasattr(table, "__len__") and hasattr(table, "__getitem__") and not isinstance(table, (str, Mapping))):
+    if not (offers(table, "__len__") and offers(table, "__getitem__")) or isinstance(table, (str, Mapping)):
         return type(
             table
         ).__name__, "a sequence of vtp.types.Sample, such as a list; an empty one where there is no split"
