@@ -120,7 +120,7 @@ class Run:
         model = build_model(spec, lookup_in(self.host.registry), context, seed=self.config["seed"])
         adopt(model, self.device)
         self._fill(model)
-        if self.modes != ["train"] or self._ask("selection") != "last":
+        if self.modes != ["train"] or self._ask("selection") != "last" or self._ask("watched"):
             self._ask("check")(model)  # what cannot be scored is said now, not after hours of training
         return model
 

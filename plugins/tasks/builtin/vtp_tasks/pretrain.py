@@ -101,8 +101,8 @@ class Pretrain:
     def check(self, model: Any) -> None:
         """Whether there is a validation part, and what the other task asks of the model."""
         self._refuse_without_validation()
-        if self.zero_shot is not None and hasattr(self.zero_shot, "check"):
-            self.zero_shot.check(model)
+        if self.zero_shot is not None:
+            member(self.zero_shot, Task, "check")(model)
 
     @cached_property
     def zero_shot(self) -> Any:
