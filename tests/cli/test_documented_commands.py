@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from vtp.cli.main import main
-from vtp.cli.run import compose
+from vtp.cli.run import HELP, compose
 from vtp.errors import ConfigError
 from vtp.run.check import check
 from vtp.run.launch import _length_from_the_command_line
@@ -26,14 +26,16 @@ TINY += ("data.workers=0", "train.tensorboard=false", "threads=1", "mode=train",
 def commands() -> dict[str, list[str]]:
     """``"README.md: vtp run ..." -> arguments`` of every line, without comments."""
     found = {}
-    for page in PAGES:
-        for line in LINE.findall(page.read_text(encoding="utf-8")):
-            for one in re.split(r"\s;\s", re.split(r"\s+#|\s{3,}\(", line)[0]):
+    texts = {page.name: page.read_text(encoding="utf-8") for page in PAGES}
+    texts["vtp run --help"] = "\n".join(f"  {line}" for line in HELP.splitlines() if line.startswith("  "))
+    for page, text in texts.items():
+        for line in LINE.findall(text):
+            for one in re.split(r"\s;\s", re.split(r"\s+#|\s{3,}", line)[0]):
                 if "vtp run" not in one or "my_loss" in one:  # that is the objective which the page writes
                     continue
                 arguments = shlex.split(one.partition("vtp run")[2])
                 if arguments and not any(word.startswith(("TASK", "[GROUP")) for word in arguments):
-                    found[f"{page.name}: {one.strip()}"] = arguments
+                    found[f"{page}: {one.strip()}"] = arguments
     return found
 
 
@@ -47,7 +49,8 @@ def prepared(arguments: list[str], folder: Path) -> list[str]:
     for argument in arguments:
         key, _, value = argument.partition("=")
         if argument in ("...", "task=..."):
-            out += WHATEVER
+            out += [] if any(a.startswith(("task=m", "task=[")) for a in arguments) else WHATEVER
+            out += [f"checkpoint={folder / 'given'}"] if "mode=eval" in arguments else []
         elif key in ("checkpoint", "init_from") or (key == "resume" and value != "auto"):
             out.append(f"{key}={folder / 'given'}")
         elif argument.startswith("task=["):

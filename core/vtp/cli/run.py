@@ -25,7 +25,7 @@ usage: vtp run task=TASK [GROUP=OPTION ...] [KEY=VALUE ...]
 
   vtp run task=msrvtt_qa dataset=shapes                    train and evaluate on generated data
   vtp run task=msrvtt_qa dataset.root=/data/msrvtt         the real thing
-  vtp run task=msrvtt_retrieval objective=[vtc,vtm] objectives.vtm.weight=0.5 train.steps=2000
+  vtp run task=msrvtt_retrieval model=base objective=[vtc,vtm] objectives.vtm.weight=0.5
   vtp run task=msrvtt_qa mode=eval checkpoint=outputs/...  evaluate a trained model again
   vtp run task=[msvd_qa,msvd_retrieval] mode=eval ...      several tasks on one checkpoint
   vtp run ... resume=auto                                  go on exactly where the run stopped

@@ -159,6 +159,9 @@ def spec_problems(spec: Mapping[str, Any], lookup: Lookup) -> list[str]:
     problems: list[str] = []
     encoders, objectives = _choose(*_sections(spec, problems), lookup, problems)
     _masks(spec.get("masks") or {}, problems)
+    if not problems:
+        needing = {name: _lacking(choice.target, encoders) for name, choice in objectives.items()}
+        problems += [f"objectives.{name}: {lacking}" for name, lacking in needing.items() if lacking]
     return problems or _variant_problems(spec.get("variant"), [*encoders.values(), *objectives.values()])
 
 
