@@ -55,7 +55,7 @@ def prepared(arguments: list[str], folder: Path) -> list[str]:
             out.append(f"{key}={folder / 'given'}")
         elif argument.startswith("task=["):
             out.append(argument.replace("[", "").replace("]", "").partition(",")[0])
-        elif not argument.startswith("-"):
+        elif not argument.startswith("-") and value:
             out.append(f"{key}={value.split(',')[0]}" if "-m" in arguments and "[" not in value else argument)
     return out
 
