@@ -366,7 +366,8 @@ class Run:
         if "train" not in self.modes:
             return before
         table = self.data.train_table
-        selected_on = self.task.samples("val") if self._ask("selection") == "val" else ()
+        by_val = self._ask("selection") == "val" and self._ask("split") != "val"  # else the report says what it is
+        selected_on = self.task.samples("val") if by_val else ()
         known_list = self._ask("known_list")()
         record = train_record(self.folder.path.name, table, self.dataset, known_list, selected_on=selected_on)
         return [*before, record | {"on_disk": self.data.on_disk.record()}]

@@ -137,6 +137,8 @@ class Pretrain:
         if len(parts) > 1:
             result.rows = {f"part {name}": part.metrics() for name, part in parts.items()}
         result.warnings = [f"loss of {name}: no item takes part" for name, count in losses.items.items() if not count]
+        if self.selection == "val":
+            result.warnings.append("the checkpoint was selected on this validation part")
         if self.zero_shot is not None:
             self._add_zero_shot(evaluator, result, detail)
         if detail:
