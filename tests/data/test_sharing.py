@@ -162,3 +162,12 @@ def test_a_silent_clip_whose_picture_is_withheld_is_not_a_bad_file(tmp_path):
     example = blind(table()[0], 0, 0)
     assert example.frames is None and example.waveform is None and example.token_ids
     assert example.missing == {"audio": "no audio stream"} and ledger.find(table()[0].video) is None
+
+
+def test_more_workers_than_cores_are_no_warning(recwarn):
+    """torch advises against them twice; ours wait for a decoder process most of the time."""
+    from vtp.data.workers import Delivery, deliver
+    from vtp.machine import cores
+
+    assert len(list(deliver(iter(range(3)), lambda place: Delivery(), workers=cores() + 1))) == 3
+    assert not [warning for warning in recwarn if "worker" in str(warning.message)]
