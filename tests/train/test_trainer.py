@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from toy_training import ToyLoader, evaluate, history, toy_model
@@ -519,3 +520,16 @@ def test_gradient_checkpointing_needs_an_encoder_that_can(tmp_path):
     model.gradient_checkpointing_enable = lambda: ["audio"]  # the slots that cannot
     with pytest.raises(ConfigError, match=r"no encoder of this model can \(audio\)"):
         trainer(tmp_path, model=model, gradient_checkpointing=True)
+
+
+@pytest.mark.parametrize(
+    "value", [np.float32(0.5), torch.tensor(0.5), np.array([0.5])], ids=["numpy", "torch", "array"]
+)
+def test_metrics_may_be_numbers_of_any_library(tmp_path, value):
+    trainer(tmp_path, steps=1, judge=lambda model: {"accuracy": value}).fit()
+    assert [line["evaluation"] for line in history(tmp_path) if "evaluation" in line] == [{"accuracy": 0.5}]
+
+
+def test_a_metric_that_is_no_number_is_named(tmp_path):
+    with pytest.raises(RunError, match="the metric 'accuracy' as str, expected a number"):
+        trainer(tmp_path, steps=1, judge=lambda model: {"accuracy": "good"}).fit()
