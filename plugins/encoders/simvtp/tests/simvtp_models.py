@@ -147,7 +147,10 @@ class Recorded:
 
     def take_step(self) -> dict[str, Observation]:
         """:func:`take_step` with :meth:`context`."""
-        with patch("vtp.model.model.ForwardContext", lambda model, batch: self.context()):
+        replayed = [
+            patch(f"vtp.{room}.ForwardContext", lambda *_: self.context()) for room in ("model.model", "train.step")
+        ]
+        with replayed[0], replayed[1]:
             return take_step(self.model, self.batch)
 
     def context(self) -> ForwardContext:

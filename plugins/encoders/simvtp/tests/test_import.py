@@ -92,7 +92,7 @@ def test_an_imported_model_goes_on_with_the_choices_of_the_recipe(variant, origi
     assert {key: made[key] for key in ("objectives", "masks", "variant")} == {
         key: recipe[key] for key in ("objectives", "masks", "variant")
     }
-    assert recipe["masks"]["text"] == {"probability": 0.75, "replace": "mask"}
+    assert recipe["masks"]["text"] == {"probability": 0.75, "replace": "mask", "whole_words": False}
     assert recipe["objectives"]["vtc"]["negatives_from"] == ("local" if variant else "gathered")
 
 
