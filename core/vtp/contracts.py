@@ -11,15 +11,11 @@ Nothing heavy is imported here: a plugin module may use this file.
 
 from __future__ import annotations
 
-import difflib
-import inspect
-import sys
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cache, partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
-from vtp.errors import PluginError
+from vtp.members import member, members, misspelt, names_read, offers, unfit
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -438,126 +434,8 @@ CONTRACTS: dict[str, type] = {
     "decoder": Decoder,
     "sampler": Sampler,
 }
-_NOTHING = object()
 
 
 def contract_of(kind: str) -> type:
     """The contract of a kind of the registry, ``encoder/video`` or ``task``; :class:`Component` where there is none."""
     return CONTRACTS.get(kind) or CONTRACTS.get(kind.partition("/")[0], Component)
-
-
-@cache
-def members(contract: type) -> Mapping[str, bool]:
-    """Name -> whether a component must have it."""
-    found: dict[str, bool] = {}
-    for base in reversed(contract.__mro__[:-1]):
-        own = vars(base)
-        for name in [*own, *own.get("__annotations__", ())]:
-            public = not name.startswith("_") or name in ("__len__", "__getitem__", "__call__")
-            if public and base is not Protocol and base.__module__ == __name__:
-                default = own.get(name, _NOTHING)
-                found[name] = default is _NOTHING or bool(getattr(default, "__isabstractmethod__", False))
-    return found
-
-
-def offers(component: object, name: str) -> bool:
-    """Whether a component has a member of its own, and more than None in it."""
-    return _read(component, name) not in (_NOTHING, None)
-
-
-def member(component: object, contract: type, name: str) -> Any:
-    """A member of a component, or the contract's default where it has none.
-
-    Raises:
-        PluginError: it has none, and there is no default.
-    """
-    found = _read(component, name)
-    if found is not _NOTHING:
-        return found
-    required = members(contract)
-    if name not in required:
-        raise KeyError(f"{contract.__name__} has no member {name!r}; vtp.contracts names them all")
-    if required[name]:
-        raise PluginError(f"{_owner(component)} {_lacks(component, contract, name)}")
-    default = inspect.getattr_static(contract, name)
-    if inspect.isfunction(default):
-        return partial(default, component)  # unlike a method it can be pickled: loader workers get the labels of a task
-    return default.__get__(component) if isinstance(default, property) else default
-
-
-def names_read(component: object, contract: type, owner: str) -> Sequence[str]:
-    """The ``reads`` of an objective or a task, sorted.
-
-    Raises:
-        PluginError: it is one string, or holds what is none.
-    """
-    names = member(component, contract, "reads")
-    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
-        raise PluginError(f'{owner}: reads={names!r} must be a set of names, for example frozenset({{"source"}}).')
-    return sorted(names)
-
-
-def unfit(component: object, contract: type) -> list[str]:
-    """What keeps a component from its contract: members that it must have and has not, and :func:`misspelt` ones. Each
-    a sentence without its subject, "has no `samples`..."."""
-    required = [name for name, must in members(contract).items() if must]
-    lacking = [name for name in required if _read(component, name) is _NOTHING]
-    return [_lacks(component, contract, name) for name in lacking] + misspelt(component, contract)
-
-
-def misspelt(component: object, contract: type) -> list[str]:
-    """Public names of a component, or of a class, that are most likely misspelt members; as sentences like those of
-    :func:`unfit`."""
-    own = _public_names(component)
-    found = []
-    for name, required in members(contract).items():
-        near = [one for one in sorted(own) if _is_misspelt(one, name)]
-        if near and not required and name not in own:
-            found.append(
-                f"has `{near[0]}`, which nothing reads. Is it meant to be `{name}`? Rename it, to that or to a name "
-                "that is further away or begins with an underscore."
-            )
-    return found
-
-
-def _read(component: object, name: str) -> Any:
-    try:
-        return getattr(component, name)
-    except AttributeError:
-        if any(name in vars(base) for base in type(component).__mro__):
-            raise  # its own property failed
-        return _NOTHING
-
-
-def _owner(component: object) -> str:
-    return f"{type(component).__module__}.{type(component).__qualname__}"
-
-
-def _lacks(component: object, contract: type, name: str) -> str:
-    kind = contract.__name__
-    close = [one for one in sorted(_public_names(component)) if difflib.SequenceMatcher(None, one, name).ratio() > 0.8]
-    hint = f" Is `{close[0]}` meant to be it?" if close else ""
-    return f"has no `{name}`, which a component of the kind {kind} must have (vtp.contracts.{kind}).{hint}"
-
-
-def _public_names(component: object) -> set[str]:
-    """Names that its author gave: not those of torch, of Python or of vtp's own bases."""
-    cls = component if isinstance(component, type) else type(component)
-    names = {name for base in cls.__mro__ if not _is_foreign(base) for name in vars(base)}
-    if cls is not component and not _is_foreign(cls):
-        names |= {*vars(component)} if hasattr(component, "__dict__") else set()
-    return {name for name in names if not name.startswith("_")}
-
-
-def _is_foreign(cls: type) -> bool:
-    module = cls.__module__
-    package = module.partition(".")[0]
-    return package == "torch" or package in sys.stdlib_module_names or module in ("vtp.model.objective", __name__)
-
-
-def _is_misspelt(name: str, wanted: str) -> bool:
-    """Whether ``name`` is ``wanted`` with swapped letters, or a long one with a slip. A plural is no slip."""
-    if sorted(name) == sorted(wanted):
-        return name != wanted
-    plural = {name, wanted} in ({name, name + "s"}, {wanted, wanted + "s"}) and len(wanted) < 10
-    return not plural and difflib.SequenceMatcher(None, name, wanted).ratio() > 0.9

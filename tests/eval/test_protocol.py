@@ -106,6 +106,9 @@ def test_an_unknown_protocol_lists_the_known_ones_and_a_path_is_taken(tmp_path):
     assert Protocol.find(str(own)).name == "mine"
 
 
+BASE = "{name: x, title: t, dataset: d, kind: qa, split: test, "
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -121,6 +124,19 @@ def test_an_unknown_protocol_lists_the_known_ones_and_a_path_is_taken(tmp_path):
             "{name: x, title: t, dataset: d, kind: qa, split: test, counts: {}, frames: many}",
             "frames: 'many' must be the",
         ),
+        (BASE + "counts: lots}", r"counts: expected .*, got 'lots'"),
+        (BASE + "counts: {videos: four}}", r"counts: expected .*'four'"),
+        (BASE + "counts: {}, options: [a]}", r"options: expected .*'a'"),
+        (BASE + "counts: {}, metrics: accuracy}", r"metrics: expected .*'accuracy'"),
+        (BASE + "counts: {}, sha256: null}", r"sha256: expected .*None"),
+        (
+            BASE + "counts: {quesions: 3, video: 4}}",
+            "quesions: of this kind, videos and questions .*Did you mean 'questions'",
+        ),
+        (BASE + "counts: {questions: 3}, sha256: {question: a}}", "sha256: question: of this kind"),
+        (BASE + "counts: {questions: 3}, sha256: {questions: a}}", "64 hexadecimal digits, got 'a'"),
+        (BASE.replace("kind: qa", "kind: [qa]") + "counts: {}}", "kind: expected str"),
+        (BASE.replace("name: x", "name: 5") + "counts: {}}", "name: expected str, got 5"),
     ],
 )
 def test_a_broken_protocol_file_is_explained(tmp_path, text, message):
@@ -128,3 +144,11 @@ def test_a_broken_protocol_file_is_explained(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(ConfigError, match=message):
         Protocol.load(path)
+
+
+def test_a_protocol_that_recognises_nothing_makes_nothing_official(tmp_path):
+    path = tmp_path / "open.yaml"
+    path.write_text(BASE + "counts: {}}")
+    samples = [Sample("0", MediaRef("a.mp4"), texts=("what",), labels={"answer": "red"})]
+    match = Protocol.load(path).match(samples, "d", "test")
+    assert not match.official and "neither a count nor a hash" in match.line()

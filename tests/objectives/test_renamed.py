@@ -11,7 +11,7 @@ from vtp.cli.main import main
     "objective, argument, answer",
     [
         ("vtm", "objectives.vtm.negatives=hard", "objectives.vtm.negatives is now objectives.vtm.negatives_draw"),
-        ("vtm", "+objectives.vtm.negatives=random", "negatives_draw (derange, which was random, or hard)"),
+        ("vtm", "+objectives.vtm.negatives=random", "negatives_draw (derange is what random was, random is new)"),
         ("mlm", "objectives.mlm.probability=0.3", "objectives.mlm.probability is now masks.text.probability."),
         ("mlm", "objectives.mlm.replace=mask", "objectives.mlm.replace is now masks.text.replace."),
         ("mlm", "masks.video.kind=random", "masks.video.kind=random is now masks.video.kind=token"),

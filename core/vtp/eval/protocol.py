@@ -12,13 +12,15 @@ TAB caption. File order, file format (csv or json) and question marks do not mat
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 import yaml
 
+from vtp.components import fits, spell
 from vtp.errors import ConfigError, PluginError
 from vtp.eval.forms import Form, sha256_lines
 from vtp.eval.metrics import TIE_RULES
@@ -136,7 +138,7 @@ class Protocol:
         """Read a protocol file.
 
         Raises:
-            ConfigError: no such file, not YAML, or a key that is missing or unknown.
+            ConfigError: no such file, not YAML, a key that is missing or unknown, or a value that could bind nothing.
         """
         path = Path(path)
         try:
@@ -153,21 +155,40 @@ class Protocol:
                 f"protocol {path}: keys missing or unknown: {faults}. Needed: {', '.join(required)}; known: "
                 f"{', '.join(sorted(known))}."
             )
+        if wrong := list(cls._wrong(content)):
+            raise ConfigError(f"protocol {path}: {' '.join(wrong)}")
+        return cls(**content)
+
+    @classmethod
+    def _wrong(cls, content: Mapping[str, Any]) -> Iterator[str]:
+        """What is wrong with the values of a file, in words: what cannot be compared would silently bind nothing."""
+        for key, hint in get_type_hints(cls).items():
+            if key in content and key != "frames" and not fits(content[key], hint):
+                yield f"{key}: expected {spell(hint)}, got {content[key]!r}."
+                return  # the rest would be about a value of the wrong type
         try:
-            Form.find(str(content["kind"]))
+            known = ("videos", Form.find(content["kind"]).counted)
         except PluginError as error:
-            raise ConfigError(f"protocol {path}: kind: {content['kind']}: {error}") from error
+            yield f"kind: {content['kind']}: {error}"
+            return
+        for section in ("counts", "sha256"):
+            for what in content.get(section, ()):
+                if what not in known:
+                    hint = did_you_mean(what, known)
+                    yield f"{section}: {what}: of this kind, {' and '.join(known)} are counted.{hint}"
+        for what, found in content.get("sha256", {}).items():
+            if not re.fullmatch("[0-9a-f]{64}", found):
+                yield f"sha256: {what}: expected 64 hexadecimal digits, got {found!r}."
         if content["name"] == OWN_DATA:
-            raise ConfigError(f"protocol {path}: name: {OWN_DATA} is what data without a protocol are called.")
+            yield f"name: {OWN_DATA} is what data without a protocol are called."
         frames = content.get("frames")
         if frames is not None and (isinstance(frames, bool) or not isinstance(frames, int) or frames < 1):
-            raise ConfigError(
-                f"protocol {path}: frames: {frames!r} must be the number that the benchmark fixes, or null where it "
-                "leaves it to the method; words belong under frames_note."
+            yield (
+                f"frames: {frames!r} must be the number that the benchmark fixes, or null where it leaves it to the "
+                "method; words belong under frames_note."
             )
         if content.get("ties", "expected") not in TIE_RULES:
-            raise ConfigError(f"protocol {path}: ties: {content['ties']!r} must be one of {', '.join(TIE_RULES)}.")
-        return cls(**content)
+            yield f"ties: {content['ties']!r} must be one of {', '.join(TIE_RULES)}."
 
     @classmethod
     def find(cls, name: str) -> Protocol:
@@ -175,7 +196,7 @@ class Protocol:
 
         Raises:
             ConfigError: there is none; lists what there is.
-        PluginError: two plugins bring it.
+            PluginError: two plugins bring it.
         """
         if name.endswith((".yaml", ".yml")):
             return cls.load(name)
@@ -229,6 +250,8 @@ class Protocol:
                     f"the {what} are not the official ones (sha256 {hashes[what][:12]}, official "
                     f"{self.sha256[what][:12]})"
                 )
+        if not {*self.counts, *self.sha256} & lines.keys():
+            differences.append("the protocol states neither a count nor a hash that could tell its items from others")
         unknown: tuple[str, ...] = ()
         if measured is not None:
             differences += self._measured_otherwise(measured)

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from vtp import distributed
 from vtp.errors import ConfigError, RunError, VtpError
-from vtp.numbers import number
+from vtp.numbers import plain
 from vtp.storage import clean_leftovers, write_json_atomic
 from vtp.train import checkpoint
 from vtp.train.after_step import AfterStep
@@ -332,7 +332,7 @@ class Trainer:
         with self._window.pause():
             with self.evaluating() as model:
                 found = self._evaluate(model)
-                metrics = distributed.broadcast_object(_plain(found))  # all must decide alike
+                metrics = distributed.broadcast_object(plain(found))  # all must decide alike
             monitor = self.evaluations.monitor
             if monitor is not None and monitor[0] not in metrics:
                 known = ", ".join(sorted(metrics))
@@ -498,15 +498,6 @@ class Trainer:
     def _call(self, event: str, **facts: Any) -> None:
         for callback in self.callbacks:
             getattr(callback, event)(self, **facts)
-
-
-def _plain(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """Metrics as numbers of Python, whatever library they come from."""
-    numbers = {name: number(value) for name, value in metrics.items()}
-    if strange := [name for name, value in numbers.items() if value is None]:
-        found = type(metrics[strange[0]]).__name__
-        raise RunError(f"the evaluation gives the metric {strange[0]!r} as {found}, expected a number.")
-    return {name: value for name, value in numbers.items() if value is not None}
 
 
 def _memory_gb(device: torch.device) -> float:

@@ -50,7 +50,7 @@ class VTM(Objective):
 
     needs_fusion = True
     renamed: ClassVar[Mapping[str, str]] = {
-        "negatives": "objectives.vtm.negatives_draw (derange, which was random, or hard) and negatives_from"
+        "negatives": "objectives.vtm.negatives_draw (derange is what random was, random is new) and negatives_from"
     }
 
     def __init__(
