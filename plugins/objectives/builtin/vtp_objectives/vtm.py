@@ -190,12 +190,13 @@ class VTM(Objective):
         """Tokens of the modalities that move, of rows of all processes."""
         rows = self.rows(ctx)
         start = sum(distributed.gather_objects(len(rows))[: distributed.rank()])
-        index = other_rows(self._uniform(ctx), distributed.gather_with_grad(rows), start)
+        others = other_rows(self._uniform(ctx), distributed.gather_with_grad(rows), start)
         found: dict[str, Tokens] = {}
         for modality in [m for m in self.swap if m in ctx.modalities]:
             own = ctx.tokens(modality, views[modality])
             x, mask = (distributed.gather_with_grad(part) for part in (own.x, own.attention_mask))
-            found[modality] = replace(own, x=x, attention_mask=mask, index=None).take(index)
+            places = None if own.index is None else distributed.gather_with_grad(own.index)
+            found[modality] = replace(own, x=x, attention_mask=mask, index=places).take(others)
         return found
 
     def _uniform(self, ctx: ForwardContext) -> Tensor:
