@@ -256,7 +256,7 @@ def _hints(target: Callable[..., Any]) -> dict[str, Any]:
         holder = type("_", (), {"__annotations__": {name: annotation}, "__module__": function.__module__})
         try:
             found[name] = typing.get_type_hints(holder)[name]
-        except Exception:
+        except Exception:  # resolving runs whatever a plugin wrote as its annotation
             continue
     return found
 
