@@ -264,7 +264,7 @@ class ArrowTable(Samples):
         self.media = media
         self.sound = media if sound is None else sound
         self._rows = rows
-        self._opened: dict[str, list[Any]] | None = None
+        self._opened: dict[str, list[Any] | None] | None = None
         self._length = len(rows) if rows is not None else self._count()
 
     def __len__(self) -> int:
@@ -339,19 +339,20 @@ class ArrowTable(Samples):
     # -- columns -----------------------------------------------------------------------------------------------------
 
     @property
-    def _columns(self) -> dict[str, list[Any]]:
+    def _columns(self) -> dict[str, list[Any] | None]:
+        """The batches of every column, None of one without a value, in the order of the schema."""
         if self._opened is None:
             table = self._source
             if isinstance(table, Path):
                 table = pa.ipc.open_file(pa.memory_map(str(table))).read_all()
-            self._opened = {name: table.column(name).chunks for name in table.column_names}
+            self._opened = {name: table.column(name).chunks if name in self._used else None for name in _SCHEMA.names}
         return self._opened
 
     def _batch(self, name: str, number: int) -> Any:
         """One column of one batch; of a file by a map of its own, which goes with the last reference to the result."""
         if isinstance(self._source, Path):
             return pa.ipc.open_file(pa.memory_map(str(self._source))).get_batch(number).column(name)
-        return self._columns[name][number]
+        return (self._columns[name] or ())[number]
 
     def _cells(self, name: str, rows: npt.NDArray[Any]) -> list[Any]:
         """The cells of some rows, in their order."""
@@ -369,19 +370,19 @@ class ArrowTable(Samples):
         return found
 
     def _count(self) -> int:
-        return sum(len(chunk) for chunk in self._columns["id"])
+        return sum(map(len, self._columns["id"] or ()))
 
     def _row(self, position: int) -> int:
         return int(position if self._rows is None else self._rows[position])
 
     def _cell(self, name: str, row: int) -> Any:
-        if name not in self._used:
-            return None
-        return self._columns[name][row // BATCH_ROWS][row % BATCH_ROWS].as_py()
+        batches = self._columns[name]
+        return None if batches is None else batches[row // BATCH_ROWS][row % BATCH_ROWS].as_py()
 
     def sample_at(self, position: int) -> Sample:
-        row = self._row(position)
-        return self._sample([self._cell(name, row) for name in _SCHEMA.names])
+        number, inside = divmod(self._row(position), BATCH_ROWS)
+        columns = self._columns.values()
+        return self._sample([None if batches is None else batches[number][inside].as_py() for batches in columns])
 
     def __iter__(self) -> Iterator[Sample]:
         nothing = itertools.repeat(None)
