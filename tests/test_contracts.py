@@ -220,6 +220,7 @@ SECTIONS = {
     "Importer": "**Importer**",
     "Decoder": "**Decoder**",
     "Sampler": "**Sampler**",
+    "Transform": "**Transform**",
 }
 
 

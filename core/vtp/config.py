@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from vtp.errors import ConfigError, UserError
 
@@ -108,6 +109,7 @@ class DataConfig:
     randaugment: list[int] | None = None  # [2, 9]: so many operations of this magnitude, 0 to 30
     erase: float = 0.0  # probability that a box is overwritten with noise
     sampler: str = "auto"  # which frames: auto (by the encoder's stride), uniform, segment, dense, every, or a plugin's
+    transforms: dict[str, Any] = field(default_factory=dict)  # {video: [name, ...], audio:, text:}: those of plugins
     eval_clips: int = 1  # in evaluation: windows of frames spread over a video; features of all views are averaged
     eval_crops: int = 1  # in evaluation: crops along the longer side
     limit_train: float | None = None  # use only so many training samples (>= 1) or this share (< 1)
@@ -149,6 +151,11 @@ class DataConfig:
             yield f"on_leak={self.on_leak!r} must be refuse or stamp"
         if unknown := [m for m in self.drop if m not in ("video", "audio", "text")]:
             yield f"drop: unknown modality {unknown[0]!r}; known: video, audio, text"
+        for modality, chosen in self.transforms.items():
+            if modality not in ("video", "audio", "text"):
+                yield f"transforms: unknown modality {modality!r}; known: video, audio, text"
+            elif chosen and modality in self.drop:
+                yield f"transforms.{modality}: data.drop leaves {modality} out; name it in one of them"
         for modality, share in self.modality_dropout.items():
             if modality not in ("video", "audio", "text"):
                 yield f"modality_dropout: unknown modality {modality!r}; known: video, audio, text"

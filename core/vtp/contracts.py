@@ -47,6 +47,7 @@ __all__ = [
     "Sampler",
     "Table",
     "Task",
+    "Transform",
     "contract_of",
     "member",
     "members",
@@ -424,6 +425,24 @@ class Sampler(Protocol):
         ...
 
 
+class Transform(Component, Protocol):
+    """What ``data.transforms`` chooses for frames, sound or texts: a class whose instances change one row. It runs in
+    loader workers and can be pickled. Its constructor gets the ``spec`` of the encoder if it asks for it."""
+
+    evaluation: bool = False
+    """Whether it is applied in evaluation too; without, it is for training alone, and off with data.augment=false."""
+
+    before_crop: bool = False
+    """Of frames: whether it gets them as they were decoded, and may change their size, or as the encoder takes them."""
+
+    @abstractmethod
+    def __call__(self, value: Any, /, *, generator: np.random.Generator | None) -> Any:
+        """Frames uint8 (T, H, W, 3) -> the same; sound float32 (S,) in [-1, 1] at the encoder's rate -> (S',); a text
+        -> a text. ``value`` may be changed in place. Random choices are drawn from ``generator`` alone, which depends
+        on seed, epoch, row and the transform's name; in evaluation it is None."""
+        ...
+
+
 CONTRACTS: dict[str, type] = {
     "encoder": Encoder,
     "encoder/fusion": Fusion,
@@ -433,6 +452,7 @@ CONTRACTS: dict[str, type] = {
     "importer": Importer,
     "decoder": Decoder,
     "sampler": Sampler,
+    "transform": Transform,
 }
 
 

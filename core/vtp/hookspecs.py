@@ -37,6 +37,7 @@ HOOKS = {
     "vtp_register_forms": "form",
     "vtp_register_decoders": "decoder",
     "vtp_register_samplers": "sampler",
+    "vtp_register_transforms": "transform",
     "vtp_register_importers": "importer",
     "vtp_register_callbacks": "callback",
     "vtp_register_commands": "command",
@@ -134,6 +135,18 @@ def vtp_register_samplers(register: Register) -> None:
     Example::
 
         register("my_window", "my_package.sampling:my_window")
+    """
+
+
+@hookspec
+def vtp_register_transforms(register: Register) -> None:
+    """Offer transforms of frames, sound or texts (``modality="video"``, ``"audio"`` or ``"text"``) for
+    ``data.transforms.video=[<name>]``: classes whose instances map ``(value, *, generator)`` to the changed value, as
+    :class:`vtp.contracts.Transform` says. They run in loader workers, in training only unless they say otherwise.
+
+    Example::
+
+        register("hide_stretches", "my_package.sound:HideStretches", modality="audio")
     """
 
 

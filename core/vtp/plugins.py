@@ -278,6 +278,14 @@ class Host:
                     f"encoder {name!r} must be registered with slot= one of {', '.join(ENCODER_SLOTS)} but got {slot!r}"
                 )
             kind = f"encoder/{slot}"
+        if kind == "transform":
+            modality = facts.pop("modality", None)
+            if modality not in ENCODER_SLOTS[:3]:
+                raise PluginError(
+                    f"transform {name!r} must be registered with modality= one of {', '.join(ENCODER_SLOTS[:3])} "
+                    f"but got {modality!r}"
+                )
+            kind = f"transform/{modality}"
         if kind == "form" and facts.get("counted") in (None, "", "videos"):  # videos are counted for every form
             raise PluginError(f"form {name!r} must be registered with counted= a noun for its items, such as queries")
         if name in RESERVED.get(kind, ()):

@@ -2,7 +2,8 @@
 :meth:`Entry.load`.
 
 Kinds are ``encoder/text``, ``encoder/video``, ``encoder/audio``, ``encoder/fusion``, ``objective``, ``dataset``,
-``task``, ``form``, ``decoder``, ``sampler``, ``importer``, ``callback`` and ``command``.
+``task``, ``form``, ``decoder``, ``sampler``, ``transform/video``, ``transform/audio``, ``transform/text``,
+``importer``, ``callback`` and ``command``.
 """
 
 from __future__ import annotations

@@ -28,6 +28,10 @@ def vtp_register_samplers(register):
     register("acme_ends", "acme.sampling:ends")
 
 @hookimpl
+def vtp_register_transforms(register):
+    register("acme_fade", "acme.sampling:Fade", modality="video")
+
+@hookimpl
 def vtp_register_importers(register):
     register("acme", "acme.importer:read")
 
@@ -93,6 +97,13 @@ import numpy as np
 
 def ends(info, *, frames, stride, generator):
     return np.linspace(0, info.count - 1, frames).round().astype(int)
+
+class Fade:
+    def __init__(self, *, most: float = 0.2):
+        self.most = most
+
+    def __call__(self, frames, *, generator):
+        return (frames * (1 - generator.uniform(0, self.most))).astype(np.uint8)
 """,
     "importer.py": """
 from safetensors.torch import load_file
@@ -168,7 +179,7 @@ defaults:
   - override /task: acme_length
 
 dataset: {size: tiny}
-data: {sampler: acme_ends, workers: 0}
+data: {sampler: acme_ends, transforms: {video: {acme_fade: {most: 0.5}}}, workers: 0}
 train: {steps: 2, epochs: null, global_batch: 4}
 """,
     "../acme/protocols/acme_length.yaml": """name: acme_length

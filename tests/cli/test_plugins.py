@@ -36,6 +36,7 @@ FAULTS = {
     "raises_half_way": (GOOD + "    raise RuntimeError('half')", "broken", ["RuntimeError", "half"]),
     "target_without_colon": (GOOD.replace(":Mine", ".Mine"), "broken", ["module:attribute"]),
     "encoder_without_slot": (GOOD.replace("objectives", "encoders"), "broken", ["slot="]),
+    "transform_without_modality": (GOOD.replace("objectives", "transforms"), "broken", ["modality=", "got None"]),
     "form_without_noun": (GOOD.replace("objectives", "forms"), "broken", ["counted="]),
     "name_of_the_core": (
         GOOD.replace("objectives", "samplers").replace('"mine"', '"dense"'),
@@ -294,6 +295,10 @@ def vtp_register_samplers(register):
     register("mine", "mine.parts:read")
 
 @hookimpl
+def vtp_register_transforms(register):
+    register("mine", "mine.parts:read", modality="audio")
+
+@hookimpl
 def vtp_register_forms(register):
     register("mine", "mine.parts:read", counted="moments")
 """
@@ -312,6 +317,8 @@ def all_kinds(install, fresh_host):
         "importer": r"mine +mine.parts.read +\[mine\]",
         "decoder": r"mine +mine.parts.read +\[mine\]",
         "sampler": r"mine +mine.parts.read +\[mine\]",
+        "transform/audio": r"mine +mine.parts.read +\[mine\]",
+        "transform": r"mine +mine.parts.read +\[mine\]",
         "form": r"mine +moments +\[mine\]",
     }.items(),
 )
@@ -321,7 +328,8 @@ def test_kinds_without_option_files_are_listed_and_shown(all_kinds, capsys, kind
     name = "mine-tool" if kind == "command" else "mine"
     assert main(["show", kind, name]) == 0
     shown = capsys.readouterr().out
-    assert f"# {kind} {name}, offered by mine" in shown and "mine.parts." in shown
+    shown_kind = "transform/audio" if kind == "transform" else kind
+    assert f"# {shown_kind} {name}, offered by mine" in shown and "mine.parts." in shown
     if kind == "importer":
         assert "heads" in shown and "Reads theirs." in shown
 

@@ -31,6 +31,9 @@ PLAIN = {
     "importer": "vtp import NAME FILE OUT",
     "decoder": "media.backend=NAME",
     "sampler": "data.sampler=NAME",
+    "transform/video": "data.transforms.video=[NAME]",
+    "transform/audio": "data.transforms.audio=[NAME]",
+    "transform/text": "data.transforms.text=[NAME]",
     "form": "kind: NAME in a protocol file",
     "callback": "callbacks=[NAME]",
 }
@@ -57,7 +60,7 @@ def _list(arguments: list[str]) -> int:
     wanted = parser.parse_args(arguments).kind
     groups = option_files()
     shown = [g for g in groups if wanted is None or g == wanted or g.startswith(f"{wanted}/")]
-    plain = [kind for kind in PLAIN if wanted in (None, kind)]
+    plain = [kind for kind in PLAIN if wanted in (None, kind, kind.partition("/")[0])]
     if not shown and not plain:
         raise _no_kind(wanted, groups)
     for group in sorted(shown, key=lambda g: GROUPS.index(g) if g in GROUPS else len(GROUPS)):
@@ -103,8 +106,8 @@ def _show(arguments: list[str]) -> int:
     kind, _, name = options.kind.partition("=") if options.name is None else (options.kind, "", options.name)
     if not name:
         raise ConfigError(f"say which one: vtp show {kind} NAME; `vtp list {kind}` says which there are.")
-    if kind in PLAIN:
-        return _show_plain(kind, name)
+    if plain := [one for one in PLAIN if kind in (one, one.partition("/")[0])]:
+        return _show_plain(next((one for one in plain if name in _plain_rows(one)), plain[0]), name)
     groups = option_files()
     slots = [g for g in sorted(groups) if kind == "encoder" and g.startswith("encoder/") and name in groups[g]]
     inside = [g for g in groups if g == kind or g.startswith(f"{kind}/")]

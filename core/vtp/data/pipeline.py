@@ -15,6 +15,7 @@ from vtp.data.bad import BadFiles
 from vtp.data.batching import Example
 from vtp.data.keys import keyed_generator
 from vtp.data.table import media_id
+from vtp.data.transforms import OwnTransforms
 from vtp.media.info import MediaError, VideoInfo
 from vtp.media.request import Reader, Wanted
 from vtp.media.sampling import dense, random_segment, uniform
@@ -54,6 +55,8 @@ class Pipeline:
             windows if the video spec has a stride.
         transform: augmentation of the clip; None is :class:`TrainTransform` with its defaults in training,
             :class:`EvalTransform` otherwise.
+        transforms: those of plugins, by modality: of frames before the crop or after it, of sound after its cut, of the
+            chosen text before it is tokenised.
         stills: ``repeat`` gives an image (whatever has one frame) as often as frames are wanted, ``pad`` once, and
             black frames after it.
         memo: in evaluation, how many decoded files each worker remembers, since consecutive questions are often about
@@ -73,6 +76,7 @@ class Pipeline:
         drop: Collection[str] = (),
         sampler: Sampler | None = None,
         transform: ClipTransform | None = None,
+        transforms: Mapping[Modality, OwnTransforms] | None = None,
         stills: Literal["repeat", "pad"] = "repeat",
         memo: int = 8,
     ) -> None:
@@ -95,6 +99,7 @@ class Pipeline:
             strided = self.video_spec.stride is not None
             sampler = sampler or (dense if strided else random_segment if train else uniform)
             transform = transform or (TrainTransform if train else EvalTransform)(self.video_spec.size)
+        self.transforms = dict(transforms or {})
         self.stills = stills
         self.sampler = sampler
         self.transform = transform
@@ -127,6 +132,8 @@ class Pipeline:
             text = sample.texts[0]
             if self.text_choice == "random" and len(sample.texts) > 1:
                 text = sample.texts[int(self._generator("text", epoch, index).integers(len(sample.texts)))]
+            if own := self.transforms.get("text"):
+                text = own.text(text, self._draws(epoch, index))
             example.token_ids = self.text_spec.tokenize([text])[0]
             extra["text"] = text
         if example.frames is None and example.waveform is None and example.token_ids is None:
@@ -147,12 +154,17 @@ class Pipeline:
         frames = waveform = None
         if decoded.frames is not None and self.transform is not None:
             seed = int(self._generator("augment", epoch, clip).integers(2**62)) if self.train else None
-            frames = self.transform(decoded.frames, seed)
+            own, draws, frames = self.transforms.get("video"), self._draws(epoch, clip), decoded.frames
+            frames = frames if own is None else own.frames(frames, draws, before_crop=True)
+            frames = self.transform(frames, seed)
+            frames = frames if own is None else own.frames(frames, draws, before_crop=False)
             if self.stills == "pad" and decoded.timestamps is not None and np.ptp(decoded.timestamps) == 0:
                 frames = frames.copy()
                 frames[..., 1:, :, :, :] = 0  # (T, H, W, 3), or with views before
         if decoded.waveform is not None:
             waveform = self._cut_sound(decoded.waveform.mean(0, dtype=np.float32), epoch, clip)
+            if own := self.transforms.get("audio"):
+                waveform = own.waveform(waveform, self._draws(epoch, clip))
         self._last = (key, frames, waveform, missing)
         return self._last
 
@@ -168,6 +180,10 @@ class Pipeline:
 
     def _generator(self, what: str, epoch: int, index: int) -> np.random.Generator:
         return keyed_generator(self.seed, what, epoch, index)
+
+    def _draws(self, epoch: int, index: int) -> Callable[[str], np.random.Generator | None]:
+        """Gives the generator of a transform by its name; None in evaluation."""
+        return lambda name: self._generator(name, epoch, index) if self.train else None
 
     def _wanted(self, modality: Modality, ref: MediaRef | None) -> MediaRef | None:
         return ref if modality in self.specs and modality not in self.drop else None

@@ -82,6 +82,7 @@ def model_spec(config: Mapping[str, Any]) -> dict[str, Any]:
 def _components(config: Mapping[str, Any]) -> list[str]:
     """What is wrong with the options of data set, task and, unless a checkpoint says what it is, model."""
     from vtp.components import choose, find
+    from vtp.data.transforms import chosen_transforms
     from vtp.model.build import lookup_in, spec_problems
     from vtp.plugins import host
 
@@ -91,6 +92,7 @@ def _components(config: Mapping[str, Any]) -> list[str]:
         if (config[kind] or {}).get("name"):
             choose(kind, config[kind], find(registry, kind), wrong, given=given)
     chosen_callbacks(config, wrong)
+    chosen_transforms(config["data"].get("transforms") or {}, wrong)
     return wrong if config["checkpoint"] else wrong + spec_problems(model_spec(config), lookup_in(registry))
 
 

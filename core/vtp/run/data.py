@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vtp import distributed
+from vtp.components import refuse
 from vtp.config import AUGMENTATIONS, DataConfig, MediaConfig
 from vtp.contracts import Table, Task, member, names_read
 from vtp.errors import ConfigError, DataError
@@ -118,17 +119,13 @@ class RunData:
 
         Raises:
             DataError: no training sample has one of ``reads``.
-            ConfigError: ``data.modality_dropout`` names a modality that the model does not take in.
+            ConfigError: ``data.modality_dropout`` or ``data.transforms`` is about what the model does not take in.
         """
         from vtp.data import TrainLoader
 
         reads = self._task_reads | dict(reads or {})
         self._refuse_unknown(reads)
-        if strange := [m for m in self.data.modality_dropout if m not in specs]:
-            raise ConfigError(
-                f"data.modality_dropout: the model takes in {', '.join(specs)}, and no {strange[0]}. "
-                f"Leave it out, or fill that slot (encoder/{strange[0]}=...)."
-            )
+        self._refuse_no_slot("modality_dropout", self.data.modality_dropout, specs)
         pipeline = self._pipeline(specs, train=True, reads=reads)
         self._survey_cache(self.train_table, pipeline, "training")
         self._loader = TrainLoader(
@@ -206,6 +203,25 @@ class RunData:
                 f"{', '.join(known) or 'nothing'}. Choose a data set that gives it in Sample.extra."
             )
 
+    @staticmethod
+    def _refuse_no_slot(key: str, named: Iterable[str], specs: Mapping[Modality, Any]) -> None:
+        if strange := [modality for modality in named if modality not in specs]:
+            raise ConfigError(
+                f"data.{key}: the model takes in {', '.join(specs)}, and no {strange[0]}. "
+                f"Leave it out, or fill that slot (encoder/{strange[0]}=...)."
+            )
+
+    @cached_property
+    def _transforms(self) -> Mapping[Modality, Any]:
+        from vtp.data.transforms import chosen_transforms
+
+        if not any(self.data.transforms.values()):
+            return {}
+        problems: list[str] = []
+        chosen = chosen_transforms(self.data.transforms, problems)
+        refuse(problems)
+        return chosen
+
     def _pipeline(
         self,
         specs: Mapping[Modality, Any],
@@ -215,6 +231,7 @@ class RunData:
         reads: Iterable[str] = (),
     ) -> Any:
         from vtp.data import Pipeline
+        from vtp.data.transforms import own_transforms
         from vtp.media.multi_view import View, Windows
         from vtp.media.sampling import find_sampler
         from vtp.media.transforms import TrainTransform
@@ -227,9 +244,11 @@ class RunData:
         elif video is not None and not train and self.data.eval_clips * self.data.eval_crops > 1:
             sampler = Windows(self.data.eval_clips)
             transform = View(video.size, self.data.eval_clips, self.data.eval_crops)
+        self._refuse_no_slot("transforms", self._transforms, specs)
         return Pipeline(
             specs,
             train=train and self.data.augment,
+            transforms=own_transforms(self._transforms, specs, train=train and self.data.augment),
             seed=self.seed,
             labels=member(self.task, Task, "labels"),
             reads=tuple(reads),

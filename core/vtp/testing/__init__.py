@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from vtp.testing.plugins import check_plugin as check_plugin
     from vtp.testing.samples import check_dataset as check_dataset
     from vtp.testing.samples import check_task as check_task
+    from vtp.testing.transforms import check_transform as check_transform
 
 _LAZY = {
     "ContractError": "vtp.testing.checks",
@@ -36,6 +37,7 @@ _LAZY = {
     "check_objective": "vtp.testing.objectives",
     "check_plugin": "vtp.testing.plugins",
     "check_task": "vtp.testing.samples",
+    "check_transform": "vtp.testing.transforms",
 }
 
 __all__ = [
@@ -46,6 +48,7 @@ __all__ = [
     "check_objective",
     "check_plugin",
     "check_task",
+    "check_transform",
 ]
 
 
