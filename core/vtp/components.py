@@ -14,6 +14,7 @@ in the same words everywhere: which options there are, what type was expected, w
 from __future__ import annotations
 
 import inspect
+import os
 import types
 import typing
 from collections import abc
@@ -25,6 +26,8 @@ from typing import TYPE_CHECKING, Any
 
 from vtp.contracts import Component, contract_of, member, offers, unfit
 from vtp.errors import ConfigError, PluginError, UserError
+from vtp.faults import fault_of
+from vtp.ranges import Range
 from vtp.registry import did_you_mean
 
 if TYPE_CHECKING:
@@ -70,7 +73,7 @@ class Choice:
             given: passed as far as the constructor has such parameters; an option of that name goes first.
 
         Raises:
-            ConfigError: the constructor refuses its options.
+            ConfigError: the constructor refuses its options, or fails in a library behind it.
             PluginError: what comes out lacks a member of its contract, or has a misspelt one.
         """
         found: list[str] = []
@@ -81,6 +84,15 @@ class Choice:
             if problems is None:
                 raise
             problems.append(f"{self.where}: {error}")
+            return None
+        except Exception as error:  # of the libraries behind it, which no list of classes covers
+            if fault_of(error) is not None or os.environ.get("VTP_TRACEBACK", "") not in ("", "0"):
+                raise
+            said = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}".rstrip(": ")
+            problem = f"{self.where}: {self.name} cannot be built with these options ({said})."
+            if problems is None:
+                raise ConfigError(f"{problem} VTP_TRACEBACK=1 shows the traceback.") from error
+            problems.append(problem)
             return None
         if self.kind == "dataset" and not offers(component, "name"):
             component.name = self.name
@@ -255,7 +267,7 @@ def _hints(target: Callable[..., Any]) -> dict[str, Any]:
     for name, annotation in getattr(function, "__annotations__", {}).items():
         holder = type("_", (), {"__annotations__": {name: annotation}, "__module__": function.__module__})
         try:
-            found[name] = typing.get_type_hints(holder)[name]
+            found[name] = typing.get_type_hints(holder, include_extras=True)[name]
         except Exception:  # resolving runs whatever a plugin wrote as its annotation
             continue
     return found
@@ -270,14 +282,16 @@ def fits(value: Any, hint: Any) -> bool:
     if origin is typing.Literal:
         return any(value == one and type(value) is type(one) for one in arguments)
     if origin is typing.Annotated:
-        return fits(value, arguments[0])
+        return fits(value, arguments[0]) and all(
+            one.holds(value) for one in arguments[1:] if isinstance(one, Range) and isinstance(value, (int, float))
+        )
     if hint is None or hint is type(None):
         return value is None
     plain = origin or hint
     if plain in (bool, str):
         return isinstance(value, plain)
     if plain in (int, float):
-        return isinstance(value, (int, plain)) and not isinstance(value, bool)
+        return isinstance(value, (int, plain)) and not isinstance(value, bool) and value == value  # NaN is no number
     if plain is Path:
         return isinstance(value, (str, Path))
     if plain in (tuple, list, set, frozenset, *_SEQUENCES):
@@ -305,7 +319,8 @@ def spell(hint: Any) -> str:
     if origin in (typing.Union, types.UnionType):
         return " or ".join(dict.fromkeys(map(spell, arguments)))
     if origin is typing.Annotated:
-        return spell(arguments[0])
+        bounds = [str(one) for one in arguments[1:] if isinstance(one, Range)]
+        return spell(arguments[0]) + (f" ({', '.join(bounds)})" if bounds else "")
     if hint is type(None):
         return "null"
     plain = origin or hint

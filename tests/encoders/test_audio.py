@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from vtp.errors import ConfigError
 from vtp.model.build import BuildContext
 from vtp_encoders.ast_audio import AST, PREFIX
 from vtp_encoders.tiny_audio import TinyAudio
@@ -90,11 +89,9 @@ def test_what_follows_the_sound_is_not_attended_to(ast, kind):
     torch.testing.assert_close(tokens.x[tokens.attention_mask], alone.x[0], rtol=1e-4, atol=1e-5)
 
 
-def test_ast_from_scratch_and_wrong_lengths():
+def test_ast_from_scratch():
     encoder = AST(context=BuildContext(), preset="tiny", seconds=1.0)
     assert encoder.spec.seconds == 1.0 and encoder.width == 192
-    with pytest.raises(ConfigError, match="shorter than one patch"):
-        AST(context=BuildContext(), seconds=0.1)
 
 
 def test_tiny_tokens_cover_the_sound():
@@ -113,8 +110,3 @@ def test_tiny_tells_sounds_apart_and_hears_order():
     waves = torch.stack([torch.cat([high, low]), torch.cat([low, high])])
     pooled = encoder(waves, torch.tensor([32000, 32000])).pooled()
     assert (pooled[0] - pooled[1]).abs().max() > 1e-3
-
-
-def test_tiny_checks_its_numbers():
-    with pytest.raises(ConfigError, match="seconds=0 must be positive"):
-        TinyAudio(seconds=0)

@@ -120,7 +120,7 @@ def test_all_errors_are_reported_at_once(lookup):
         "encoder.video.frames: expected int, got True",
         "encoder.video.name_of: expected str, got 4",
         "encoder.fusion: no plugin offers encoder 'summ'",
-        "objectives.asking.weight: expected a number, got '1'",
+        "objectives.asking.weight: expected float (at least 0), got '1'",
         "objectives.asking: asking has no option 'hiden'. Did you mean 'hidden'? Options: hidden.",
     ):
         assert part in message

@@ -88,6 +88,9 @@ class Blocks(nn.ModuleList):
         init_values: float = 0.0,
         names: Names = "vtp",
     ) -> None:
+        hidden = int(width * mlp_ratio)
+        if heads < 1 or width % heads or hidden < 1:  # asked here too: without blocks, no attention would tell
+            raise ConfigError(f"width={width} must be a multiple of heads={heads}, and mlp_ratio={mlp_ratio} above 0.")
         rates = [drop_path * i / max(depth - 1, 1) for i in range(depth)]
         super().__init__(Block(width, heads, mlp_ratio, dropout, rate, init_values, names) for rate in rates)
         self.checkpointing = False
@@ -225,7 +228,7 @@ class Attention(nn.Module):
 
     def __init__(self, width: int, heads: int, one_bias: bool = True) -> None:
         super().__init__()
-        if width % heads:
+        if heads < 1 or width % heads:
             raise ConfigError(f"attention: width={width} must be a multiple of heads={heads}.")
         self.heads = heads
         self.qkv = nn.Linear(width, 3 * width, bias=one_bias)

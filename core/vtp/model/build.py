@@ -19,15 +19,16 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
-from vtp.components import Choice, check_options, choose, fits, refuse
+from vtp.components import Choice, check_options, choose, fits, refuse, spell
 from vtp.contracts import Encoder, Fusion, Part, member, offers
 from vtp.errors import ConfigError
 from vtp.model.masking import MASKS, AudioMask, Masker, VideoMask, WordMask, default_masks, whole_word_problems
 from vtp.model.model import SLOTS, VTPModel
 from vtp.model.objective import Objective
 from vtp.options import nameless
+from vtp.ranges import Range
 from vtp.registry import Registry, did_you_mean
 
 __all__ = ["BuildContext", "Lookup", "build_model", "lookup_in"]
@@ -211,6 +212,7 @@ def _sections(
 
 
 _KEYS = ("encoders", "objectives", "masks", "variant", "answers")
+_WEIGHT = Annotated[float, Range(least=0)]  # of an objective
 
 
 def _choose(
@@ -229,8 +231,8 @@ def _choose(
         where, find = f"objectives.{name}", partial(lookup, "objective", slot=None)
         arguments = {key: value for key, value in options.items() if key != "weight"}
         named[name] = choose(where, arguments, find, problems, kind="objective", given=given)
-        if not fits(weight := options.get("weight", 1.0), float):
-            problems.append(f"{where}.weight: expected a number, got {weight!r}")
+        if not fits(weight := options.get("weight", 1.0), _WEIGHT):
+            problems.append(f"{where}.weight: expected {spell(_WEIGHT)}, got {weight!r}")
         if (found := named[name]) and not (isinstance(found.target, type) and issubclass(found.target, Objective)):
             problems.append(f"{where}: {found.name} is no subclass of vtp.model.objective.Objective, which it must be")
     return {s: choice for s, choice in slots.items() if choice}, {n: choice for n, choice in named.items() if choice}

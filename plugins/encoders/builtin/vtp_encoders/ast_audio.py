@@ -14,16 +14,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
 from transformers import ASTConfig, ASTModel
 
-from vtp.errors import ConfigError
 from vtp.media.audio import kaldi_fbank
 from vtp.model.blocks import visible_index
 from vtp.model.build import BuildContext
+from vtp.ranges import Positive, Range
 from vtp.types import AudioSpec, Tokens
 from vtp_encoders.huggingface import checkpoint_blocks, layer_of_huggingface, load, load_weights, saved_folder
 
@@ -45,7 +45,8 @@ class AST(nn.Module):
             builds ``preset`` from scratch.
         pretrained: with ``model``: False takes the architecture only, with random weights.
         preset: without ``model``: tiny (width 192, depth 4), small (384, 12) or base (768, 12).
-        seconds: without ``model``: longest sound; with one it is the model's max_length of 10 ms steps.
+        seconds: without ``model``: longest sound, at least one patch of 0.16 s; with one it is the model's max_length
+            of 10 ms steps.
         mean, std: of the features; the defaults are those of AudioSet.
         context: gives the saved configuration when a checkpoint is restored; then nothing is downloaded.
     """
@@ -57,9 +58,9 @@ class AST(nn.Module):
         model: str | None = None,
         pretrained: bool = True,
         preset: Literal["tiny", "small", "base"] = "base",
-        seconds: float = 10.24,
+        seconds: Annotated[float, Range(least=0.16, most=3600)] = 10.24,
         mean: float = MEAN,
-        std: float = STD,
+        std: Positive = STD,
     ) -> None:
         super().__init__()
         saved = saved_folder(NAME, context.assets_of("encoders/audio"))
@@ -140,10 +141,6 @@ class AST(nn.Module):
 
 
 def _config(preset: str, seconds: float) -> ASTConfig:
-    if seconds < 0.16:
-        raise ConfigError(
-            f"encoder {NAME}: seconds={seconds} is shorter than one patch of 0.16 s; AudioSet clips have 10.24"
-        )
     width, depth, heads = PRESETS[preset]
     return ASTConfig(
         max_length=round(seconds * 100),

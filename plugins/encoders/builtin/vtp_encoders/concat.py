@@ -18,6 +18,7 @@ from vtp.contracts import Encoder, member
 from vtp.errors import ConfigError
 from vtp.model.blocks import Transformer, connected_zero, layer_of_blocks
 from vtp.model.build import BuildContext
+from vtp.ranges import Count, Depth, Positive, Share, Size
 from vtp.types import MODALITIES, Fused, Tokens
 
 __all__ = ["PRESETS", "Concat"]
@@ -44,11 +45,11 @@ class Concat(nn.Module):
         *,
         context: BuildContext,
         preset: str = "tiny",
-        width: int | None = None,
-        depth: int | None = None,
-        heads: int | None = None,
-        mlp_ratio: float | None = None,
-        dropout: float = 0.0,
+        width: Size | None = None,
+        depth: Depth | None = None,
+        heads: Count | None = None,
+        mlp_ratio: Positive | None = None,
+        dropout: Share = 0.0,
     ) -> None:
         super().__init__()
         if preset not in PRESETS:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from vtp.errors import ConfigError
 from vtp.model.build import BuildContext
+from vtp.ranges import Size
 from vtp.registry import did_you_mean
 from vtp.types import Tokens, VideoSpec
 
@@ -44,8 +45,8 @@ class TimmVideo(nn.Module):
         context: BuildContext,
         model: str = "vit_small_patch16_224",
         pretrained: bool = False,
-        frames: int = 8,
-        size: int | None = None,
+        frames: Size = 8,
+        size: Size | None = None,
         tokens: Literal["frame", "patch", "clip"] = "frame",
         pooling: Literal["mean", "attention"] = "mean",
     ) -> None:

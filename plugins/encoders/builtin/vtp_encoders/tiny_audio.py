@@ -7,12 +7,14 @@ visible  (B, N_vis, D)   only if a mask is given
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor, nn
 
-from vtp.errors import ConfigError
 from vtp.media.audio import log_mel
 from vtp.model.blocks import Transformer, layer_of_blocks, visible_index
+from vtp.ranges import Count, Depth, Range, Share, Size
 from vtp.types import AudioSpec, Tokens
 
 __all__ = ["TinyAudio"]
@@ -37,20 +39,15 @@ class TinyAudio(nn.Module):
     def __init__(
         self,
         *,
-        width: int = 96,
-        depth: int = 0,
-        heads: int = 4,
-        seconds: float = 2.0,
-        sample_rate: int = 16000,
-        bins: int = 40,
-        dropout: float = 0.0,
+        width: Size = 96,
+        depth: Depth = 0,
+        heads: Count = 4,
+        seconds: Annotated[float, Range(above=0, most=3600)] = 2.0,
+        sample_rate: Annotated[int, Range(least=4000, most=192000)] = 16000,
+        bins: Annotated[int, Range(least=8, most=1024)] = 40,
+        dropout: Share = 0.0,
     ) -> None:
         super().__init__()
-        if seconds <= 0 or sample_rate < 4000 or bins < 8:
-            raise ConfigError(
-                f"encoder tiny: seconds={seconds} must be positive, sample_rate={sample_rate} at least 4000 Hz and "
-                f"bins={bins} at least 8. The defaults are 2.0, 16000 and 40."
-            )
         self.spec = AudioSpec(sample_rate=sample_rate, seconds=seconds)
         self.width = width
         self.depth = depth

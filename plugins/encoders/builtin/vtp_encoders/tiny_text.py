@@ -14,6 +14,7 @@ from torch import Tensor, arange, nn
 
 from vtp.model.blocks import Transformer, layer_of_blocks
 from vtp.model.build import BuildContext
+from vtp.ranges import Count, Depth, Share, Size
 from vtp.types import Tokens
 from vtp_encoders.tokenizers import build_tokenizer, save_tokenizer, saved_tokenizer, spec_of
 
@@ -38,13 +39,13 @@ class TinyText(nn.Module):
         self,
         *,
         context: BuildContext,
-        width: int = 96,
-        depth: int = 1,
-        heads: int = 4,
-        max_length: int = 32,
-        vocabulary: int = 10000,
-        min_count: int = 1,
-        dropout: float = 0.0,
+        width: Size = 96,
+        depth: Depth = 1,
+        heads: Count = 4,
+        max_length: Size = 32,
+        vocabulary: Count = 10000,
+        min_count: Count = 1,
+        dropout: Share = 0.0,
     ) -> None:
         super().__init__()
         saved = saved_tokenizer("tiny", context)

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from vtp.errors import ConfigError
 from vtp.model.blocks import Transformer, layer_of_blocks, visible_index
+from vtp.ranges import Count, Depth, Share, Size
 from vtp.types import Tokens, VideoSpec
 
 __all__ = ["TinyVideo"]
@@ -37,13 +38,13 @@ class TinyVideo(nn.Module):
     def __init__(
         self,
         *,
-        width: int = 96,
-        depth: int = 1,
-        heads: int = 4,
-        frames: int = 6,
-        size: int = 64,
-        patch: int | None = None,
-        dropout: float = 0.0,
+        width: Size = 96,
+        depth: Depth = 1,
+        heads: Count = 4,
+        frames: Size = 6,
+        size: Size = 64,
+        patch: Size | None = None,
+        dropout: Share = 0.0,
     ) -> None:
         super().__init__()
         patch = size if patch is None else patch

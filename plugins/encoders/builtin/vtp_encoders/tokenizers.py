@@ -121,7 +121,7 @@ def build_tokenizer(
         encoder: registered name of the encoder, for the message.
 
     Raises:
-        ConfigError: there are no texts.
+        ConfigError: there are no texts, or no word of them is left.
     """
     normalizer = normalizers.BertNormalizer(lowercase=True)
     splitter = pre_tokenizers.BertPreTokenizer()  # at spaces and around punctuation
@@ -136,6 +136,12 @@ def build_tokenizer(
     kept = [word for word in counts if counts[word] >= min_count and word not in SPECIAL]
     kept.sort(key=lambda word: (-counts[word], word))
     words = [*SPECIAL, *kept[: max(vocabulary - len(SPECIAL), 0)]]
+    if len(words) == len(SPECIAL):
+        raise ConfigError(
+            f"encoder {encoder}: vocabulary={vocabulary} and min_count={min_count} leave no word of the training "
+            f"texts, so that every text would be the same. {len(SPECIAL)} of the ids are special words; the texts have "
+            f"{len(counts):,} words, the most frequent one {max(counts.values()):,} times."
+        )
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token=UNKNOWN))
     return _like_bert(tokenizer, words)
 
@@ -156,7 +162,11 @@ def spec_of(tokenizer: Tokenizer, max_length: int, vocab_size: int | None = None
         tokenizer: as :func:`load_tokenizer` gives it.
         max_length: longest text in tokens, [CLS] and [SEP] included.
         vocab_size: rows of the embedding table; None is the tokenizer's number of ids.
+
+    Raises:
+        ConfigError: ``max_length`` has no room for a word.
     """
+    _check_length(max_length, tokenizer.num_special_tokens_to_add(is_pair=False))
     ids = {token: _id(tokenizer, token) for token in SPECIAL}
     tokenize = Tokenize(tokenizer, max_length)
     return TextSpec(
@@ -279,6 +289,15 @@ def _like_bert(tokenizer: Tokenizer, words: list[str]) -> Tokenizer:
             single=f"{CLS} $A {SEP}", special_tokens=[(CLS, words.index(CLS)), (SEP, words.index(SEP))]
         )
     return tokenizer
+
+
+def _check_length(max_length: int, special: int) -> None:
+    """Refuse texts that would hold nothing but the ``special`` tokens around them."""
+    if max_length <= special:
+        raise ConfigError(
+            f"max_length={max_length} leaves no room for a word: {special} of the tokens are special ones. "
+            f"It must be at least {special + 1}."
+        )
 
 
 def _id(tokenizer: Tokenizer, token: str) -> int:

@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from vtp.errors import ConfigError
 from vtp.model.build import BuildContext
+from vtp.ranges import Size
 from vtp.types import Tokens
 from vtp_encoders.huggingface import (
     checkpoint_blocks,
@@ -50,7 +51,7 @@ class TransformersText(nn.Module):
         context: BuildContext,
         model: str = "bert-base-uncased",
         pretrained: bool = True,
-        max_length: int = 40,
+        max_length: Size = 40,
         pooling: Literal["mean", "cls"] = "mean",
     ) -> None:
         super().__init__()

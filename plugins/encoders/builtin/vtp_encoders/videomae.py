@@ -18,6 +18,7 @@ from transformers import VideoMAEConfig, VideoMAEModel
 from vtp.errors import ConfigError
 from vtp.model.blocks import visible_index
 from vtp.model.build import BuildContext
+from vtp.ranges import Size
 from vtp.types import Tokens, VideoSpec
 from vtp_encoders.huggingface import checkpoint_blocks, layer_of_huggingface, load, load_weights, saved_folder
 
@@ -51,10 +52,10 @@ class VideoMAE(nn.Module):
         model: str | None = None,
         pretrained: bool = True,
         preset: Literal["tiny", "small", "base", "large"] = "base",
-        frames: int = 16,
-        size: int = 224,
-        tubelet: int = 2,
-        patch: int = 16,
+        frames: Size = 16,
+        size: Size = 224,
+        tubelet: Size = 2,
+        patch: Size = 16,
     ) -> None:
         super().__init__()
         saved = saved_folder(NAME, context.assets_of("encoders/video"))

@@ -29,6 +29,7 @@ from vtp.model.context import ForwardContext
 from vtp.model.masking import grid_of
 from vtp.model.objective import Objective, masked_mean
 from vtp.model.tubelets import Grid, masked_pixel_loss, normalised_pixels
+from vtp.ranges import Count, Depth, Size
 from vtp.types import LossOutput, Tokens, VideoSpec
 from vtp_objectives.views import check_masked, training_views
 
@@ -93,9 +94,9 @@ class MVM(Objective):
         modality: Literal["video", "audio"] = "video",
         fuse: list[str] | tuple[str, ...] | None = None,
         masked: list[str] | tuple[str, ...] = ("text",),
-        decoder_width: int | None = None,
-        decoder_depth: int = 4,
-        decoder_heads: int | None = None,
+        decoder_width: Size | None = None,
+        decoder_depth: Depth = 4,
+        decoder_heads: Count | None = None,
         normalise: bool = True,
     ) -> None:
         super().__init__()

@@ -10,6 +10,8 @@ evaluation counts it as wrong.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -18,6 +20,7 @@ from vtp.errors import ConfigError
 from vtp.model.build import BuildContext
 from vtp.model.context import ForwardContext
 from vtp.model.objective import Objective, masked_mean
+from vtp.ranges import Range, Share
 from vtp.types import IGNORE, LossOutput
 
 __all__ = ["QA"]
@@ -36,7 +39,14 @@ class QA(Objective):
     needs = frozenset({"text"})
     needs_fusion = True
 
-    def __init__(self, *, context: BuildContext, hidden: int = 0, dropout: float = 0.0, label: str = "answer") -> None:
+    def __init__(
+        self,
+        *,
+        context: BuildContext,
+        hidden: Annotated[int, Range(least=0, most=65536)] = 0,
+        dropout: Share = 0.0,
+        label: str = "answer",
+    ) -> None:
         super().__init__()
         if not context.answers:
             raise ConfigError(

@@ -11,7 +11,7 @@ N are the rows of all micro-batches and processes.
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from vtp.model.build import BuildContext
 from vtp.model.context import ForwardContext
 from vtp.model.losses import MAX_LOGIT_SCALE, clamp_scale, comparable, symmetric_nce
 from vtp.model.objective import ContrastiveObjective, masked_mean
+from vtp.ranges import Range, Size
 from vtp.types import MODALITIES, LossOutput
 from vtp_objectives.views import check_masked, training_views
 
@@ -35,7 +36,7 @@ class VTC(ContrastiveObjective):
     Args:
         modalities: the pair: ``[video, text]``, ``[video, audio]`` or ``[audio, text]``.
         width: E, width of the common space; None = no projection, the features of both must then have one width.
-        temperature: start of the learnable temperature; logit_scale = log(1 / temperature).
+        temperature: start of the learnable temperature; logit_scale = log(1 / temperature) ends at 0.01.
         learn_temperature: False keeps it fixed; it is no parameter then, and not in the weights.
         directions: mean or sum of both cross-entropies.
         negatives_from: ``gathered`` compares the rows of all processes and micro-batches, with gradients; ``local``
@@ -50,8 +51,8 @@ class VTC(ContrastiveObjective):
         *,
         context: BuildContext,
         modalities: list[str] | tuple[str, ...] = ("video", "text"),
-        width: int | None = 128,
-        temperature: float = 0.07,
+        width: Size | None = 128,
+        temperature: Annotated[float, Range(least=0.01, most=100)] = 0.07,
         learn_temperature: bool = True,
         directions: Literal["mean", "sum"] = "mean",
         negatives_from: Literal["gathered", "local"] = "gathered",
@@ -65,8 +66,6 @@ class VTC(ContrastiveObjective):
                 f"objective vtc: modalities={list(modalities)} must be two different ones of {', '.join(MODALITIES)}, "
                 "for example modalities=[video,text]"
             )
-        if temperature < 0.01:
-            raise ConfigError(f"objective vtc: temperature={temperature} must be at least 0.01, where logit_scale ends")
         lacking = [m for m in pair if m not in context.encoders]
         if lacking:
             raise ConfigError(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from vtp.model.build import BuildContext
 from vtp.model.context import ForwardContext
 from vtp.model.losses import derange, draw_by_weight, matching_cross_entropy, other_rows
 from vtp.model.objective import Objective
+from vtp.ranges import Range
 from vtp.types import MODALITIES, LossOutput, Tokens
 from vtp_objectives.views import check_masked, training_views
 
@@ -63,7 +64,7 @@ class VTM(Objective):
         negatives_draw: Literal["derange", "hard", "random"] = "derange",
         masked: list[str] | tuple[str, ...] = (),
         reuse_joint: bool = True,
-        hidden: int = 0,
+        hidden: Annotated[int, Range(least=0, most=65536)] = 0,
         head_init: Literal["default", "xavier"] = "default",
     ) -> None:
         super().__init__()

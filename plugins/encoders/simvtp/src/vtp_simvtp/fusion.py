@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import prod
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from vtp.contracts import Encoder, member
 from vtp.model.blocks import Blocks, init_weights
 from vtp.model.build import BuildContext
+from vtp.ranges import Count, Depth, Positive, Range, Share, Size
 from vtp.types import MODALITIES, Fused, Tokens
 from vtp_simvtp.vit import shape_of
 
@@ -51,12 +52,12 @@ class SharedViT(nn.Module):
         *,
         context: BuildContext,
         preset: str = "base",
-        width: int | None = None,
-        depth: int | None = None,
-        heads: int | None = None,
-        mlp_ratio: float = 4.0,
-        drop_path: float = 0.0,
-        init_values: float = 0.0,
+        width: Size | None = None,
+        depth: Depth | None = None,
+        heads: Count | None = None,
+        mlp_ratio: Positive = 4.0,
+        drop_path: Share = 0.0,
+        init_values: Annotated[float, Range(least=0)] = 0.0,
         pooling: Literal["mean", "mean_all"] | None = None,
     ) -> None:
         super().__init__()

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from vtp.errors import ConfigError
 from vtp.model.build import BuildContext
+from vtp.ranges import Count, Depth, Share, Size
 from vtp.types import Tokens
 from vtp_encoders.tokenizers import load_tokenizer, save_tokenizer, spec_of
 from vtp_simvtp.vit import width_and_depth
@@ -64,13 +65,13 @@ class TextEmbeddings(nn.Module):
         *,
         context: BuildContext,
         preset: str = "base",
-        width: int | None = None,
-        depth: int | None = None,
+        width: Size | None = None,
+        depth: Depth | None = None,
         tokenizer: str = "bert-base-uncased",
-        vocabulary: int | None = None,
-        positions: int = 512,
-        max_length: int = 512,
-        dropout: float = 0.1,
+        vocabulary: Count | None = None,
+        positions: Size = 512,
+        max_length: Size = 512,
+        dropout: Share = 0.1,
     ) -> None:
         super().__init__()
         self.width, self.depth = width_and_depth(preset, width, depth)

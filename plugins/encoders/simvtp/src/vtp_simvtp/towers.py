@@ -12,12 +12,13 @@ from __future__ import annotations
 from dataclasses import replace
 from math import prod
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from torch import Tensor, nn
 
 from vtp.model.blocks import Blocks, init_weights
 from vtp.model.build import BuildContext
+from vtp.ranges import Count, Depth, Range, Share, Size
 from vtp.types import Tokens
 from vtp_simvtp.fusion import clips_of
 from vtp_simvtp.text import TextEmbeddings, WordEmbeddings
@@ -105,20 +106,20 @@ class VideoTower(nn.Module):
         *,
         context: BuildContext,
         preset: str = "base",
-        width: int | None = None,
-        depth: int | None = None,
-        heads: int | None = None,
-        frames: int = 16,
-        size: int = 224,
-        tubelet: int = 2,
-        patch: int = 16,
-        stride: int | None = None,
+        width: Size | None = None,
+        depth: Depth | None = None,
+        heads: Count | None = None,
+        frames: Size = 16,
+        size: Size = 224,
+        tubelet: Size = 2,
+        patch: Size = 16,
+        stride: Count | None = None,
         layout: Literal["uint8", "float"] = "uint8",
-        drop_path: float = 0.0,
-        init_values: float = 0.0,
+        drop_path: Share = 0.0,
+        init_values: Annotated[float, Range(least=0)] = 0.0,
         pooling: Literal["mean", "mean_then_norm"] | None = None,
-        unused_vocabulary: int = 30522,
-        unused_positions: int = 512,
+        unused_vocabulary: Count = 30522,
+        unused_positions: Size = 512,
     ) -> None:
         super().__init__()
         shape = shape_of(preset, width, depth, heads)
@@ -187,19 +188,19 @@ class TextTower(nn.Module):
         *,
         context: BuildContext,
         preset: str = "base",
-        width: int | None = None,
-        depth: int | None = None,
-        heads: int | None = None,
+        width: Size | None = None,
+        depth: Depth | None = None,
+        heads: Count | None = None,
         tokenizer: str = "bert-base-uncased",
-        vocabulary: int | None = None,
-        positions: int = 512,
-        max_length: int = 512,
-        dropout: float = 0.1,
-        drop_path: float = 0.0,
-        init_values: float = 0.0,
+        vocabulary: Count | None = None,
+        positions: Size = 512,
+        max_length: Size = 512,
+        dropout: Share = 0.1,
+        drop_path: Share = 0.0,
+        init_values: Annotated[float, Range(least=0)] = 0.0,
         pooling: Literal["mean", "mean_then_norm"] | None = None,
-        unused_tubelet: int = 2,
-        unused_patch: int = 16,
+        unused_tubelet: Size = 2,
+        unused_patch: Size = 16,
     ) -> None:
         super().__init__()
         shape = shape_of(preset, width, depth, heads)

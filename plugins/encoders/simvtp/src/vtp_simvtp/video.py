@@ -17,6 +17,7 @@ from torch.nn.functional import linear
 from vtp.errors import ConfigError
 from vtp.model.blocks import sincos_table, visible_index
 from vtp.model.tubelets import Grid, gather_tubelets
+from vtp.ranges import Count, Depth, Size
 from vtp.types import Tokens, VideoSpec
 from vtp_simvtp.vit import width_and_depth
 
@@ -54,13 +55,13 @@ class VideoTubelets(nn.Module):
         self,
         *,
         preset: str = "base",
-        width: int | None = None,
-        depth: int | None = None,
-        frames: int = 16,
-        size: int = 224,
-        tubelet: int = 2,
-        patch: int = 16,
-        stride: int | None = None,
+        width: Size | None = None,
+        depth: Depth | None = None,
+        frames: Size = 16,
+        size: Size = 224,
+        tubelet: Size = 2,
+        patch: Size = 16,
+        stride: Count | None = None,
         layout: Literal["uint8", "float"] = "uint8",
     ) -> None:
         super().__init__()

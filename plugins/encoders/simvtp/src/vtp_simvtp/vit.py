@@ -32,8 +32,9 @@ def shape_of(preset: str, width: int | None, depth: int | None, heads: int | Non
     Raises:
         ConfigError: for an unknown preset, or a width that the heads do not divide.
     """
-    shape = Shape(*width_and_depth(preset, width, depth), heads or PRESETS[preset].heads)
-    if shape.width % shape.heads:
+    given = width_and_depth(preset, width, depth)
+    shape = Shape(*given, PRESETS[preset].heads if heads is None else heads)
+    if shape.heads < 1 or shape.width % shape.heads:
         raise ConfigError(f"simvtp: width={shape.width} must be a multiple of heads={shape.heads}.")
     return shape
 
@@ -46,4 +47,5 @@ def width_and_depth(preset: str, width: int | None, depth: int | None) -> tuple[
     """
     if preset not in PRESETS:
         raise ConfigError(f"simvtp: no preset {preset!r}. Choose one of: {', '.join(PRESETS)}.")
-    return width or PRESETS[preset].width, depth or PRESETS[preset].depth
+    chosen = PRESETS[preset]
+    return chosen.width if width is None else width, chosen.depth if depth is None else depth
