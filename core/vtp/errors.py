@@ -7,16 +7,19 @@
     │   └── DataError       annotation files, media folders, checkpoints given by the user
     │       └── SampleTypeError     a Sample or MediaRef that is made of wrong types; a TypeError too
     └── RunError        something went wrong while running: NaN loss, too many bad samples, a full disk
-        └── ComponentError  an exception out of the code of a plugin
+        ├── ComponentError  an exception out of the code of a plugin
+        └── LoadingError    an exception that is none of these, where samples are read or decoded
 
 `vtp` prints the message in one line without a traceback; everything that is not a VtpError is a bug and keeps its
-traceback, unless it came out of a plugin's code: then it is a ComponentError, and the traceback is in run.log.
+traceback, unless it came out of a plugin's code, or while samples were loaded: then it is a ComponentError or a
+LoadingError, and the traceback is in run.log.
 """
 
 __all__ = [
     "ComponentError",
     "ConfigError",
     "DataError",
+    "LoadingError",
     "PluginError",
     "RunError",
     "SampleTypeError",
@@ -59,3 +62,7 @@ class RunError(VtpError):
 
 class ComponentError(RunError):
     """The code of a plugin raised something; which component, which plugin, and what."""
+
+
+class LoadingError(RunError):
+    """Something that nobody expects was raised for a sample: in a loader worker it must end the run, not the worker."""

@@ -2,6 +2,7 @@
 
 title("encoder.video", "swin3d")   -> encoder.video=swin3d (vtp-plugin-swin3d)
 fault_of(error)                    -> ComponentError that says so in one line, or None: then it is a bug of vtp
+while_loading(error, "sample 'a'") -> that, or a LoadingError; both name the sample
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ import traceback
 from pathlib import Path
 from types import FrameType
 
-from vtp.errors import ComponentError, PluginError, VtpError
+from vtp.errors import ComponentError, LoadingError, PluginError, VtpError
 from vtp.registry import Entry
 
-__all__ = ["fault_of", "title"]
+__all__ = ["fault_of", "title", "while_loading"]
 
 
 def title(node: str, name: str) -> str:
@@ -70,12 +71,36 @@ def fault_of(error: BaseException) -> ComponentError | None:
     who = f"plugin {point.name!r} ({point.distribution})"
     if entry is not None:
         who = title(entry.kind.replace("/", "."), entry.name)
-    line = next(line for frame, line in traceback.walk_tb(error.__traceback__) if frame is inner)
-    last = " ".join(traceback.format_exception_only(error)[-1].split())
-    where = f"{Path(inner.f_code.co_filename).name}, line {line}"
-    found = ComponentError(f"{who}: {last} ({where}).")
+    found = ComponentError(f"{who}: {_in_short(error, inner)}.")
     found.add_note("".join(traceback.format_exception(error)))
     return found
+
+
+def while_loading(error: BaseException, what: str) -> VtpError:
+    """What to raise for an exception that came while ``what`` was loaded; one that vtp raises on purpose comes back as
+    it is.
+
+    Args:
+        error: as it was caught, with its traceback, which becomes a note: it survives the way from a loader worker.
+        what: the sample or the rows, for people.
+    """
+    if isinstance(error, VtpError):
+        return error
+    found: VtpError | None = fault_of(error)
+    if found is not None:
+        told: VtpError = ComponentError(f"{found} It was about {what}.")
+    else:
+        frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+        told = LoadingError(f"{what} cannot be loaded: {_in_short(error, frames[-1] if frames else None)}.")
+    told.add_note("".join(traceback.format_exception(error)))
+    return told
+
+
+def _in_short(error: BaseException, frame: FrameType | None) -> str:
+    """``KeyError: 'a' (task.py, line 12)``, with the line that ``frame`` was in."""
+    last = " ".join(traceback.format_exception_only(error)[-1].split())
+    lines = [line for one, line in traceback.walk_tb(error.__traceback__) if one is frame]
+    return f"{last} ({Path(frame.f_code.co_filename).name}, line {lines[0]})" if frame is not None and lines else last
 
 
 def _module(frame: FrameType) -> str:

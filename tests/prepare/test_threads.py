@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from vtp.errors import LoadingError
 from vtp.prepare.threads import results
 
 
@@ -45,7 +46,9 @@ def test_after_an_error_nothing_new_is_begun(of):
             raise ValueError(of)
         return item
 
-    with pytest.raises(ValueError, match=of), results(work, range(1000), lambda: reader, 1) as found:
+    told = r"^file 2 cannot be loaded: ValueError: the work \(test_threads.py, line \d+\)\."
+    kind, text = (LoadingError, told) if of == "the work" else (ValueError, of)
+    with pytest.raises(kind, match=text), results(work, range(1000), lambda: reader, 1, "file {}".format) as found:
         for item in found:
             if of == "the caller" and item == 2:
                 raise ValueError(of)

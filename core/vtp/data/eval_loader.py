@@ -3,12 +3,15 @@ missing."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 
 from vtp.data.bad import BadFiles
 from vtp.data.batching import Example, collate
 from vtp.data.pipeline import Pipeline
-from vtp.data.workers import Delivery, deliver
+from vtp.data.workers import Delivery, deliver, named
+from vtp.errors import VtpError
+from vtp.faults import while_loading
 from vtp.media.info import MediaError
 from vtp.types import Batch, Sample
 
@@ -61,22 +64,27 @@ class EvalLoader:
         """Batches at most; fewer when all items of one are missing."""
         return -(-len(self.rows) // self.batch_size)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Generator[Batch]:
         self.misses = {}
         places = [self.rows[i : i + self.batch_size] for i in range(0, len(self.rows), self.batch_size)]
-        for delivery in deliver(places, self._load, workers=min(self.workers, len(places))):
-            self.misses.update(delivery.misses)
-            if delivery.batch is not None:
-                yield delivery.batch
+        with closing(deliver(places, self._load, workers=min(self.workers, len(places)))) as deliveries:
+            for delivery in deliveries:
+                self.misses.update(delivery.misses)
+                if delivery.batch is not None:
+                    yield delivery.batch
 
     def _load(self, rows: range) -> Delivery:
         examples: list[Example] = []
         misses: dict[str, str] = {}
         for row in rows:
-            sample = self.table[row]
             try:
+                sample = self.table[row]
                 examples.append(self.pipeline(sample, 0, row))
             except MediaError as error:
                 misses[sample.id] = error.reason
+            except VtpError:
+                raise
+            except Exception as error:
+                raise while_loading(error, named(self.table, row)) from None
         batch = collate(examples, self.pipeline.specs) if examples else None
         return Delivery(batch, misses=misses)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from functools import lru_cache
 from typing import Any
 
@@ -17,8 +18,9 @@ from vtp.data.dropout import withhold
 from vtp.data.keys import keyed_generator
 from vtp.data.mixture import Mixture
 from vtp.data.pipeline import Pipeline
-from vtp.data.workers import Delivery, deliver
-from vtp.errors import ConfigError, DataError, RunError
+from vtp.data.workers import Delivery, deliver, named
+from vtp.errors import ConfigError, DataError, RunError, VtpError
+from vtp.faults import while_loading
 from vtp.media.info import MediaError
 from vtp.types import Batch, Sample
 
@@ -130,13 +132,14 @@ class TrainLoader:
         """Go on after ``state["samples"]`` samples; takes effect at the next ``iter()``."""
         self._samples = int(state["samples"])
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Generator[Batch]:
         self._order(self.epoch)  # before the workers are forked: they share it
-        for delivery in deliver(self._steps(self._samples), self._load, workers=self.workers):
-            assert delivery.batch is not None
-            self._judge(delivery)
-            self._samples += self.global_batch
-            yield delivery.batch
+        with closing(deliver(self._steps(self._samples), self._load, workers=self.workers)) as deliveries:
+            for delivery in deliveries:
+                assert delivery.batch is not None
+                self._judge(delivery)
+                self._samples += self.global_batch
+                yield delivery.batch
 
     def _steps(self, samples: int) -> Iterator[int]:
         """First global row of every step from here on."""
@@ -207,6 +210,10 @@ class TrainLoader:
                 fresh += not error.known
                 if fresh == _FRESH_FAILURES:
                     break
+            except VtpError:
+                raise
+            except Exception as error:  # of a task, a data set or vtp: no fault of the file
+                raise while_loading(error, named(self.table, place)) from None
         raise RunError(
             f"no usable sample in {attempt + 1} draws in a row: the media seem to be away or damaged.\n"
             f"{self._reasons()}"

@@ -7,12 +7,16 @@ import gc
 import mmap
 import multiprocessing
 import os
+import shutil
 import signal
+import sys
+import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from multiprocessing import reduction
+from multiprocessing import reduction, util
 from multiprocessing.process import BaseProcess
 from typing import Any, Generic, TypeVar
 
@@ -20,17 +24,19 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
+from torch.utils.data._utils import signal_handling
 
-from vtp.errors import VtpError
-from vtp.faults import fault_of
+from vtp.errors import RunError, VtpError
+from vtp.faults import while_loading
 from vtp.machine import keep_memory
-from vtp.types import Batch
+from vtp.types import Batch, Sample
 
-__all__ = ["Delivery", "deliver"]
+__all__ = ["Delivery", "deliver", "named"]
 
 Place = TypeVar("Place")
 
 _SMALL = 1 << 16  # bytes
+_ENDING_S = 10.0  # for workers to finish the file that they are at; killed then
 
 
 @dataclass(slots=True)
@@ -119,15 +125,16 @@ class _Places(Dataset[Any], Generic[Place]):
         self.load = load
 
     def __getitem__(self, place: Place) -> Delivery:
+        alone = get_worker_info() is None
         try:
             delivery = self.load(place)
+            return delivery if alone else delivery.packed()
         except VtpError as error:
             return Delivery(error=error)
-        except Exception as error:
-            if (fault := fault_of(error)) is None:
+        except BaseException as error:
+            if alone and not isinstance(error, Exception):  # Ctrl-C is for the main process
                 raise
-            return Delivery(error=fault)
-        return delivery if get_worker_info() is None else delivery.packed()
+            return Delivery(error=while_loading(error, f"the batch at {place}"))
 
 
 class _Order(Generic[Place]):
@@ -142,7 +149,7 @@ class _Order(Generic[Place]):
 
 def deliver(
     places: Iterable[Place], load: Callable[[Place], Delivery], *, workers: int, prefetch: int = 2
-) -> Iterator[Delivery]:
+) -> Generator[Delivery]:
     """Run ``load`` on every place, in order, in ``workers`` processes (0 = in this one), ``prefetch`` batches ahead per
     worker."""
     with warnings.catch_warnings():
@@ -155,25 +162,88 @@ def deliver(
             num_workers=workers,
             prefetch_factor=prefetch if workers else None,
             multiprocessing_context="fork" if workers else None,
-            worker_init_fn=_start_worker,
+            # The folder for their sockets is ours, so that a killed worker leaves none behind; without us, theirs.
+            worker_init_fn=partial(_start_worker, util.get_temp_dir(), os.getpid()) if workers else None,
             pin_memory=torch.cuda.is_available(),
             generator=torch.Generator(),  # its own: starting a loader must not move the one that dropout draws from
         )
         before = set(multiprocessing.active_children())
-        deliveries = iter(loader)  # which says it, too
-    started = [child for child in multiprocessing.active_children() if child not in before]
-    # A traceback keeps this generator, and so the workers, alive until the interpreter ends; it then terminates and
-    # joins its children for ever, because they ignore SIGTERM. Functions registered later run first.
-    kill = partial(_kill, started)
-    atexit.register(kill)
+        started: list[BaseProcess] = []
+        # A traceback may keep this generator, and so the workers, alive until the interpreter ends; it then terminates
+        # and joins its children for ever, because they ignore SIGTERM. Functions registered later run first.
+        kill = partial(_kill, started)
+        atexit.register(kill)
+        deliveries = None
+        try:
+            deliveries = iter(loader)  # which says it, too
+        finally:
+            started += [child for child in multiprocessing.active_children() if child not in before]
+            if deliveries is None:  # the system has no room for all of them
+                kill()
+    _watch_ourselves(deliveries)
     try:
-        for delivery in deliveries:
+        while True:
+            try:
+                delivery = next(deliveries, None)
+            except RuntimeError as error:
+                if (lost := _lost(started)) is None:
+                    raise
+                raise RunError(lost) from error
+            if delivery is None:
+                return
             if delivery.error is not None:
                 raise delivery.error
             yield delivery.unpacked()
     finally:
-        del deliveries  # shuts the workers down in an orderly way
+        _end(deliveries, started)
         atexit.unregister(kill)
+
+
+def named(table: Sequence[Sample], row: int) -> str:
+    """A sample for people: its id and its file, as far as the table can still say them."""
+    with suppress(Exception):
+        sample = table[row]
+        ref = sample.video or sample.audio
+        file = "" if ref is None else f" ({os.fsdecode(ref.path)})"
+        return f"the sample {sample.id!r}{file}"
+    return f"row {row} of the table"
+
+
+def _watch_ourselves(deliveries: Any) -> None:
+    """Torch raises an exception wherever this process is when a worker dies, in the middle of a checkpoint too. A dead
+    worker is noticed soon enough where its batch is waited for."""
+    if getattr(deliveries, "_worker_pids_set", False):
+        signal_handling._remove_worker_pids(id(deliveries))  # type: ignore[attr-defined]
+        deliveries._worker_pids_set = False
+
+
+def _lost(workers: Iterable[BaseProcess]) -> str | None:
+    """What is said of a worker that has ended, which none does by itself; None if all are there."""
+    for worker in workers:
+        if worker.exitcode is not None:
+            code = worker.exitcode
+            how = f"ended with exit code {code}" if code >= 0 else f"was killed by {signal.Signals(-code).name}"
+            why = ", probably for want of memory" if code == -signal.SIGKILL else ""
+            return (
+                f"a loader worker (process {worker.pid}) {how} from outside{why}. "
+                "Fewer data.workers need less memory; resume=auto goes on from the last checkpoint."
+            )
+    return None
+
+
+def _end(deliveries: Any, workers: Sequence[BaseProcess]) -> None:
+    """Shut the workers down in an orderly way; those that have not ended in time are killed."""
+    if sys.is_finalizing():  # no thread can be started any more, and all workers have been killed
+        return
+    late = threading.Timer(_ENDING_S, _kill, (workers,))
+    late.daemon = True
+    late.start()
+    try:
+        if hasattr(deliveries, "_shutdown_workers"):
+            deliveries._shutdown_workers()
+    finally:
+        late.cancel()
+        _kill(workers)
 
 
 def _kill(workers: Iterable[BaseProcess]) -> None:
@@ -181,10 +251,16 @@ def _kill(workers: Iterable[BaseProcess]) -> None:
         worker.kill()
 
 
-def _start_worker(worker: int) -> None:
+def _remove_if_orphaned(folder: str, parent: int) -> None:
+    if os.getppid() != parent:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _start_worker(folder: str, parent: int, worker: int) -> None:
     """torchrun and Ctrl-C signal the whole process group: a worker that dies first takes the checkpoint with it."""
     gc.freeze()  # looking for cycles in what was there before would copy every page of it
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     keep_memory()
+    util.Finalize(None, _remove_if_orphaned, (folder, parent), exitpriority=-100)

@@ -7,7 +7,7 @@ missing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -201,13 +201,18 @@ class Evaluator:
         total = -(-len(samples) // distributed.world_size())
         shown = self.progress and distributed.is_main()
         with self._inference(), bar(f"evaluate {label or what}", shown) as show:
-            for batch, counts in self._batches(loader):
-                results = self._forward(batch, f)
-                if counts:
-                    ids += batch.ids
-                    parts.append(results)
-                    present.append({modality: here.cpu().numpy() for modality, here in batch.present.items()})
-                    show(len(ids), total)
+            source = iter(loader)
+            try:
+                for batch, counts in self._batches(source):
+                    results = self._forward(batch, f)
+                    if counts:
+                        ids += batch.ids
+                        parts.append(results)
+                        present.append({modality: here.cpu().numpy() for modality, here in batch.present.items()})
+                        show(len(ids), total)
+            finally:
+                if hasattr(source, "close"):  # a traceback would keep the workers of a loader alive
+                    source.close()
         gathered = distributed.gather_objects((ids, _stack(parts), _stack(present), dict(loader.misses)))
         collected = _collect(table, gathered, what)
         if strict:
@@ -239,13 +244,12 @@ class Evaluator:
         finally:
             self.bare_model.train(training)
 
-    def _batches(self, loader: Iterable[Batch]) -> Iterator[tuple[Batch, bool]]:
+    def _batches(self, source: Iterator[Batch]) -> Iterator[tuple[Batch, bool]]:
         """This rank's batches, each with True. Where parameters are sharded over ranks (FSDP2) every forward is
         collective, so a rank that has run out repeats a batch, with False, until the last rank is done."""
         if distributed.world_size() == 1 or not _is_sharded(self.bare_model):
-            yield from ((batch, True) for batch in loader)
+            yield from ((batch, True) for batch in source)
             return
-        source = iter(loader)
         while True:
             batch = next(source, None)
             heads: list[Batch | None] = distributed.gather_objects(batch.rows(0, 1) if batch is not None else None)

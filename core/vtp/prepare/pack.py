@@ -109,7 +109,10 @@ def pack(
         def reader() -> MediaReader:
             return MediaReader(packing.backend, timeout_s=timeout_s)
 
-        with results(work, range(len(shards)), reader, workers) as made:
+        def name(number: int) -> str:
+            return f"one of the samples {shards[number][0].name} to {shards[number][-1].name} (shard {number})"
+
+        with results(work, range(len(shards)), reader, workers, name) as made:
             for number, stats in made:
                 done[number] = stats
                 if progress is not None:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import TypeVar
 
+from vtp.faults import while_loading
 from vtp.media import MediaReader
 
 __all__ = ["results"]
@@ -19,7 +20,11 @@ Result = TypeVar("Result")
 
 @contextmanager
 def results(
-    work: Callable[[MediaReader, Item], Result], items: Iterable[Item], make: Callable[[], MediaReader], workers: int
+    work: Callable[[MediaReader, Item], Result],
+    items: Iterable[Item],
+    make: Callable[[], MediaReader],
+    workers: int,
+    name: Callable[[Item], str] = str,
 ) -> Iterator[Iterator[Result]]:
     """``work(reader, item)`` of every item, as they come. After an error, or when the block is left, nothing new is
     begun, what has begun is waited for, and the readers are closed.
@@ -27,6 +32,10 @@ def results(
     Args:
         make: a reader; called once in each thread.
         workers: threads; at least one.
+        name: an item for people.
+
+    Raises:
+        VtpError: what ``work`` raises; what is none of vtp's, as an error that names the item.
     """
     workers = max(1, workers)
     own = threading.local()
@@ -36,7 +45,12 @@ def results(
         if not hasattr(own, "reader"):
             own.reader = make()
             readers.append(own.reader)
-        return work(own.reader, item)
+        try:
+            return work(own.reader, item)
+        except OSError:  # of the disk that is written to: those of the media are MediaErrors by now
+            raise
+        except Exception as error:
+            raise while_loading(error, name(item)) from error
 
     def as_they_come() -> Iterator[Result]:
         rest = iter(items)

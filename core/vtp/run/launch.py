@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vtp.config import modes
-from vtp.errors import ComponentError, ConfigError, PluginError, UserError, VtpError
+from vtp.errors import ComponentError, ConfigError, LoadingError, PluginError, UserError, VtpError
 from vtp.faults import fault_of
 from vtp.machine import cores, keep_memory
 from vtp.run.check import check, refuse_ambiguous_options
@@ -54,6 +54,8 @@ def launch(composed: DictConfig, further: Mapping[str, dict[str, Any]] | None = 
         folder.keep_traceback(error)
         if isinstance(error, UserError):
             folder.remove_if_empty()
+        if isinstance(error, LoadingError):
+            raise LoadingError(f"{error} The traceback is in {folder.path / 'run.log'}.") from error
         if (failure := fault_of(error)) is not None:
             raise ComponentError(f"{failure} The traceback is in {folder.path / 'run.log'}.") from error
         raise
@@ -124,7 +126,8 @@ def _run(config: dict[str, Any], folder: Path, device: Any) -> None:
                 getattr(run, {"train": "train", "eval": "evaluate", "predict": "predict"}[mode])()
             run.say_what_was_cached()
     except Exception as error:
-        if not isinstance(error, VtpError) and fault_of(error) is None and run is not None:
+        unexpected = isinstance(error, LoadingError) or not isinstance(error, VtpError)
+        if unexpected and fault_of(error) is None and run is not None:
             problem = None
             with suppress(Exception):  # the search must not hide what it is about
                 problem = run.problem()

@@ -9,9 +9,22 @@ import time
 from types import FrameType, TracebackType
 from typing import Any
 
-__all__ = ["StopSignal"]
+from vtp.errors import RunError
+
+__all__ = ["Interrupted", "StopSignal"]
 
 _SAME_EVENT_S = 1.0  # a job manager may signal both the group and the process
+
+
+class Interrupted(RunError):
+    """The run was asked to stop by a signal. Exit code 128 + number of the signal, as shells count: 143 for SIGTERM."""
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message, signal_number)
+        self.exit_code = 128 + signal_number
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class StopSignal:

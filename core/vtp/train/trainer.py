@@ -42,7 +42,7 @@ from vtp.train.parallel import Parallel
 from vtp.train.parameters import build_optimizer, freeze
 from vtp.train.precision import Precision
 from vtp.train.schedule import learning_rate
-from vtp.train.signals import StopSignal
+from vtp.train.signals import Interrupted, StopSignal
 from vtp.train.step import Step
 from vtp.types import Batch
 
@@ -62,17 +62,6 @@ class Loader(Protocol):
     def __iter__(self) -> Iterator[Batch]: ...
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
-
-
-class Interrupted(RunError):
-    """The run was asked to stop by a signal. Exit code 128 + number of the signal, as shells count: 143 for SIGTERM."""
-
-    def __init__(self, message: str, signal_number: int) -> None:
-        super().__init__(message, signal_number)
-        self.exit_code = 128 + signal_number
-
-    def __str__(self) -> str:
-        return str(self.args[0])
 
 
 @dataclass(frozen=True)
@@ -215,17 +204,21 @@ class Trainer:
             self._after_step.begin()
         batches = iter(self._loader)
         self._window.restart()
-        while self.step < self.total_steps and not self.evaluations.exhausted():
-            self._update(batches)
-            number = self._agree(stop)
-            if self.step % self.config.log_every == 0 or self.step == self.total_steps:
-                self._log()
-            if self._save_due() or number:
-                self._save()
-            if number:
-                self._leave(number)
-            if self._evaluation_due():
-                self._evaluate_now()
+        try:
+            while self.step < self.total_steps and not self.evaluations.exhausted():
+                self._update(batches)
+                number = self._agree(stop)
+                if self.step % self.config.log_every == 0 or self.step == self.total_steps:
+                    self._log()
+                if self._save_due() or number:
+                    self._save()
+                if number:
+                    self._leave(number)
+                if self._evaluation_due():
+                    self._evaluate_now()
+        finally:
+            if hasattr(batches, "close"):  # a traceback would keep the workers of a loader alive
+                batches.close()
         return self.step < self.total_steps
 
     def _update(self, batches: Iterator[Batch]) -> None:
