@@ -23,7 +23,8 @@ def main(arguments: list[str]) -> int:
     distributions = [_distribution(name, command) for name in options.distribution]
     if command == "uninstall" and "-y" not in pip_options and "--yes" not in pip_options:
         pip_options.append("--yes")
-    return subprocess.run([sys.executable, "-m", "pip", command, *pip_options, *distributions], check=False).returncode
+    pip = [sys.executable, "-P", "-m", "pip"]  # -P: no pip.py of the working folder
+    return subprocess.run([*pip, command, *pip_options, *distributions], check=False).returncode
 
 
 def _distribution(name: str, command: str) -> str:

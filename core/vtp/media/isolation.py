@@ -174,7 +174,8 @@ class _Child:
         lifeline, self.lifeline = os.pipe()  # we keep the end that is never written to
         try:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "vtp.media.worker", str(theirs.fileno()), str(self.memory), str(lifeline)],
+                # -P: a Python file in the working folder, which may hold a stranger's data set, is none of ours
+                [sys.executable, "-P", "-m", "vtp.media.worker", *map(str, (theirs.fileno(), self.memory, lifeline))],
                 pass_fds=(theirs.fileno(), self.memory, lifeline),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

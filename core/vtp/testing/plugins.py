@@ -78,7 +78,7 @@ class _Plugin:
 
     def light(self) -> None:
         code = f"import sys, {self.module}; print(*sorted({{*{HEAVY!r}}} & {{*sys.modules}}))"
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True)
         expect(done.returncode == 0, f"importing it fails: {done.stderr.strip().splitlines()[-1:]}")
         heavy = done.stdout.split()
         expect(not heavy, f"importing it must be light, `vtp plugins` does it; it imports {some(heavy)}")

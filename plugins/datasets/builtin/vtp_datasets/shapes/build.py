@@ -156,7 +156,8 @@ def _render(partial: Path, plan: Blueprint, workers: int, done: int) -> None:
     if done == plan.clips:
         return
     workers = max(1, min(workers, plan.clips - done))
-    command = [sys.executable, "-m", "vtp_datasets.shapes.worker", str(partial / "videos"), plan.size, str(plan.seed)]
+    worker = [sys.executable, "-P", "-m", "vtp_datasets.shapes.worker"]  # -P: nothing of the working folder is run
+    command = [*worker, str(partial / "videos"), plan.size, str(plan.seed)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     running: list[subprocess.Popen[bytes]] = []
     with TemporaryFile() as said, bar("rendering clips") as show:
