@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gc
 import hashlib
+import io
 import json
 import os
 import tarfile
@@ -26,7 +27,7 @@ from vtp.data.shards import find_shards, shard_index, shard_order
 from vtp.data.table import media_id
 from vtp.errors import ConfigError, DataError, RunError
 from vtp.media import MediaError, MediaReader, Wanted
-from vtp.media.member import member_path, split_member
+from vtp.media.member import frames_path, member_path, split_member
 from vtp.media.sampling import uniform
 from vtp.prepare import pack as pack_module
 from vtp.prepare.pack import MANIFEST, Packing, pack
@@ -173,7 +174,7 @@ def test_packed_samples_come_back_as_they_were(films, samples, tmp_path):
     )
     assert isolated.probe(table[1].video).video.count == 8  # of the span from 0.7 s
     isolated.close()
-    assert data.origin()["tables"] == {"train": {"samples": 7}}
+    assert data.origin()["tables"] == {"qa/train": {"samples": 7}}
     with pytest.raises(ConfigError, match="qa"):
         data.samples("caption", "train")
     assert data.samples("qa", "val") == ()
@@ -267,7 +268,7 @@ def test_shards_made_elsewhere_are_read(films, tmp_path):
     table = Shards(urls=tmp_path).samples("caption", "train")
     assert [sample.texts for sample in table] == [(f"caption {k}",) for k in range(6)]
     assert len({sample.id for sample in table}) == 6
-    assert [media_id(sample) for sample in table][:2] == ["000000000", "000000001"]
+    assert [media_id(sample) for sample in table][:2] == ["00000/000000000", "00000/000000001"]
     got = READER.read(table[1].video, Wanted(times=partial(uniform, frames=3)))
     want = READER.read(MediaRef(films[1]), Wanted(times=partial(uniform, frames=3)))
     np.testing.assert_array_equal(got.frames, want.frames)
@@ -276,7 +277,7 @@ def test_shards_made_elsewhere_are_read(films, tmp_path):
     (tmp_path / "00000.index.json").write_text("{")  # damaged: made again
     assert shard_index(tmp_path / "00000.tar") == index
     write_foreign(tmp_path, films, shards=1, per_shard=1)  # the shard changed: so does its index
-    assert [group.text for group in shard_index(tmp_path / "00000.tar")] == ["caption 0"]
+    assert [group.text for group in shard_index(tmp_path / "00000.tar").groups] == ["caption 0"]
 
 
 def test_an_index_goes_to_the_cache_folder_where_the_shards_cannot_be_written(films, tmp_path, monkeypatch):
@@ -293,7 +294,7 @@ def test_an_index_goes_to_the_cache_folder_where_the_shards_cannot_be_written(fi
     shard = tmp_path / "shards" / "00000.tar"
     index = shard_index(shard)
     assert len(list((tmp_path / "cache" / "shards").iterdir())) == 1
-    monkeypatch.setattr("vtp.data.shards._scan", lambda shard: pytest.fail("it is in the cache folder"))
+    monkeypatch.setattr("vtp.data.shards.scan", lambda shard: pytest.fail("it is in the cache folder"))
     assert shard_index(shard) == index
 
 
@@ -317,15 +318,20 @@ def test_of_a_shard_that_is_cut_off_whole_samples_are_used(films, tmp_path, capl
     write_foreign(tmp_path, films, shards=1)
     shard = tmp_path / "00000.tar"
     data = shard.read_bytes()
-    first, second = shard_index(shard)
-    for size in (second.end, second.end - 700, second.begin + 2000):
+    with tarfile.open(shard) as tar:
+        infos = tar.getmembers()
+    second = next(info.offset for info in infos if info.name.startswith("000000001"))
+    end = infos[-1].offset_data + -(-infos[-1].size // 512) * 512
+    for size in (end, end - 700, second + 2000):
         shard.write_bytes(data[:size])
-        with caplog.at_level("WARNING"):
-            found = shard_index(shard)
-        assert [(group.key, group.text) for group in found] == [(first.key, "caption 0")]
-        assert "cut off" in caplog.text
-        caplog.clear()
-    shard.write_bytes(data[: first.end])
+        index = shard_index(shard)
+        assert [(group.key, group.text) for group in index.groups] == [("000000000", "caption 0")]
+        assert index.malformed == [("000000001", "the shard is cut off in it")]
+        assert "cut off" in index.damage[0]
+    with caplog.at_level("WARNING"):
+        assert len(Shards(urls=tmp_path).samples("caption", "train")) == 1
+    assert "1 samples of 1 shards are left out" in caplog.text and "cut off at byte" in caplog.text
+    shard.write_bytes(data[:second])
     with pytest.raises(DataError, match="no whole sample"):
         shard_index(shard)
 
@@ -366,11 +372,84 @@ def test_damaged_decoded_frames_are_a_bad_sample(films, tmp_path):
         assert caught.value.kind == "invalid"
 
 
+def frames_shard(folder: Path, *more: tuple[str, bytes], record: Any = None) -> Path:
+    """Shards of decoded frames as somebody else makes them: one film of five frames, frame k of the grey value 40 k."""
+    buffer = io.BytesIO()
+    np.save(buffer, np.repeat(np.arange(0, 200, 40, dtype=np.uint8), 8 * 8 * 3).reshape(5, 8, 8, 3))
+    members = [("k.npy", buffer.getvalue()), ("k.txt", b"text"), *more]
+    members += [] if record is None else [("k.json", json.dumps(record).encode())]
+    with tarfile.open(folder / "00000.tar", "w") as tar:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return folder
+
+
+ODD = {"frames": {"timestamps": [0, 1]}}
+NAN = {"frames": {"timestamps": [0, 1, 2, float("nan"), 4]}}
+
+
+@pytest.mark.parametrize("record", [None, {"frames": 16}, {"frames": {"timestamps": []}}, {"missing": [1], "sound": 5}])
+@pytest.mark.parametrize("between", [0, 200_000])
+def test_frames_without_times_are_one_a_second(tmp_path, record, between):
+    """Also where the members of a key do not lie next to each other."""
+    others = (("other.mp4", bytes(between)), ("other.txt", b"t")) if between else ()
+    table = Shards(urls=frames_shard(tmp_path, *others, record=record)).samples("caption", "train")
+    clip = READER.read(table[0].video, Wanted(times=partial(uniform, frames=5), sample_rate=RATE))
+    assert clip.frames[:, 0, 0, 0].tolist() == [0, 40, 80, 120, 160] and clip.timestamps.tolist() == [0, 1, 2, 3, 4]
+    assert clip.missing == {"audio": "no audio stream"}
+
+
+@pytest.mark.parametrize(
+    "record", [ODD, NAN, {"frames": {"timestamps": "now"}}, {"frames": {"end": "x"}}, {"frames": {"fps": float("inf")}}]
+)
+def test_frames_with_other_times_are_a_bad_sample(tmp_path, record):
+    (sample,) = Shards(urls=frames_shard(tmp_path, record=record)).samples("caption", "train")
+    with pytest.raises(MediaError, match="damaged"):
+        READER.read(sample.video, Wanted(times=partial(uniform, frames=2)))
+
+
+def test_a_path_into_a_shard_takes_no_more_than_the_shard_holds(tmp_path):
+    """Such a path may stand in anybody's table."""
+    tar = frames_shard(tmp_path) / "00000.tar"
+    os.mkfifo(tmp_path / "pipe.tar")
+    (tmp_path / "folder.tar").mkdir()
+    many = 9_999_999_999_999_999
+    for path, words in [
+        (f"{tar}!0+{many}/a.npy", "cut off"),
+        (f"{tar}!{many}+5/a.mp4", "cut off"),
+        (f"{tar}!0+{many}.npy,512+5.json/a.npy", "cut off"),
+        (f"{tar}!0+512.json/a.npy", "damaged"),
+        (f"{tmp_path}/pipe.tar!0+5/a.mp4", "no regular file"),
+        (f"{tmp_path}/folder.tar!0+5/a.mp4", "no regular file"),
+        (f"{tmp_path}/none.tar!0+5/a.mp4", "no such shard"),
+        (f"{tmp_path}/\0.tar!0+5/a.mp4", "not a valid path"),
+    ]:
+        with pytest.raises(MediaError, match=words) as caught:
+            READER.read(MediaRef(path), Wanted(times=partial(uniform, frames=2)))
+        assert caught.value.kind in ("invalid", "missing", "not_a_file")
+
+
+def test_members_of_no_bytes_are_bad_samples_and_no_captions(films, tmp_path):
+    members = [("a.mp4", b""), ("a.txt", b"text"), ("b.mp4", Path(films[0]).read_bytes()), ("b.txt", b" \n")]
+    table = Shards(urls=frames_shard(tmp_path, *members)).samples("caption", "train")
+    texts = {sample.id: sample.texts for sample in table}
+    assert texts == {"00000/k": ("text",), "00000/a": ("text",), "00000/b": ()}
+    with pytest.raises(MediaError):
+        READER.read(table[1].video, Wanted(times=partial(uniform, frames=2)))
+
+
 def test_paths_of_members():
     path = member_path("/a b/x.tar", 512, 70, "folder/k.mp4")
     member = split_member(path)
-    assert (member.tar, member.offset, member.size, member.name) == ("/a b/x.tar", 512, 70, "folder/k.mp4")
+    assert (member.tar, member.pieces, member.name) == ("/a b/x.tar", (("", 512, 70),), "folder/k.mp4")
     assert not member.is_frames and split_member(member_path("x.tar", 0, 1, "k.npy")).is_frames
+    frames = split_member(frames_path("x.tar", [("npy", 512, 9), ("json", 1536, 2)], "a/k"))
+    assert frames.is_frames and (frames.name, frames.size) == ("a/k.npy", 11)
+    assert frames.pieces == (("npy", 512, 9), ("json", 1536, 2))
+    inside = split_member(member_path("x.tar", 0, 1, "y.tar!5+5/z.mp4"))  # a name cannot choose another file
+    assert inside.tar == "x.tar"
     for other in ("/a/x.tar", "/a/x.tar!y", "b.mp4", b"bytes"):
         assert split_member(other) is None
 

@@ -1,7 +1,7 @@
 """WebDataset shards as a table: which members each sample has and where they lie, and the order in which an epoch
 visits them.
 
-A shard is a tar file whose members ``KEY.mp4``, ``KEY.txt``, ``KEY.json`` stand next to each other; video2dataset and
+A shard is a tar file whose members ``KEY.mp4``, ``KEY.txt``, ``KEY.json`` belong together; video2dataset and
 ``vtp data pack`` write such files. Its index is made from the headers when the shard is first used, and kept beside it,
 or in ``$VTP_CACHE/shards`` where that cannot be written. Reading a sample is then one ``pread``, so ranks and workers
 share shards as they share any table: no row twice, no row left out, and a run resumes at any row.
@@ -13,10 +13,10 @@ import hashlib
 import json
 import logging
 import os
-import tarfile
+import stat
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict
 from glob import escape, glob
 from pathlib import Path
 from typing import Any
@@ -24,37 +24,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vtp.data.shard_scan import NAMED, Group, ShardIndex, scan
 from vtp.errors import DataError, RunError
 from vtp.storage import cache_root, replacing
 
-__all__ = ["Group", "find_shards", "shard_index", "shard_indices", "shard_order"]
+__all__ = ["NAMED", "Group", "ShardIndex", "find_shards", "shard_index", "shard_indices", "shard_order"]
 
 log = logging.getLogger("vtp")
 
-VERSION = 1
-_TEXTS = ("txt", "caption", "cap")
-_END = 2 * tarfile.BLOCKSIZE  # two empty blocks end a tar file
-_LONGEST_TEXT = 1 << 22  # bytes of a txt or json member; a longer one is no annotation
-
-
-@dataclass(slots=True)
-class Group:
-    """The members of one sample.
-
-    Attributes:
-        key: their common name without extension.
-        begin, end: bytes of the tar file that they take up, headers included.
-        members: extension -> (where the content begins, its length).
-        text: the content of ``txt``.
-        record: the content of ``json``, {} without one.
-    """
-
-    key: str
-    begin: int
-    end: int
-    members: dict[str, tuple[int, int]] = field(default_factory=dict)
-    text: str | None = None
-    record: dict[str, Any] = field(default_factory=dict)
+VERSION = 2
+_COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
 
 def find_shards(urls: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[Path]:
@@ -68,18 +47,36 @@ def find_shards(urls: str | os.PathLike[str] | Sequence[str | os.PathLike[str]])
     for url in [urls] if isinstance(urls, str | os.PathLike) else urls:
         for path in _expand(os.path.expanduser(os.fspath(url))):
             if os.path.isdir(path):
-                tars = sorted(glob(os.path.join(escape(path), "*.tar")))
-                tars = tars or sorted(glob(os.path.join(escape(path), "*", "*.tar")))
-                if not tars:
-                    raise DataError(f"there are no tar files in {path}.")
-                found += map(Path, tars)
+                found += _in_folder(path)
             elif os.path.isfile(path):
                 found.append(Path(path))
             elif matches := sorted(glob(path)):
                 found += map(Path, matches)
             else:
                 raise DataError(f"{path} is neither a tar file nor a folder of them, and no file matches it.")
+    for shard in found:
+        if shard.suffix != ".tar":
+            compressed = shard.suffixes[-2:-1] == [".tar"] or shard.suffix == ".tgz"
+            hint = "Unpack it: samples are read in place." if compressed else "Names of shards end in .tar."
+            raise DataError(f"{shard} is no plain tar file. {hint}")
     return list(dict.fromkeys(found))
+
+
+def _in_folder(folder: str) -> list[Path]:
+    for pattern in ("*", os.path.join("*", "*")):
+        names = sorted(glob(os.path.join(escape(folder), pattern)))
+        tars = [Path(name) for name in names if name.endswith(".tar")]
+        others = [name for name in names if name.endswith(_COMPRESSED)]
+        if tars and others:
+            log.warning("%d compressed tar files are not read (first: %s): unpack them", len(others), others[0])
+        if tars:
+            return tars
+        if others:
+            raise DataError(
+                f"the shards in {folder} are compressed (first: {others[0]}), and samples are read in place. Unpack "
+                "them to plain tar files."
+            )
+    raise DataError(f"there are no tar files in {folder}.")
 
 
 def _expand(pattern: str) -> Iterator[str]:
@@ -94,39 +91,41 @@ def _expand(pattern: str) -> Iterator[str]:
         yield from _expand(f"{before}{number:0{len(first)}d}{after}")
 
 
-def shard_indices(shards: Sequence[Path], threads: int = 4) -> Iterator[list[Group]]:
+def shard_indices(shards: Sequence[Path], threads: int = 4) -> Iterator[ShardIndex]:
     """:func:`shard_index` of every shard, in order; several are read at a time."""
     with ThreadPoolExecutor(threads) as pool:
         yield from pool.map(shard_index, shards)
 
 
-def shard_index(shard: Path) -> list[Group]:
-    """The samples of a shard, in order.
+def shard_index(shard: Path) -> ShardIndex:
+    """The samples of a shard, and what is left out of it.
 
     Raises:
-        DataError: if the file is no tar file, or not even one sample of it is whole.
+        DataError: if the file is no tar file, cannot be read, or is cut off before the end of its first sample.
     """
-    status = shard.stat()
-    facts = {"version": VERSION, "bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
-    places = _index_files(shard)
-    for place in places:
-        try:
-            kept = json.loads(place.read_bytes())
-            if all(kept.get(name) == value for name, value in facts.items()):
-                return [_unpack(group) for group in kept["samples"]]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            continue
-    groups = _scan(shard)
-    text = json.dumps({**facts, "shard": shard.name, "samples": [_pack(g) for g in groups]}, ensure_ascii=False)
+    try:
+        status = shard.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise DataError(f"{shard} is no file. Take it out of dataset.urls.")
+        facts = {"version": VERSION, "bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
+        places = _index_files(shard)
+        for place in places:
+            if (kept := _kept(place, facts)) is not None:
+                return kept
+        index = scan(shard)
+    except OSError as error:
+        raise DataError(f"{shard} cannot be read: {error.strerror or error}.") from None
+    text = json.dumps({**facts, "shard": os.fsencode(shard.name).decode("utf-8", "replace"), **_pack(index)},
+                      ensure_ascii=False)  # fmt: skip
     for place in places:
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
             with replacing(place) as file:
-                file.write(text.encode(errors="surrogateescape"))
+                file.write(text.encode())
             break
         except (OSError, RunError):
             continue
-    return groups
+    return index
 
 
 def _index_files(shard: Path) -> list[Path]:
@@ -136,56 +135,40 @@ def _index_files(shard: Path) -> list[Path]:
     return [shard.with_name(f"{shard.stem}.index.json"), cache / f"{name}.index.json"]
 
 
-def _pack(group: Group) -> list[Any]:
-    return [group.key, group.begin, group.end, group.members, group.text, group.record]
+def _kept(place: Path, facts: dict[str, int]) -> ShardIndex | None:
+    """An index that was written before, if it is about the shard as it is and holds what :func:`_pack` wrote."""
+    try:
+        kept = json.loads(place.read_bytes())
+        if any(kept.get(name) != value for name, value in facts.items()):
+            return None
+        return _unpack(kept, facts["bytes"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
 
 
-def _unpack(values: list[Any]) -> Group:
-    key, begin, end, members, text, record = values
-    return Group(key, begin, end, {name: (at, length) for name, (at, length) in members.items()}, text, record)
+def _pack(index: ShardIndex) -> dict[str, Any]:
+    groups = [[g.key, g.members, g.video, g.audio, g.text, g.record] for g in index.groups]
+    return asdict(ShardIndex([], index.malformed, index.foreign, index.foreign_first, index.unread, index.damage)) | {
+        "groups": groups
+    }
 
 
-def _scan(shard: Path) -> list[Group]:
-    """Walk over the headers; only texts and records are read. Of a shard that was not finished, whole samples count."""
-    groups: list[Group] = []
-    with open(shard, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        try:
-            with tarfile.open(fileobj=file, mode="r:") as tar:
-                for info in tar:
-                    if info.isfile():
-                        _add(groups, info, file.fileno())
-        except tarfile.TarError as error:
-            if not groups:
-                raise DataError(f"{shard} is no tar file ({error}). Take it out of dataset.urls.") from None
-        tail = os.pread(file.fileno(), _END, max(0, size - _END))
-    if groups and (groups[-1].end + _END > size or tail.strip(b"\0")):
-        groups.pop()  # members of it may be missing
-        if not groups:
-            raise DataError(f"{shard} is cut off and holds no whole sample. Copy it again.")
-        log.warning("%s is cut off: the %d samples before the cut are used", shard, len(groups))
-    return [group for group in groups if group.members]
-
-
-def _add(groups: list[Group], info: tarfile.TarInfo, file: int) -> None:
-    folder, _, base = info.name.rpartition("/")
-    stem, _, extension = base.partition(".")  # WebDataset: everything after the first dot
-    key, extension = f"{folder}/{stem}" if folder else stem, extension.lower()
-    end = info.offset_data + -(-info.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
-    if not groups or groups[-1].key != key:
-        groups.append(Group(key, info.offset, end))
-    group = groups[-1]
-    group.end = end
-    if extension == "json" and info.size < _LONGEST_TEXT:
-        try:
-            record = json.loads(os.pread(file, info.size, info.offset_data))
-        except ValueError:
-            record = {}
-        group.record = record if isinstance(record, dict) else {}
-    elif extension in _TEXTS and info.size < _LONGEST_TEXT:
-        group.text = os.pread(file, info.size, info.offset_data).decode("utf-8", "replace").strip()
-    elif extension:
-        group.members[extension] = (info.offset_data, info.size)
+def _unpack(kept: dict[str, Any], length: int) -> ShardIndex:
+    """Raises ValueError, TypeError or KeyError for what :func:`_pack` never wrote."""
+    groups = []
+    for key, members, video, audio, text, record in kept["groups"]:
+        places = {extension: (at, size) for extension, (at, size) in members.items()}
+        whole = all(type(at) is type(size) is int and 0 <= at <= at + size <= length for at, size in places.values())
+        texts = isinstance(key, str) and (text is None or isinstance(text, str)) and isinstance(record, dict)
+        if not whole or not texts or not {video, audio} <= {"", *places} or not video + audio:
+            raise ValueError(f"no sample: {key}")
+        groups.append(Group(key, places, video, audio, text, record))
+    malformed = [(key, why) for key, why in kept["malformed"]]
+    named = [*(word for pair in malformed for word in pair), *kept["foreign_first"], *kept["unread"], *kept["damage"]]
+    counts = [kept["foreign"], *kept["unread"].values()]
+    if not all(type(word) is str for word in named) or not all(type(count) is int for count in counts):
+        raise ValueError("no index")
+    return ShardIndex(groups, malformed, kept["foreign"], kept["foreign_first"], kept["unread"], kept["damage"])
 
 
 def shard_order(

@@ -2,19 +2,21 @@
 in it the bytes begin and how many there are, and the member's name. A sample stays a few words long this way, and the
 bytes are read by the process that decodes them.
 
-A name that ends in ``.npy`` means decoded frames: the bytes are then all members of one sample, headers included, with
+Decoded frames are several members with one name, ``shards/00003.tar!512+75776.npy,76800+120.json/000030017.npy``:
 ``.npy`` uint8 (T, H, W, 3), ``.json`` whose ``frames`` and ``sound`` hold times and scales, and where there is sound
-``.wav`` with 16 bits and one channel.
+``.wav`` with 16 bits and one channel. Shards of others may lack ``.json``.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import math
+import os
 import re
-import tarfile
+import stat
 import wave
-from collections.abc import Iterator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,29 +29,46 @@ from vtp.media.request import Wanted, cut, target_size
 from vtp.media.source import fill
 from vtp.types import Clip, MediaRef
 
-__all__ = ["FramesInfo", "fetch", "member_path", "read_frames", "split_member", "tar_members"]
+__all__ = ["FramesInfo", "fetch", "frames_path", "member_path", "read_frames", "split_member"]
 
-_PATH = re.compile(r"(.*\.tar)!(\d+)\+(\d+)/(.+)", re.DOTALL)
-_BLOCK = 512
+_PIECE = r"\d{1,19}\+\d{1,19}(?:\.\w+)?"
+# The first tar file counts: names of members are what somebody else wrote.
+_PATH = re.compile(rf"(.*?\.tar)!({_PIECE}(?:,{_PIECE})*)/(.+)", re.DOTALL)
+_NEAR = 1 << 16  # bytes between members up to which they are read at once
 
 FramesInfo = dict[str, Any]  # what ``.json`` holds under ``frames``
 
 
 @dataclass(frozen=True, slots=True)
 class _Member:
+    """A member, or the members of decoded frames.
+
+    Attributes:
+        pieces: of each its extension (empty for a file), where its content begins and how many bytes it has.
+    """
+
     tar: str
-    offset: int
-    size: int
+    pieces: tuple[tuple[str, int, int], ...]
     name: str
 
     @property
     def is_frames(self) -> bool:
         return self.name.endswith(".npy")
 
+    @property
+    def size(self) -> int:
+        """Bytes of all pieces."""
+        return sum(size for _, _, size in self.pieces)
+
 
 def member_path(tar: str, offset: int, size: int, name: str) -> str:
-    """The path of a member, or of all members of a sample with decoded frames."""
+    """The path of a member."""
     return f"{tar}!{offset}+{size}/{name}"
+
+
+def frames_path(tar: str, pieces: Iterable[tuple[str, int, int]], name: str) -> str:
+    """The path of decoded frames: extension (``npy``, ``json``, ``wav``), place and length of each member."""
+    return f"{tar}!{','.join(f'{offset}+{size}.{extension}' for extension, offset, size in pieces)}/{name}.npy"
 
 
 def split_member(path: str | bytes) -> _Member | None:
@@ -57,7 +76,14 @@ def split_member(path: str | bytes) -> _Member | None:
     if isinstance(path, bytes) or ".tar!" not in path:
         return None
     match = _PATH.fullmatch(path)
-    return None if match is None else _Member(match[1], int(match[2]), int(match[3]), match[4])
+    if match is None:
+        return None
+    pieces = []
+    for piece in match[2].split(","):
+        place, _, extension = piece.partition(".")
+        offset, _, size = place.partition("+")
+        pieces.append((extension, int(offset), int(size)))
+    return _Member(match[1], tuple(pieces), match[3])
 
 
 def fetch(ref: MediaRef) -> MediaRef:
@@ -67,7 +93,7 @@ def fetch(ref: MediaRef) -> MediaRef:
         MediaError: if the tar file is not there or too short.
     """
     member = split_member(ref.path)
-    return ref if member is None else MediaRef(_bytes(member).tobytes(), ref.start, ref.end)
+    return ref if member is None else MediaRef(_contents(member)[0].tobytes(), ref.start, ref.end)
 
 
 def read_frames(member: _Member, ref: MediaRef, wanted: Wanted) -> Clip:
@@ -77,65 +103,89 @@ def read_frames(member: _Member, ref: MediaRef, wanted: Wanted) -> Clip:
     Raises:
         MediaError: if the sample is damaged, or has nothing of what was asked for.
     """
-    block = _bytes(member)
-    parts = {name.rpartition(".")[2]: (at, length) for name, at, length in tar_members(block)}
+    names = [extension or "npy" for extension, _, _ in member.pieces]
+    parts = dict(zip(names, _contents(member), strict=True))
     try:
-        at, length = parts.get("json", (0, 2))
-        record = json.loads(block[at : at + length].tobytes() or b"{}")
+        record = json.loads(parts["json"].tobytes() or b"{}") if "json" in parts else {}
+        if not isinstance(record, dict):
+            raise ValueError("its json is no object")
         clip = Clip()
         if wanted.video and "npy" in parts:
-            _take_frames(clip, ref, _array(block, *parts["npy"]), record, wanted)
+            _take_frames(clip, ref, _array(parts["npy"]), record, wanted)
         elif wanted.video:
             clip.missing["video"] = "no video stream"
         if wanted.sample_rate is not None:
-            _take_sound(clip, ref, block, parts, record, wanted.sample_rate)
-    except (ValueError, KeyError, TypeError, EOFError, wave.Error, tarfile.TarError) as error:
+            _take_sound(clip, ref, parts.get("wav"), record, wanted.sample_rate)
+    except MemoryError:
+        raise MediaError("the sample in the shard does not fit into memory", "memory", "shard") from None
+    except (
+        ValueError, KeyError, TypeError, AttributeError, ArithmeticError, EOFError, RecursionError, wave.Error
+    ) as error:  # what arrays, times and sounds of any shape and type make of the lines above  # fmt: skip
         raise MediaError(f"the sample in the shard is damaged: {error}", "invalid", "shard") from None
     if clip.frames is None and clip.waveform is None:
         raise MediaError("; ".join(clip.missing.values()) or "nothing was asked for", "no_audio", "shard")
     return clip
 
 
-def tar_members(block: npt.NDArray[np.uint8]) -> Iterator[tuple[str, int, int]]:
-    """(name, place of the content, its length) of the members in a piece of a tar file that begins with a header."""
-    at = 0
-    while at + _BLOCK <= len(block):
-        info = tarfile.TarInfo.frombuf(block[at : at + _BLOCK].tobytes(), "utf-8", "surrogateescape")
-        yield info.name, at + _BLOCK, info.size
-        at += _BLOCK + -(-info.size // _BLOCK) * _BLOCK
-
-
-def _bytes(member: _Member) -> npt.NDArray[np.uint8]:
-    block = np.empty(member.size, np.uint8)
+def _contents(member: _Member) -> list[npt.NDArray[np.uint8]]:
+    """uint8 (bytes,) of each piece. Nothing is allocated for what the file cannot hold."""
     try:
-        with open(member.tar, "rb", buffering=0) as file:
-            if not fill(block, file.fileno(), member.offset):
-                raise MediaError("the shard is cut off before this sample", "invalid", "shard")
+        # A pipe would block for ever otherwise; for regular files the flag means nothing.
+        file = os.open(member.tar, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            status = os.fstat(file)
+            if not stat.S_ISREG(status.st_mode):
+                raise MediaError("the shard is no regular file", "not_a_file", "shard")
+            return _read(file, status.st_size, [(offset, size) for _, offset, size in member.pieces])
+        finally:
+            os.close(file)
     except FileNotFoundError:
         raise MediaError("no such shard", "missing", "shard") from None
+    except PermissionError:
+        raise MediaError("no permission to read the shard", "permission", "shard") from None
     except OSError as error:
         raise MediaError(f"the shard cannot be read: {error.strerror}", "missing", "shard") from None
+    except ValueError as error:  # a null byte in the name
+        raise MediaError(f"not a valid path: {error}", "missing", "shard") from None
+    except MemoryError:
+        raise MediaError("the sample in the shard does not fit into memory", "memory", "shard") from None
+
+
+def _read(file: int, length: int, pieces: Sequence[tuple[int, int]]) -> list[npt.NDArray[np.uint8]]:
+    begin, end = min(offset for offset, _ in pieces), max(offset + size for offset, size in pieces)
+    if end > length:
+        raise MediaError("the shard is cut off before this sample", "invalid", "shard")
+    if end - begin <= sum(size for _, size in pieces) + _NEAR:
+        block = _filled(file, begin, end - begin)
+        return [block[offset - begin : offset - begin + size] for offset, size in pieces]
+    return [_filled(file, offset, size) for offset, size in pieces]
+
+
+def _filled(file: int, offset: int, size: int) -> npt.NDArray[np.uint8]:
+    block = np.empty(size, np.uint8)
+    if not fill(block, file, offset):
+        raise MediaError("the shard is cut off before this sample", "invalid", "shard")
     return block
 
 
-def _array(block: npt.NDArray[np.uint8], at: int, length: int) -> npt.NDArray[np.uint8]:
+def _array(content: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """The array in a ``.npy`` member, without copying it."""
-    head = io.BytesIO(block[at : at + min(length, 4096)].tobytes())
+    head = io.BytesIO(content[:4096].tobytes())
     npy: Any = np.lib.format
     read = npy.read_array_header_1_0 if npy.read_magic(head) == (1, 0) else npy.read_array_header_2_0
     shape, fortran, dtype = read(head)
-    if fortran or dtype != np.uint8 or len(shape) != 4 or shape[3] != 3 or not shape[0]:
+    if fortran or dtype != np.uint8 or len(shape) != 4 or shape[3] != 3 or min(shape) < 1:
         raise ValueError(f"frames are {dtype} {shape}, expected uint8 (T, H, W, 3)")
-    begin, count = at + head.tell(), int(np.prod(shape))
-    if count > length - head.tell():
+    begin, count = head.tell(), math.prod(shape)
+    if count > len(content) - begin:
         raise ValueError("the frames are cut off")
-    return block[begin : begin + count].reshape(shape)
+    return content[begin : begin + count].reshape(shape)
 
 
 def _take_frames(
     clip: Clip, ref: MediaRef, frames: npt.NDArray[np.uint8], record: dict[str, Any], wanted: Wanted
 ) -> None:
-    info, first = _info(record.get("frames") or {}, frames), 0
+    info, first = _info(_facts(record, "frames"), frames), 0
     if ref.start is not None or ref.end is not None:
         info, first = cut(info, ref)
     places = wanted.positions(info)
@@ -146,36 +196,40 @@ def _take_frames(
     clip.frames = resize(frames, target_size(frames.shape[1], frames.shape[2], wanted.size))
 
 
+def _facts(record: dict[str, Any], name: str) -> FramesInfo:
+    """An object of ``json``; {} where that is somebody else's and means something else by this name."""
+    facts = record.get(name)
+    return facts if isinstance(facts, dict) else {}
+
+
 def _info(facts: FramesInfo, frames: npt.NDArray[np.uint8]) -> VideoInfo:
     """The timeline of stored frames; frames of others, which have no times, are taken as one a second."""
-    timestamps = np.array(facts.get("timestamps") or np.arange(len(frames)), np.float64)
-    if len(timestamps) != len(frames):
-        raise ValueError(f"{len(frames)} frames and {len(timestamps)} times")
+    given = facts.get("timestamps")
+    timestamps = np.array(np.arange(len(frames)) if given is None or given == [] else given, np.float64)
+    if timestamps.shape != (len(frames),):
+        raise ValueError(f"{len(frames)} frames and times of the shape {timestamps.shape}")
+    fps, end = float(facts.get("fps", 1.0)), float(facts.get("end", timestamps[-1] + 1.0))
+    if not np.isfinite([*timestamps, fps, end]).all() or (np.diff(timestamps) < 0).any():
+        raise ValueError("the times of its frames are no rising numbers")
     return VideoInfo(
         stream=0,
         codec="raw",
         width=frames.shape[2],
         height=frames.shape[1],
-        fps=float(facts.get("fps", 1.0)),
+        fps=fps,
         timestamps=timestamps,
-        end=float(facts.get("end", timestamps[-1] + 1.0)),
+        end=end,
     )
 
 
 def _take_sound(
-    clip: Clip,
-    ref: MediaRef,
-    block: npt.NDArray[np.uint8],
-    parts: dict[str, tuple[int, int]],
-    record: dict[str, Any],
-    rate: int,
+    clip: Clip, ref: MediaRef, content: npt.NDArray[np.uint8] | None, record: dict[str, Any], rate: int
 ) -> None:
-    if "wav" not in parts:
-        clip.missing["audio"] = (record.get("missing") or {}).get("audio", "no audio stream")
+    if content is None:
+        clip.missing["audio"] = str(_facts(record, "missing").get("audio", "no audio stream"))
         return
-    facts = record.get("sound") or {}
-    at, length = parts["wav"]
-    with wave.open(io.BytesIO(block[at : at + length].tobytes())) as file:
+    facts = _facts(record, "sound")
+    with wave.open(io.BytesIO(content.tobytes())) as file:
         if file.getsampwidth() != 2 or file.getnchannels() != 1:
             raise ValueError("the sound is not 16 bits and one channel")
         own = file.getframerate()
