@@ -8,9 +8,8 @@ Run(config, folder, device)
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +26,7 @@ from vtp.run.data import RunData
 from vtp.run.folder import RunFolder
 from vtp.run.inspection import check_result, problem_with
 from vtp.run.model_from import same_text_encoder
+from vtp.run.stages import continued, recorded
 from vtp.run.start import checkpoint_folder
 from vtp.types import MODALITIES
 
@@ -100,6 +100,15 @@ class Run:
         if self.config["restart"]:
             return locate(self.config["resume"])
         return None if self.config["init_from"] is None else locate(self.config["init_from"])
+
+    @cached_property
+    def resumed(self) -> Path | None:
+        """The checkpoint that training goes on from; None where it starts at step 0."""
+        from vtp.train.checkpoint import find
+
+        if self.config["resume"] is None or self.config["restart"]:
+            return None
+        return find(self.folder.path / "checkpoints", self.config["resume"])
 
     @cached_property
     def model(self) -> Any:
@@ -184,8 +193,9 @@ class Run:
                 *(choice.build() for choice in chosen_callbacks(self.config, [])),
             ],
         )
-        resume = self.config["resume"]
-        if resume is not None and not self.config["restart"] and not self.trainer.resume(resume):
+        if self.resumed is not None:
+            self.trainer.restore(self.resumed)
+        elif self.config["resume"] is not None and not self.config["restart"]:
             log.info("resume=auto: no checkpoint in %s yet; starting from the beginning", self.folder.path)
         log.info(
             "training %s on %s: %s samples, %d steps of %d, %s parameters, %s",
@@ -354,15 +364,12 @@ class Run:
     # -- records -----------------------------------------------------------------------------------------------------
 
     @cached_property
-    def stages(self) -> list[dict[str, Any]]:
+    def stages(self) -> list[Mapping[str, Any]]:
         """The training stages behind the weights, oldest first, each with its clips."""
         from vtp.eval.leaks import train_record
 
         source = self.start or self.weights_only
-        before: list[dict[str, Any]] = []
-        if source is not None:
-            provenance = json.loads((source / "provenance.json").read_text(encoding="utf-8"))
-            before = list(provenance.get("stages") or [{"stage": source.name, "media": None}])
+        before = [] if source is None else recorded(source)
         if "train" not in self.modes:
             return before
         table = self.data.train_table
@@ -370,7 +377,8 @@ class Run:
         selected_on = self.task.samples("val") if by_val else ()
         known_list = self._ask("known_list")()
         record = train_record(self.folder.path.name, table, self.dataset, known_list, selected_on=selected_on)
-        return [*before, record | {"on_disk": self.data.on_disk.record()}]
+        record |= {"on_disk": self.data.on_disk.record()}
+        return [*before, record] if self.resumed is None else continued(self.resumed, record)
 
     @cached_property
     def plugins(self) -> list[dict[str, str]]:

@@ -34,12 +34,13 @@ from torch import Tensor
 
 from vtp import distributed
 from vtp.errors import DataError, RunError, VtpError
-from vtp.storage import DirectoryTransaction, verify_directory, write_text_atomic
+from vtp.storage import DirectoryTransaction, clean_leftovers, verify_directory, write_text_atomic
 from vtp.train.ema import Average
 from vtp.train.parallel import Parallel, full_tensor, shard_like
 
 __all__ = [
     "EVALUATIONS",
+    "find",
     "folder_name",
     "later_than",
     "load",
@@ -182,6 +183,29 @@ def locate(path: Path | str) -> Path:
     if reason is not None:
         raise DataError(f"checkpoint {given} is damaged: {reason}. resume=auto takes the newest complete one.")
     return given.resolve()
+
+
+def find(folder: Path, wanted: Path | str) -> Path | None:
+    """The checkpoint that a run goes on from. All ranks call it; rank 0 looks, and removes what killed writers left.
+
+    Args:
+        folder: of the run's own checkpoints.
+        wanted: ``auto`` for the newest complete one there, or what :func:`locate` takes.
+
+    Returns:
+        None if ``auto`` finds none.
+    """
+    found, error = None, None
+    if distributed.is_main():
+        try:
+            clean_leftovers(folder)
+            found = newest(folder, repair=True) if str(wanted) == "auto" else locate(wanted)
+        except VtpError as failure:
+            error = failure
+    found, error = distributed.broadcast_object((found, error))
+    if error is not None:
+        raise error
+    return found
 
 
 def newest(folder: Path, repair: bool = False) -> Path | None:

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from vtp import distributed
-from vtp.errors import ConfigError, RunError, VtpError
+from vtp.errors import ConfigError, RunError
 from vtp.numbers import plain
 from vtp.storage import clean_leftovers, write_json_atomic
 from vtp.train import checkpoint
@@ -423,23 +423,13 @@ class Trainer:
         Raises:
             DataError: the checkpoint is damaged or belongs to another model.
         """
-        found, error = None, None
-        if distributed.is_main():
-            try:
-                clean_leftovers(self._checkpoints)
-                auto = str(path) == "auto"
-                found = checkpoint.newest(self._checkpoints, repair=True) if auto else checkpoint.locate(path)
-            except VtpError as failure:
-                error = failure
-        found, error = distributed.broadcast_object((found, error))
-        if error is not None:
-            raise error
-        if found is None:
-            return False
-        self._restore(found)
-        return True
+        found = checkpoint.find(self._checkpoints, path)
+        if found is not None:
+            self.restore(found)
+        return found is not None
 
-    def _restore(self, path: Path) -> None:
+    def restore(self, path: Path) -> None:
+        """As :meth:`resume`, from what :func:`vtp.train.checkpoint.find` gave."""
         saved = checkpoint.load(path, self._parallel, self._optimizer, self._average)
         self.step, self.samples = saved["step"], saved["samples"]
         self._loader.load_state_dict(saved["loader"])

@@ -1,0 +1,43 @@
+"""What the weights of a run have been trained on before: the stages that a checkpoint remembers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+__all__ = ["continued", "recorded"]
+
+Stage = Mapping[str, Any]
+
+
+def recorded(checkpoint: Path) -> list[Stage]:
+    """The training stages of a checkpoint, oldest first. Of one that does not say (or not in our words) nothing is
+    known: a stage without clips, which can be neither cleared nor accused."""
+    try:
+        provenance = json.loads((checkpoint / "provenance.json").read_text(encoding="utf-8"))
+        stages = provenance.get("stages")
+    except (OSError, ValueError, AttributeError, RecursionError):
+        stages = None
+    if isinstance(stages, list) and stages and all(isinstance(stage, dict) for stage in stages):
+        return stages
+    return [{"stage": checkpoint.name, "media": None}]
+
+
+def continued(checkpoint: Path, now: Stage) -> list[Stage]:
+    """The stages of a run that goes on from ``checkpoint`` with the clips of ``now``.
+
+    The last stage of the checkpoint is the same one, unless its clips are others: what has been trained on is never
+    forgotten.
+    """
+    *before, last = recorded(checkpoint)
+    return [*before, now] if _same_clips(last, now) else [*before, last, now]
+
+
+def _same_clips(one: Stage, other: Stage) -> bool:
+    return _facts(one) == _facts(other) and one.get("sha256") is not None
+
+
+def _facts(stage: Stage) -> Sequence[Any]:
+    return [stage.get(key) for key in ("sha256", "clips")]
