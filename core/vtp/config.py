@@ -110,6 +110,7 @@ class DataConfig:
     erase: float = 0.0  # probability that a box is overwritten with noise
     sampler: str = "auto"  # which frames: auto (by the encoder's stride), uniform, segment, dense, every, or a plugin's
     transforms: dict[str, Any] = field(default_factory=dict)  # {video: [name, ...], audio:, text:}: those of plugins
+    train_clips: int = 1  # in training: windows of neighbouring frames of each video, which are encoded one by one
     eval_clips: int = 1  # in evaluation: windows of frames spread over a video; features of all views are averaged
     eval_crops: int = 1  # in evaluation: crops along the longer side
     limit_train: float | None = None  # use only so many training samples (>= 1) or this share (< 1)
@@ -134,9 +135,11 @@ class DataConfig:
             yield str(error).removeprefix("data.")
         if self.workers < 0:
             yield f"workers={self.workers} must be at least 0"
-        for name in ("group", "eval_batch", "eval_clips", "eval_crops"):
+        for name in ("group", "eval_batch", "train_clips", "eval_clips", "eval_crops"):
             if getattr(self, name) < 1:
                 yield f"{name}={getattr(self, name)} must be at least 1"
+        if self.train_clips > 1 and self.sampler == "every":
+            yield f"train_clips={self.train_clips} needs a sampler that takes a set number of frames, not every"
         for name in ("limit_train", "limit_eval"):
             value = getattr(self, name)
             if value is not None and not (0 < value <= 1 or (value > 1 and float(value).is_integer())):

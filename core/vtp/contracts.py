@@ -421,7 +421,9 @@ class Sampler(Protocol):
     ) -> npt.NDArray[Any]:
         """Choose ``frames`` frames of the stream that ``info`` describes, (frames,): floats are seconds and mean the
         frame on screen then, integers are positions in the span. A function of its arguments alone; ``stride`` is that
-        of the encoder's input, and without ``generator``, as in evaluation, nothing is random."""
+        of the encoder's input, and without ``generator``, as in evaluation, nothing is random. With data.train_clips
+        one that has a parameter ``clips`` gives that many windows, (clips * frames,), one after the other; any other is
+        asked for clips * frames frames, which are cut into windows in their order."""
         ...
 
 

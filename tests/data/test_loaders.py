@@ -21,6 +21,9 @@ from number_files import SPECS, NumberReader, fingerprint, pipeline, table, take
 from vtp.data import BadFiles, EvalLoader, Pipeline, TrainLoader, keyed_generator
 from vtp.errors import ConfigError, DataError, RunError
 from vtp.media import MediaError
+from vtp.media.multi_view import InWindows, Windows
+from vtp.media.sampling import dense
+from vtp.media.transforms import TrainTransform
 from vtp.types import Batch, MediaRef, Sample
 
 
@@ -359,3 +362,15 @@ def test_labels_of_different_lengths_are_refused() -> None:
     )
     with pytest.raises(DataError, match=r"label 'tags' of the sample 's2' has shape \(2,\), that of others \(1,\)"):
         next(iter(EvalLoader(table(3), ragged, batch_size=3)))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_windows_of_a_video_are_an_axis_of_the_batch_even_where_no_row_has_a_picture(workers: int) -> None:
+    """Shapes do not depend on luck: rows 0 to 3 have no picture, whoever comes first."""
+    samples = [Sample(f"a{k}", audio=MediaRef(f"/v/{k}"), labels={"answer": k}) for k in range(4)] + table(4)
+    transform = InWindows(TrainTransform(8), 2)
+    windows = pipeline(sampler=Windows(2, dense), transform=transform, clips=2, views=2)
+    shapes = set()
+    for batch in take(TrainLoader(samples, windows, global_batch=1, workers=workers), 8):
+        shapes.add((tuple(batch.inputs["video"]["frames"].shape), bool(batch.present["video"].all())))
+    assert shapes == {((1, 2, 3, 8, 8, 3), True), ((1, 2, 3, 8, 8, 3), False)}

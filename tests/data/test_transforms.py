@@ -16,6 +16,9 @@ from vtp.data import TrainLoader
 from vtp.data.keys import keyed_generator
 from vtp.data.transforms import chosen_transforms, own_transforms
 from vtp.errors import PluginError
+from vtp.media.multi_view import InWindows, Windows
+from vtp.media.sampling import dense
+from vtp.media.transforms import TrainTransform
 from vtp.registry import Entry, Registry
 
 DOCS = (Path(__file__).parents[2] / "docs" / "plugins.md").read_text(encoding="utf-8")
@@ -172,6 +175,25 @@ def test_before_the_crop_the_picture_may_change_its_size() -> None:
     spread = made.astype(int).max((1, 2, 3)) - made.astype(int).min((1, 2, 3))
     whole = pipeline()(table(1)[0], 0, 0).frames
     assert whole is not None and (spread <= 4).all() and (np.ptp(whole.astype(int), axis=(1, 2, 3)) > 4).any()
+
+
+def test_before_the_crop_windows_come_one_by_one() -> None:
+    shapes = []
+
+    class Seen(Halve):
+        def __call__(self, frames: Any, *, generator: Any) -> Any:
+            shapes.append(frames.shape)
+            return super().__call__(frames, generator=generator)
+
+    windows = pipeline(
+        transforms=own(video=[Seen]),
+        sampler=Windows(2, dense),
+        transform=InWindows(TrainTransform(8), 2),
+        clips=2,
+        views=2,
+    )
+    made = windows(table(1)[0], 0, 0).frames
+    assert shapes == [(3, 9, 9, 3)] * 2 and made is not None and made.shape == (2, 3, 8, 8, 3)
 
 
 def test_several_views_come_one_by_one_with_the_same_draws() -> None:

@@ -61,6 +61,25 @@ def test_dense_windows() -> None:
     assert draw(sampling.dense, 1, 0, frames=3, stride=None) == [0, 0, 0]
 
 
+def test_several_dense_windows_begin_each_in_its_own_part() -> None:
+    """70 frames, windows of 4 x 2: 63 places to begin at, 21 for each of three."""
+    starts: list[set[int]] = [set(), set(), set()]
+    for seed in range(400):
+        windows = np.reshape(draw(sampling.dense, 70, seed, frames=4, stride=2, clips=3), (3, 4))
+        assert (np.diff(windows) == 2).all()
+        for seen, first in zip(starts, windows[:, 0].tolist(), strict=True):
+            seen.add(first)
+    assert starts == [set(range(21)), set(range(21, 42)), set(range(42, 63))]
+    for count, clips in ((70, 1), (70, 3), (9, 4), (3, 2), (1, 5)):
+        middle = draw(sampling.dense, count, None, frames=4, stride=2, clips=clips)
+        assert middle == sampling.multi_clip(stream(count), frames=4, stride=2, clips=clips).ravel().tolist()
+        assert len(draw(sampling.dense, count, 1, frames=4, stride=2, clips=clips)) == 4 * clips
+    assert draw(sampling.dense, 3, 0, frames=4, stride=1, clips=2) == [0, 1, 2, 2] * 2
+    assert draw(sampling.dense, 10, 5, frames=4, stride=None, clips=1) == draw(
+        sampling.dense, 10, 5, frames=4, stride=1
+    )
+
+
 @pytest.mark.parametrize("name", sorted(sampling.SAMPLERS))
 @pytest.mark.parametrize("count", [1, 2, 17, 300])
 def test_every_sampler_gives_existing_frames_and_repeats_itself(name: str, count: int) -> None:

@@ -127,6 +127,35 @@ def test_nothing_hidden_or_nothing_there_is_a_connected_zero(modality):
         assert all(p.grad is not None and (p.grad == 0).all() for p in objective.parameters())
 
 
+@pytest.mark.parametrize("fusion", [None, {"name": "concat", "width": 64, "depth": 1, "heads": 2}])
+def test_several_clips_of_one_video_are_filled_in_one_by_one(fusion):
+    """2 rows of 2 clips are 4 rows of one clip with the same masks, for an encoder that mixes nothing between clips."""
+    model = build({"fuse": []}, video=VIDEO | {"width": 64, "depth": 1, "heads": 2}, fusion=fusion)
+    alone = make_batch()
+    joined = Batch(
+        ids=["0", "1"],
+        inputs={"video": {"frames": alone.inputs["video"]["frames"].unflatten(0, (2, 2))}},
+        present={"video": torch.ones(2, dtype=torch.bool)},
+    )
+    ctx, objective, out = run(model, joined)
+    made = ctx.inputs("video", ctx.masked("video"))
+    assert made["hidden"].shape == (2, 2, 8) and not torch.equal(made["hidden"][:, 0], made["hidden"][:, 1])
+    tokens = ctx.tokens("video", ctx.masked("video"))
+    assert tokens.grid == (8, 2, 2)
+    assert torch.equal(tokens.index.unflatten(1, (2, 8)), made["visible"] + torch.tensor([0, 16])[:, None])
+
+    single = ForwardContext(model, alone)
+    masks = {name: made[name].flatten(0, 1) for name in ("mask", "visible", "hidden")}
+    name = ctx.masked("video")
+    single.view("video", name, lambda inputs: inputs | masks)
+    if fusion is None:
+        torch.testing.assert_close(objective.predict(ctx), objective.predict(single))
+        torch.testing.assert_close(out.loss, objective(single).loss)
+    assert objective.predict(ctx).shape == objective.predict(single).shape == (4, 8, 768)
+    out.loss.backward()
+    assert all(p.grad is not None for p in objective.parameters())
+
+
 def test_it_learns_to_fill_in():
     """Thirty steps on one batch: the error falls for both modalities."""
     for modality in ("video", "audio"):

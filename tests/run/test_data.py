@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 
 from vtp.config import DataConfig, MediaConfig
 from vtp.errors import ConfigError, DataError, PluginError
+from vtp.media.info import VideoInfo
+from vtp.media.sampling import random_segment
 from vtp.model.model import VTPModel
 from vtp.model.objective import Objective
 from vtp.run.data import RunData
-from vtp.types import Sample, TextSpec
+from vtp.types import MediaRef, Sample, TextSpec, VideoSpec
 
 SPECS: dict[Any, Any] = {"text": TextSpec(lambda texts: [[1, 2] for _ in texts], 0, 3, 1, 2, (0, 1, 2, 3), 9, 4)}
 
@@ -74,3 +77,52 @@ def test_modality_dropout_is_for_training_and_for_what_the_model_takes_in(tmp_pa
         ConfigError, match=r"data.modality_dropout: the model takes in text, and no audio.*encoder/audio="
     ):
         run.train_loader(SPECS, 4)
+
+
+class Films:
+    """Files that are not there: nothing is decoded."""
+
+    name = "films"
+
+    def train_samples(self) -> Sequence[Sample]:
+        return [Sample(f"f{i}", video=MediaRef(f"f{i}.mp4")) for i in range(4)]
+
+
+@pytest.mark.parametrize("stride", [None, 2])
+@pytest.mark.parametrize("sampler", ["auto", "segment"])
+def test_train_clips_are_windows_of_neighbours_in_training_and_evaluation(tmp_path, stride, sampler):
+    """Of 40 frames: with auto the encoder's stride or every frame; with another sampler its frames, in order."""
+    run = data(tmp_path, Films())
+    run.data = DataConfig(workers=0, train_clips=2, eval_clips=4, sampler=sampler)
+    specs: Any = {"video": VideoSpec(frames=4, size=8, stride=stride)}
+    info = VideoInfo(0, "fake", 16, 16, 10.0, np.arange(40) / 10, 4.0)
+    for train, clips in ((True, 2), (False, 4)):
+        pipeline = run._pipeline(specs, train=train)
+        picks = pipeline.sampler(info, frames=4, stride=stride, generator=np.random.default_rng(0) if train else None)
+        windows = info.positions(picks).reshape(clips, 4)
+        assert (pipeline.clips, pipeline.views) == (clips, clips)
+        if sampler == "auto":
+            assert (np.diff(windows) == (stride or 1)).all() and (np.diff(windows[:, 0]) > 0).all()
+        else:
+            parts = windows.ravel() // (40 / (4 * clips))
+            assert parts.astype(int).tolist() == list(range(4 * clips))
+        frames = np.zeros((clips * 4, 9, 12, 3), np.uint8)
+        assert pipeline.transform(frames, 0 if train else None).shape == (clips, 4, 8, 8, 3)
+
+
+def test_without_train_clips_evaluation_is_what_it_was(tmp_path):
+    run = data(tmp_path, Films())
+    run.data = DataConfig(workers=0, eval_clips=2)
+    specs: Any = {"video": VideoSpec(frames=5, size=8)}
+    info = VideoInfo(0, "fake", 16, 16, 10.0, np.arange(100) / 10, 10.0)
+    pipeline = run._pipeline(specs, train=False)
+    picks = pipeline.sampler(info, frames=5, stride=None, generator=None)
+    assert picks.tolist() == [5, 25, 45, 65, 85, 15, 35, 55, 75, 95]
+    assert run._pipeline(specs, train=True).sampler is random_segment and run._pipeline(specs, train=True).views == 1
+
+
+def test_a_sampler_without_a_number_of_frames_has_no_windows():
+    (wrong,) = DataConfig(train_clips=2, sampler="every").validate()
+    assert wrong == "data.train_clips=2 needs a sampler that takes a set number of frames, not every"
+    (wrong,) = DataConfig(train_clips=0).validate()
+    assert wrong == "data.train_clips=0 must be at least 1"

@@ -48,9 +48,11 @@ class Example:
     media: Hashable = None
 
 
-def collate(examples: Sequence[Example], specs: Mapping[Modality, VideoSpec | AudioSpec | TextSpec]) -> Batch:
+def collate(
+    examples: Sequence[Example], specs: Mapping[Modality, VideoSpec | AudioSpec | TextSpec], views: int = 1
+) -> Batch:
     """Stack examples. Every modality of ``specs`` is in the batch, also when no row has it, so that shapes do not
-    depend on luck.
+    depend on luck; ``views`` clips per row, where there are several.
 
     Texts are padded to the longest of the batch, sound to ``AudioSpec.samples``. Rows that lack a modality hold zeros
     (``pad_id`` for text) and have ``present`` False; encoders turn that into all-False token masks.
@@ -64,7 +66,7 @@ def collate(examples: Sequence[Example], specs: Mapping[Modality, VideoSpec | Au
         if isinstance(spec, TextSpec):
             batch.inputs[modality], present = _text(examples, spec)
         else:
-            inputs, present = _video(clips, spec) if isinstance(spec, VideoSpec) else _audio(clips, spec)
+            inputs, present = _video(clips, spec, views) if isinstance(spec, VideoSpec) else _audio(clips, spec)
             batch.inputs[modality], present = inputs, [present[row] for row in media_rows]
         batch.present[modality] = torch.tensor(present, dtype=torch.bool)
     for name in sorted({name for example in examples for name in example.labels}):
@@ -85,8 +87,9 @@ def _media_rows(examples: Sequence[Example]) -> list[int]:
     return rows
 
 
-def _video(examples: Sequence[Example], spec: VideoSpec) -> tuple[dict[str, Tensor], list[bool]]:
-    shape = next((e.frames.shape for e in examples if e.frames is not None), (spec.frames, spec.size, spec.size, 3))
+def _video(examples: Sequence[Example], spec: VideoSpec, views: int) -> tuple[dict[str, Tensor], list[bool]]:
+    none = (*((views,) if views > 1 else ()), spec.frames, spec.size, spec.size, 3)
+    shape = next((e.frames.shape for e in examples if e.frames is not None), none)
     frames = _empty(len(examples), *shape)
     for row, example in zip(frames.numpy(), examples, strict=True):
         row[...] = 0 if example.frames is None else example.frames  # frames may be a view: this is their only copy

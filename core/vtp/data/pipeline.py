@@ -57,6 +57,8 @@ class Pipeline:
             :class:`EvalTransform` otherwise.
         transforms: those of plugins, by modality: of frames before the crop or after it, of sound after its cut, of the
             chosen text before it is tokenised.
+        clips: windows of frames that the sampler takes, one after the other.
+        views: clips of T frames that the transform makes of them, (views, T, H, W, 3) with more than one.
         stills: ``repeat`` gives an image (whatever has one frame) as often as frames are wanted, ``pad`` once, and
             black frames after it.
         memo: in evaluation, how many decoded files each worker remembers, since consecutive questions are often about
@@ -77,6 +79,8 @@ class Pipeline:
         sampler: Sampler | None = None,
         transform: ClipTransform | None = None,
         transforms: Mapping[Modality, OwnTransforms] | None = None,
+        clips: int = 1,
+        views: int = 1,
         stills: Literal["repeat", "pad"] = "repeat",
         memo: int = 8,
     ) -> None:
@@ -100,6 +104,8 @@ class Pipeline:
             sampler = sampler or (dense if strided else random_segment if train else uniform)
             transform = transform or (TrainTransform if train else EvalTransform)(self.video_spec.size)
         self.transforms = dict(transforms or {})
+        self.clips = clips
+        self.views = views
         self.stills = stills
         self.sampler = sampler
         self.transform = transform
@@ -155,7 +161,10 @@ class Pipeline:
         if decoded.frames is not None and self.transform is not None:
             seed = int(self._generator("augment", epoch, clip).integers(2**62)) if self.train else None
             own, draws, frames = self.transforms.get("video"), self._draws(epoch, clip), decoded.frames
-            frames = frames if own is None else own.frames(frames, draws, before_crop=True)
+            if own is not None:
+                windows = frames.reshape(self.clips, -1, *frames.shape[1:])
+                windows = own.frames(windows, draws, before_crop=True)
+                frames = windows.reshape(-1, *windows.shape[2:])
             frames = self.transform(frames, seed)
             frames = frames if own is None else own.frames(frames, draws, before_crop=False)
             if self.stills == "pad" and decoded.timestamps is not None and np.ptp(decoded.timestamps) == 0:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import inspect
 import pickle
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -50,20 +51,27 @@ def _moments(info: VideoInfo, inside: npt.NDArray[np.float64]) -> npt.NDArray[np
 
 
 def dense(
-    info: VideoInfo, *, frames: int, stride: int | None = None, generator: np.random.Generator | None = None
+    info: VideoInfo,
+    *,
+    frames: int,
+    stride: int | None = None,
+    generator: np.random.Generator | None = None,
+    clips: int = 1,
 ) -> Picks:
     """``frames`` frames, ``stride`` apart (1 if None), from a random place; without a generator from the middle.
 
     The window covers frames * stride source frames. A shorter clip is taken from its first frame and its last one is
-    repeated.
+    repeated. Of several windows, one after the other in the result, each begins in its own part of the places where one
+    fits; without a generator they are those of :func:`multi_clip`.
     """
     stride = stride or 1
-    spare = info.count - frames * stride
-    first = 0
-    if spare > 0:
-        first = spare // 2 if generator is None else int(generator.integers(spare + 1))
-    window: Picks = np.minimum(first + stride * np.arange(frames), info.count - 1)
-    return window
+    if generator is None:
+        return multi_clip(info, frames=frames, stride=stride, clips=clips).ravel()
+    places = max(info.count - frames * stride, 0) + 1  # where a window may begin
+    edges = np.arange(clips + 1) * places // clips
+    first = np.array([generator.integers(low, max(high, low + 1)) for low, high in pairwise(edges.tolist())])
+    windows: Picks = np.minimum(first[:, None] + stride * np.arange(frames), info.count - 1)
+    return windows.ravel()
 
 
 def every(

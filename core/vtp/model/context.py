@@ -17,6 +17,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -393,6 +394,9 @@ def _encode_clips(encode: Callable[..., Tokens], inputs: dict[str, Tensor]) -> T
     )
     joined.grid = None if out.grid is None else (clips * out.grid[0], *out.grid[1:])  # time is the slowest axis
     joined.index = None
+    if out.index is not None and out.grid is not None:  # places of visible tokens, in the joined grid
+        starts = prod(out.grid) * torch.arange(clips, device=out.index.device)
+        joined.index = (out.index.view(batch, clips, -1) + starts[:, None]).flatten(1)
     return joined
 
 

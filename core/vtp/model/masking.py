@@ -370,7 +370,7 @@ def _hide_tokens(ctx: ForwardContext, mask: VideoMask | AudioMask) -> str:
         places = prod(grid[axis] for axis in axes)
         left, gone = split_mask(hidden, (places - int(mask.ratio * places)) * (prod(grid) // places))
         made = {"mask": hidden, "visible": left, "hidden": gone}
-        return inputs | ({k: v.view(-1, clips, v.shape[1]) for k, v in made.items()} if media.dim() == 6 else made)
+        return inputs | ({k: v.view(len(media), clips, -1) for k, v in made.items()} if media.dim() == 6 else made)
 
     ctx.view(mask.modality, mask.name, draw)
     return mask.name

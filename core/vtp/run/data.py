@@ -232,18 +232,21 @@ class RunData:
     ) -> Any:
         from vtp.data import Pipeline
         from vtp.data.transforms import own_transforms
-        from vtp.media.multi_view import View, Windows
-        from vtp.media.sampling import find_sampler
+        from vtp.media.multi_view import InWindows, View, Windows
+        from vtp.media.sampling import dense, find_sampler
         from vtp.media.transforms import TrainTransform
 
         video = specs.get("video")
         sampler: Any = find_sampler(self.data.sampler)
         transform: Any = None
+        clips, crops = (self.data.train_clips, 1) if train else (self.data.eval_clips, self.data.eval_crops)
+        if self.data.train_clips > 1 and sampler is None:
+            sampler = dense  # neighbouring frames, in evaluation as in training
         if video is not None and train and self.data.augment:
             transform = TrainTransform(video.size, **{name: getattr(self.data, name) for name in AUGMENTATIONS})
-        elif video is not None and not train and self.data.eval_clips * self.data.eval_crops > 1:
-            sampler = Windows(self.data.eval_clips)
-            transform = View(video.size, self.data.eval_clips, self.data.eval_crops)
+        if video is not None and clips * crops > 1:
+            transform = View(video.size, clips, crops) if transform is None else InWindows(transform, clips)
+            sampler = Windows(clips, sampler if self.data.train_clips > 1 else None)
         self._refuse_no_slot("transforms", self._transforms, specs)
         return Pipeline(
             specs,
@@ -256,6 +259,8 @@ class RunData:
             drop=tuple({*self.data.drop, *drop}),
             sampler=sampler,
             transform=transform,
+            clips=clips,
+            views=clips * crops,
             stills=self.data.stills,  # type: ignore[arg-type]  # checked by DataConfig
         )
 

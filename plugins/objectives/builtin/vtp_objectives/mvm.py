@@ -125,15 +125,17 @@ class MVM(Objective):
         init_weights(self)
 
     def predict(self, ctx: ForwardContext) -> Tensor:
-        """What lies behind the hidden tokens: (B, N_h, p0 * p * p * 3), channel fastest; of sound (B, N_h, P)."""
+        """What lies behind the hidden tokens: (B, N_h, p0 * p * p * 3), channel fastest; of sound (B, N_h, P). Of K
+        clips per video each is decoded alone, (B * K, ...), those of the first video first."""
         made = self._view(ctx)
+        visible, hidden = (made[name].flatten(0, -2) for name in ("visible", "hidden"))
         x: Tensor = self.encoder_to_decoder(self._tokens(ctx).x)
-        guess: Tensor = self.decoder(x, self.mask_token, made["visible"], made["hidden"])
+        guess: Tensor = self.decoder(x.reshape(*visible.shape, -1), self.mask_token, visible, hidden)
         return guess
 
     def forward(self, ctx: ForwardContext) -> LossOutput:
         """Mean squared error over the clips that are there, or over their real patches of sound."""
-        if self._view(ctx)["hidden"].shape[1] == 0:  # the mask's ratio rounds down to no token: nothing to predict
+        if self._view(ctx)["hidden"].shape[-1] == 0:  # the mask's ratio rounds down to no token: nothing to predict
             return LossOutput(connected_zero(self.parameters(), torch.zeros((), device=ctx.device)), self.count(ctx))
         loss = self._video_loss(ctx) if self.modality == "video" else self._audio_loss(ctx)
         return LossOutput(loss, self.count(ctx))
@@ -142,7 +144,7 @@ class MVM(Objective):
         """Clips that take part; of sound its hidden patches that are no padding."""
         if self.modality == "audio":
             return self._real(ctx).sum()
-        return self.rows(ctx).sum() * (self._view(ctx)["hidden"].shape[1] > 0)
+        return self.rows(ctx).sum() * (self._view(ctx)["hidden"].shape[-1] > 0)
 
     def plan(self, ctx: ForwardContext) -> None:
         """The joint pass."""
@@ -176,9 +178,13 @@ class MVM(Objective):
 
     def _video_loss(self, ctx: ForwardContext) -> Tensor:
         video, hidden = (self._view(ctx)[name] for name in ("video", "hidden"))
+        rows = self.rows(ctx)
+        if video.dim() == 6:  # several clips of one video
+            rows = rows.repeat_interleave(video.shape[1])
+            video, hidden = video.flatten(0, 1), hidden.flatten(0, 1)
         grid = Grid.of(video, grid_of(ctx.model.encoders["video"], "video", video))
         moments = (self.get_buffer("mean"), self.get_buffer("std"))
-        return masked_pixel_loss(self.predict(ctx), video, hidden, self.rows(ctx), grid, *moments, self.normalise)
+        return masked_pixel_loss(self.predict(ctx), video, hidden, rows, grid, *moments, self.normalise)
 
     def _audio_loss(self, ctx: ForwardContext) -> Tensor:
         hidden = self._view(ctx)["hidden"]
