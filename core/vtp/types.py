@@ -176,7 +176,8 @@ class Clip:
 
     Attributes:
         frames: uint8 (T, H, W, 3) RGB, or None when the file has no video stream.
-        timestamps: float64 (T,), seconds of each frame from the start of the file.
+        timestamps: float64 (T,), seconds of each frame from the start of the file; empty where the file has pictures,
+            but only sound in the span.
         waveform: float32 (channels, S) in [-1, 1], or None when the file has no audio stream.
         sample_rate: of ``waveform``, in Hz; 0 without one.
         sound_start: second of the file at which ``waveform`` begins.

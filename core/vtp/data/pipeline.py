@@ -171,7 +171,7 @@ class Pipeline:
                 frames = frames.copy()
                 frames[..., 1:, :, :, :] = 0  # (T, H, W, 3), or with views before
         if decoded.waveform is not None:
-            waveform = self._cut_sound(decoded.waveform.mean(0, dtype=np.float32), epoch, clip)
+            waveform = self._cut_sound(decoded, self.media(sample)[1], epoch, clip)
             if own := self.transforms.get("audio"):
                 waveform = own.waveform(waveform, self._draws(epoch, clip))
         self._last = (key, frames, waveform, missing)
@@ -212,7 +212,8 @@ class Pipeline:
             except MediaError as error:  # the picture is fine, so the sample is: the sound is a missing modality
                 clip = Clip(clip.frames, clip.timestamps, missing={"audio": error.reason})
             else:
-                clip = Clip(clip.frames, clip.timestamps, sound.waveform, sound.sample_rate, sound.missing)
+                heard = sound.waveform, sound.sample_rate, sound.missing, sound.sound_start
+                clip = Clip(clip.frames, clip.timestamps, *heard)
         missing.update(clip.missing)
         return clip
 
@@ -254,18 +255,28 @@ class Pipeline:
             video=frames,
         )
         clip = self.reader.read(ref, wanted)
-        if frames and clip.frames is None:
+        if frames and clip.frames is None and clip.timestamps is None:  # else the span has sound alone
             raise MediaError(clip.missing.get("video", "no video stream"), "no_video")
         return clip
 
-    def _cut_sound(self, waveform: npt.NDArray[np.float32], epoch: int, index: int) -> npt.NDArray[np.float32]:
-        """At most ``seconds`` of sound: a random stretch in training, the middle one in evaluation."""
-        assert self.audio_spec is not None
-        spare = len(waveform) - self.audio_spec.samples
-        if spare <= 0:
-            return waveform
-        start = int(self._generator("sound", epoch, index).integers(spare + 1)) if self.train else spare // 2
-        return waveform[start : start + self.audio_spec.samples]
+    def _cut_sound(self, decoded: Clip, ref: MediaRef | None, epoch: int, index: int) -> npt.NDArray[np.float32]:
+        """At most ``seconds`` of sound: a random stretch in training, the middle one in evaluation. Sound that begins
+        later than the clip has silence before it, so that it stays where it belongs."""
+        assert self.audio_spec is not None and decoded.waveform is not None
+        waveform: npt.NDArray[np.float32] = decoded.waveform.mean(0, dtype=np.float32)
+        begin = 0.0 if ref is None or ref.start is None else ref.start
+        silent = max(0, round((decoded.sound_start - begin) * decoded.sample_rate))
+        wanted, spare = self.audio_spec.samples, silent + len(waveform) - self.audio_spec.samples
+        start = 0
+        if spare > 0:
+            start = int(self._generator("sound", epoch, index).integers(spare + 1)) if self.train else spare // 2
+        if not silent:
+            return waveform[start : start + wanted] if spare > 0 else waveform
+        placed = np.zeros(min(wanted, silent + len(waveform)), np.float32)
+        heard = waveform[max(start - silent, 0) : max(start + wanted - silent, 0)]
+        before = max(silent - start, 0)
+        placed[before : before + len(heard)] = heard
+        return placed
 
 
 def _spec(spec: object, kind: type[S]) -> S | None:

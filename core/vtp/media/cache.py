@@ -28,7 +28,7 @@ from vtp.errors import ConfigError, DataError
 from vtp.media.cache_file import KINDS, CacheDamage, Entry
 from vtp.media.frames import resample, resize
 from vtp.media.info import MediaError, MediaInfo, VideoInfo
-from vtp.media.request import EVERYTHING, Reader, Size, Wanted, cut, target_size
+from vtp.media.request import EVERYTHING, Reader, Size, Wanted, cut, picture_may_lack, target_size
 from vtp.types import Clip, MediaRef
 
 __all__ = ["CachedReader", "ClipCache", "Settings", "target"]
@@ -245,12 +245,13 @@ class CachedReader:
 
     def _read(self, entry: Entry, ref: MediaRef, wanted: Wanted, shape: tuple[int, int] | None) -> Clip:
         clip = Clip()
-        if shape is not None and entry.info is not None:
-            self._take_frames(clip, entry, entry.info, ref, wanted, shape)
-        elif wanted.video:
-            clip.missing["video"] = entry.record["missing"].get("video", "no video stream")
         if wanted.sample_rate is not None:
             _take_sound(clip, entry, ref, wanted.sample_rate)
+        if shape is not None and entry.info is not None:
+            with picture_may_lack(clip):
+                self._take_frames(clip, entry, entry.info, ref, wanted, shape)
+        elif wanted.video:
+            clip.missing["video"] = entry.record["missing"].get("video", "no video stream")
         if clip.frames is None and clip.waveform is None:
             kind = "no_video" if wanted.video and wanted.sample_rate is None else "no_audio"
             raise MediaError("; ".join(clip.missing.values()) or "nothing was asked for", kind, "cache")

@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from vtp.media.frames import resample, resize
 from vtp.media.info import MediaError, VideoInfo
-from vtp.media.request import Wanted, cut, target_size
+from vtp.media.request import Wanted, cut, picture_may_lack, target_size
 from vtp.media.source import fill
 from vtp.types import Clip, MediaRef
 
@@ -110,12 +110,13 @@ def read_frames(member: _Member, ref: MediaRef, wanted: Wanted) -> Clip:
         if not isinstance(record, dict):
             raise ValueError("its json is no object")
         clip = Clip()
-        if wanted.video and "npy" in parts:
-            _take_frames(clip, ref, _array(parts["npy"]), record, wanted)
-        elif wanted.video:
-            clip.missing["video"] = "no video stream"
         if wanted.sample_rate is not None:
             _take_sound(clip, ref, parts.get("wav"), record, wanted.sample_rate)
+        if wanted.video and "npy" in parts:
+            with picture_may_lack(clip):
+                _take_frames(clip, ref, _array(parts["npy"]), record, wanted)
+        elif wanted.video:
+            clip.missing["video"] = "no video stream"
     except MemoryError:
         raise MediaError("the sample in the shard does not fit into memory", "memory", "shard") from None
     except (

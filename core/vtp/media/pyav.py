@@ -12,20 +12,30 @@ from __future__ import annotations
 import contextlib
 import io
 import math
-import struct
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, TypeVar
 
 import av
 import numpy as np
 import numpy.typing as npt
-from av.video.reformatter import VideoReformatter
 
 from vtp.media.info import AudioInfo, MediaError, MediaInfo, VideoInfo
-from vtp.media.packets import PacketIndex, build_index, one_thread, pictures, scan, second_zero, video_info
-from vtp.media.request import Size, Wanted, cut, target_size
+from vtp.media.packets import (
+    PacketIndex,
+    StartOver,
+    build_index,
+    frame_rate,
+    one_thread,
+    pictures,
+    scan,
+    second_zero,
+    sounds,
+    video_info,
+)
+from vtp.media.request import Size, Wanted, cut, picture_may_lack
 from vtp.media.sound import SoundTrack
 from vtp.media.source import check_source
+from vtp.media.upright import Converter, pixel_aspect, squared
 from vtp.types import Clip, MediaRef
 
 __all__ = ["PyavDecoder", "guarded", "open_media", "picture_stream", "sound_track", "take_sound"]
@@ -89,24 +99,34 @@ def open_media(ref: MediaRef) -> Iterator[Any]:
 
 
 def _read(ref: MediaRef, wanted: Wanted) -> Clip:
+    try:
+        return _read_once(ref, wanted, seek=True)
+    except StartOver:
+        return _read_once(ref, wanted, seek=False)
+
+
+def _read_once(ref: MediaRef, wanted: Wanted, seek: bool) -> Clip:
     clip = Clip()
+    index = None
     with open_media(ref) as container:
         stream = picture_stream(container, clip) if wanted.video else None
         sound = None if wanted.sample_rate is None else sound_track(container, wanted.sample_rate, ref, clip)
         if stream is None and sound is None:
             kind = "no_video" if wanted.video else "no_audio"
             raise MediaError("; ".join(clip.missing.values()) or "nothing was asked for", kind)
-        packets = scan(container, stream, sound, ref)
+        scanned = scan(container, stream, sound, ref, seek)
         if sound is not None:
             take_sound(sound, clip)
         if stream is not None:
-            if not packets:
+            if not scanned:
                 raise MediaError("the video stream holds no frames", "no_frames")
-            index = build_index(container, stream, packets, ref)
+            with picture_may_lack(clip):
+                index = build_index(container, stream, scanned, ref)
+        if index is not None:
             places = wanted.positions(index.info)
-            frames = _Sought(container, stream, index, wanted.size).take(places)
+            frames = _Sought(container, stream, index, _converter(container, stream, wanted.size, ref)).take(places)
             clip.frames, clip.timestamps = frames, index.info.timestamps[places]
-    if stream is not None and frames is None:
+    if index is not None and frames is None:
         clip.frames, clip.timestamps = _count(ref, index, places, wanted)
     if clip.frames is None and clip.waveform is None:
         raise MediaError("; ".join(clip.missing.values()), "no_audio")
@@ -114,7 +134,7 @@ def _read(ref: MediaRef, wanted: Wanted) -> Clip:
 
 
 def picture_stream(container: Any, clip: Clip) -> Any:
-    """The first video stream that is no cover art, ready to decode; None, with the reason in ``clip``, if there is
+    """The video stream that is meant and no cover art, ready to decode; None, with the reason in ``clip``, if there is
     none."""
     streams = pictures(container)
     if not streams:
@@ -125,14 +145,26 @@ def picture_stream(container: Any, clip: Clip) -> Any:
 
 
 def sound_track(container: Any, rate: int, ref: MediaRef, clip: Clip) -> SoundTrack | None:
-    """The first audio stream, ready to be fed; None, with the reason in ``clip``, if there is none."""
-    if not container.streams.audio:
+    """The audio stream that is meant, ready to be fed; None, with the reason in ``clip``, if there is none."""
+    streams = sounds(container)
+    if not streams:
         clip.missing["audio"] = "no audio stream"
         return None
-    stream = container.streams.audio[0]
+    stream = streams[0]
     one_thread(stream)
-    start = -math.inf if ref.start is None else ref.start
-    return SoundTrack(stream, rate, second_zero(container, stream), start, math.inf if ref.end is None else ref.end)
+    zero = second_zero(container, stream)
+    stop = math.inf
+    if stream.duration and container.format.name.startswith("mov,"):  # others round it, or estimate it
+        stop = float(((stream.start_time or 0) + stream.duration) * stream.time_base) - zero
+    return SoundTrack(
+        stream,
+        rate,
+        zero,
+        -math.inf if ref.start is None else ref.start,
+        math.inf if ref.end is None else ref.end,
+        (container.duration or 0) / av.time_base,
+        stop,
+    )
 
 
 def take_sound(sound: SoundTrack, clip: Clip) -> None:
@@ -147,17 +179,17 @@ def take_sound(sound: SoundTrack, clip: Clip) -> None:
 class _Sought:
     """Decodes wanted frames from the key frames before them."""
 
-    def __init__(self, container: Any, stream: Any, index: PacketIndex, size: Size) -> None:
+    def __init__(self, container: Any, stream: Any, index: PacketIndex, convert: Converter) -> None:
         self.container = container
         self.stream = stream
         self.index = index
-        self.convert = _Converter(size)
+        self.convert = convert
         # In other codecs "not referred to" is decided too late (AV1) or per layer (HEVC).
         self.skips = stream.codec_context.name == "h264"
 
     def take(self, places: npt.NDArray[np.int64]) -> Frames | None:
         """The frames at ``places``, uint8 (len(places), H, W, 3); None if one does not come out: then count."""
-        if self.index.pts is None:
+        if self.index.pts is None or self.index.moved is not None:
             return None
         pending = [int(p) for p in np.unique(self.index.pts[places])]
         pictures: dict[int, Frames] = {}
@@ -214,96 +246,115 @@ def _all_frames(container: Any, stream: Any) -> Iterator[Any]:
             yield from _frames(packet)
 
 
+def _converter(container: Any, stream: Any, size: Size, ref: MediaRef) -> Converter:
+    def first() -> tuple[int, int]:
+        with open_media(MediaRef(ref.path)) as again:
+            chosen = pictures(again)[0]
+            one_thread(chosen)
+            frame = next(_all_frames(again, chosen))
+            return frame.width, frame.height
+
+    context = stream.codec_context
+    return Converter(size, (context.width, context.height), pixel_aspect(container, stream), first)
+
+
 def _count(
     ref: MediaRef, index: PacketIndex, places: npt.NDArray[np.int64], wanted: Wanted
 ) -> tuple[Frames, npt.NDArray[np.float64]]:
-    """Frames and their times by counting what is decoded.
+    """Frames and their times by reading on from the start of the stream.
 
-    Where packets have no times, as in AVI, the n-th frame is taken to come from the n-th packet, which holds unless
-    there are too few frames. Else the stream is decoded twice: to learn which frames there are, and to convert the ones
-    that are then chosen.
+    Where packets have no times, the n-th frame is taken to come from the n-th packet, which holds unless there are too
+    few frames. Else the stream is decoded twice: to learn which frames there are, and to convert the ones that are then
+    chosen.
     """
-    if index.pts is None:
-        found = _take_places(ref, (places + index.first).tolist(), wanted.size)
+    if index.moved is not None and index.pts is not None:
+        found = _take(ref, index.pts[places].tolist(), wanted.size, index.moved)
+        if found is not None:
+            return found, index.info.timestamps[places]
+    elif index.pts is None:
+        found = _take(ref, (places + index.first).tolist(), wanted.size)
         if found is not None:
             return found, index.info.timestamps[places]
     with open_media(ref) as container:
         stream = pictures(container)[0]
         one_thread(stream)
-        shown = [frame.pts for frame in _all_frames(container, stream)]
+        frames = _all_frames(container, stream)
+        shown = [f.pts for f in frames] if index.moved is None else [pts for pts, _ in _moved(frames, index.moved)]
         if not shown:
-            raise MediaError("no frame could be decoded", "no_frames")
-        info, first = cut(_timeline(container, stream, shown), ref)
+            raise MediaError(_why_nothing(container, ref), "no_frames")
+        info, first = cut(_timeline(container, stream, shown, index.ordered), ref)
     places = wanted.positions(info)
-    found = _take_places(ref, (places + first).tolist(), wanted.size)
+    found = _take(ref, (places + first).tolist(), wanted.size)
     if found is None:
         raise MediaError("gives other frames each time it is decoded", "decode")
     return found, info.timestamps[places]
 
 
-def _timeline(container: Any, stream: Any, shown: list[int | None]) -> VideoInfo:
-    step = 1 / float(stream.average_rate or stream.guessed_rate or 25)
+def _moved(frames: Iterator[Any], moved: dict[int, list[int]]) -> Iterator[tuple[int | None, Any]]:
+    """Frames of a file whose clock jumps, in the order in which they are shown, each with its time on a clock that goes
+    on. Of several packets with one time of the file's clock the next one is meant."""
+    last = None
+    for frame in frames:
+        after = [pts for pts in moved.get(frame.pts, ()) if last is None or pts > last]
+        last = after[0] if after else None if last is None else last + 1
+        yield last, frame
+
+
+def _timeline(container: Any, stream: Any, shown: list[int | None], ordered: bool) -> VideoInfo:
+    step = 1 / frame_rate(container, stream)
     timestamps: npt.NDArray[np.float64]
     known = [pts for pts in shown if pts is not None]
     if len(known) < len(shown) or stream.time_base is None:
         timestamps = np.arange(len(shown), dtype=np.float64) * step
     else:
         seconds = np.array(known, np.float64) * float(stream.time_base) - second_zero(container, stream)
-        timestamps = np.asarray(np.maximum.accumulate(seconds), np.float64)
+        timestamps = np.asarray(np.sort(seconds) if ordered else np.maximum.accumulate(seconds), np.float64)
     return video_info(container, stream, timestamps, float(timestamps[-1]) + step)
 
 
-def _take_places(ref: MediaRef, places: Collection[int], size: Size) -> Frames | None:
-    """The frames at these places of the whole stream; None if it ends before."""
-    convert = _Converter(size)
-    found: dict[int, Frames] = {}
-    waiting = set(places)
+def _take(
+    ref: MediaRef, wanted: Collection[int], size: Size, moved: dict[int, list[int]] | None = None
+) -> Frames | None:
+    """The frames at these places of the whole stream, or with these times on the clock that goes on where ``moved`` is
+    given; None if it ends before."""
+    found: dict[int | None, Frames] = {}
+    waiting: set[int | None] = set(wanted)
     with open_media(ref) as container:
         stream = pictures(container)[0]
         one_thread(stream)
-        for place, frame in enumerate(_all_frames(container, stream)):
+        convert = _converter(container, stream, size, ref)
+        frames = _all_frames(container, stream)
+        for place, frame in enumerate(frames) if moved is None else _moved(frames, moved):
             if place in waiting:
                 found[place] = convert(frame)
                 waiting.remove(place)
             if not waiting:
-                return np.stack([found[p] for p in places]) if found else np.zeros((0, 0, 0, 3), np.uint8)
+                return np.stack([found[p] for p in wanted]) if found else np.zeros((0, 0, 0, 3), np.uint8)
     return None
 
 
-class _Converter:
-    """From decoded frames to upright RGB at the wanted size; keeps the scaler between frames."""
-
-    def __init__(self, size: Size) -> None:
-        self.size = size
-        self.scaler = VideoReformatter()
-
-    def __call__(self, frame: Any) -> Frames:
-        swap, flip_x, flip_y = _orientation(frame)
-        height, width = (frame.width, frame.height) if swap else (frame.height, frame.width)
-        height, width = target_size(height, width, self.size)
-        if swap:
-            height, width = width, height
-        scaled = self.scaler.reformat(frame, width, height, "rgb24", interpolation="BILINEAR", threads=1)
-        picture = np.asarray(scaled.to_ndarray(), np.uint8)
-        if swap:
-            picture = picture.swapaxes(0, 1)
-        return np.ascontiguousarray(picture[:: -1 if flip_y else 1, :: -1 if flip_x else 1])
+def _why_nothing(container: Any, ref: MediaRef) -> str:
+    """Why no frame of an open container can be decoded."""
+    if container.format.name == "webp_pipe" and _head(ref)[12:16] == b"VP8X" and _head(ref)[20] & 2:
+        return "an animated WebP, which this version of FFmpeg does not decode: convert it to GIF or MP4"
+    return "no frame could be decoded"
 
 
-def _orientation(frame: Any) -> tuple[bool, bool, bool]:
-    """(swap axes, then mirror x, then mirror y), from the display matrix of the frame.
-
-    The matrix maps a stored point (x, y) to the displayed (a x + c y, b x + d y); only quarter turns and mirrors are
-    meant by cameras.
-    """
-    for data in frame.side_data:
-        if data.type == av.sidedata.sidedata.Type.DISPLAYMATRIX:
-            a, b, _, c, d, *_ = struct.unpack("=9i", bytes(data))
-            return (True, c < 0, b < 0) if abs(b) > abs(a) else (False, a < 0, d < 0)
-    return False, False, False
+def _head(ref: MediaRef) -> bytes:
+    if isinstance(ref.path, bytes):
+        return ref.path[:32].ljust(32, b"\0")
+    with open(ref.path, "rb") as file:
+        return file.read(32).ljust(32, b"\0")
 
 
 def _probe(ref: MediaRef) -> MediaInfo:
+    try:
+        return _probe_once(ref, seek=True)
+    except StartOver:
+        return _probe_once(ref, seek=False)
+
+
+def _probe_once(ref: MediaRef, seek: bool) -> MediaInfo:
     with open_media(ref) as container:
         name = container.format.name
         stream = picture_stream(container, Clip())
@@ -312,27 +363,42 @@ def _probe(ref: MediaRef) -> MediaInfo:
             if audio is None:
                 raise MediaError("neither a video nor an audio stream", "no_video")
             return MediaInfo(name, audio.seconds, None, audio)
-        packets = scan(container, stream, None, ref)
-        if not packets:
+        scanned = scan(container, stream, None, ref, seek)
+        if not scanned:
             raise MediaError("the video stream holds no frames", "no_frames")
-        index = build_index(container, stream, packets, ref)
+        index = build_index(container, stream, scanned, ref)
+        aspect = pixel_aspect(container, stream)
+        heard = [s.index for s in sounds(container)]
     with open_media(ref) as container:
         frame = next(_all_frames(container, picture_stream(container, Clip())), None)
-    if frame is None:
-        raise MediaError("no frame could be decoded", "no_frames")
+        if frame is None:
+            raise MediaError(_why_nothing(container, ref), "no_frames")
     notes = []
     if index.pts is None:
         notes.append("frames have no times of their own: they are counted")
+    if index.moved is not None:
+        notes.append("the clock of the file jumps: its times are counted on")
+    if aspect != 1.0:
+        width, height = squared(index.info.width, index.info.height, aspect)
+        notes.append(f"pixels are not square: frames are {width}x{height} pixels before they are turned and scaled")
     if index.info.others:
-        notes.append(f"{len(index.info.others) + 1} video streams: stream {index.info.stream}, the first, is used")
+        notes.append(_chosen("video", index.info.stream, 1 + len(index.info.others), index.info.others))
+    if audio is not None and len(heard) > 1:
+        notes.append(_chosen("audio", audio.stream, len(heard), heard[1:]))
     seconds = index.info.end - index.info.start
     return MediaInfo(name, seconds, index.info, audio, round(frame.rotation / 90) % 4 * 90, tuple(notes))
 
 
+def _chosen(what: str, stream: int, count: int, others: Sequence[int]) -> str:
+    which = "first" if stream < min(others) else "default"
+    return f"{count} {what} streams: stream {stream}, the {which}, is used"
+
+
 def _audio_info(container: Any) -> AudioInfo | None:
-    if not container.streams.audio:
+    streams = sounds(container)
+    if not streams:
         return None
-    stream = container.streams.audio[0]
+    stream = streams[0]
     seconds = float(stream.duration * stream.time_base) if stream.duration else (container.duration or 0) / av.time_base
     context = stream.codec_context
     return AudioInfo(stream.index, context.name, context.sample_rate, context.channels, seconds)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -13,7 +14,7 @@ import numpy.typing as npt
 from vtp.media.info import MediaError, VideoInfo
 from vtp.types import Clip, MediaRef
 
-__all__ = ["EVERYTHING", "Reader", "Size", "Times", "Wanted", "cut", "target_size"]
+__all__ = ["EVERYTHING", "Reader", "Size", "Times", "Wanted", "cut", "picture_may_lack", "target_size"]
 
 Times = Callable[[VideoInfo], npt.NDArray[Any]]
 Size = int | tuple[int, int] | None
@@ -65,9 +66,24 @@ def cut(info: VideoInfo, ref: MediaRef) -> tuple[VideoInfo, int]:
     end = math.inf if ref.end is None else ref.end
     if start >= info.end or end <= start:
         raise MediaError(f"the span [{ref.start}, {ref.end}) lies outside the {info.end:.2f} s of video", "span")
+    if end <= info.start:
+        raise MediaError(
+            f"the span [{ref.start}, {ref.end}) ends before the video, which begins at {info.start:.2f} s", "span"
+        )
     first = max(int(np.searchsorted(info.timestamps, start + 1e-6, side="right")) - 1, 0)
     last = max(int(np.searchsorted(info.timestamps, end - 1e-6, side="left")), first + 1)
     return info.cut(first, last, min(end, info.end)), first
+
+
+@contextlib.contextmanager
+def picture_may_lack(clip: Clip) -> Iterator[None]:
+    """Where the span holds no frame, but sound, the picture is what is missing."""
+    try:
+        yield
+    except MediaError as error:
+        if error.kind != "span" or clip.waveform is None:
+            raise
+        clip.missing["video"], clip.timestamps = error.reason, np.zeros(0)
 
 
 def target_size(height: int, width: int, size: Size) -> tuple[int, int]:

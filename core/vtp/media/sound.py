@@ -14,6 +14,9 @@ __all__ = ["SoundTrack", "mix_to_mono"]
 
 _PREROLL_S = 1.0  # sound is decoded from this much before a span, so that the codec has settled
 _CHUNK = 1 << 16  # samples that are mixed and resampled at once
+_HOLE_S = 0.1  # sound that is away from its place by less than this is joined: containers round their times
+_LONG_HOLE_S = 10.0  # silence that is longer than this has to lie within the file
+_BACK_S = 1.0  # sound that lies further back than this does not overlap: its clock was set back
 
 # Gain of each loudspeaker in a mono mix before normalising, as ITU-R BS.775 folds them: a centre is heard from both
 # sides, surrounds are attenuated by 3 dB, the LFE is left out. FFmpeg's `-ac 1` does the same.
@@ -22,22 +25,37 @@ _GAIN = {"FC": math.sqrt(2), "LFE": 0.0, "LFE2": 0.0} | dict.fromkeys(("BL", "BR
 
 
 class SoundTrack:
-    """Takes the packets of one audio stream, keeps what is heard in [start, end) seconds, and gives the waveform.
+    """Takes the packets of one audio stream, keeps what is heard in [start, end) seconds, and gives the waveform. Where
+    nothing is heard for a while the waveform is silent, so that what follows keeps its place.
 
     Args:
         stream: of an open container.
         rate: samples per second of the result.
         zero: second of the stream's clock that counts as 0.
         start, end: the span.
+        seconds: length of the file as it says itself, 0 if it does not: no silence reaches beyond it.
+        stop: second at which the stream says it ends, where it says so exactly. Codec frames are longer than what was
+            put into the last one.
     """
 
-    def __init__(self, stream: Any, rate: int, zero: float, start: float, end: float) -> None:
+    def __init__(
+        self,
+        stream: Any,
+        rate: int,
+        zero: float,
+        start: float,
+        end: float,
+        seconds: float = 0.0,
+        stop: float = math.inf,
+    ) -> None:
         self.stream = stream
         self.rate = rate
         self._base = float(stream.time_base)
         self._zero = zero
         self._start = start
         self._end = end
+        self._seconds = seconds
+        self._stop = stop
         self.reset()
 
     def reset(self) -> None:
@@ -45,6 +63,9 @@ class SoundTrack:
         self.first_second: float | None = None  # time of the first packet that was fed
         self.began: float | None = None  # time of the first sample that is kept
         self._clock = 0.0  # where the last decoded frame ended, for frames without a time
+        self._shift = 0.0  # between the file's clock and ours
+        self._slip = 0.0  # the same, where sound alone jumps
+        self._place = 0.0  # where the next sample that is kept belongs
         self._waiting: list[npt.NDArray[Any]] = []  # decoded, neither mixed nor resampled
         self._waiting_length = 0
         self._shape: tuple[int, str, str] = (0, "", "")  # rate, sample format and layout of what waits
@@ -52,10 +73,15 @@ class SoundTrack:
         self._done: list[npt.NDArray[np.float32]] = []
         self._resampler: Any = None
 
-    def feed(self, packet: Any) -> None:
-        """Decode one packet. A damaged one is skipped: what comes before and after it is kept."""
+    def feed(self, packet: Any, shift: float = 0.0) -> None:
+        """Decode one packet. A damaged one is skipped: what comes before and after it is kept.
+
+        Args:
+            shift: seconds by which the packet is moved, see :class:`vtp.media.clock.Clock`.
+        """
+        self._shift = shift
         if packet.pts is not None:
-            second = packet.pts * self._base - self._zero
+            second = packet.pts * self._base - self._zero + shift
             if self.first_second is None:
                 self.first_second = second
             if not self._start - _PREROLL_S <= second <= self._end:
@@ -77,18 +103,29 @@ class SoundTrack:
 
     def _take(self, frame: Any) -> None:
         rate, length = int(frame.sample_rate), int(frame.samples)
-        begin = self._clock if frame.pts is None else frame.pts * self._base - self._zero
-        self._clock = begin + length / rate
-        first = _sample_at(self._start - begin, rate, length)
-        last = _sample_at(self._end - begin, rate, length)
+        begin = self._clock if frame.pts is None else frame.pts * self._base - self._zero + self._shift + self._slip
+        end = begin + length / rate
+        if self._stop < end < self._stop + length / rate + _HOLE_S:
+            end = self._stop
+        off = 0.0 if self.began is None else begin - self._place
+        if off < -_BACK_S or (off > _LONG_HOLE_S and begin > self._seconds + 1):
+            self._slip -= off
+            begin, end, off = begin - off, end - off, 0.0
+        self._clock = end
+        first = _sample_at(max(self._start - begin, -off if off < -_HOLE_S else 0.0), rate, length)
+        last = _sample_at(min(self._end, end) - begin, rate, length)
         if first >= last:
             return
         if self.began is None:
-            self.began = begin + first / rate
+            self.began = self._place = begin + first / rate
         shape = (rate, frame.format.name, frame.layout.name)
         if shape != self._shape:  # hardly ever: a stream may change its rate or layout on the way
             self._flush()
             self._shape, self._speakers = shape, [channel.name for channel in frame.layout.channels]
+        if off > _HOLE_S:
+            self._be_silent(round(off * rate))
+            self._place += round(off * rate) / rate
+        self._place += (last - first) / rate
         samples = frame.to_ndarray()
         if not frame.format.is_planar:
             samples = samples.reshape(-1, len(self._speakers)).T
@@ -104,6 +141,14 @@ class SoundTrack:
             return
         mono = mix_to_mono(np.concatenate(self._waiting, axis=1), self._speakers)
         self._waiting, self._waiting_length = [], 0
+        self._resample(mono)
+
+    def _be_silent(self, samples: int) -> None:
+        self._flush()
+        for begin in range(0, samples, _CHUNK):
+            self._resample(np.zeros(min(_CHUNK, samples - begin), np.float32))
+
+    def _resample(self, mono: npt.NDArray[np.float32]) -> None:
         if self._shape[0] == self.rate and self._resampler is None:
             self._done.append(mono)
             return

@@ -41,6 +41,7 @@ class Finding:
         kind, reason: of a bad or missing one, see :class:`vtp.media.MediaError`.
         bytes, mtime_ns: of the file when it was looked at.
         seconds, format, notes: of the whole; ``notes`` are what is unusual.
+        end: second at which the picture ends, which may begin late, or the sound where there is no picture.
         video: codec, width, height (upright), fps, frames, rotation; None without pictures.
         audio: codec, sample_rate, channels, seconds; None without sound.
         silent: why there is no sound, if it was looked for.
@@ -62,6 +63,7 @@ class Finding:
     silent: str = ""
     thumbnail: str = ""
     settings: str = ""
+    end: float = 0.0
 
 
 class Known:
@@ -179,6 +181,7 @@ def _examine(reader: MediaReader, before: Finding, frames: int, thumbnail: bool,
     try:
         info = reader.probe(ref)
         finding.format, finding.seconds, finding.notes = info.format, round(float(info.seconds), 3), list(info.notes)
+        finding.end = round(float(info.seconds if info.video is None else info.video.end), 3)
         if info.video is not None:
             finding.video = _video_facts(info)
         if info.audio is not None:
@@ -222,13 +225,16 @@ def _judge(finding: Finding, wanted: NamedFile) -> None:
     """A file that decodes and still is not what its samples need."""
     if finding.status != OK:
         return
+    end = finding.end or finding.seconds
+    if wanted.audio and finding.audio is not None:  # the picture of a span that has sound alone is missing, not bad
+        end = max(end, finding.audio["seconds"])
     if wanted.video and finding.video is None:
         finding.status, finding.kind, finding.reason = BAD, "no_video", "no video stream"
     elif wanted.audio and not wanted.video and finding.audio is None:
         finding.status, finding.kind, finding.reason = BAD, "no_audio", finding.silent or "no audio stream"
-    elif wanted.last_start is not None and wanted.last_start >= finding.seconds > 0:
+    elif wanted.last_start is not None and wanted.last_start >= end > 0:
         finding.status, finding.kind = BAD, "span"
-        finding.reason = f"a span begins at {wanted.last_start:g} s, but the file ends at {finding.seconds:g} s"
+        finding.reason = f"a span begins at {wanted.last_start:g} s, but the file ends at {end:g} s"
 
 
 def _jpeg(frame: npt.NDArray[np.uint8]) -> str:
