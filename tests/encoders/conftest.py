@@ -44,7 +44,7 @@ def bert(tmp_path_factory) -> Path:
         num_hidden_layers=2,
         num_attention_heads=2,
         intermediate_size=32,
-        max_position_embeddings=16,
+        max_position_embeddings=64,
         initializer_range=0.2,
     )
     BertModel(config).save_pretrained(folder)

@@ -87,3 +87,35 @@ def test_wrong_tokenizers_are_explained(tmp_path):
         load_tokenizer("x", "/no/where", BuildContext())
     with pytest.raises(ConfigError, match="encoder x: the checkpoint lacks its tokenizer"):
         load_tokenizer("x", "texts", BuildContext(assets=tmp_path))
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{}", b"[[[[", b'{"model": 3}', b"\xff\xfe\x00junk", b"root:x:0:0", b"[" * 9999]
+)
+@pytest.mark.parametrize("where", ["given", "saved"])
+def test_a_file_that_is_no_tokenizer_is_one_line(tmp_path, content, where):
+    folder = tmp_path / "encoders" / "text"
+    folder.mkdir(parents=True)
+    (tmp_path / "other").write_bytes(content)
+    (folder / "tokenizer.json").symlink_to(tmp_path / "other")  # a link to another file is read no differently
+    context = BuildContext(assets=tmp_path) if where == "saved" else BuildContext()
+    with pytest.raises(ConfigError, match="^encoder x: .*tokenizer.json is no tokenizer [^\n]*$"):
+        load_tokenizer("x", str(folder), context)
+
+
+@pytest.mark.parametrize("lines, said", [
+    (b"\xff\xfe\x00", "is no tokenizer"),
+    (b"the\nred\n", "(lacks|is no tokenizer)"),
+    ("\n".join(SPECIAL).encode(), "knows no word"),
+])  # fmt: skip
+def test_a_vocabulary_that_cannot_be_used_is_one_line(tmp_path, lines, said):
+    (tmp_path / "vocab.txt").write_bytes(lines)
+    with pytest.raises(ConfigError, match=f"^encoder x: .*{said}[^\n]*$"):
+        load_tokenizer("x", str(tmp_path), BuildContext())
+
+
+def test_a_model_folder_without_its_tokenizer_is_refused(tmp_path):
+    """transformers makes a tokenizer of the configuration alone, which knows the special words and nothing else."""
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(ConfigError, match="^encoder x: tokenizer[ =].*(knows no word|nor to be had)"):
+        load_tokenizer("x", str(tmp_path), BuildContext())

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,13 +35,20 @@ def load(encoder: str, model: str, what: str, make: Callable[[], T]) -> T:
         what: ``"configuration"``, ``"tokenizer"`` or ``"weights"``.
 
     Raises:
-        ConfigError: no such folder, no such hub model, or no network.
+        ConfigError: no such folder, no such hub model, no network, or something in the folder that cannot be read.
     """
     try:
         return make()
-    except (OSError, ValueError, KeyError, ImportError) as error:  # missing, odd, unknown, or needs another package
+    except Exception as error:  # missing, odd, unknown, cut off, or needs another package: of several libraries
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        if os.path.isdir(model):
+        if what == "tokenizer" and re.search("tiktoken|sentencepiece", reason, re.IGNORECASE):
+            reason, hint = _sentencepiece(reason)  # what is named last is not what helps
+        elif what == "tokenizer" and "Couldn't instantiate the backend tokenizer" in reason:
+            reason, hint = (
+                "its vocabulary was not found",
+                ("There must be a tokenizer.json, or the vocabulary files that its class reads."),
+            )
+        elif os.path.isdir(model):
             hint = f"The folder is read as one written by save_pretrained; check that it holds the {what}."
         elif model.startswith((".", "/", "~")) or model.count("/") > 1:
             hint = f"There is no folder {model}. Give the path of a model folder, or the name of a model on the hub."
@@ -51,6 +59,16 @@ def load(encoder: str, model: str, what: str, make: Callable[[], T]) -> T:
                 "which downloads nothing."
             )
         raise ConfigError(f"encoder {encoder}: cannot load the {what} of {model!r} ({reason}). {hint}") from error
+
+
+def _sentencepiece(reason: str) -> tuple[str, str]:
+    """What to say where transformers could not read a sentencepiece file and, tried as a last resort, not as one of
+    tiktoken either."""
+    if find_spec("sentencepiece") is None or find_spec("google.protobuf") is None:
+        return "its vocabulary is a sentencepiece file, which needs the packages sentencepiece and protobuf", (
+            "Install them: pip install 'vtp-core[sentencepiece]'. A folder with tokenizer.json needs neither."
+        )
+    return reason, "The sentencepiece file (spm.model, spiece.model, ...) may be damaged: copy it again."
 
 
 def load_weights(encoder: str, cls: Any, model: str, **options: Any) -> PreTrainedModel:

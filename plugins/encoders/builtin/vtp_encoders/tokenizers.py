@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def load_tokenizer(encoder: str, source: str, context: BuildContext) -> Tokenize
         context: of the encoder's constructor.
 
     Raises:
-        ConfigError: there is no such tokenizer, or it lacks a special word of BERT.
+        ConfigError: there is no such tokenizer, it lacks a special word of BERT, or knows no other word.
     """
     saved = saved_tokenizer(encoder, context)
     if saved is not None:
@@ -77,13 +78,7 @@ def load_tokenizer(encoder: str, source: str, context: BuildContext) -> Tokenize
         return build_tokenizer(context.texts(), encoder=encoder)
     path = Path(source).expanduser()
     found = [p for p in (path, path / _FILE, path / "vocab.txt") if p.is_file()]
-    if found:
-        tokenizer = Tokenizer.from_file(str(found[0])) if found[0].suffix == ".json" else word_pieces(found[0])
-    else:
-        tokenizer = _from_hub(encoder, source)
-    lacking = [token for token in SPECIAL if tokenizer.token_to_id(token) is None]
-    if lacking:
-        raise ConfigError(f"encoder {encoder}: tokenizer {source} lacks {', '.join(lacking)}; it needs those of BERT.")
+    tokenizer = _read(encoder, found[0]) if found else _from_hub(encoder, source)
     tokenizer.no_padding()
     return tokenizer
 
@@ -92,7 +87,7 @@ def saved_tokenizer(encoder: str, context: BuildContext) -> Tokenizer | None:
     """The tokenizer in the assets of a checkpoint; None where none is being restored.
 
     Raises:
-        ConfigError: the checkpoint lacks it.
+        ConfigError: the checkpoint lacks it, or it is none.
     """
     folder = context.assets_of("encoders/text")
     if folder is None:
@@ -101,7 +96,7 @@ def saved_tokenizer(encoder: str, context: BuildContext) -> Tokenizer | None:
         raise ConfigError(
             f"encoder {encoder}: the checkpoint lacks its tokenizer, {folder / _FILE}. Copy the folder as a whole."
         )
-    return Tokenizer.from_file(str(folder / _FILE))
+    return _read(encoder, folder / _FILE)
 
 
 def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
@@ -219,21 +214,33 @@ def spec_of_transformers(encoder: str, tokenizer: Any, max_length: int, model: s
     """:func:`spec_of` for a tokenizer object of transformers, whatever its special words are.
 
     Raises:
-        ConfigError: it knows no word at all, as one whose vocabulary was not found.
+        ConfigError: it knows no word at all, as one whose vocabulary was not found; it has more ids than the model; or
+            ``max_length`` has no room for a word.
     """
     # The tokenizers library starts threads that do not survive the fork into loader workers, and warns in each of them.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    probe = tokenizer("a b c d e 0 1 2", add_special_tokens=False)["input_ids"]
-    if not probe or all(i == tokenizer.unk_token_id for i in probe):
+    if not _tells_words_apart(
+        lambda text: tokenizer(text, add_special_tokens=False)["input_ids"],
+        tokenizer.unk_token_id,
+        lambda: _own_words(tokenizer),
+    ):
         raise ConfigError(
-            f"encoder {encoder}: the tokenizer of {model!r} turns every word into {tokenizer.unk_token!r}: its "
-            "vocabulary was not found. Its folder must hold tokenizer.json, or the vocabulary files that its class "
-            "reads."
+            f"encoder {encoder}: the tokenizer of {model!r} turns every word into the same ids: its vocabulary was not "
+            "found. Its folder must hold tokenizer.json, or the vocabulary files that its class reads."
         )
+    _check_length(max_length, tokenizer.num_special_tokens_to_add(pair=False))
 
     def of(*names: str) -> int:
         ids = [getattr(tokenizer, f"{name}_token_id") for name in names]
         return next((int(i) for i in ids if i is not None), -1)
+
+    largest = max(int(tokenizer.vocab_size) - 1, of("pad", "eos"), of("mask"), of("cls", "bos"), of("sep", "eos"))
+    if largest >= vocab_size:
+        raise ConfigError(
+            f"encoder {encoder}: the tokenizer of {model!r} gives ids up to {largest}, and the model has embeddings of "
+            f"{vocab_size}: they do not belong together. The folder must hold the tokenizer that the model was trained "
+            "with."
+        )
 
     tokenize = TokenizeTransformers(tokenizer, max_length)
     return TextSpec(
@@ -248,6 +255,33 @@ def spec_of_transformers(encoder: str, tokenizer: Any, max_length: int, model: s
         detokenize=tokenize.detokenize,
         words=tokenize.words if tokenizer.is_fast else None,
     )
+
+
+def _tells_words_apart(encode: Callable[[str], list[int]], unknown: int | None, own: Callable[[], list[str]]) -> bool:
+    """Whether different words get different ids; the one of unknown words tells nothing.
+
+    Args:
+        encode: ids of a text, without special tokens.
+        unknown: id of unknown words.
+        own: words of the vocabulary, asked for where it has none of the ordinary ones: perhaps of another language.
+    """
+    ordinary = ["a", "b", "c", "d", "e", "0", "1", "2", "cat", "blue"]
+    sources: tuple[Callable[[], list[str]], ...] = (lambda: ordinary, own)
+    for words in sources:
+        try:
+            ids = [encode(word) for word in words()]
+        except Exception:  # the tokenizers library has no class of its own for a vocabulary without an unknown word
+            continue
+        if len({tuple(i for i in found if i != unknown) for found in ids}) > 1:
+            return True
+    return False
+
+
+def _own_words(tokenizer: Any) -> list[str]:
+    """Some words of the vocabulary of a tokenizer object of transformers."""
+    special = set(tokenizer.all_special_tokens)
+    tokens = islice((token for token in tokenizer.get_vocab() if token not in special), 100)
+    return [text for token in tokens if (text := tokenizer.convert_tokens_to_string([token]))]
 
 
 def _words(text: str, encoding: Any) -> list[tuple[str, list[int]]]:
@@ -300,6 +334,29 @@ def _check_length(max_length: int, special: int) -> None:
         )
 
 
+def _read(encoder: str, file: Path) -> Tokenizer:
+    """A ``tokenizer.json`` or ``vocab.txt`` with BERT's special words."""
+    try:
+        tokenizer = Tokenizer.from_file(str(file)) if file.suffix == ".json" else word_pieces(file)
+    except Exception as error:  # the tokenizers library has no class of its own
+        reason = " ".join(str(error).split())[:100]
+        raise ConfigError(
+            f"encoder {encoder}: {file} is no tokenizer ({reason}). Copy it again, or give another one."
+        ) from error
+    return _checked(encoder, file, tokenizer)
+
+
+def _checked(encoder: str, source: object, tokenizer: Tokenizer) -> Tokenizer:
+    lacking = [token for token in SPECIAL if tokenizer.token_to_id(token) is None]
+    if lacking:
+        raise ConfigError(f"encoder {encoder}: tokenizer {source} lacks {', '.join(lacking)}; it needs those of BERT.")
+    if tokenizer.get_vocab_size() <= len(SPECIAL):
+        raise ConfigError(
+            f"encoder {encoder}: tokenizer {source} knows no word: its vocabulary was not found, or is empty."
+        )
+    return tokenizer
+
+
 def _id(tokenizer: Tokenizer, token: str) -> int:
     found = tokenizer.token_to_id(token)
     assert found is not None, f"{token} is not in the tokenizer"  # load_tokenizer has looked
@@ -310,11 +367,12 @@ def _from_hub(encoder: str, name: str) -> Tokenizer:
     from transformers import AutoTokenizer
 
     try:
-        return Tokenizer.from_str(AutoTokenizer.from_pretrained(name).backend_tokenizer.to_str())
-    except (OSError, ValueError) as error:
+        found = Tokenizer.from_str(AutoTokenizer.from_pretrained(name).backend_tokenizer.to_str())
+    except Exception as error:  # of several libraries
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(
             f"encoder {encoder}: tokenizer={name} is neither a file or folder here nor to be had from the Hugging Face "
             f"hub ({reason}). Give the path of a BERT vocab.txt, encoder.text.tokenizer=/path/vocab.txt, or write "
             "`texts` to build one from the training texts."
         ) from error
+    return _checked(encoder, name, found)

@@ -11,6 +11,8 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+import transformers
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
@@ -40,7 +42,8 @@ class TransformersText(nn.Module):
         model: hub name (``bert-base-uncased``) or folder written by ``save_pretrained``. Nothing is downloaded when the
             folder is local or cached.
         pretrained: False takes the architecture and the tokenizer only, with random weights.
-        max_length: longest text in tokens, special tokens included; the rest is cut off.
+        max_length: longest text in tokens, special tokens included; the rest is cut off. No more than the positions of
+            the model reach: 77 of CLIP, 512 of BERT.
         pooling: the vector of a text: ``mean`` over its real tokens, or ``cls``, its first token.
         context: gives the saved configuration and tokenizer when a checkpoint is restored; then nothing is downloaded.
     """
@@ -58,22 +61,24 @@ class TransformersText(nn.Module):
         saved = saved_folder(NAME, context.assets_of("encoders/text"))
         source = saved or os.path.expanduser(model)
         self.tokenizer = load(NAME, source, "tokenizer", lambda: AutoTokenizer.from_pretrained(source))
+        config = load(NAME, source, "configuration", lambda: AutoConfig.from_pretrained(source))
         if pretrained and saved is None:
-            found: Any = load_weights(NAME, AutoModel, source)
+            found: Any = load_weights(NAME, _class_of(config), source)
         else:
-            config = load(NAME, source, "configuration", lambda: AutoConfig.from_pretrained(source))
-            found = AutoModel.from_config(config)
+            found = load(NAME, source, "model", lambda: AutoModel.from_config(config))
         self.model = _text_half(found)
         drop_pooler(self.model)
+        rows = _rows(self.model, model)
         self.width = int(self.model.config.hidden_size)
         self.depth = int(self.model.config.num_hidden_layers)
         self.pooling = pooling
-        rows = int(self.model.get_input_embeddings().weight.shape[0])
         self.spec = spec_of_transformers(NAME, self.tokenizer, max_length, model, rows)
+        _check_positions(self, model)
 
     def forward(self, token_ids: Tensor, attention_mask: Tensor) -> Tokens:
         """(B, L) ids -> Tokens (B, L, D)."""
-        hidden = self.model(input_ids=token_ids, attention_mask=_open_empty_rows(attention_mask)).last_hidden_state
+        numbers = _open_empty_rows(attention_mask).long()  # some families compute with them: 1 - mask
+        hidden = self.model(input_ids=token_ids, attention_mask=numbers).last_hidden_state
         return Tokens(hidden, attention_mask)
 
     def embed(self, token_ids: Tensor, attention_mask: Tensor) -> Tokens:
@@ -108,11 +113,72 @@ class TransformersText(nn.Module):
         self.tokenizer.save_pretrained(directory)
 
 
+def _class_of(config: Any) -> Any:
+    """What loads the weights: ``T5EncoderModel`` for a folder that was saved by it, which has no decoder to load."""
+    names = getattr(config, "architectures", None) or [""]
+    alone = getattr(transformers, names[0], None) if names[0].endswith("EncoderModel") else None
+    return AutoModel if alone is None else alone
+
+
 def _text_half(model: Any) -> Any:
     """The part that reads text: the text tower of CLIP and its like, the encoder of T5 and its like."""
-    if hasattr(model, "decoder"):  # not asked from the configuration: that of a T5 encoder denies having one
+    # not asked from the configuration: that of a T5 encoder denies having a decoder
+    if hasattr(model, "decoder") or type(model).__name__.endswith("EncoderModel"):
         return model.get_encoder()
     return getattr(model, "text_model", model)
+
+
+def _rows(model: Any, name: str) -> int:
+    """Ids that the model has an embedding for."""
+    try:
+        return int(model.get_input_embeddings().weight.shape[0])
+    except (AttributeError, NotImplementedError) as error:  # patches of pictures; characters by several hashes
+        raise ConfigError(
+            f"encoder {NAME}: {name!r} is a {type(model).__name__}, which has no table of word embeddings, so it is no "
+            "text encoder that can be used here."
+        ) from error
+
+
+def _check_positions(encoder: TransformersText, model: str) -> None:
+    """Refuse a ``max_length`` that the positions of the model do not reach.
+
+    The model is asked: configurations give a number where there is no limit (relative and rotary positions), and one
+    that is 2 too high where padding takes places in the table (RoBERTa).
+    """
+    longest = encoder.spec.max_length
+    said = getattr(encoder.model.config, "max_position_embeddings", None)
+    if isinstance(said, int) and longest + max(encoder.spec.pad_id, 1) < said:
+        return
+    # One more than there should be tells as much as a longer text; without a table, some length does.
+    length = min(longest, said + 1 if isinstance(said, int) and said > 0 else 512)
+    reason = _fault_at(encoder, length)
+    if not reason:
+        return
+    fits, fails = 0, length
+    while fails - fits > 1:
+        middle = (fits + fails) // 2
+        fits, fails = (fits, middle) if _fault_at(encoder, middle) else (middle, fails)
+    if fits == 0:
+        raise ConfigError(f"encoder {NAME}: {model!r} cannot encode a text ({reason}). Is it a model of texts?")
+    raise ConfigError(
+        f"encoder {NAME}: max_length={longest} is more than the positions of {model!r} reach, which is {fits} tokens. "
+        f"Give encoder.text.max_length={fits} or less."
+    )
+
+
+def _fault_at(encoder: TransformersText, length: int) -> str:
+    """What goes wrong with a text of ``length`` tokens; nothing if it is encoded."""
+    words = encoder.spec.tokenize([" ".join("abcde")])[0]
+    ids = torch.tensor([words * (length // len(words) + 1)])[:, :length]
+    training = encoder.training
+    try:
+        with torch.no_grad():
+            encoder.eval()(ids, torch.ones_like(ids, dtype=torch.bool))
+    except Exception as error:  # IndexError, ValueError, RuntimeError: each family has its own
+        return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    finally:
+        encoder.train(training)
+    return ""
 
 
 def _open_empty_rows(attention_mask: Tensor) -> Tensor:
