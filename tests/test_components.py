@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 import pytest
 
 from vtp import components
-from vtp.components import Choice, build, check_options, choose, fits, refuse, renamed_option, spell
+from vtp.components import Choice, build, check_options, choose, refuse, renamed_option
 from vtp.errors import ConfigError, DataError, PluginError
 from vtp.registry import Entry, Registry
+from vtp.values import fits, spell
 
 if TYPE_CHECKING:
     from nowhere import Unknown

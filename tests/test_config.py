@@ -88,7 +88,7 @@ def test_what_a_random_short_side_replaces_cannot_be_set_as_well(other: dict[str
 )
 def test_each_wrong_value_of_media_is_refused_by_name(option: dict[str, Any]) -> None:
     (wrong,) = MediaConfig(**option).validate()
-    assert wrong.startswith(f"media.{next(iter(option))}=") and "\n" not in wrong
+    assert wrong.startswith(f"media.{next(iter(option))}") and "\n" not in wrong
 
 
 def test_mistakes_in_both_nodes_are_told_together(tmp_path: Path) -> None:

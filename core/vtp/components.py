@@ -15,9 +15,7 @@ from __future__ import annotations
 
 import inspect
 import os
-import types
 import typing
-from collections import abc
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -27,8 +25,8 @@ from typing import TYPE_CHECKING, Any
 from vtp.contracts import Component, contract_of, member, offers, unfit
 from vtp.errors import ConfigError, PluginError, UserError
 from vtp.faults import fault_of
-from vtp.ranges import Range
 from vtp.registry import did_you_mean
+from vtp.values import fits, shown, spell
 
 if TYPE_CHECKING:
     from vtp.registry import Registry
@@ -39,11 +37,10 @@ __all__ = [
     "check_options",
     "choose",
     "find",
-    "fits",
+    "mistakes_of",
     "refuse",
     "renamed_option",
     "renamed_options",
-    "spell",
 ]
 
 
@@ -197,7 +194,7 @@ def check_options(
             if (now := renamed.get(f"{key}={value}")) is not None:
                 problems.append(f"{node}{key}={value} is now {now}")
             else:
-                problems.append(f"{node}{key}: expected {spell(hints[key])}, got {value!r}")
+                problems.append(f"{node}{key}: expected {spell(hints[key])}, got {shown(value)}")
     missing = [n for n in named if parameters[n].default is inspect.Parameter.empty and n not in options]
     if missing:
         problems.append(f"{head}{name} needs a value for {', '.join(missing)}. Give {node}{missing[0]}=...")
@@ -208,6 +205,12 @@ def refuse(problems: Sequence[str], what: str = "") -> None:
     if problems:
         head = f"{len(problems)} problems{what and ' with ' + what}:"
         raise ConfigError(problems[0] if len(problems) == 1 else "\n  ".join([head, *problems]))
+
+
+def mistakes_of(error: ConfigError) -> list[str]:
+    """The problems that :func:`refuse` raised."""
+    head, *rest = str(error).splitlines()
+    return [line.strip() for line in rest] or [head]
 
 
 # -- old names ---------------------------------------------------------------------------------------------------------
@@ -271,65 +274,3 @@ def _hints(target: Callable[..., Any]) -> dict[str, Any]:
         except Exception:  # resolving runs whatever a plugin wrote as its annotation
             continue
     return found
-
-
-def fits(value: Any, hint: Any) -> bool:
-    """Whether a value of the configuration may be passed for a parameter annotated with ``hint``; True for annotations
-    that say little."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        return any(fits(value, one) for one in arguments)
-    if origin is typing.Literal:
-        return any(value == one and type(value) is type(one) for one in arguments)
-    if origin is typing.Annotated:
-        return fits(value, arguments[0]) and all(
-            one.holds(value) for one in arguments[1:] if isinstance(one, Range) and isinstance(value, (int, float))
-        )
-    if hint is None or hint is type(None):
-        return value is None
-    plain = origin or hint
-    if plain in (bool, str):
-        return isinstance(value, plain)
-    if plain in (int, float):
-        return isinstance(value, (int, plain)) and not isinstance(value, bool) and value == value  # NaN is no number
-    if plain is Path:
-        return isinstance(value, (str, Path))
-    if plain in (tuple, list, set, frozenset, *_SEQUENCES):
-        return isinstance(value, (list, tuple)) and _elements_fit(value, plain, arguments)
-    if plain in (dict, abc.Mapping, abc.MutableMapping):
-        kinds = arguments or (Any, Any)
-        return isinstance(value, Mapping) and all(fits(k, kinds[0]) and fits(v, kinds[1]) for k, v in value.items())
-    return True
-
-
-_SEQUENCES = (abc.Sequence, abc.Iterable, abc.Collection, abc.Set)
-
-
-def _elements_fit(values: Sequence[Any], plain: Any, kinds: tuple[Any, ...]) -> bool:
-    if plain is tuple and kinds and kinds[-1] is not Ellipsis:
-        return len(values) == len(kinds) and all(map(fits, values, kinds))
-    return not kinds or all(fits(value, kinds[0]) for value in values)
-
-
-def spell(hint: Any) -> str:
-    """An annotation in words: ``one of 'mean', 'cls'``, ``int or null``, ``list of str``."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin is typing.Literal:
-        return "one of " + ", ".join(map(repr, arguments))
-    if origin in (typing.Union, types.UnionType):
-        return " or ".join(dict.fromkeys(map(spell, arguments)))
-    if origin is typing.Annotated:
-        bounds = [str(one) for one in arguments[1:] if isinstance(one, Range)]
-        return spell(arguments[0]) + (f" ({', '.join(bounds)})" if bounds else "")
-    if hint is type(None):
-        return "null"
-    plain = origin or hint
-    if plain is Path:
-        return "path"
-    if plain in (dict, abc.Mapping, abc.MutableMapping):
-        return "mapping" + (f" of {spell(arguments[0])} to {spell(arguments[1])}" if arguments else "")
-    if plain is tuple and arguments and arguments[-1] is not Ellipsis:
-        return f"list of {len(arguments)}: {', '.join(map(spell, arguments))}"
-    if plain in (tuple, list, set, frozenset, *_SEQUENCES):
-        return "list" + (f" of {spell(arguments[0])}" if arguments and arguments[0] is not Any else "")
-    return "anything" if hint is Any else str(getattr(hint, "__name__", hint))

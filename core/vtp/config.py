@@ -8,13 +8,25 @@ when it is built.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, get_args
 
 from vtp.errors import ConfigError, UserError
+from vtp.ranges import Processes, Range, Seed
+from vtp.values import converted, misfits, types_of
 
-__all__ = ["AUGMENTATIONS", "TOP_LEVEL", "DataConfig", "MediaConfig", "modes"]
+__all__ = [
+    "AUGMENTATIONS",
+    "NODES",
+    "TOP_LEVEL",
+    "TYPES",
+    "DataConfig",
+    "MediaConfig",
+    "modes",
+    "typed_nodes",
+    "with_types",
+]
 
 # Keys that a configuration may have at its top; an experiment file with another one is refused.
 TOP_LEVEL = {
@@ -45,6 +57,39 @@ TOP_LEVEL = {
     "checkpoint": "what mode=eval and mode=predict use: a run folder or a checkpoint",
 }
 
+Name = str | None
+Node = dict
+
+# What may stand at the top. An option file may leave a slot or a component empty, which is null.
+TYPES: dict[str, Any] = {
+    "mode": str,
+    "task": Node | None,
+    "dataset": Node | None,
+    "encoder": Node,
+    "objectives": Node | None,
+    "variant": Name,
+    "masks": Node | None,
+    "train": Node,
+    "callbacks": list[str | Node] | None,  # type: ignore[type-arg]
+    "data": Node,
+    "media": Node,
+    "seed": Seed,
+    "device": str,
+    "kernels": str,
+    "threads": Annotated[int, Range(least=1, most=1024)] | None,
+    "run_dir": str,
+    "resume": Name,
+    "restart": bool,
+    "init_from": Name,
+    "init_map": dict[str, str],
+    "init_allow_missing": list[str],
+    "init_allow_unused": list[str],
+    "model_from": Name,
+    "checkpoint": Name,
+}
+
+NODES = tuple(key for key, hint in TYPES.items() if Node in (hint, *get_args(hint)))
+
 MODES = ("train", "eval", "predict")
 
 # Keys of ``data`` that vtp.media.transforms.TrainTransform takes by the same names.
@@ -65,6 +110,23 @@ def modes(text: str) -> list[str]:
     return parts
 
 
+def with_types(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A resolved configuration whose numbers are of the types that the core declares: ``train.epochs=3`` as 3.0."""
+    out = {key: converted(value, TYPES.get(key)) for key, value in config.items()}
+    for node, schema in typed_nodes().items():
+        hints = types_of(schema)
+        if isinstance(out.get(node), Mapping):
+            out[node] = {key: converted(value, hints.get(key)) for key, value in out[node].items()}
+    return out
+
+
+def typed_nodes() -> dict[str, type]:
+    """The nodes of the core and their schemas."""
+    from vtp.train.config import TrainConfig
+
+    return {"train": TrainConfig, "data": DataConfig, "media": MediaConfig}
+
+
 @dataclass
 class MediaConfig:
     """Decoding of video and sound."""
@@ -76,6 +138,8 @@ class MediaConfig:
 
     def validate(self) -> list[str]:
         """Everything that is wrong, in words."""
+        if misfit := misfits("", vars(self), types_of(MediaConfig)):
+            return [f"media.{line}" for line in misfit.values()]
         return [f"media.{line}" for line in self._wrong()]
 
     def _wrong(self) -> Iterable[str]:
@@ -95,7 +159,7 @@ class MediaConfig:
 class DataConfig:
     """Loading of samples."""
 
-    workers: int = 2  # loader processes; results do not depend on their number
+    workers: Processes = 2  # loader processes; results do not depend on their number
     cache: str | None = None  # folder that `vtp data cache` made: clips are read from it instead of being decoded
     eval_batch: int = 64  # rows per evaluation batch and process
     group: int = 1  # training samples about one clip that share a decode and an encoder pass, such as its questions
@@ -124,6 +188,8 @@ class DataConfig:
 
     def validate(self) -> list[str]:
         """Everything that is wrong, in words."""
+        if misfit := misfits("", vars(self), types_of(DataConfig)):
+            return [f"data.{line}" for line in misfit.values()]
         return [f"data.{line}" for line in (*self._wrong(), *self._wrong_augmentation())]
 
     def _wrong(self) -> Iterable[str]:
@@ -133,8 +199,6 @@ class DataConfig:
             find_sampler(self.sampler)
         except UserError as error:
             yield str(error).removeprefix("data.")
-        if self.workers < 0:
-            yield f"workers={self.workers} must be at least 0"
         for name in ("group", "eval_batch", "train_clips", "eval_clips", "eval_crops"):
             if getattr(self, name) < 1:
                 yield f"{name}={getattr(self, name)} must be at least 1"

@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import Annotated
 
-__all__ = ["Count", "Depth", "Positive", "Range", "Share", "Size"]
+__all__ = ["Count", "Depth", "Natural", "Positive", "Processes", "Range", "Seed", "Share", "Size"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ class Range:
 
     def __str__(self) -> str:
         bounds = {"at least": self.least, "above": self.above, "at most": self.most, "below": self.below}
-        return ", ".join(f"{word} {bound:,g}" for word, bound in bounds.items() if bound is not None) or "finite"
+        return ", ".join(f"{word} {bound:,}" for word, bound in bounds.items() if bound is not None) or "finite"
 
 
 # A size (width, frames, side, length) or depth beyond these is a slip of the finger, or a checkpoint that is to use up
@@ -48,5 +48,8 @@ class Range:
 Size = Annotated[int, Range(least=1, most=65536)]
 Depth = Annotated[int, Range(least=0, most=1000)]
 Count = Annotated[int, Range(least=1)]
+Natural = Annotated[int, Range(least=0)]
+Processes = Annotated[int, Range(least=0, most=1024)]
+Seed = Annotated[int, Range(least=0, below=2**32)]  # what every source of randomness takes
 Positive = Annotated[float, Range(above=0)]
 Share = Annotated[float, Range(least=0, below=1)]

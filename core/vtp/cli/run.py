@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Any
 
 from vtp.components import renamed_option
@@ -63,11 +64,13 @@ def compose(overrides: list[str]) -> Any:
     from hydra import initialize_config_module
     from omegaconf import OmegaConf
 
+    from vtp.config import with_types
+
     overrides = _rewritten(overrides)
     with _helpful(overrides):
         _prepare()
         with initialize_config_module("vtp.conf", version_base="1.3"):
-            return OmegaConf.to_container(hydra_compose("run", overrides), resolve=True)
+            return with_types(OmegaConf.to_container(hydra_compose("run", overrides), resolve=True))  # type: ignore[arg-type]
 
 
 def _rewritten(arguments: list[str]) -> list[str]:
@@ -94,24 +97,25 @@ def _prepare() -> None:
     from hydra.core.config_store import ConfigStore
     from omegaconf import OmegaConf
 
-    from vtp.config import DataConfig, MediaConfig
+    from vtp.config import typed_nodes
     from vtp.searchpath import register
-    from vtp.train.config import TrainConfig
 
     register()
     OmegaConf.register_new_resolver("released", _released, replace=True)
     store = ConfigStore.instance()
-    for name, node in (("train", TrainConfig), ("data", DataConfig), ("media", MediaConfig)):
-        store.store(group="schema", name=name, node=_open_mappings(OmegaConf.structured(node)))
+    for name, schema in typed_nodes().items():
+        store.store(group="schema", name=name, node=_open_mappings(asdict(schema())))
 
 
-def _open_mappings(node: Any) -> Any:
-    """A typed node whose mappings take keys of the user: hydra closes everything but what says otherwise."""
+def _open_mappings(defaults: dict[str, Any]) -> Any:
+    """A node whose mappings take keys of the user: hydra closes everything but what says otherwise. The types are
+    checked with everything else, so that all mistakes are told at once."""
     from omegaconf import DictConfig, OmegaConf
 
-    for name in node:
-        if isinstance(node._get_node(name), DictConfig):
-            OmegaConf.set_struct(node._get_node(name), False)
+    node = OmegaConf.create(defaults)
+    for value in node.values():
+        if isinstance(value, DictConfig):
+            OmegaConf.set_struct(value, False)
     return node
 
 

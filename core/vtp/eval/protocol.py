@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 
 import yaml
 
-from vtp.components import fits, spell
 from vtp.errors import ConfigError, PluginError
 from vtp.eval.forms import Form, sha256_lines
 from vtp.eval.metrics import TIE_RULES
 from vtp.registry import did_you_mean
 from vtp.types import Sample
+from vtp.values import fits, spell
 
 if TYPE_CHECKING:
     from vtp.plugins import PluginPoint

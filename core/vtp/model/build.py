@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 
-from vtp.components import Choice, check_options, choose, fits, refuse, spell
+from vtp.components import Choice, check_options, choose, refuse
 from vtp.contracts import Encoder, Fusion, Part, member, offers
 from vtp.errors import ConfigError
 from vtp.model.masking import MASKS, AudioMask, Masker, VideoMask, WordMask, default_masks, whole_word_problems
@@ -30,6 +30,7 @@ from vtp.model.objective import Objective
 from vtp.options import nameless
 from vtp.ranges import Range
 from vtp.registry import Registry, did_you_mean
+from vtp.values import fits, spell
 
 __all__ = ["BuildContext", "Lookup", "build_model", "lookup_in"]
 

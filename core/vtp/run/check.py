@@ -8,14 +8,19 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vtp.config import TOP_LEVEL, DataConfig, MediaConfig, modes
+from vtp.components import refuse
+from vtp.config import NODES, TOP_LEVEL, TYPES, DataConfig, MediaConfig, modes, typed_nodes
 from vtp.errors import ConfigError, PluginError
 from vtp.registry import did_you_mean
+from vtp.values import misfits, types_of
 
 if TYPE_CHECKING:
     from vtp.components import Choice
 
 __all__ = ["GIVEN", "chosen_callbacks", "check", "model_spec", "refuse_ambiguous_options"]
+
+# In place of a value of the wrong type, so that the others are looked at all the same; null where nothing is said.
+_INSTEAD = {"mode": "train+eval", "device": "auto", "kernels": "auto", "restart": False, "run_dir": "."}
 
 GIVEN = {"dataset": (), "task": ("dataset", "seed", "val_share")}  # what their constructors get besides their options
 
@@ -31,9 +36,17 @@ def check(config: Mapping[str, Any], folder: Path) -> None:
         ConfigError: with everything that is wrong, one line each.
     """
     wrong = [line for key in config if key not in TOP_LEVEL for line in _unknown(key)]
-    wrong += _untyped(config)
-    if wrong:
-        raise ConfigError(wrong[0] if len(wrong) == 1 else "\n  ".join(["", *wrong]))
+    wrong += [f"{key} cannot be left out of the configuration" for key in TOP_LEVEL if key not in config]
+    misfit = misfits("", config, TYPES)
+    wrong += misfit.values()
+    if any(key not in config for key in TOP_LEVEL) or any(key in misfit for key in NODES):
+        refuse(wrong)  # what would be in them cannot be looked at
+    seed = config["seed"]
+    config = {**config, **{key: _INSTEAD.get(key) for key in misfit}}
+    if "seed" in misfit and config["train"].get("seed") == seed:
+        config["train"] = {key: value for key, value in config["train"].items() if key != "seed"}  # told already
+    config |= {node: _fitting(node, config[node], schema, wrong) for node, schema in typed_nodes().items()}
+    wrong += [] if str(config["run_dir"]).strip() else ["run_dir=: expected the folder of this run"]
     parts: list[str] = []
     try:
         parts = modes(config["mode"])
@@ -49,8 +62,7 @@ def check(config: Mapping[str, Any], folder: Path) -> None:
     wrong += _training(config, folder) if "train" in parts else []
     wrong += _sources(config, parts)
     wrong += _components(config)
-    if wrong:
-        raise ConfigError(wrong[0] if len(wrong) == 1 else "\n  ".join(["", *wrong]))
+    refuse(wrong)
 
 
 def _unknown(key: str) -> list[str]:
@@ -61,17 +73,16 @@ def _unknown(key: str) -> list[str]:
     return found or [f"no key {key!r} at the top.{did_you_mean(key, TOP_LEVEL)}"]
 
 
-def _untyped(config: Mapping[str, Any]) -> Iterator[str]:
-    """Keys that somebody forced into a node of the core (``+train.x=1``)."""
-    from dataclasses import fields
-
-    from vtp.train.config import TrainConfig
-
-    for node, schema in (("train", TrainConfig), ("data", DataConfig), ("media", MediaConfig)):
-        known = [field.name for field in fields(schema)]
-        for key in config[node]:
-            if key not in known:
-                yield f"the configuration has no key '{node}.{key}'.{did_you_mean(key, known)}"
+def _fitting(node: str, given: Mapping[str, Any], schema: type, wrong: list[str]) -> dict[str, Any]:
+    """Those values of a node of the core that have the right types; ``wrong`` takes what is said of the others, and of
+    keys that the node does not have (``+train.x=1``, or in a file)."""
+    hints = types_of(schema)
+    wrong += [
+        f"the configuration has no key '{node}.{key}'.{did_you_mean(key, hints)}" for key in given if key not in hints
+    ]
+    misfit = misfits(f"{node}.", given, hints)
+    wrong += misfit.values()
+    return {key: value for key, value in given.items() if key in hints and key not in misfit}
 
 
 def model_spec(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -124,9 +135,6 @@ def chosen_callbacks(config: Mapping[str, Any], problems: list[str]) -> list[Cho
 
 
 def _machine(config: Mapping[str, Any]) -> Iterator[str]:
-    threads = config["threads"]
-    if threads is not None and (not isinstance(threads, int) or isinstance(threads, bool) or threads < 1):
-        yield f"threads={threads}: expected a number of threads, or null for the cores that workers leave over"
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", str(config["device"])):
         yield f"device={config['device']}: expected auto, cpu, cuda, or one GPU such as cuda:1"
 
@@ -150,7 +158,9 @@ def _sources(config: Mapping[str, Any], parts: list[str]) -> Iterator[str]:
         yield f"mode={config['mode']} needs checkpoint=: a run folder or a checkpoint folder"
     for key in ("checkpoint", "init_from", "resume"):
         given = config[key]
-        if given is not None and not (key == "resume" and given == "auto") and not Path(given).exists():
+        if given == "":
+            yield f"{key}=: expected a run folder or a checkpoint, or null"
+        elif given is not None and not (key == "resume" and given == "auto") and not Path(given).exists():
             yield f"{key}={given}: no such checkpoint. Give a run folder, or a folder like .../checkpoints/best"
     if config["restart"] and config["resume"] in (None, "auto"):
         yield "restart=true takes the weights of resume=PATH and starts counting at 0; give that path"

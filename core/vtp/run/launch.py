@@ -12,7 +12,8 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vtp.config import modes
+from vtp.components import mistakes_of, refuse
+from vtp.config import modes, with_types
 from vtp.errors import ComponentError, ConfigError, LoadingError, PluginError, UserError, VtpError
 from vtp.faults import fault_of
 from vtp.machine import cores, keep_memory
@@ -46,7 +47,8 @@ def launch(composed: DictConfig, further: Mapping[str, dict[str, Any]] | None = 
             _length_from_the_command_line(config, overrides)
             take_objective(config, overrides)
             # hydra does not record choices that are lists; an objective's option is named as its node
-            chosen = {**hydra.runtime.choices, "objective": list(config["objectives"] or {})}
+            objectives = config.get("objectives")
+            chosen = {**hydra.runtime.choices, "objective": list(objectives) if isinstance(objectives, dict) else []}
             refuse_ambiguous_options({**chosen, "task": task} if task else chosen)
         first = configs.pop("")
         return execute(configs or {"": first}, folder.path)
@@ -66,7 +68,7 @@ def _resolved(composed: DictConfig) -> dict[str, Any]:
     from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
     try:
-        return OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)  # type: ignore[return-value]
+        return with_types(OmegaConf.to_container(composed, resolve=True, throw_on_missing=True))  # type: ignore[arg-type]
     except MissingMandatoryValue as error:
         raise ConfigError(f"{error.full_key} has no default: give {error.full_key}=...") from error
     except OmegaConfBaseException as error:  # a value that another one takes over and cannot use, such as seed=one
@@ -152,15 +154,14 @@ def _check(configs: Mapping[str, dict[str, Any]], folder: Path) -> None:
         except ConfigError as error:
             if not task:
                 raise
-            wrong += [f"{task}: {line.strip()}" for line in str(error).splitlines() if line.strip()]
-    if wrong:
-        raise ConfigError("\n  ".join(["", *wrong]))
+            wrong += [f"{task}: {line}" for line in mistakes_of(error)]
+    refuse(wrong)
 
 
 def _length_from_the_command_line(config: dict[str, Any], overrides: list[str]) -> None:
     """``train.steps=`` on the command line replaces the ``train.epochs`` of a recipe, and the other way round."""
     given = {name for name in ("steps", "epochs") if any(o.lstrip("+").startswith(f"train.{name}=") for o in overrides)}
-    if len(given) == 1:
+    if len(given) == 1 and isinstance(config.get("train"), dict):
         config["train"]["epochs" if given == {"steps"} else "steps"] = None
 
 

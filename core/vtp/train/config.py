@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 
+from vtp.ranges import Seed
 from vtp.registry import did_you_mean
 
 __all__ = ["TrainConfig"]
@@ -42,7 +43,7 @@ class TrainConfig:
     epochs: float | None = None  # length in passes over the training table
     global_batch: int = 32  # samples per step: micro_batch = global_batch / (processes * accumulation)
     accumulation: int = 1  # micro-batches per step and process; the result is that of the whole batch
-    seed: int = 0  # of dropout and all else that torch draws while training; process r uses seed + r
+    seed: Seed = 0  # of dropout and all else that torch draws while training; process r uses seed + r
 
     lr: float = 1e-4  # learning rate after warm-up, for parameters without a multiplier
     min_lr: float = 0.0  # learning rate that schedule=cosine and linear end at
