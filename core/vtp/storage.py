@@ -12,12 +12,13 @@ import errno
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -25,22 +26,29 @@ from typing import Any, BinaryIO
 from vtp.errors import ConfigError, RunError
 
 __all__ = [
+    "LOCK",
     "MANIFEST",
     "DirectoryTransaction",
     "alone",
     "append_line",
     "cache_root",
     "clean_leftovers",
+    "is_locked",
     "replacing",
     "sha256_of",
+    "take_lock",
     "verify_directory",
     "write_json_atomic",
     "write_text_atomic",
 ]
 
+log = logging.getLogger("vtp")
+
 MANIFEST = "manifest.json"
+LOCK = ".lock"
 _TEMPORARY = re.compile(r"^\..+\.[0-9a-f]{12}\.tmp$")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
 
 def cache_root() -> Path:
@@ -110,17 +118,68 @@ def append_line(path: Path | str, text: str) -> None:
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Only one program writes into ``folder`` at a time.
+    """Only one process writes into ``folder`` at a time. The lock is the system's: it ends with this process, however
+    that ends, and processes that are forked from it do not hold it.
 
     Raises:
         ConfigError: another one is at work there.
     """
-    with open(folder / ".lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ConfigError(f"another program is writing into {folder}. Wait for it to end.") from None
+    file = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+    owner = os.getpid()
+    _held.add(file)
+    try:
+        if not take_lock(file, wait=False):
+            raise ConfigError(
+                f"another process is writing into {folder}. Wait for it to end, or end it; or choose another folder."
+            )
         yield
+    finally:
+        if os.getpid() == owner:
+            _held.discard(file)
+            os.close(file)
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether another process (or this one) is in :func:`alone` with ``folder``."""
+    try:
+        file = os.open(folder / LOCK, os.O_RDWR)
+    except OSError:  # never locked, or not ours to write
+        return False
+    try:
+        return not take_lock(file, wait=False)
+    finally:
+        os.close(file)
+
+
+def take_lock(descriptor: int, wait: bool = True) -> bool:
+    """Lock an open file for this process alone; False if another one holds it. Where the file system has no locks (some
+    network disks), everybody gets one, with a warning.
+
+    Args:
+        descriptor: closing it gives the lock back.
+        wait: for the process that holds it.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        log.warning("this file system has no locks (%s): nothing keeps two processes apart here", error.strerror)
+    return True
+
+
+def _let_go() -> None:
+    """In a forked process: its copies would keep the locks of a parent that was killed."""
+    for file in _held:
+        with suppress(OSError):
+            os.close(file)
+    _held.clear()
+
+
+_held: set[int] = set()  # descriptors of locks of this process
+os.register_at_fork(after_in_child=_let_go)
 
 
 def write_json_atomic(path: Path | str, value: Any) -> None:

@@ -46,6 +46,26 @@ def test_the_newest_unfinished_run_of_the_same_configuration_is_found(tmp_path):
     assert find_unfinished("nobody", tmp_path) is None
 
 
+@pytest.mark.parametrize(
+    "times",
+    [
+        ("2026-10-25T02:40:00+0200", "2026-10-25T02:10:00+0100"),  # the hour that comes twice when summer time ends
+        ("2026-01-02T01:00:00+0900", "2026-01-01T23:00:00-0500"),  # two places: 16:00 and, a day later, 04:00 in UTC
+        (None, "2026-01-01T00:00:00+0000"),
+        (3, "2026-01-01T00:00:00+0000"),
+    ],
+)
+def test_the_newest_run_is_found_by_the_time_that_has_passed(tmp_path, times):
+    for name, started in zip("ab", times, strict=True):
+        folder = tmp_path / "day" / name
+        folder.mkdir(parents=True)
+        (folder / "run.json").write_text(json.dumps({"status": "failed", "fingerprint": "f", "started": started}))
+    for name, odd in (("c", "[1]"), ("d", "3"), ("e", "[" * 100_000)):
+        (tmp_path / "day" / name).mkdir()
+        (tmp_path / "day" / name / "run.json").write_text(odd)
+    assert find_unfinished("f", tmp_path) == tmp_path / "day" / "b"
+
+
 def test_a_mistake_leaves_nothing_behind_and_a_run_is_kept(tmp_path):
     folder = tmp_path / "outputs" / "day" / "time"
     (folder / ".hydra").mkdir(parents=True)

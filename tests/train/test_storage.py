@@ -147,7 +147,7 @@ def test_a_line_is_appended_after_half_a_line_of_a_killed_writer(tmp_path):
 
 
 def test_a_folder_has_one_writer(tmp_path):
-    with alone(tmp_path), pytest.raises(ConfigError, match="another program is writing into"), alone(tmp_path):
+    with alone(tmp_path), pytest.raises(ConfigError, match="another process is writing into"), alone(tmp_path):
         pass
     with alone(tmp_path):
         pass

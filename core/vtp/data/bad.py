@@ -4,7 +4,6 @@ tried again."""
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -13,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vtp.media.info import MediaError
-from vtp.storage import append_line
+from vtp.storage import append_line, take_lock
 from vtp.types import MediaRef, Sample
 
 __all__ = ["BadFiles", "media_key"]
@@ -103,7 +102,7 @@ class BadFiles:
     def _locked(path: Path) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "a") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            take_lock(file.fileno())
             yield  # closing the file gives the lock back
 
     def _refresh(self) -> None:

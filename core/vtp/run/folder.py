@@ -11,12 +11,15 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from vtp import __version__
 
 __all__ = ["RunFolder", "find_unfinished", "fingerprint"]
+
+log = logging.getLogger("vtp")
 
 # These say where and how to go on, not what is computed; two configurations that differ only here are the same run.
 _NOT_FINGERPRINTED = ("run_dir", "resume", "restart", "profile")
@@ -40,16 +43,32 @@ def fingerprint(config: Mapping[str, Any]) -> str:
 
 
 def find_unfinished(wanted: str, root: Path = Path("outputs")) -> Path | None:
-    """The newest run folder under ``root`` with this fingerprint that did not finish, or None."""
+    """The newest run folder under ``root`` with this fingerprint that did not finish, or None. One that a process is
+    writing into is passed over, with a warning."""
+    from vtp.storage import is_locked
+
     candidates = []
     for file in root.glob("*/*/run.json"):
         try:
             record = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            unfinished = record.get("fingerprint") == wanted and record.get("status") != "finished"
+        except (OSError, ValueError, AttributeError, RecursionError):
             continue  # a run that died while it was created has nothing to go on from
-        if record.get("fingerprint") == wanted and record.get("status") != "finished":
-            candidates.append((record.get("started", ""), file.parent))
-    return max(candidates)[1] if candidates else None
+        if unfinished:
+            candidates.append((_seconds(record.get("started")), file.parent))
+    for _, folder in sorted(candidates, reverse=True):
+        if not is_locked(folder):
+            return folder
+        log.warning("resume=auto: another process is writing into %s, so it is passed over", folder)
+    return None
+
+
+def _seconds(started: Any) -> float:
+    """A time of run.json in seconds: as text, the hour after summer time would be before it. 0 for what is none."""
+    try:
+        return datetime.fromisoformat(started).timestamp()
+    except (TypeError, ValueError, OverflowError, OSError):
+        return 0.0
 
 
 class RunFolder:
@@ -115,7 +134,7 @@ class RunFolder:
     def remove_if_empty(self) -> None:
         """A run that a mistake of the user ended before it did anything leaves no folder behind."""
         left = {entry.name for entry in self.path.iterdir()} if self.path.is_dir() else set()
-        if left <= {".hydra", "run.log", "run.json", "config.yaml"}:
+        if left <= {".hydra", ".lock", "run.log", "run.json", "config.yaml"}:
             logging.shutdown()
             shutil.rmtree(self.path, ignore_errors=True)
             if (

@@ -37,11 +37,19 @@ def launch(composed: DictConfig, further: Mapping[str, dict[str, Any]] | None = 
     """
     from hydra.core.hydra_config import HydraConfig
 
+    from vtp.storage import alone
+
     hydra = HydraConfig.get()
     folder = RunFolder(Path(hydra.runtime.output_dir))
+    with alone(folder.path):
+        return _launched(composed, further or {}, hydra, folder)
+
+
+def _launched(composed: DictConfig, further: Mapping[str, dict[str, Any]], hydra: Any, folder: RunFolder) -> int:
+    """:func:`launch` in a folder that is ours."""
     try:
         overrides = list(hydra.overrides.task)
-        configs = {"": _resolved(composed), **(further or {})}
+        configs = {"": _resolved(composed), **further}
         for task, config in configs.items():
             config["run_dir"] = str(folder.path / task)
             _length_from_the_command_line(config, overrides)
@@ -111,9 +119,20 @@ def execute(configs: dict[str, dict[str, Any]] | None, folder: Path | None) -> i
             return 0
         from vtp.run.tasks import measure
 
-        return measure(configs, folder, lambda config, inner: _run(config, inner, device))
+        return measure(configs, folder, lambda config, inner: _run_alone(config, inner, device))
     finally:
         distributed.shutdown()
+
+
+def _run_alone(config: dict[str, Any], folder: Path, device: Any) -> None:
+    """One of several tasks, in a folder of its own that somebody may have named as theirs."""
+    from vtp import distributed
+    from vtp.storage import alone
+
+    if distributed.is_main():
+        folder.mkdir(parents=True, exist_ok=True)
+    with alone(folder) if distributed.is_main() else nullcontext():
+        _run(config, folder, device)
 
 
 def _run(config: dict[str, Any], folder: Path, device: Any) -> None:

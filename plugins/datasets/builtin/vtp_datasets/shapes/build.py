@@ -7,7 +7,6 @@ for each other.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import logging
@@ -24,7 +23,7 @@ from typing import Any
 from vtp.errors import DataError, RunError
 from vtp.machine import cores
 from vtp.progress import bar
-from vtp.storage import write_json_atomic, write_text_atomic
+from vtp.storage import take_lock, write_json_atomic, write_text_atomic
 from vtp_datasets.shapes.annotations import SIZES, Blueprint, annotation_files
 from vtp_datasets.shapes.world import CATEGORIES
 
@@ -212,9 +211,7 @@ def _encoder() -> dict[str, str]:
 def _locked(path: Path) -> Iterator[None]:
     """Hold an exclusive lock on ``path``; the system frees it when a process dies, however it does."""
     with open(path, "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not take_lock(file.fileno(), wait=False):
             log.info("shapes: waiting for another process that generates this data set")
-            fcntl.flock(file, fcntl.LOCK_EX)
+            take_lock(file.fileno())
         yield
