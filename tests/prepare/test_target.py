@@ -115,8 +115,18 @@ def test_every_command_refuses_in_the_same_words(folder, target, words, capsys):
 def test_a_folder_gives_videos_and_sounds_with_the_captions_beside_them(folder):
     samples = list(point_at("clips", {}).samples())
     assert [sample.id for sample in samples] == ["a", "b", "c", "d"]
-    assert samples[0] == Sample("a", MediaRef("clips/a.mp4"), MediaRef("clips/a.mp4"), ("a caption",))
-    assert samples[3] == Sample("d", None, MediaRef("clips/d.wav"), ())
+    media = MediaRef("clips/a.mp4")
+    assert samples[0] == Sample("a", media, media, ("a caption",), {}, {"video_id": "a.mp4"})
+    assert samples[3] == Sample("d", None, MediaRef("clips/d.wav"), (), {}, {"video_id": "d.wav"})
+    for name in ("more/a.mp4", "more/b.jpg", "more/b.wav"):  # files of one name are not one sample, nor one clip
+        (folder / "clips" / name).parent.mkdir(exist_ok=True)
+        (folder / "clips" / name).write_bytes(b"no media at all")
+    samples = list(point_at("clips", {}).samples())
+    assert [sample.id for sample in samples] == ["a", "b", "c", "d", "more/a", "more/b.jpg", "more/b.wav"]
+    assert len({sample.extra["video_id"] for sample in samples}) == 7
+    (folder / "clips" / "b.txt").write_bytes("é".encode("latin-1"))
+    with pytest.raises(DataError, match=r"b\.txt is not UTF-8"):
+        list(point_at("clips", {}).samples())
     (folder / "empty").mkdir()
     with pytest.raises(DataError, match="no media files in empty"):
         list(point_at("empty", {}).samples())

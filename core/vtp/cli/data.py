@@ -108,7 +108,7 @@ def point_at(
     kinds, splits = ([options[key]] if key in options else [] for key in ("kind", "split"))
     if path.is_file():
         whole = {} if hold_out or splits else {"val_share": 0, "test_share": 0}
-        return Target(_dataset("csv", {"file": str(path), **whole, **rest}, known), kinds, splits)
+        return Target(_dataset("csv", {"file": str(path), **whole, **rest}, known), kinds, splits, own=True)
     if os.sep in name or path.suffix:
         raise DataError(f"{name}: there is no such file or folder.")
     default = [default_split] if default_split is not None else []

@@ -14,9 +14,11 @@ __all__ = ["main"]
 ABOUT = """Pack media and texts into tar shards in video2dataset's layout (00000.tar with KEY.mp4, KEY.txt, KEY.json),
 to train from with `vtp run ... dataset=shards dataset.urls=OUT`, here or with the webdataset library.
 
-Of a data set the training split is packed; kind=qa (caption, retrieval, mc) and split=val choose another table. With
---frames, N evenly spread frames are decoded and scaled once and stored as KEY.npy, with the sound as KEY.wav: nothing
-is left to decode. Give the same command again after an interruption: whole shards are kept."""
+Of a data set the training split is packed; kind=qa (caption, retrieval, mc) and split=val choose another table. Of a
+table of your own all kinds and splits are packed, and dataset=shards gives them again as dataset=csv does.
+
+With --frames, N evenly spread frames are decoded and scaled once and stored as KEY.npy, with the sound as KEY.wav:
+nothing is left to decode. Give the same command again after an interruption: whole shards are kept."""
 
 
 def main(arguments: list[str]) -> int:
@@ -32,8 +34,8 @@ def main(arguments: list[str]) -> int:
         parsed.per_shard,
         parsed.backend,
     )
-    target = point_at(parsed.target, options, default_split="train")
-    samples = list(target.samples(prefer=("caption", "retrieval")))
+    target = point_at(parsed.target, options, default_split="train", hold_out=True)
+    samples = list(target.kept(prefer=("caption", "retrieval")))
     if not samples:
         raise DataError(f"{parsed.target} has no samples to pack.")
     say = line()
@@ -41,6 +43,7 @@ def main(arguments: list[str]) -> int:
         samples,
         parsed.out,
         packing,
+        namespace=target.namespace,
         workers=parsed.workers or cores(),
         timeout_s=parsed.timeout,
         progress=lambda done, total: say(f"{done:,} of {total:,} shards", done == total),
@@ -48,8 +51,11 @@ def main(arguments: list[str]) -> int:
     failures = manifest["failures"]
     print(
         f"{manifest['keys']:,} clips, {manifest['samples']:,} samples in {len(manifest['shards']):,} shards, "
-        f"{manifest['bytes'] / 1e6:,.1f} MB; {len(failures):,} clips failed"
+        f"{manifest['bytes'] / 1e6:,.1f} MB; {len(failures):,} clips with "
+        f"{sum(failure['samples'] for failure in failures):,} samples failed"
     )
+    if manifest["without_media"]:
+        print(f"  {manifest['without_media']:,} samples have no media and are left out")
     for failure in failures[:5]:
         print(f"  failed: {failure['path']}: {failure['reason']}")
     if failures:

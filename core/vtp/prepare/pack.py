@@ -23,12 +23,16 @@ from typing import Any
 
 import numpy as np
 
+from vtp.data.table import media_id
 from vtp.errors import ConfigError
+from vtp.media.extensions import IMAGES, SOUNDS, VIDEOS
 from vtp.media.info import MediaError, VideoInfo
 from vtp.media.isolation import MediaReader
+from vtp.media.member import fetch, split_member
 from vtp.media.request import Wanted
 from vtp.media.sampling import uniform
 from vtp.prepare import GO_ON
+from vtp.prepare.target import Kept, readable
 from vtp.prepare.threads import results
 from vtp.storage import alone, clean_leftovers, replacing, sha256_of, write_json_atomic
 from vtp.types import MediaRef, Sample
@@ -36,7 +40,8 @@ from vtp.types import MediaRef, Sample
 __all__ = ["MANIFEST", "Packing", "pack"]
 
 MANIFEST = "manifest.json"
-FORMAT = 1
+FORMAT = 2
+_LARGEST = 1 << 33  # bytes of a member: eleven octal digits hold its size
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +79,15 @@ class _Key:
     name: str
     video: MediaRef | None
     audio: MediaRef | None
-    samples: list[Sample] = field(default_factory=list)
+    samples: list[Kept] = field(default_factory=list)
 
 
 def pack(
-    samples: Iterable[Sample],
+    samples: Iterable[Sample | Kept],
     out: Path | str,
     packing: Packing,
     *,
+    namespace: str | None = None,
     workers: int = 2,
     timeout_s: float = 120.0,
     progress: Callable[[int, int], None] | None = None,
@@ -89,6 +95,8 @@ def pack(
     """Write all shards, or those that are not there yet, and ``manifest.json``; returns the manifest.
 
     Args:
+        samples: what is packed; those that come with kinds and splits keep them.
+        namespace: of the clips, so that they are the same clips as those of the data set that is packed.
         progress: called with (shards done, shards in all) after each.
 
     Raises:
@@ -99,7 +107,7 @@ def pack(
     _claim(out)
     with alone(out):
         clean_leftovers(out)
-        keys = _keys(samples, packing)
+        keys, without_media = _keys(samples, packing)
         shards = [keys[i : i + packing.per_shard] for i in range(0, len(keys), packing.per_shard)]
         done: dict[int, dict[str, Any]] = {}
 
@@ -118,7 +126,7 @@ def pack(
                 if progress is not None:
                     progress(len(done), len(shards))
         _remove_others(out, len(shards))
-        manifest = _manifest([done[number] for number in sorted(done)], packing)
+        manifest = _manifest([done[number] for number in sorted(done)], packing, namespace, without_media)
         write_json_atomic(out / MANIFEST, manifest)
     return manifest
 
@@ -140,12 +148,15 @@ def _remove_others(out: Path, shards: int) -> None:
             file.unlink()
 
 
-def _keys(samples: Iterable[Sample], packing: Packing) -> list[_Key]:
-    """Keys in the order in which their media first appear."""
+def _keys(samples: Iterable[Sample | Kept], packing: Packing) -> tuple[list[_Key], int]:
+    """Keys in the order in which their media first appear, and how many samples have no media."""
     keys: dict[Any, _Key] = {}
-    for sample in samples:
-        video, audio = sample.video, sample.audio
+    without_media = 0
+    for item in samples:
+        kept = item if isinstance(item, Kept) else Kept(item)
+        video, audio = kept.sample.video, kept.sample.audio
         if video is None and audio is None:
+            without_media += 1
             continue
         if not packing.frames:  # whole files go in, spans stay with the samples
             video, audio = (None if ref is None else MediaRef(ref.path) for ref in (video, audio))
@@ -153,8 +164,8 @@ def _keys(samples: Iterable[Sample], packing: Packing) -> list[_Key]:
         if identity not in keys:
             shard, place = divmod(len(keys), packing.per_shard)
             keys[identity] = _Key(f"{shard:05d}{place:04d}", video, audio)
-        keys[identity].samples.append(sample)
-    return list(keys.values())
+        keys[identity].samples.append(kept)
+    return list(keys.values()), without_media
 
 
 def _shard(out: Path, number: int, keys: Sequence[_Key], packing: Packing, reader: MediaReader) -> dict[str, Any]:
@@ -165,7 +176,7 @@ def _shard(out: Path, number: int, keys: Sequence[_Key], packing: Packing, reade
     if kept is not None:
         return kept
     start = time.time()
-    failures: list[dict[str, str]] = []
+    failures: list[dict[str, Any]] = []
     counted = {"keys": 0, "samples": 0}
     with (
         replacing(tar, then=GO_ON) as file,
@@ -176,7 +187,10 @@ def _shard(out: Path, number: int, keys: Sequence[_Key], packing: Packing, reade
                 members = (_frame_members if packing.frames else _file_members)(key, packing, reader)
             except MediaError as error:
                 path = next(str(ref.path) for ref in (key.video, key.audio) if ref is not None)
-                failures.append({"key": key.name, "path": path, "reason": error.reason, "kind": error.kind})
+                failures.append(
+                    {"key": key.name, "path": path, "reason": error.reason, "kind": error.kind,
+                     "samples": len(key.samples)}
+                )  # fmt: skip
                 continue
             for extension, content in members.items():
                 _add(writer, f"{key.name}.{extension}", content)
@@ -212,7 +226,7 @@ def _plan(keys: Sequence[_Key], packing: Packing) -> str:
                     digest.update(f"{ref}{status.st_size} {status.st_mtime_ns}".encode("utf-8", "surrogateescape"))
                 except OSError:
                     digest.update(f"{ref} absent".encode("utf-8", "surrogateescape"))
-        digest.update(json.dumps([_record(sample) for sample in key.samples], default=str).encode())
+        digest.update(json.dumps([_record(kept) for kept in key.samples], default=str).encode())
     return digest.hexdigest()
 
 
@@ -233,24 +247,26 @@ def _add(writer: tarfile.TarFile, name: str, content: bytes | memoryview) -> Non
     writer.addfile(info, io.BytesIO(content))
 
 
-def _record(sample: Sample) -> dict[str, Any]:
+def _record(kept: Kept) -> dict[str, Any]:
     """A sample without its media, JSON-able."""
+    sample = kept.sample
     media = sample.video or sample.audio
     assert media is not None
     span = {side: value for side in ("start", "end") if (value := getattr(media, side)) is not None}
-    clip = os.path.basename(media.path) if isinstance(media.path, str) else sample.id
+    table = {"kinds": list(kept.kinds), "split": kept.split, "held_out": kept.held_out}
     return {
         "id": sample.id,
         "texts": list(sample.texts),
         **span,
         **({"labels": dict(sample.labels)} if sample.labels else {}),
-        "extra": {"video_id": clip, **sample.extra},
+        "extra": {"video_id": media_id(sample), **sample.extra},
+        **{name: value for name, value in table.items() if value},
     }
 
 
 def _annotation(key: _Key, **more: Any) -> dict[str, bytes]:
     """The ``txt`` and ``json`` members."""
-    text = next((text for sample in key.samples for text in sample.texts), "")
+    text = next((text for kept in key.samples for text in kept.sample.texts), "")
     path = next(str(ref.path) for ref in (key.video, key.audio) if ref is not None)
     record = {
         "key": key.name,
@@ -258,11 +274,23 @@ def _annotation(key: _Key, **more: Any) -> dict[str, bytes]:
         "error_message": None,
         "url": path,
         "caption": text,
-        "samples": [_record(sample) for sample in key.samples],
+        "samples": [_record(kept) for kept in key.samples],
         **more,
     }
     # Of extra, what is no JSON value (a path, a date) is kept as its text.
-    return {"txt": text.encode(), "json": json.dumps(record, ensure_ascii=False, default=str).encode()}
+    written = json.dumps(record, ensure_ascii=False, default=str)
+    try:
+        return {"txt": text.encode(), "json": written.encode()}
+    except UnicodeEncodeError:  # half of a character, or the name of a file that is no UTF-8
+        record = json.loads(json.dumps(record, default=str), object_pairs_hook=_readable_pairs)
+        return {"txt": readable(text).encode(), "json": json.dumps(record, ensure_ascii=False).encode()}
+
+
+def _readable_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    def clean(value: Any) -> Any:
+        return readable(value) if isinstance(value, str) else [*map(clean, value)] if isinstance(value, list) else value
+
+    return {readable(key): clean(value) for key, value in pairs}
 
 
 def _file_members(key: _Key, packing: Packing, reader: MediaReader) -> dict[str, bytes]:
@@ -272,13 +300,34 @@ def _file_members(key: _Key, packing: Packing, reader: MediaReader) -> dict[str,
         if ref is None or (ref is key.audio and key.video is not None and ref.path == key.video.path):
             continue
         if not isinstance(ref.path, str):
-            raise MediaError("lies in a shard already", "not_a_file")
+            raise MediaError("is no file but bytes in memory", "not_a_file")
+        inside = split_member(ref.path)
+        if inside is not None and inside.is_frames:
+            raise MediaError("is decoded already: frames of a shard are not packed again", "not_a_file")
         info = reader.probe(ref)
         if ref is key.video and info.video is None:
             raise MediaError("no video stream", "no_video")
-        name = os.path.splitext(ref.path)[1].lower().lstrip(".") or "mp4"
-        members[f"audio.{name}" if name in members else name] = Path(ref.path).read_bytes()
+        content = fetch(ref).path if inside is not None else _content(ref.path)
+        assert isinstance(content, bytes)
+        members[_extension(ref.path, sound=ref is not key.video)] = content
     return members | _annotation(key, silent=key.audio is None)
+
+
+def _content(path: str) -> bytes:
+    try:
+        if os.stat(path).st_size >= _LARGEST:
+            raise MediaError(f"larger than a member of a tar file ({_LARGEST >> 30} GiB)", "too_large")
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise MediaError(f"cannot be read: {error.strerror}", "missing") from None
+
+
+def _extension(path: str, *, sound: bool) -> str:
+    """By which a member is known again as a picture or as a sound, whatever the file is called."""
+    ending = os.path.splitext(path)[1].lower()
+    if sound:
+        return ending[1:] if ending in SOUNDS else f"audio.{ending[1:] or 'mp4'}"
+    return ending[1:] if ending in VIDEOS | IMAGES else "mp4"
 
 
 def _frame_members(key: _Key, packing: Packing, reader: MediaReader) -> dict[str, bytes]:
@@ -325,13 +374,17 @@ def _frame_members(key: _Key, packing: Packing, reader: MediaReader) -> dict[str
     return _annotation(key, silent=key.audio is None, **more) | members
 
 
-def _manifest(shards: Sequence[dict[str, Any]], packing: Packing) -> dict[str, Any]:
+def _manifest(
+    shards: Sequence[dict[str, Any]], packing: Packing, namespace: str | None, without_media: int
+) -> dict[str, Any]:
     from vtp import __version__
 
     return {
         "format": FORMAT,
         "vtp": __version__,
         **asdict(packing),
+        **({} if namespace is None else {"namespace": namespace}),
+        "without_media": without_media,
         "keys": sum(stats["successes"] for stats in shards),
         "samples": sum(stats["samples"] for stats in shards),
         "bytes": sum(stats["bytes"] for stats in shards),

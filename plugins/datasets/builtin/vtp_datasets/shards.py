@@ -168,8 +168,10 @@ class Shards:
         folders = list(dict.fromkeys(shard.parent for shards in self._shards.values() for shard in shards))
         real = [Path(os.path.realpath(folder)) for folder in folders]
         names = short_names(list(dict.fromkeys(real)))
+        packed = map(_packed_namespace, folders)
         return {
-            folder: _packed_namespace(folder) or f"shards:{names[r]}" for folder, r in zip(folders, real, strict=True)
+            folder: f"shards:{names[r]}" if namespace is None else namespace
+            for folder, r, namespace in zip(folders, real, packed, strict=True)
         }
 
     def _rows(self, split: str) -> _Rows:
@@ -179,7 +181,8 @@ class Shards:
             if len(shards) > MOST_SHARDS:
                 raise DataError(f"{len(shards):,} shards are more than {MOST_SHARDS:,}: pack more clips into each.")
             several = self.media_namespace == ""
-            prefixes = [f"{self._namespaces[shard.parent]}:" if several else "" for shard in shards]
+            namespaces = [self._namespaces[shard.parent] if several else "" for shard in shards]
+            prefixes = [f"{namespace}:" if namespace else "" for namespace in namespaces]
             reading = ShardRows(shards, prefixes, keys_are_names=self._namespace is not None)
             source, info = read_rows(
                 self.name,
@@ -282,7 +285,7 @@ def _packed_namespace(folder: Path) -> str | None:
         namespace = json.loads((folder / MANIFEST).read_bytes()).get("namespace")
     except (OSError, ValueError, AttributeError, RecursionError):
         return None
-    return namespace if isinstance(namespace, str) and namespace else None
+    return namespace if isinstance(namespace, str) else None
 
 
 def _warn(records: Sequence[Mapping[str, Any]]) -> None:
