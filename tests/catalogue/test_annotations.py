@@ -9,7 +9,8 @@ import random
 import pytest
 
 from vtp.catalogue import annotations
-from vtp.catalogue.annotations import AnnotationFile, Seen, clip_list
+from vtp.catalogue.annotations import AnnotationFile, clip_list
+from vtp.catalogue.texts import Seen
 from vtp.errors import DataError
 
 

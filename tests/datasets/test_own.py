@@ -185,11 +185,29 @@ def test_rows_that_make_no_sense_are_named(tmp_path, row, words):
     assert record["malformed_first"][0].startswith("line 2: ") and words in record["malformed_first"][0]
 
 
-def test_repeated_ids_are_named(tmp_path):
-    text = "id,video,caption\n1,a.mp4,x\n1,b.mp4,y\n2,c.mp4,z\n"
+def test_rows_with_one_id_are_all_there(tmp_path):
+    text = "id,video,caption\n1,a.mp4,x\n1,b.mp4,y\n2,c.mp4,z\n1,b.mp4,y\nb.mp4/1,d.mp4,w\n"
     dataset = OwnData(file=write(tmp_path / "my.csv", text), val_share=0, test_share=0)
-    assert [s.id for s in dataset.samples("caption", "train")] == ["1", "2"]
-    assert dataset.origin()["files"][0]["malformed_first"] == ["line 3: the id 1 is there already"]
+    rows = dataset.samples("caption", "train")
+    assert [(s.id, s.texts) for s in rows] == [
+        ("1", ("x",)), ("b.mp4/1", ("y",)), ("2", ("z",)), ("d.mp4/b.mp4/1", ("w",))
+    ]  # fmt: skip
+    record = dataset.origin()["files"][0]
+    assert record["rows"] == 4 and record["ids_that_repeat"] == 2
+    assert record["malformed_first"] == ["line 5: the id 1 is there already, with the same content"]
+
+
+def test_questions_that_are_numbered_per_clip_are_all_there(tmp_path):
+    """The form of NExT-QA: qid counts the questions of a clip, so that the same few ids come for every clip."""
+    head = "video,frame_count,width,height,question,answer,qid,type,a0,a1,a2,a3,a4\n"
+    rows = [f"{c},99,640,480,why {c} {q}?,{q % 5},{q},CW,a,b,c,d,e {c}\n" for c in (2400, 3300) for q in range(9)]
+    dataset = OwnData(file=write(tmp_path / "val.csv", head + "".join(rows)), val_share=0, test_share=0)
+    for kind in ("qa", "mc"):
+        table = dataset.samples(kind, "train")
+        assert len(table) == len({s.id for s in table}) == 18
+        asked = [s.texts[0] if kind == "qa" else s.extra["question"] for s in table]
+        assert asked == [f"why {c} {q}?" for c in (2400, 3300) for q in range(9)]
+    assert [s.id for s in table][8:11] == ["8", "3300/0", "3300/1"]
 
 
 def test_what_is_wrong_is_said(tmp_path):

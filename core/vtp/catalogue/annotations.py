@@ -12,45 +12,35 @@ import codecs
 import csv
 import hashlib
 import io
-import json
+import itertools
 import logging
 import os
-from array import array
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vtp.data.keys import hash64
+from vtp.catalogue.delimited import end_mark, line_of_open_quote, lines_apart, swallows
+from vtp.catalogue.json_items import json_items, json_value
+from vtp.catalogue.texts import Ids, Seen, is_empty, list_in, plain_text
 from vtp.errors import DataError
 
-__all__ = ["AnnotationFile", "Seen", "clip_list", "find_file", "reason", "text_of", "warn_of_malformed"]
+__all__ = ["AnnotationFile", "clip_list", "find_file", "warn_of_malformed"]
 
 log = logging.getLogger("vtp")
 
 NAMED = 20  # malformed rows that are named in the run record; the rest are counted
+LONG_CELLS = "cells_with_line_ends_and_delimiters"  # notes of a file, see AnnotationFile.csv and .texts
+EMPTY_TEXTS = "empty_texts_in_lists"
 _BLOCK = 1 << 20  # bytes read at once
-_SPACE = " \t\r\n"
-_AFTER = frozenset(_SPACE + ",:]}")  # what may follow a JSON value
 
 
 def find_file(folders: Sequence[Path], names: Iterable[str]) -> Path | None:
     """The first of ``names`` that exists in the first of ``folders`` that has one, or None."""
     names = tuple(names)
     return next((folder / name for folder in folders for name in names if (folder / name).is_file()), None)
-
-
-def text_of(row: Mapping[str, Any], key: str) -> str:
-    """A text of a row without the white space around it.
-
-    Raises:
-        KeyError, ValueError: there is none.
-    """
-    text = row[key]
-    if not isinstance(text, str) or not text.strip():
-        raise ValueError(f"no {key}")
-    return text.strip()
 
 
 def clip_list(file: AnnotationFile) -> Iterator[tuple[int, str]]:
@@ -63,16 +53,14 @@ def clip_list(file: AnnotationFile) -> Iterator[tuple[int, str]]:
             file.reject(f"line {line}", f"{clip} is there already")
 
 
-def reason(error: Exception) -> str:
-    """Why a row was refused, in words: a KeyError is a column that is not there."""
-    return f"no {error.args[0]}" if isinstance(error, KeyError) else str(error)
-
-
 def warn_of_malformed(record: Mapping[str, Any]) -> None:
     """Say on the log how many rows of a file are left out, if any, by its :meth:`AnnotationFile.record`."""
     if record["malformed"]:
         first = "; ".join(record["malformed_first"][:3])
         log.warning("%s: %d malformed rows are left out (%s)", record["path"], record["malformed"], first)
+    for note, what in ((LONG_CELLS, "have line ends and delimiters in a cell"), (EMPTY_TEXTS, "have empty texts")):
+        if note in record:
+            log.warning("%s: rows that %s: %s", record["path"], what, record[note])
 
 
 @dataclass
@@ -112,20 +100,23 @@ class AnnotationFile:
         """
         text = self.text()
         try:
-            return json.loads(text)
+            return json_value(text)
         except ValueError as error:
             raise self._no_json(error) from error
 
     def items(self) -> Iterator[tuple[int, Any, Any]]:
         """The items of one big JSON list or object, one after another, as (position, key, value); the key of a list's
-        item is its position.
+        item is its position. An item in which a key stands twice is malformed.
 
         Raises:
             DataError: as :meth:`json`, or the content is neither a list nor an object.
         """
         with self._open() as stream:
             try:
-                for position, (key, value) in enumerate(_json_items(stream)):
+                for position, (key, value) in enumerate(json_items(stream, _BLOCK)):
+                    if isinstance(value, ValueError):
+                        self.reject(f"item {position}", str(value))
+                        continue
                     yield position, position if key is None else key, value
             except ValueError as error:  # UnicodeDecodeError, which _open explains, is one too
                 if isinstance(error, UnicodeDecodeError):
@@ -139,7 +130,7 @@ class AnnotationFile:
                 if not text.strip():
                     continue
                 try:
-                    row = json.loads(text)
+                    row = json_value(text)
                 except ValueError as error:
                     self.reject(f"line {line}", f"not JSON: {error}")
                     continue
@@ -167,29 +158,50 @@ class AnnotationFile:
         Args:
             header: whether a first row is a header. Without one the columns are called ``0``, ``1``, ...
 
-        Rows with too few or too many cells are malformed and left out.
+        Rows with too few or too many cells are malformed and left out, and so is a line with a quotation mark that is
+        not closed at the end of its cell, see :mod:`vtp.catalogue.delimited`. Cells with line ends and delimiters in
+        them are kept and noted.
+
+        Raises:
+            DataError: as :meth:`text`, a quotation mark is open at the end of the file, or two columns have one name.
         """
-        columns: list[str] | None = None
+        delimiter = self._delimiter()
+        columns: list[str] = []
+        count = -1  # of them; no row has so many before they are known
+        before = 0  # lines of the records so far
+        odd = _OddRecords(self, delimiter)
         with self._open() as stream:
-            reader = csv.reader(stream, delimiter=self._delimiter())
+            reader = csv.reader(itertools.chain(stream, odd.end()), delimiter=delimiter)
             try:
                 for cells in reader:
-                    if columns is None:
-                        named = header([cell.strip() for cell in cells])
-                        columns = [cell.strip() if named else str(i) for i, cell in enumerate(cells)]
-                        if named:
-                            continue
-                    if not cells:
+                    line = reader.line_num
+                    if line - before == 1 and len(cells) == count:
+                        before = line
+                        yield line, dict(zip(columns, cells, strict=True))
                         continue
-                    if len(cells) != len(columns):
-                        self.reject(f"line {reader.line_num}", f"{len(cells)} cells instead of {len(columns)}")
-                        continue
-                    yield reader.line_num, dict(zip(columns, cells, strict=True))
+                    found = odd.rows(cells, before + 1, line)
+                    before = line
+                    for place, row in found:
+                        if count < 0:
+                            named = header([cell.strip() for cell in row])
+                            columns = self._columns(row, named)
+                            odd.columns = count = len(columns)
+                            if named:
+                                continue
+                        if len(row) == count:
+                            yield place, dict(zip(columns, row, strict=True))
+                        elif row:
+                            self.reject(f"line {place}", f"{len(row)} cells instead of {count}")
             except csv.Error as error:
                 raise DataError(
-                    f"{self.path}: line {reader.line_num}: {error}. A quotation mark that is never closed swallows the "
+                    f"{self.path}: line {before + 1}: {error}. A quotation mark that is never closed swallows the "
                     "rows after it; repair that line."
                 ) from error
+
+    def note_repeated(self, ids: Ids) -> None:
+        """Note how many rows had an id that was there already."""
+        if ids.repeated:
+            self.notes["ids_that_repeat"] = ids.repeated
 
     def begins_with(self, mark: str) -> bool:
         """Whether ``mark`` is the first thing that is no white space."""
@@ -197,9 +209,32 @@ class AnnotationFile:
 
     def header(self) -> list[str]:
         """The cells of the first row of a delimited file, without what follows."""
-        for cells in csv.reader(io.StringIO(self._first_line()), delimiter=self._delimiter()):
-            return [cell.strip() for cell in cells]
+        with self._open(whole=False) as stream:
+            for cells in csv.reader(stream, delimiter=self._delimiter()):
+                return self._columns(cells, True)
         return []
+
+    def texts(self, value: Any, key: str) -> tuple[str, ...]:
+        """The texts of a cell: one, or those of a list, which a text may spell (:func:`vtp.catalogue.texts.list_in`).
+        Empty ones in a list are left out, and noted.
+
+        Raises:
+            ValueError: there is none, or an item is no text.
+        """
+        value = list_in(value, key) if isinstance(value, str) else value
+        if not isinstance(value, list):
+            return (plain_text(value, key),)
+        texts = tuple(plain_text(item, key) for item in value if not _is_blank(item))
+        if not texts:
+            raise ValueError(f"no {key}")
+        if len(texts) < len(value):
+            self.note(EMPTY_TEXTS)
+        return texts
+
+    def note(self, what: str, first: str = "") -> None:
+        """Count something worth telling in :attr:`notes`, with the place of the first."""
+        number, _, kept = str(self.notes.get(what, "0")).partition(", ")
+        self.notes[what] = f"{int(number) + 1}, {kept or first}" if kept or first else int(number) + 1
 
     def reject(self, where: str, why: str) -> None:
         """Note a row that is left out."""
@@ -219,14 +254,20 @@ class AnnotationFile:
         }
 
     @contextmanager
-    def _open(self) -> Iterator[io.TextIOWrapper]:
-        """The content as text; its hash is known when it has been read to the end."""
+    def _open(self, whole: bool = True) -> Iterator[io.TextIOWrapper]:
+        """The content as text; its hash is known when it has been read to the end (``whole``)."""
         with open(self.path, "rb") as file:
-            if file.read(23) == b"version https://git-lfs":
+            begin = file.read(23)
+            if begin == b"version https://git-lfs":
                 raise DataError(
                     f"{self.path}: this is a Git LFS pointer ({os.path.getsize(self.path)} bytes), not the file itself."
                     " Get the content with `git lfs pull` in the repository it came from, or download the file from "
                     "another copy."
+                )
+            if begin.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in begin:
+                raise DataError(
+                    f"{self.path}: this looks like UTF-16 or UTF-32 and no UTF-8. Convert it, for example with "
+                    "iconv -f UTF-16 -t UTF-8, or save it as UTF-8."
                 )
             file.seek(0)
             hashing = _Hashing(file)
@@ -237,49 +278,82 @@ class AnnotationFile:
                     f"{self.path}: not UTF-8 at byte {_first_bad_byte(self.path):,}. Annotation files are read as "
                     "UTF-8; convert it (for example with iconv -t UTF-8)."
                 ) from error
-            self.sha256 = hashing.digest.hexdigest()
+            if whole:
+                self.sha256 = hashing.digest.hexdigest()
+
+    def lines_again(self) -> Iterator[str]:
+        """The lines with their ends, without looking at what was read before."""
+        with open(self.path, encoding="utf-8-sig", newline="") as stream:
+            yield from stream
 
     def _first_line(self) -> str:
-        with open(self.path, "rb") as file:
-            return file.readline(_BLOCK).decode("utf-8-sig", errors="replace")
+        with open(self.path, encoding="utf-8-sig", errors="replace", newline="") as stream:
+            return stream.readline(_BLOCK)
 
     def _delimiter(self) -> str:
         first = self._first_line()
         return "\t" if first.count("\t") > first.count(",") else ","
 
+    def _columns(self, cells: list[str], named: bool) -> list[str]:
+        """Names of the columns from the first row.
+
+        Raises:
+            DataError: two have one name; of their cells one would be lost.
+        """
+        columns = [cell.strip() if named else str(i) for i, cell in enumerate(cells)]
+        if twice := [name for name, count in Counter(columns).items() if name and count > 1]:
+            raise DataError(f"{self.path}: the column {twice[0]!r} stands twice. Rename or remove one of the two.")
+        return columns
+
     def _no_json(self, error: ValueError) -> DataError:
         return DataError(f"{self.path}: not JSON: {error}. The file may be cut off; compare its size.")
 
 
-class Seen:
-    """A set of texts that takes 16 to 32 bytes for each, to tell repeated ids of millions of rows."""
+class _OddRecords:
+    """Records of a delimited file that are no single line with as many cells as there are columns.
 
-    def __init__(self) -> None:
-        self._slots = array("Q", bytes(8 << 10))
-        self._filled = 0
+    Attributes:
+        columns: how many; 0 until they are known.
+    """
 
-    def add(self, text: str) -> bool:
-        """Take in ``text``; False if it is there already."""
-        if 2 * self._filled >= len(self._slots):
-            old, self._slots = self._slots, array("Q", bytes(16 * len(self._slots)))
-            for value in old:
-                if value:
-                    self._slots[self._slot(value)] = value
-        value = hash64(text) or 1
-        slot = self._slot(value)
-        if self._slots[slot]:
-            return False
-        self._slots[slot] = value
-        self._filled += 1
-        return True
+    def __init__(self, file: AnnotationFile, delimiter: str) -> None:
+        self.columns = 0
+        self._file = file
+        self._delimiter = delimiter
+        self._lines: Iterator[str] | None = None
+        self._taken = 0  # of the lines
 
-    def _slot(self, value: int) -> int:
-        """Where ``value`` is, or the free place where it belongs."""
-        slots, last = self._slots, len(self._slots) - 1
-        slot = value & last
-        while slots[slot] and slots[slot] != value:
-            slot = (slot + 1) & last
-        return slot
+    def end(self) -> Iterator[str]:
+        """What is put behind the last line of the file."""
+        yield end_mark(self.columns, self._delimiter)
+
+    def rows(self, cells: list[str], first: int, last: int) -> Iterable[tuple[int, list[str]]]:
+        """(line, cells) of the rows in the lines ``first`` to ``last``, which were read as the record ``cells``.
+
+        Raises:
+            DataError: a quotation mark is open at the end of the file.
+        """
+        mark = end_mark(self.columns, self._delimiter)
+        if cells == mark.split(self._delimiter):
+            return ()
+        if last == first:
+            return ((last, cells),)
+        if cells[-1].endswith(mark):
+            line = line_of_open_quote(first, cells)
+            raise DataError(
+                f"{self._file.path}: the quotation mark that opens a cell in line {line} is never closed, so that it "
+                f"swallows the rest of the file. Close it, or double it if it is part of the text; if line {line} is "
+                "the last one, the file may be cut off."
+            )
+        if self._lines is None:
+            self._lines = self._file.lines_again()
+        lines = list(itertools.islice(self._lines, first - 1 - self._taken, last - self._taken))
+        self._taken = last
+        if self.columns and swallows(lines, cells, self.columns, self._delimiter):
+            return lines_apart(lines, first, self.columns, self._delimiter, self._file.reject)
+        if any(self._delimiter in line for line in lines[1:]):
+            self._file.note(LONG_CELLS, f"first in line {first}")
+        return ((last, cells),)
 
 
 class _Hashing(io.RawIOBase):
@@ -298,6 +372,10 @@ class _Hashing(io.RawIOBase):
         return count
 
 
+def _is_blank(value: Any) -> bool:
+    return is_empty(value) or (isinstance(value, str) and not value.strip())
+
+
 def _first_bad_byte(path: Path) -> int:
     decoder = codecs.getincrementaldecoder("utf-8")()
     done = 0
@@ -310,83 +388,3 @@ def _first_bad_byte(path: Path) -> int:
                 return done - kept + error.start
             done += len(block)
     return done
-
-
-def _json_items(stream: io.TextIOBase) -> Iterator[tuple[str | None, Any]]:
-    """(key, value) of the items of the JSON list or object that ``stream`` holds, with one item in memory at a time."""
-    source = _Window(stream)
-    opening = source.peek()
-    if opening not in ("[", "{"):
-        raise ValueError(f"expected a list or an object, found {opening!r}")
-    source.skip()
-    closing = "]" if opening == "[" else "}"
-    if source.peek() == closing:
-        source.skip()
-    else:
-        while True:
-            key: Any = None
-            if opening == "{":
-                key = source.value()
-                if not isinstance(key, str) or source.peek() != ":":
-                    raise ValueError(f"expected a key and a colon at character {source.place():,}")
-                source.skip()
-            yield key, source.value()
-            mark = source.peek()
-            source.skip()
-            if mark == closing:
-                break
-            if mark != ",":
-                raise ValueError(f"expected a comma or {closing} at character {source.place():,}")
-    if source.peek():
-        raise ValueError(f"extra text after the end at character {source.place():,}")
-
-
-class _Window:
-    """The part of a stream that is being parsed."""
-
-    def __init__(self, stream: io.TextIOBase) -> None:
-        self._stream = stream
-        self._text = ""
-        self._at = 0  # in the text
-        self._before = 0  # characters that have left the window
-        self._decode = json.JSONDecoder().raw_decode
-
-    def peek(self) -> str:
-        """The next character that is no white space; empty at the end."""
-        while True:
-            while self._at < len(self._text):
-                if self._text[self._at] not in _SPACE:
-                    return self._text[self._at]
-                self._at += 1
-            if not self._more(_BLOCK):
-                return ""
-
-    def skip(self) -> None:
-        """Go past the character that :meth:`peek` gave."""
-        self._at += 1
-
-    def place(self) -> int:
-        """Characters from the beginning of the stream."""
-        return self._before + self._at
-
-    def value(self) -> Any:
-        """The next JSON value."""
-        self.peek()
-        size = _BLOCK
-        while True:
-            try:
-                value, end = self._decode(self._text, self._at)
-                ended = self._text[end : end + 1] in _AFTER  # of 2.5, the window may end with 2 or with 2.
-            except ValueError:
-                ended = False
-            if ended or not self._more(size):
-                break
-            size *= 2  # so that a value of many blocks is not parsed once per block
-        value, self._at = self._decode(self._text, self._at)
-        return value
-
-    def _more(self, size: int) -> bool:
-        block = self._stream.read(size)
-        self._before += self._at
-        self._text, self._at = self._text[self._at :] + block, 0
-        return bool(block)

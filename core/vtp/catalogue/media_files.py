@@ -5,8 +5,11 @@ that reading it says what is missing."""
 from __future__ import annotations
 
 import os
+import re
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -14,7 +17,20 @@ from vtp.errors import DataError
 from vtp.media.extensions import IMAGES, MEDIA, SOUNDS, VIDEOS
 from vtp.types import MediaRef
 
-__all__ = ["IMAGES", "SOUNDS", "VIDEOS", "Aliases", "ClipFolders", "Layouts", "Media", "Paths", "stem_of"]
+_ODD_PATH = re.compile(r"(?<!:)//|(?:^|/)\.{1,2}(?:/|$)")  # ways of spelling a path that normpath undoes
+
+__all__ = [
+    "IMAGES",
+    "SOUNDS",
+    "VIDEOS",
+    "Aliases",
+    "ClipFolders",
+    "Layouts",
+    "Media",
+    "Paths",
+    "stem_of",
+    "without_extension",
+]
 
 
 class Media(Protocol):
@@ -36,6 +52,12 @@ def stem_of(name: str) -> str:
     stem, dot, extension = base.rpartition(".")
     known = not extension or f".{extension.lower()}" in MEDIA
     return stem if dot and stem and known else base
+
+
+def without_extension(path: str) -> str:
+    """``folder/clip.mp4`` -> ``folder/clip``, see :func:`stem_of`."""
+    folder, slash, base = path.rpartition("/")
+    return folder + slash + stem_of(base)
 
 
 class ClipFolders:
@@ -183,10 +205,41 @@ class Paths:
         self.extensions = tuple(sorted(extensions))
         self.flatter = flatter
 
+    def clip(self, name: str) -> str:
+        """What the clip is called that ``name`` leads to, the same for every way to spell it: the path of its file from
+        the folder where it lies, with its extension. ``./clips/a.mp4``, ``clips/a`` and ``/data/clips/a.mp4`` are
+        ``clips/a.mp4``. Only a name without an extension is looked for on the disk."""
+        path = _one_spelling(name)
+        bare = bool(self.extensions) and stem_of(path) == path.rsplit("/", 1)[-1]
+        if bare and (found := self._find(path)) is not None:
+            path = os.path.abspath(found)
+        elif path.startswith(("/", "../")):
+            path = os.path.abspath(os.path.join(self.folders[0], path))
+        if not path.isascii():
+            path = unicodedata.normalize("NFC", path)
+        if path.startswith("/"):
+            for number, folder in self._whole_folders:
+                if path.startswith(folder):
+                    rest = path[len(folder) :]
+                    if number == 0 or not os.path.exists(os.path.join(self.folders[0], rest)):
+                        return rest  # else a file in the first folder has that name
+        return path
+
+    @cached_property
+    def _whole_folders(self) -> list[tuple[int, str]]:
+        """Number and absolute path of the folders, with a slash at their end; also without links."""
+        places = [
+            (number, unicodedata.normalize("NFC", one(folder)).rstrip("/") + "/")
+            for number, folder in enumerate(self.folders)
+            for one in (os.path.abspath, os.path.realpath)
+        ]
+        return list(dict.fromkeys(places))
+
     def _find(self, name: str) -> str | None:
+        name = _one_spelling(name)
         if os.path.isabs(name):
             return self._with_extension(name)
-        parts = name.replace("\\", "/").split("/")
+        parts = name.split("/")
         for skip in range(len(parts) if self.flatter else 1):
             for folder in self.folders:
                 if found := self._with_extension(os.path.join(folder, *parts[skip:])):
@@ -201,7 +254,13 @@ class Paths:
         return None
 
     def ref(self, name: str, start: float | None = None, end: float | None = None) -> MediaRef:
-        return MediaRef(self._find(name) or os.path.join(self.folders[0], name), start, end)
+        return MediaRef(self._find(name) or os.path.join(self.folders[0], _one_spelling(name)), start, end)
 
     def __contains__(self, name: str) -> bool:
         return self._find(name) is not None
+
+
+def _one_spelling(path: str) -> str:
+    """A path with slashes, without the parts of it that lead nowhere: one file is one path in caches and reports."""
+    path = path.replace("\\", "/")
+    return os.path.normpath(path) if _ODD_PATH.search(path) else path

@@ -15,7 +15,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from vtp.catalogue import Aliases, AnnotationFile, Catalogue, ClipFolders, Plan, Row, clip_list, reason
+from vtp.catalogue import (
+    ROW_ERRORS,
+    Aliases,
+    AnnotationFile,
+    Catalogue,
+    ClipFolders,
+    Plan,
+    Row,
+    Seen,
+    clip_list,
+    is_empty,
+    plain_text,
+    reason,
+)
 from vtp.spans import span_name
 
 __all__ = ["ActivityNet"]
@@ -84,6 +97,7 @@ def _parts(clip: str) -> dict[str, str]:
 def _rows(file: AnnotationFile, listed: AnnotationFile | None = None, *, moments: bool) -> Iterator[Row]:
     """``file.rows`` counts sentences."""
     wanted = {} if listed is None else {clip: line for line, clip in clip_list(listed)}
+    seen = Seen()
     for position, clip, value in file.items():
         if listed is not None:
             if clip not in wanted:
@@ -91,11 +105,13 @@ def _rows(file: AnnotationFile, listed: AnnotationFile | None = None, *, moments
             del wanted[clip]
             listed.rows += 1
         try:
+            if not seen.add(clip):
+                raise ValueError("the clip is there already")
             sentences, times = value["sentences"], value["timestamps"]
-            if len(sentences) != len(times) or not sentences:
+            if not isinstance(sentences, list) or len(sentences) != len(times) or not sentences:
                 raise ValueError(f"{len(sentences)} sentences with {len(times)} time stamps")
-            texts = [str(text).strip() for text in sentences]
-        except (KeyError, ValueError, TypeError) as error:
+            texts = [plain_text(text, "sentence") if _is_there(text) else "" for text in sentences]
+        except ROW_ERRORS as error:
             file.reject(f"clip {clip}", reason(error))
             continue
         if moments:
@@ -108,13 +124,17 @@ def _rows(file: AnnotationFile, listed: AnnotationFile | None = None, *, moments
         listed.reject(f"line {line}", f"{clip} has no sentence")
 
 
+def _is_there(text: Any) -> bool:
+    return not is_empty(text) and bool(str(text).strip())
+
+
 def _moments(file: AnnotationFile, clip: str, texts: list[str], times: list[Any]) -> Iterator[Row]:
     for number, (text, span) in enumerate(zip(texts, times, strict=True)):
         try:
             start, end = (float(second) for second in span)
             if not 0 <= start < end or not text:
                 raise ValueError(f"{span} is no span with a start before its end" if text else "no sentence")
-        except (ValueError, TypeError) as error:
+        except ROW_ERRORS as error:
             file.reject(f"clip {clip}, sentence {number}", reason(error))
             continue
         file.rows += 1

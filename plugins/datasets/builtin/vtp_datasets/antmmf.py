@@ -11,16 +11,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
 from vtp.catalogue import (
     IMAGES,
     NONE,
+    ROW_ERRORS,
     VIDEOS,
     AnnotationFile,
     Catalogue,
     ClipFolders,
+    Ids,
     Plan,
     Row,
     given_or,
@@ -94,20 +97,25 @@ class AntMMF(Catalogue):
 
 
 def _rows(file: AnnotationFile) -> Iterator[Row]:
+    ids = Ids()
     for line, row in file.jsonl():
         try:
-            name = text_of(row, "clip_name")
-            clip = stem_of(name)
+            path = text_of(row, "clip_name")
+            clip = stem_of(path)
             start, end = (None if row.get(key) is None else float(row[key]) for key in ("start", "end"))
-            if start is not None and end is not None and not 0 <= start < end:
-                raise ValueError(f"{start:g} to {end:g} s is no span with a start before its end")
-            made = Row(str(row.get("retrieval_key", line)), [text_of(row, "caption")])
-        except (KeyError, ValueError, TypeError) as error:
+            if not 0 <= (start or 0.0) < (math.inf if end is None else end):
+                span = f"{start or 0:g} to {'?' if end is None else format(end, 'g')} s"
+                raise ValueError(f"{span} is no span with a start before its end")
+            name = text_of(row, "retrieval_key") if "retrieval_key" in row else str(line)
+            caption = text_of(row, "caption")
+            made = Row(ids.unique(name, clip, line, start, end, caption), [caption])
+        except ROW_ERRORS as error:
             file.reject(f"line {line}", reason(error))
             continue
-        image = row.get("type") == "image" or f".{name.rpartition('.')[2].lower()}" in IMAGES
+        image = row.get("type") == "image" or f".{path.rpartition('.')[2].lower()}" in IMAGES
         made.video_id, made.video, made.place = span_name(clip, start, end), clip, line
         made.start, made.end, made.audio = start, end, NONE if image else None
         made.extra = {key: row[key] for key in ("label",) if key in row} or None
         file.rows += 1
         yield made
+    file.note_repeated(ids)

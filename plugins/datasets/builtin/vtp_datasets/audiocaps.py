@@ -14,15 +14,16 @@ from typing import Literal
 
 from vtp.catalogue import (
     NONE,
+    ROW_ERRORS,
     SOUNDS,
     VIDEOS,
     Aliases,
     AnnotationFile,
     Catalogue,
     ClipFolders,
+    Ids,
     Plan,
     Row,
-    Seen,
     check_choice,
     reason,
     text_of,
@@ -100,18 +101,18 @@ def _parts(clip: str) -> dict[str, str]:
 
 
 def _rows(file: AnnotationFile, *, video: bool) -> Iterator[Row]:
-    seen = Seen()
+    ids = Ids()
     for line, row in file.csv(lambda cells: "caption" in cells):
         try:
             name, start = text_of(row, "audiocap_id"), int(row["start_time"])
             clip = f"{text_of(row, 'youtube_id')}_{start}"
-            made = Row(name, [text_of(row, "caption")], video_id=clip, start=start, end=start + SECONDS, place=line)
-            if not seen.add(name):
-                raise ValueError(f"the id {name} is there already")
-        except (KeyError, ValueError) as error:
+            made = Row("", [text_of(row, "caption")], video_id=clip, start=start, end=start + SECONDS, place=line)
+            made.id = ids.unique(name, clip, line, made.texts[0])
+        except ROW_ERRORS as error:
             file.reject(f"line {line}", reason(error))
             continue
         if not video:
             made.video, made.audio = NONE, clip
         file.rows += 1
         yield made
+    file.note_repeated(ids)

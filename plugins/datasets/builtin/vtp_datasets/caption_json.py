@@ -6,9 +6,10 @@ Paths are absolute, or relative to ``root`` (or to ``root/videos``). A caption m
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
-from vtp.catalogue import VIDEOS, AnnotationFile, Catalogue, Paths, Plan, Row, given_or, reason
+from vtp.catalogue import ROW_ERRORS, VIDEOS, AnnotationFile, Catalogue, Ids, Paths, Plan, Row, given_or, reason
 
 __all__ = ["CaptionJson"]
 
@@ -55,19 +56,23 @@ class CaptionJson(Catalogue):
         names = given_or(self._files[split], USUAL[split])
         if split != "train" and self._files[split] is None and self.find(*names) is None:
             return None
-        return Plan((names,), _rows, lambda: Paths([self.root, self.root / "videos"], VIDEOS))
+        media = Paths([self.root, self.root / "videos"], VIDEOS)
+        return Plan((names,), partial(_rows, media=media), lambda: media)
 
 
-def _rows(file: AnnotationFile) -> Iterator[Row]:
+def _rows(file: AnnotationFile, *, media: Paths) -> Iterator[Row]:
+    ids = Ids()
     for position, path, value in file.items():
         try:
             if not isinstance(path, str):
                 raise TypeError("the file is a list; it should be an object from paths to captions")
-            texts = [str(text).strip() for text in (value if isinstance(value, list) else [value])]
-            if not path.strip() or not any(texts):
-                raise ValueError("no caption" if path.strip() else "no path")
-        except (ValueError, TypeError) as error:
+            if not path.strip():
+                raise ValueError("no path")
+            texts = file.texts(value, "caption")
+            name = ids.unique(path, path, position, texts)
+        except ROW_ERRORS as error:
             file.reject(f"item {position}", reason(error))
             continue
         file.rows += 1
-        yield Row(path, [text for text in texts if text], place=position)
+        yield Row(name, texts, video_id=media.clip(path), video=path, place=position)
+    file.note_repeated(ids)

@@ -15,7 +15,18 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from vtp.catalogue import AnnotationFile, Catalogue, ClipFolders, Plan, Row, clip_list, reason, stem_of, text_of
+from vtp.catalogue import (
+    ROW_ERRORS,
+    AnnotationFile,
+    Catalogue,
+    ClipFolders,
+    Plan,
+    Row,
+    clip_list,
+    reason,
+    stem_of,
+    text_of,
+)
 from vtp.errors import ConfigError
 
 __all__ = ["DiDeMo"]
@@ -67,7 +78,7 @@ def _rows(listed: AnnotationFile, described: AnnotationFile, *, seconds: float |
         try:
             texts.setdefault(stem_of(text_of(row, "video")), []).append(text_of(row, "description"))
             described.rows += 1
-        except (KeyError, ValueError, TypeError) as error:
+        except ROW_ERRORS as error:
             described.reject(f"item {position}", reason(error))
     used = 0
     for line, name in clip_list(listed):

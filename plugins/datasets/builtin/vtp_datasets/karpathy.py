@@ -13,12 +13,26 @@ unique. An image is a video of one frame without sound.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from vtp.catalogue import IMAGES, NONE, AnnotationFile, Catalogue, Paths, Plan, Row, given_or, reason, text_of
+from vtp.catalogue import (
+    IMAGES,
+    NONE,
+    ROW_ERRORS,
+    AnnotationFile,
+    Catalogue,
+    Ids,
+    Paths,
+    Plan,
+    Row,
+    given_or,
+    is_empty,
+    reason,
+    text_of,
+)
 from vtp.errors import DataError
 
 __all__ = ["COCO", "Flickr30k"]
@@ -93,9 +107,10 @@ def _rows(file: AnnotationFile, *, split: str) -> Iterator[Row]:
         yield from _lines(file, ((position, row) for position, _, row in file.items()), "item")
     else:
         content = file.json()
-        if "annotations" in content and "images" in content:
+        lists = [key for key, value in content.items() if isinstance(value, list)] if isinstance(content, dict) else []
+        if {"images", "annotations"} <= {*lists}:
             yield from _official(file, content)
-        elif "images" in content:
+        elif "images" in lists:
             yield from _karpathy(file, content["images"], split)
         else:
             raise DataError(f"{file.path}: expected a list of images, or an object with a list images.")
@@ -105,9 +120,8 @@ def _lines(file: AnnotationFile, rows: Iterator[tuple[int, Any]], what: str) -> 
     for place, row in rows:
         try:
             image, captions = text_of(row, "image"), row["caption"]
-            texts = [str(text).strip() for text in (captions if isinstance(captions, list) else [captions])]
-            yield _row(file, f"{place}", image, texts, place)
-        except (KeyError, ValueError, TypeError) as error:
+            yield _row(file, f"{place}", image, file.texts(captions, "caption"), place)
+        except ROW_ERRORS as error:
             file.reject(f"{what} {place}", reason(error))
 
 
@@ -118,24 +132,31 @@ def _karpathy(file: AnnotationFile, images: list[Any], split: str) -> Iterator[R
             if image["split"] not in wanted:
                 continue
             path = "/".join(part for part in (image.get("filepath", ""), image["filename"]) if part)
-            yield _row(file, f"{position}", path, [s["raw"].strip() for s in image["sentences"]], position)
-        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            texts = file.texts([sentence["raw"] for sentence in image["sentences"]], "caption")
+            yield _row(file, f"{position}", path, texts, position)
+        except ROW_ERRORS as error:
             file.reject(f"image {position}", reason(error))
 
 
 def _official(file: AnnotationFile, content: dict[str, Any]) -> Iterator[Row]:
-    names = {image["id"]: image["file_name"] for image in content["images"]}
+    names: dict[Any, str] = {}
+    for position, image in enumerate(content["images"]):
+        try:
+            names[image["id"]] = text_of(image, "file_name")
+        except ROW_ERRORS as error:
+            file.reject(f"image {position}", reason(error))
+    ids = Ids()
     for position, row in enumerate(content["annotations"]):
         try:
-            yield _row(file, f"{row.get('id', position)}", names[row["image_id"]], [text_of(row, "caption")], position)
-        except (KeyError, ValueError, TypeError) as error:
+            image, texts = names[row["image_id"]], (text_of(row, "caption"),)
+            name = ids.unique(str(position) if is_empty(row.get("id")) else text_of(row, "id"), image, position, texts)
+            yield _row(file, name, image, texts, position)
+        except ROW_ERRORS as error:
             file.reject(f"annotation {position}", reason(error))
+    file.note_repeated(ids)
 
 
-def _row(file: AnnotationFile, name: str, image: str, texts: list[str], place: int) -> Row:
-    texts = [text for text in texts if text]
-    if not texts:
-        raise ValueError("no caption")
+def _row(file: AnnotationFile, name: str, image: str, texts: Sequence[str], place: int) -> Row:
     file.rows += 1
     clip = image.replace("\\", "/").rsplit("/", 1)[-1]  # the same image in files that name other folders
     return Row(name, texts, video_id=clip, video=image, audio=NONE, place=place)

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vtp.catalogue import (
+    ROW_ERRORS,
     AnnotationFile,
     Catalogue,
     ClipFolders,
@@ -143,7 +144,7 @@ def _listed(file: AnnotationFile) -> Iterator[tuple[int, str, dict[str, str]]]:
                 raise ValueError(f"{clip} is there already")
             if "sentence" in row:
                 text_of(row, "sentence")
-        except (KeyError, ValueError) as error:
+        except ROW_ERRORS as error:
             file.reject(f"line {line}", reason(error))
             continue
         yield line, clip, row
@@ -172,12 +173,12 @@ def _captioned(listed: AnnotationFile, *captions: AnnotationFile) -> Iterator[Ro
 def _sentences(file: AnnotationFile, texts: dict[str, list[str]], categories: dict[str, int]) -> None:
     """Add clip -> captions in the order of the file, and clip -> category. ``file.rows`` counts captions."""
     content = file.json()
-    if not isinstance(content, dict) or not {"videos", "sentences"} <= content.keys():
+    if not isinstance(content, dict) or not all(isinstance(content.get(key), list) for key in ("videos", "sentences")):
         raise DataError(f"{file.path}: expected an object with the lists videos and sentences.")
     for position, row in enumerate(content["sentences"]):
         try:
             clip, caption = clip_name(row["video_id"]), text_of(row, "caption")
-        except (KeyError, ValueError, TypeError) as error:
+        except ROW_ERRORS as error:
             file.reject(f"sentence {position}", reason(error))
             continue
         texts.setdefault(clip, []).append(caption)
@@ -185,5 +186,5 @@ def _sentences(file: AnnotationFile, texts: dict[str, list[str]], categories: di
     for position, row in enumerate(content["videos"]):
         try:
             categories[clip_name(row["video_id"])] = int(row["category"])
-        except (KeyError, ValueError, TypeError) as error:
+        except ROW_ERRORS as error:
             file.reject(f"video {position}", reason(error))

@@ -21,11 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from vtp.catalogue import (
+    ROW_ERRORS,
     SPLITS,
     Aliases,
     AnnotationFile,
     Catalogue,
     ClipFolders,
+    Ids,
     Plan,
     Row,
     clip_list,
@@ -113,11 +115,10 @@ def _mapping(file: AnnotationFile) -> dict[int, str]:
 
 
 def _captions(listed: AnnotationFile, captions: AnnotationFile) -> Iterator[Row]:
-    content = captions.json()
-    if not isinstance(content, dict):
-        raise DataError(f"{captions.path}: expected an object from clips to captions, found {type(content).__name__}.")
+    if captions.begins_with("["):
+        raise DataError(f"{captions.path}: expected an object from clips to captions, found a list.")
     good: dict[str, list[str]] = {}
-    for clip, texts in content.items():
+    for _, clip, texts in captions.items():
         for position, text in enumerate(texts if isinstance(texts, list) else [None]):
             try:
                 good.setdefault(clip, []).append(text_of({"caption": text}, "caption"))
@@ -139,16 +140,19 @@ def _questions(file: AnnotationFile, mapping: AnnotationFile, *, split: str) -> 
 
 def _chinese(file: AnnotationFile, mapping: AnnotationFile) -> Iterator[Row]:
     names = _mapping(mapping)
+    ids = Ids()
     for line, row in file.csv(lambda cells: "sentence" in cells):
         try:
             number = _number(row["video_id"])
-            made = Row(row["id"].strip(), [text_of(row, "sentence")], video_id=names[number], place=line)
-        except (KeyError, ValueError) as error:
+            made = Row("", [text_of(row, "sentence")], video_id=names[number], place=line)
+            made.id = ids.unique(text_of(row, "id"), names[number], line, made.texts[0])
+        except ROW_ERRORS as error:
             file.reject(f"line {line}", reason(error))
             continue
         made.split = next((SPLITS.index(split) for split, clips in RANGES.items() if number in clips), None)
         file.rows += 1
         yield made
+    file.note_repeated(ids)
 
 
 def _number(value: Any) -> int:

@@ -9,14 +9,27 @@ Clips       ``00000093.mp4``; names that begin with two letters (va, sa, ev, vv,
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from vtp.catalogue import AnnotationFile, Catalogue, ClipFolders, Plan, Row, Seen, check_choice, reason, text_of
+from vtp.catalogue import (
+    ROW_ERRORS,
+    AnnotationFile,
+    Catalogue,
+    ClipFolders,
+    Ids,
+    Plan,
+    Row,
+    answer_text,
+    check_choice,
+    list_in,
+    plain_text,
+    reason,
+    text_of,
+)
 
 __all__ = ["MusicAVQA", "fill_template"]
 
@@ -80,17 +93,16 @@ def fill_template(question: str, values: Sequence[str]) -> str:
 
 
 def _rows(file: AnnotationFile, *, clips: str) -> Iterator[Row]:
-    seen = Seen()
+    ids = Ids()
     other = deleted = 0
     for position, _, row in file.items():
         try:
-            name, clip = str(row["question_id"]), text_of(row, "video_id")
+            name, clip = text_of(row, "question_id"), text_of(row, "video_id")
             values, kinds = (_list(row, key) for key in ("templ_values", "type"))
             question = fill_template(text_of(row, "question_content"), values)
-            answer = text_of(row, "anser" if "anser" in row else "answer")
-            if not seen.add(name):
-                raise ValueError(f"the id {name} is there already")
-        except (KeyError, ValueError, TypeError) as error:
+            answer = answer_text(row["anser" if "anser" in row else "answer"])
+            name = ids.unique(name, clip, position, question, answer)
+        except ROW_ERRORS as error:
             file.reject(f"item {position}", reason(error))
             continue
         file.rows += 1
@@ -103,6 +115,7 @@ def _rows(file: AnnotationFile, *, clips: str) -> Iterator[Row]:
         made = Row(name, [question], video_id=clip, answer=answer, question_type=kind, category=category)
         made.place, made.extra = position, {"question_group": kinds[0]} if kinds else None
         yield made
+    file.note_repeated(ids)
     file.notes |= {"rows_of_other_clips": other} if other else {}
     file.notes |= {"rows_marked_as_deleted": deleted} if deleted else {}
 
@@ -110,7 +123,7 @@ def _rows(file: AnnotationFile, *, clips: str) -> Iterator[Row]:
 def _list(row: dict[str, Any], key: str) -> list[str]:
     """A list, or JSON of one inside a string."""
     value = row[key]
-    value = json.loads(value) if isinstance(value, str) else value
+    value = list_in(value, key) if isinstance(value, str) else value
     if not isinstance(value, list):
         raise ValueError(f"{key} is no list")
-    return value
+    return [plain_text(item, key) for item in value]

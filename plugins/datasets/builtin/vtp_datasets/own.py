@@ -12,10 +12,10 @@ number, from 0. A jsonl row may hold lists in ``caption`` and ``options``.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +23,23 @@ import numpy as np
 
 from vtp.catalogue import (
     NONE,
+    ROW_ERRORS,
     SPLITS,
     VIDEOS,
     AnnotationFile,
     Catalogue,
+    Ids,
     Paths,
     Plan,
     Row,
-    Seen,
     Table,
+    answer_text,
+    is_empty,
+    list_in,
+    plain_text,
     reason,
     text_of,
+    without_extension,
 )
 from vtp.data.keys import hash64
 from vtp.data.table import first_word
@@ -59,9 +65,11 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "category": ("category", "class"),
     "question_type": ("question_type", "type"),
 }  # fmt: skip
+_ALL_ALIASES = frozenset(alias for aliases in ALIASES.values() for alias in aliases)
 _OPTION = re.compile(r"(?:option|choice|candidate|answer)_?(?:[0-9]+|[a-h])$|a_?[0-9]+$")
 _SPLITS = {"train": 0, "training": 0, "val": 1, "valid": 1, "validation": 1, "dev": 1, "test": 2, "testing": 2}
 _SPLITS |= {"eval": 2, "evaluation": 2}
+_LOOKED_AT = 10_000  # rows of a JSON file that say which columns there are
 ABOUT = """Own data are one csv, tsv or jsonl file: dataset.file=FILE, with columns video (or audio) and caption, or
 question and answer. Paths of media are relative to dataset.root, or to the folder of the file."""
 
@@ -171,12 +179,15 @@ class OwnData(Catalogue):
         path = Path(file).expanduser().absolute()
         return Plan(
             ((str(path),),),
-            lambda source: _rows(source, what),
-            lambda: Paths(self._media_folders, VIDEOS),
+            partial(_rows, what=what, media=self._media()),
+            self._media,
             options={"what": what},
             group=what == "caption",
             split=None if self._files or not self._has_splits else number,
         )
+
+    def _media(self) -> Paths:
+        return Paths(self._media_folders, VIDEOS)
 
     @cached_property
     def _has_splits(self) -> bool:
@@ -187,6 +198,8 @@ class OwnData(Catalogue):
         if self._files or self._has_splits:
             return table
         names = map(whole_clip, table.video_ids())
+        if _first_is_bare(AnnotationFile(self._existing())):  # whether a file was found must not change the splits
+            names = map(without_extension, names)
         keys = np.fromiter((hash64(f"{self._seed}\0{clip}") for clip in names), np.uint64, count=len(table))
         clips = np.unique(keys)  # in the order of their hashes, which is random and the same everywhere
         counts = {part: _count(share, len(clips)) for part, share in self._shares.items()}
@@ -204,12 +217,28 @@ def _count(share: float, clips: int) -> int:
 def _columns(file: AnnotationFile) -> dict[str, Any]:
     """Column of ours -> its name in the file; ``options`` -> a list of them; ``all`` -> every name in the file."""
     if _is_csv(file):
-        return _match(file.header())
-    return _match(list(next(_items(file), (0, {}))[1]))
+        try:
+            return _match(file.header())
+        except ValueError as error:
+            raise DataError(f"{file.path}: {error}") from None
+    names: dict[str, None] = {}
+    for _, row in islice(_items(file), _LOOKED_AT):  # rows of JSON need not have the same ones
+        names |= dict.fromkeys(row)
+    return _match(list(names), strict=False)
 
 
-def _match(names: Sequence[str]) -> dict[str, Any]:
-    lower = {name.strip().lower().replace(" ", "_"): name for name in names}
+def _match(names: Sequence[str], strict: bool = True) -> dict[str, Any]:
+    """As :func:`_columns`, of the names in one row.
+
+    Raises:
+        ValueError: with ``strict``, two names are one column in two spellings, and the content of one would be lost.
+    """
+    lower: dict[str, str] = {}
+    for name in names:
+        key = name.strip().lower().replace(" ", "_")
+        if strict and key in lower and key in _ALL_ALIASES:
+            raise ValueError(f"{lower[key]!r} and {name!r} are one column in two spellings. Rename or remove one.")
+        lower.setdefault(key, name)
     found: dict[str, Any] = {"all": list(names)}
     for column, aliases in ALIASES.items():
         if (alias := next((a for a in aliases if a in lower), None)) is not None:
@@ -237,27 +266,54 @@ def _items(file: AnnotationFile) -> Iterator[tuple[int, Mapping[str, Any]]]:
                 file.reject(f"item {position}", "not an object")
 
 
-def _rows(file: AnnotationFile, what: str) -> Iterator[Row]:
+def _first_is_bare(file: AnnotationFile) -> bool:
+    """Whether the table names its clips without extensions, by its first row."""
     columns = _columns(file)
-    names = {ours: theirs for ours, theirs in columns.items() if isinstance(theirs, str)}
-    seen = Seen()
+    _, row = next(_items(file), (0, {}))
+    names = (str(row.get(columns.get(column, "")) or "") for column in ("video", "audio"))
+    name = next(filter(None, names), "")
+    return bool(name) and without_extension(name) == name
+
+
+def _rows(file: AnnotationFile, what: str, media: Paths) -> Iterator[Row]:
+    table = _columns(file)
+    of_row: dict[tuple[str, ...], dict[str, Any]] = {}
+    ids = Ids()
     for line, theirs in _items(file):
-        row = {ours: theirs[name] for ours, name in names.items() if theirs.get(name) not in (None, "")}
         try:
-            if "split" in names and "split" not in row:
+            names = tuple(theirs)
+            columns = of_row.get(names)
+            if columns is None:
+                columns = of_row[names] = _match(names)
+            row = {
+                ours: value
+                for ours, name in columns.items()
+                if type(name) is str and not is_empty(value := theirs[name])
+            }
+            if "split" in table and "split" not in row:
                 raise ValueError("no split")
-            options = [theirs[name] for name in columns["options"] if theirs.get(name) not in (None, "")]
-            made = _row(row, options, what, line)
-            if "id" in row and not seen.add(made.id):
-                raise ValueError(f"the id {made.id} is there already")
-        except (KeyError, ValueError, TypeError) as error:
+            if "split" in row and "split" not in table:
+                raise ValueError(f"a split, which none of the first {_LOOKED_AT:,} rows has")
+            options = [theirs[name] for name in columns["options"]]
+            while options and is_empty(options[-1]):  # an empty one between others would move the numbers of answers
+                options.pop()
+            made = _row(file, row, options, what, line, media)
+            if "id" in columns:
+                made.id = ids.unique(made.id, made.video_id or "", line, *_content(made))
+        except ROW_ERRORS as error:
             file.reject(f"line {line}", reason(error))
             continue
         file.rows += 1
         yield made
+    file.note_repeated(ids)
 
 
-def _row(row: Mapping[str, Any], options: list[Any], what: str, line: int) -> Row:
+def _content(row: Row) -> tuple[Any, ...]:
+    question = row.extra and row.extra["question"]
+    return row.texts, row.audio, row.answer, row.answer_index, row.split, row.category, row.question_type, question
+
+
+def _row(file: AnnotationFile, row: Mapping[str, Any], options: list[Any], what: str, line: int, media: Paths) -> Row:
     """One item.
 
     Raises:
@@ -267,6 +323,9 @@ def _row(row: Mapping[str, Any], options: list[Any], what: str, line: int) -> Ro
     audio = text_of(row, "audio") if "audio" in row else None if video else NONE
     if not video and not audio:
         raise ValueError("neither video nor audio")
+    clip = media.clip(video or audio or "")
+    if clip.isascii():  # rows that spell it in another way are about the same file, and become one sample
+        video, audio = (clip, audio) if video else (video, clip)
     start, end = (_seconds(row, key) for key in ("start", "end"))
     if start is not None and end is not None and end <= start:
         raise ValueError(f"the end {end:g} s is not after the start {start:g} s")
@@ -277,59 +336,54 @@ def _row(row: Mapping[str, Any], options: list[Any], what: str, line: int) -> Ro
             raise ValueError(f"split {row['split']!r} is none of {', '.join(_SPLITS)}")
         split = _SPLITS[name]
     made = Row(
-        str(row["id"]).strip() if "id" in row else str(line),
+        text_of(row, "id") if "id" in row else str(line),
         (),
-        video_id=span_name(video or audio or "", start, end),
+        video_id=span_name(clip, start, end),
         video=video,
         audio=audio,
         start=start,
         end=end,
         split=split,
-        category=str(row["category"]).strip() if "category" in row else None,
+        category=text_of(row, "category") if "category" in row else None,
         place=line,
     )
     if what == "media":
         return made
     if what == "caption":
-        made.texts = _captions(row["caption"])
+        made.texts = file.texts(row["caption"], "caption")
         return made
     question = text_of(row, "question") if "question" in row or what == "qa" else None
-    made.question_type = str(row["question_type"]).strip() if "question_type" in row else first_word(question or "")
+    made.question_type = text_of(row, "question_type") if "question_type" in row else first_word(question or "")
+    answer = row.get("answer", "")
+    if isinstance(answer, str) and not answer.strip():
+        answer = None  # to be predicted
     if what == "mc":
         made.texts = _options(options)
         made.extra = None if question is None else {"question": question}
-        if "answer" in row:
-            made.answer_index = answer_index(row["answer"], made.texts)
+        if answer is not None:
+            made.answer_index = answer_index(answer, made.texts)
     else:
         made.texts = (question or "",)
-        if "answer" in row:
-            made.answer = str(row["answer"]).strip()
+        if answer is not None:
+            made.answer = answer_text(answer)
         if made.answer is not None and options:
             texts = _options(options)
             made.answer = texts[answer_index(made.answer, texts)]
     return made
 
 
-def _captions(value: Any) -> tuple[str, ...]:
-    texts = tuple(str(text).strip() for text in (value if isinstance(value, list) else [value]))
-    texts = tuple(text for text in texts if text)
-    if not texts:
-        raise ValueError("no caption")
-    return texts
-
-
 def _options(cells: list[Any]) -> tuple[str, ...]:
     if len(cells) == 1:
         cell = cells[0]
         if isinstance(cell, str):
-            cell = json.loads(cell) if cell.lstrip().startswith("[") else cell.split("|")
+            found = list_in(cell, "options")
+            cell = cell.split("|") if isinstance(found, str) else found
         if not isinstance(cell, list):
             raise ValueError("options are no list")
         cells = cell
-    texts = tuple(str(text).strip() for text in cells)
-    if len(texts) < 2 or not all(texts):
-        raise ValueError(f"{len(texts)} options instead of two or more with a text each")
-    return texts
+    if len(cells) < 2:
+        raise ValueError(f"{len(cells)} options instead of two or more with a text each")
+    return tuple(plain_text(text, f"option {number}") for number, text in enumerate(cells))
 
 
 def answer_index(value: Any, options: Sequence[str]) -> int:
@@ -338,11 +392,12 @@ def answer_index(value: Any, options: Sequence[str]) -> int:
     Raises:
         ValueError: none of them.
     """
-    text = str(value).strip()
+    text = answer_text(value)
     if text in options:
         return list(options).index(text)
-    if text.isdecimal() and int(text) < len(options):
-        return int(text)
+    number = text.removesuffix(".0")  # a column of numbers with gaps, as pandas writes it
+    if number.isdecimal() and int(number) < len(options):
+        return int(number)
     raise ValueError(f"the answer {value!r} is none of {len(options)} options and no number of one")
 
 

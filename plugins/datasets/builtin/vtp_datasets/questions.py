@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from vtp.catalogue import AnnotationFile, Row, Seen, reason, stem_of, text_of
+from vtp.catalogue import (
+    ROW_ERRORS,
+    AnnotationFile,
+    Ids,
+    Row,
+    answer_text,
+    is_empty,
+    plain_text,
+    reason,
+    stem_of,
+    text_of,
+)
 from vtp.data.table import first_word
 from vtp.errors import DataError
 from vtp_datasets.own import answer_index
@@ -23,24 +34,25 @@ def question_rows(file: AnnotationFile, *, split: str, clip_of: Callable[[Any], 
         split: questions without an id are called by it and their place.
         clip_of: makes the name of a clip out of what is in the file; KeyError or ValueError if it is none.
     """
-    seen = Seen()
+    ids = Ids()
     for where, place, row in _questions(file):
         try:
             if not isinstance(row, dict):
                 raise TypeError("not an object")
             clip = clip_of(row["video_id"] if "video_id" in row else row["video"])
-            question, answer = text_of(row, "question"), text_of(row, "answer")
+            question, answer = text_of(row, "question"), answer_text(row["answer"])
             category = row.get("category_id", row.get("type"))
             extra = None if category in (None, "") else {"category": int(category)}
-            name = str(row.get("id", row.get("qid", ""))).strip() or f"{split}{place}"
-            if not seen.add(name):
-                raise ValueError(f"the id {name} is there already")
-        except (KeyError, ValueError, TypeError) as error:
+            given = row.get("id", row.get("qid", ""))
+            name = f"{split}{place}" if is_empty(given) else plain_text(given, "id")
+            name = ids.unique(name, clip, place, question, answer)
+        except ROW_ERRORS as error:
             file.reject(where, reason(error))
             continue
         file.rows += 1
         kind = first_word(question)
         yield Row(name, [question], video_id=clip, answer=answer, question_type=kind, place=place, extra=extra)
+    file.note_repeated(ids)
 
 
 def _questions(file: AnnotationFile) -> Iterator[tuple[str, int, Any]]:
@@ -57,20 +69,20 @@ def _questions(file: AnnotationFile) -> Iterator[tuple[str, int, Any]]:
 def choice_rows(file: AnnotationFile, clip_of: Callable[[str], str] = stem_of) -> Iterator[Row]:
     """Rows of a multiple-choice file: {"qid", "clip_name" or "video", "options" or "caption", "answer"}; ``clip_of``
     makes the name of a clip out of what is in the file."""
-    seen = Seen()
+    ids = Ids()
     for line, row in file.jsonl():
         try:
             clip = clip_of(text_of(row, "clip_name" if "clip_name" in row else "video"))
             options = row["options"] if "options" in row else row["caption"]
-            texts = [str(option).strip() for option in options] if isinstance(options, list) else []
-            if len(texts) < 2 or not all(texts):
+            if not isinstance(options, list) or len(options) < 2:
                 raise ValueError("no list of options with a text each")
-            name = str(row.get("qid", line))
-            if not seen.add(name):
-                raise ValueError(f"the qid {name} is there already")
-            made = Row(name, texts, video_id=clip, answer_index=answer_index(row["answer"], texts), place=line)
-        except (KeyError, ValueError, TypeError) as error:
+            texts = [plain_text(option, f"option {number}") for number, option in enumerate(options)]
+            made = Row("", texts, video_id=clip, answer_index=answer_index(row["answer"], texts), place=line)
+            name = text_of(row, "qid") if "qid" in row else str(line)
+            made.id = ids.unique(name, clip, line, *texts, made.answer_index)
+        except ROW_ERRORS as error:
             file.reject(f"line {line}", reason(error))
             continue
         file.rows += 1
         yield made
+    file.note_repeated(ids)

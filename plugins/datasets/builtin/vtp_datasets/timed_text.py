@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from vtp.catalogue import AnnotationFile, Catalogue, Layouts, Plan, Row, given_or, reason
+from vtp.catalogue import ROW_ERRORS, AnnotationFile, Catalogue, Layouts, Plan, Row, Seen, given_or, reason, text_of
 from vtp.errors import ConfigError
 from vtp.spans import span_name
 
@@ -139,12 +139,15 @@ def _one_csv(file: AnnotationFile, *, least: float) -> Iterator[Row]:
 
 
 def _json(file: AnnotationFile, *, least: float) -> Iterator[Row]:
+    seen = Seen()
     for _, video, value in file.items():
         try:
+            if not seen.add(str(video)):
+                raise ValueError("the video is there already")
             columns = [value[key] for key in ("start", "end", "text")]
             if len({len(column) for column in columns}) != 1:
                 raise ValueError(f"{' and '.join(str(len(c)) for c in columns)} starts, ends and texts")
-        except (KeyError, ValueError, TypeError) as error:
+        except ROW_ERRORS as error:
             file.reject(f"video {video}", reason(error))
             continue
         rows = (dict(zip(("start", "end", "text"), cells, strict=True)) for cells in zip(*columns, strict=True))
@@ -156,14 +159,12 @@ def _segments(
 ) -> Iterator[Row]:
     for number, row in rows:
         try:
-            start, end, text = float(row["start"]), float(row["end"]), str(row["text"]).strip()
+            start, end, text = float(row["start"]), float(row["end"]), text_of(row, "text")
             if not video:
                 raise ValueError("no video_id")
-            if not text:
-                raise ValueError("no text")
             if not 0 <= start < end < float("inf"):
                 raise ValueError(f"{start:g} to {end:g} s is no span with a start before its end")
-        except (KeyError, ValueError, TypeError) as error:
+        except ROW_ERRORS as error:
             file.reject(f"line {number}" if file.path.suffix == ".csv" else f"video {video}, {number}", reason(error))
             continue
         if end - start < least:

@@ -8,13 +8,25 @@ Video       mp4, relative to ``video_root``
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from vtp.catalogue import NONE, SOUNDS, VIDEOS, AnnotationFile, Catalogue, Paths, Plan, Row, reason, stem_of
+from vtp.catalogue import (
+    NONE,
+    ROW_ERRORS,
+    SOUNDS,
+    VIDEOS,
+    AnnotationFile,
+    Catalogue,
+    Paths,
+    Plan,
+    Row,
+    reason,
+    without_extension,
+)
+from vtp.catalogue.json_items import json_value
 
 __all__ = ["VAT"]
 
@@ -59,11 +71,12 @@ class VAT(Catalogue):
         name = f"{split}.csv"
         if split != "train" and self.find(name) is None:
             return None
+        media, sound = Paths(self._folders("video"), VIDEOS), Paths(self._folders("audio"), SOUNDS | VIDEOS)
         return Plan(
             ((name,),),
-            partial(_rows, texts=Paths(self._folders("text")), tags=self.tags),
-            lambda: Paths(self._folders("video"), VIDEOS),
-            lambda: Paths(self._folders("audio"), SOUNDS | VIDEOS),
+            partial(_rows, texts=Paths(self._folders("text")), tags=self.tags, media=media, sound=sound),
+            lambda: media,
+            lambda: sound,
             keep=False,  # the texts lie in further files, whose changes nobody would see
         )
 
@@ -72,7 +85,7 @@ class VAT(Catalogue):
         return [self.root / given] if given is not None else [self.root / column, self.root / f"{column}s", self.root]
 
 
-def _rows(file: AnnotationFile, *, texts: Paths, tags: bool) -> Iterator[Row]:
+def _rows(file: AnnotationFile, *, texts: Paths, tags: bool, media: Paths, sound: Paths) -> Iterator[Row]:
     for line, row in file.csv(lambda cells: "text" in cells):
         try:
             video, audio = row.get("video", "").strip(), row.get("audio", "").strip()
@@ -82,12 +95,12 @@ def _rows(file: AnnotationFile, *, texts: Paths, tags: bool) -> Iterator[Row]:
             text = text if tags else text.partition("#")[0]
             if not text.strip():
                 raise ValueError(f"no text in {row['text']}")
-        except (KeyError, ValueError, OSError) as error:
+        except (*ROW_ERRORS, OSError) as error:
             why = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) else reason(error)
             file.reject(f"line {line}", why)
             continue
         file.rows += 1
-        clip = stem_of(video or audio)
+        clip = without_extension((media if video else sound).clip(video or audio))
         yield Row(str(line), [text.strip()], video_id=clip, video=video or NONE, audio=audio or None, place=line)
 
 
@@ -95,7 +108,7 @@ def _text(path: str) -> str:
     content = Path(path).read_text(encoding="utf-8-sig")
     if not path.endswith(".json"):
         return content
-    value: Any = json.loads(content)
+    value: Any = json_value(content)
     if isinstance(value, dict):
         value = next((value[key] for key in ("text", "caption", "title") if key in value), None)
     if not isinstance(value, str):

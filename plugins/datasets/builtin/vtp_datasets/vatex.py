@@ -12,12 +12,13 @@ Clips      ``Ptf_2VRj-V0_000122_000132.mp4``, the ten seconds; or ``Ptf_2VRj-V0.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from vtp.catalogue import (
+    ROW_ERRORS,
     Aliases,
     AnnotationFile,
     Catalogue,
@@ -102,16 +103,13 @@ def _parts(clip: str) -> dict[str, str]:
 
 def _rows(listed: AnnotationFile, *captions: AnnotationFile, language: str) -> Iterator[Row]:
     key = "enCap" if language == "en" else "chCap"
-    texts: dict[str, list[str]] = {}
+    texts: dict[str, Sequence[str]] = {}
     for file in captions:
         for position, _, row in file.items():
             try:
-                good = [text.strip() for text in row.get(key) or () if isinstance(text, str) and text.strip()]
-                if not good:
-                    raise ValueError(f"no {key}")
-                texts.setdefault(text_of(row, "videoID"), good)
+                texts.setdefault(text_of(row, "videoID"), file.texts(row[key] or [], key))
                 file.rows += 1
-            except (KeyError, ValueError, TypeError, AttributeError) as error:
+            except ROW_ERRORS as error:
                 file.reject(f"item {position}", reason(error))
     for line, clip in clip_list(listed):
         match = _CLIP.fullmatch(clip)

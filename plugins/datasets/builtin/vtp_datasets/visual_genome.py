@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from vtp.catalogue import NONE, AnnotationFile, Catalogue, Layouts, Plan, Row, reason, text_of
+from vtp.catalogue import NONE, ROW_ERRORS, AnnotationFile, Catalogue, Ids, Layouts, Plan, Row, reason, text_of
 
 __all__ = ["VisualGenome"]
 
@@ -49,18 +49,24 @@ class VisualGenome(Catalogue):
 
 def _rows(file: AnnotationFile) -> Iterator[Row]:
     """``file.rows`` counts phrases."""
+    ids = Ids()
     for position, _, image in file.items():
         try:
-            regions, number = image["regions"], image["id"]
-        except (KeyError, TypeError) as error:
+            regions, number = image["regions"], text_of(image, "id")
+            if not isinstance(regions, list):
+                raise TypeError("regions are no list")
+        except ROW_ERRORS as error:
             file.reject(f"item {position}", reason(error))
             continue
         phrases = []
         for place, region in enumerate(regions):
             try:
                 phrases.append(text_of(region, "phrase"))
-            except (KeyError, ValueError, TypeError) as error:
+            except ROW_ERRORS as error:
                 file.reject(f"item {position}, region {place}", reason(error))
         file.rows += len(phrases)
         if phrases:
-            yield Row(str(number), phrases, audio=NONE, place=position)
+            yield Row(
+                ids.unique(number, number, position, position), phrases, video_id=number, audio=NONE, place=position
+            )
+    file.note_repeated(ids)

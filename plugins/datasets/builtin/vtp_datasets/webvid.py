@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from vtp.catalogue import AnnotationFile, Catalogue, Layouts, Plan, Row, Seen, check_choice, reason, text_of
+from vtp.catalogue import ROW_ERRORS, AnnotationFile, Catalogue, Layouts, Plan, Row, Seen, check_choice, reason, text_of
 
 __all__ = ["WebVid", "iso_seconds"]
 
@@ -83,7 +83,7 @@ def _rows(file: AnnotationFile) -> Iterator[Row]:
             clip, caption = text_of(row, "videoid"), text_of(row, "name")
             if not seen.add(clip):
                 raise ValueError(f"the clip {clip} is there already")
-        except (KeyError, ValueError) as error:
+        except ROW_ERRORS as error:
             file.reject(f"line {line}", reason(error))
             continue
         try:
