@@ -15,7 +15,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
-from vtp.members import member, members, misspelt, names_read, offers, unfit
+from vtp.members import Read, joined_reads, member, members, misspelt, offers, reads_of, unfit
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,16 +44,18 @@ __all__ = [
     "Importer",
     "Objective",
     "Part",
+    "Read",
     "Sampler",
     "Table",
     "Task",
     "Transform",
     "contract_of",
+    "joined_reads",
     "member",
     "members",
     "misspelt",
-    "names_read",
     "offers",
+    "reads_of",
     "unfit",
 ]
 
@@ -186,9 +188,10 @@ class Objective(Part, Protocol):
     needs_fusion: bool = False
     """Whether the model must have a fusion encoder."""
 
-    reads: frozenset[str] = frozenset()
+    reads: frozenset[str] | Mapping[str, Any] = frozenset()
     """What ``batch.extra`` must hold besides ``video_id`` and ``text``: keys of ``Sample.extra``, or ``texts`` for all
-    texts of a sample. A list of B Python objects each, None where a sample lacks it."""
+    texts of a sample. A list of B Python objects each, None where a sample lacks it. A dict says how: None is such a
+    list, a :class:`vtp.types.Field` or a function from the B values gives tensors in ``batch.fields``."""
 
     contrastive: bool = False
     """Whether rows are compared with each other: it has ``features`` and ``loss_from_features``, as
@@ -355,7 +358,7 @@ class Task(Component, Protocol):
         """ConfigError where the model cannot be scored by this task: an objective that is not there, a head for another
         answer list. Called once the model is built and before the first step, wherever the run will score."""
 
-    reads: frozenset[str] = frozenset()
+    reads: frozenset[str] | Mapping[str, Any] = frozenset()
     """What ``batch.extra`` must hold besides, in training and evaluation: see :attr:`Objective.reads`."""
 
     def known_list(self) -> str | None:

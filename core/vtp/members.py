@@ -9,13 +9,14 @@ from __future__ import annotations
 import difflib
 import inspect
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any, Protocol
 
 from vtp.errors import PluginError
 
-__all__ = ["member", "members", "misspelt", "names_read", "offers", "unfit"]
+__all__ = ["Read", "joined_reads", "member", "members", "misspelt", "offers", "reads_of", "unfit"]
 
 _CONTRACTS = "vtp.contracts"
 _NOTHING = object()
@@ -60,16 +61,62 @@ def member(component: object, contract: type, name: str) -> Any:
     return default.__get__(component) if isinstance(default, property) else default
 
 
-def names_read(component: object, contract: type, owner: str) -> Sequence[str]:
-    """The ``reads`` of an objective or a task, sorted.
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What somebody wants of every sample besides its media and its text.
+
+    Attributes:
+        owner: who asks for it, for messages.
+        listed: in ``batch.extra``, as it is.
+        how: a :class:`vtp.types.Field`, or a function from the values of a batch to a tensor, for ``batch.fields``;
+            None where nobody wants tensors.
+    """
+
+    owner: str
+    listed: bool = True
+    how: Any = None
+
+
+def reads_of(component: object, contract: type, owner: str) -> dict[str, Read]:
+    """The ``reads`` of an objective or a task, by name.
 
     Raises:
-        PluginError: it is one string, or holds what is none.
+        PluginError: it is one string, or holds what is no name, or a name leads to something else than a Field, a
+            function or None.
     """
+    from vtp.types import Field
+
     names = member(component, contract, "reads")
     if isinstance(names, str) or not all(isinstance(name, str) for name in names):
         raise PluginError(f'{owner}: reads={names!r} must be a set of names, for example frozenset({{"source"}}).')
-    return sorted(names)
+    asked = {name: names[name] if isinstance(names, Mapping) else None for name in sorted(names)}
+    for name, how in asked.items():
+        if isinstance(how, type) or not (how is None or isinstance(how, Field) or callable(how)):
+            raise PluginError(
+                f"{owner}: reads[{name!r}]={how!r} must be None (as it is), a vtp.types.Field, or a function from the "
+                "values of a batch to a tensor."
+            )
+    return {name: Read(owner, how is None, how) for name, how in asked.items()}
+
+
+def joined_reads(*several: Mapping[str, Read]) -> dict[str, Read]:
+    """What all of them want.
+
+    Raises:
+        PluginError: two want different tensors of one name.
+    """
+    found: dict[str, Read] = {}
+    for reads in several:
+        for name, read in reads.items():
+            first = found.setdefault(name, read)
+            if None not in (first.how, read.how) and first.how != read.how:
+                raise PluginError(
+                    f"{first.owner} reads {name!r} as {first.how!r}, and {read.owner} as {read.how!r}: they must "
+                    "agree, or read it under two names of Sample.extra."
+                )
+            kept = first if first.how is not None else read
+            found[name] = Read(kept.owner, first.listed or read.listed, kept.how)
+    return found
 
 
 def unfit(component: object, contract: type) -> list[str]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
-from vtp.errors import SampleTypeError
+from vtp.errors import PluginError, SampleTypeError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,6 +27,7 @@ __all__ = [
     "AudioSpec",
     "Batch",
     "Clip",
+    "Field",
     "Fused",
     "LossOutput",
     "MediaRef",
@@ -257,6 +258,35 @@ class TextSpec:
     words: Callable[[str], list[tuple[str, list[int]]]] | None = None
 
 
+_FIELD_TYPES = ("float32", "float16", "float64", "int64", "int32", "int16", "int8", "uint8", "bool")
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """Something of ``Sample.extra`` that an objective or a task wants as a tensor: ``reads = {"boxes": Field((None,
+    4))}``.
+
+    Attributes:
+        shape: of one value; () is a number. None in the first place is a length of its own in every row, which is
+            padded with zeros.
+        dtype: of the tensor, by its name in numpy.
+    """
+
+    shape: tuple[int | None, ...] = ()
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.shape, tuple) or not all(
+            (size is None and place == 0) or (type(size) is int and size > 0) for place, size in enumerate(self.shape)
+        ):
+            raise PluginError(
+                f"Field: shape={self.shape!r} must be a tuple of sizes, (3, 4), with None only in the first place: "
+                "(None, 4)."
+            )
+        if self.dtype not in _FIELD_TYPES:
+            raise PluginError(f"Field: dtype={self.dtype!r} must be one of {', '.join(_FIELD_TYPES)}.")
+
+
 @dataclass(slots=True)
 class Batch:
     """What a loader yields and a model reads.
@@ -277,6 +307,8 @@ class Batch:
         extra: lists of B Python objects: always ``video_id``, the clip that each row is about; ``text``, the chosen
             text; ``missing``, where files lack what their samples name, modality -> reason; and what objectives and the
             task name in ``reads``. None in rows without.
+        fields: what ``reads`` gives a :class:`Field` or a function for, as tensors with B rows: ``boxes`` (B, L, 4),
+            ``boxes.present`` bool (B,), False in rows without, and ``boxes.lengths`` int64 (B,) where it is padded.
         media_rows: where several rows are about one clip, the row of the video and audio inputs that each of the B rows
             uses (never falling); those inputs then have fewer rows than B. None = one each. Who reads inputs through
             the forward context gets B rows; the encoders run once per clip.
@@ -292,6 +324,7 @@ class Batch:
     extra: dict[str, list[Any]] = field(default_factory=dict)
     media_rows: list[int] | None = None
     total_steps: int | None = None
+    fields: dict[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.global_rows = self.global_rows or len(self.ids)
@@ -312,6 +345,7 @@ class Batch:
             extra=self.extra,
             media_rows=self.media_rows,
             total_steps=self.total_steps,
+            fields={k: function(v) for k, v in self.fields.items()},
         )
 
     def to(self, device: Any, non_blocking: bool = True) -> Batch:

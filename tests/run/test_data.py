@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 from vtp.config import DataConfig, MediaConfig
+from vtp.contracts import Read
 from vtp.errors import ConfigError, DataError, PluginError
 from vtp.media.info import VideoInfo
 from vtp.media.sampling import random_segment
 from vtp.model.model import VTPModel
 from vtp.model.objective import Objective
 from vtp.run.data import RunData
-from vtp.types import MediaRef, Sample, TextSpec, VideoSpec
+from vtp.types import Field, MediaRef, Sample, TextSpec, VideoSpec
 
 SPECS: dict[Any, Any] = {"text": TextSpec(lambda texts: [[1, 2] for _ in texts], 0, 3, 1, 2, (0, 1, 2, 3), 9, 4)}
 
@@ -40,7 +41,7 @@ def data(tmp_path, task=None) -> RunData:
 
 def test_batches_hold_what_objectives_and_the_task_read(tmp_path):
     run, reads = data(tmp_path), VTPModel({}, {"one": Reader(), "two": Objective()}).reads()
-    assert reads == {"source": "objective one", "texts": "objective one", "video_id": "objective one"}
+    assert reads == dict.fromkeys(("source", "texts", "video_id"), Read("objective one"))
     train = next(iter(run.train_loader(SPECS, 4, reads)))
     test = next(iter(run.eval_loader(SPECS, run.train_table, reads=reads)))
     for batch in (train, test):
@@ -53,7 +54,7 @@ def test_a_name_that_no_sample_has_is_told_before_training(tmp_path):
     with pytest.raises(
         DataError, match="^objective mined reads 'weights', and no training sample has it.*category, sou"
     ):
-        data(tmp_path).train_loader(SPECS, 4, {"source": "objective vtc", "weights": "objective mined"})
+        data(tmp_path).train_loader(SPECS, 4, {"source": Read("objective vtc"), "weights": Read("objective mined")})
     task = Questions()
     task.reads = frozenset({"tags"})
     with pytest.raises(DataError, match="^task questions reads 'tags', and no training sample has it"):
@@ -65,6 +66,33 @@ def test_reads_is_a_set_of_names(tmp_path):
     wrong.reads = "source"
     with pytest.raises(PluginError, match="objective wrong: reads='source' must be a set of names"):
         VTPModel({}, {"wrong": wrong}).reads()
+    for how in ("pad", 3, Field):
+        wrong.reads = {"source": None, "boxes": how}
+        with pytest.raises(PluginError, match=r"objective wrong: reads\['boxes'\]=.* must be None \(as it is\), a vtp"):
+            VTPModel({}, {"wrong": wrong}).reads()
+
+
+def test_tensors_that_objectives_and_the_task_read(tmp_path):
+    task, objective = Questions(), Reader()
+    task.reads = {"category": Field((), "int64"), "source": None}
+    objective.reads = {"category": None}
+    run, reads = data(tmp_path, task), VTPModel({}, {"one": objective}).reads()
+    for batch in (
+        next(iter(run.train_loader(SPECS, 4, reads))),
+        next(iter(run.eval_loader(SPECS, run.train_table, reads=reads))),
+    ):
+        assert batch.fields["category"].tolist() == batch.extra["category"]
+        assert sorted(batch.extra) == ["category", "source", "text", "video_id"]
+
+
+def test_an_array_in_a_sample_is_something(tmp_path):
+    class Arrays(Questions):
+        reads = {"feature": Field((2,))}
+
+        def train_samples(self):
+            return [Sample(f"q{i}", texts=("who",), extra={"feature": np.zeros(2)}) for i in range(4)]
+
+    assert next(iter(data(tmp_path, Arrays()).train_loader(SPECS, 4))).fields["feature"].shape == (4, 2)
 
 
 def test_modality_dropout_is_for_training_and_for_what_the_model_takes_in(tmp_path):

@@ -12,7 +12,7 @@ from vtp.distributed import world_size
 from vtp.model.build import BuildContext
 from vtp.model.objective import ContrastiveObjective, Objective, masked_mean
 from vtp.testing import ContractError, check_objective
-from vtp.types import LossOutput
+from vtp.types import Field, LossOutput
 
 
 class Count(Objective):
@@ -145,6 +145,22 @@ def test_a_faulty_objective_is_caught(check, cls, words):
 @pytest.mark.parametrize("cls", [Count, Pair])
 def test_good_objectives_pass(cls):
     check_objective(cls)
+
+
+class Scored(Count):
+    """Weighs rows by a number of the sample."""
+
+    reads = {"score": Field()}
+
+    def error(self, ctx):
+        assert ctx.batch.fields["score.present"].all() and "score" not in ctx.batch.extra
+        return super().error(ctx) * ctx.batch.fields["score"]
+
+
+def test_fields_come_as_the_loader_makes_them():
+    check_objective(Scored, extra={"score": [1.0, 2.0, 0.5]})
+    with pytest.raises(ContractError, match="loss: it raised DataError: sample 'clip1': 'score' holds"):
+        check_objective(Scored, extra={"score": [1.0, [2.0], 0.5]})
 
 
 class ComparesHalf(Pair):

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
+from vtp.contracts import Read
+from vtp.data.fields import collate_field
 from vtp.errors import DataError
 from vtp.types import IGNORE, AudioSpec, Batch, Modality, TextSpec, VideoSpec
 
@@ -33,6 +35,7 @@ class Example:
         token_ids: of the chosen text, without padding; None where it has no text.
         labels: name -> number, or list of numbers, as long in every example.
         extra: what is carried along as Python objects: the clip, the chosen text, what objectives and the task read.
+        fields: what becomes a tensor of ``batch.fields``, as the sample has it.
         missing: modality -> reason, for what the sample names but the file does not have.
         media: equal for examples whose frames and waveform are the same, None where nothing is known. Neighbours in a
             batch with equal ``media`` are stored, and encoded, once.
@@ -46,13 +49,18 @@ class Example:
     extra: Mapping[str, Any] = field(default_factory=dict)
     missing: Mapping[str, str] = field(default_factory=dict)
     media: Hashable = None
+    fields: Mapping[str, Any] = field(default_factory=dict)
 
 
 def collate(
-    examples: Sequence[Example], specs: Mapping[Modality, VideoSpec | AudioSpec | TextSpec], views: int = 1
+    examples: Sequence[Example],
+    specs: Mapping[Modality, VideoSpec | AudioSpec | TextSpec],
+    views: int = 1,
+    fields: Mapping[str, Read] | None = None,
 ) -> Batch:
     """Stack examples. Every modality of ``specs`` is in the batch, also when no row has it, so that shapes do not
-    depend on luck; ``views`` clips per row, where there are several.
+    depend on luck; ``views`` clips per row, where there are several. ``fields`` are those of examples that become
+    tensors.
 
     Texts are padded to the longest of the batch, sound to ``AudioSpec.samples``. Rows that lack a modality hold zeros
     (``pad_id`` for text) and have ``present`` False; encoders turn that into all-False token masks.
@@ -75,6 +83,8 @@ def collate(
         batch.extra[name] = [example.extra.get(name) for example in examples]
     if any(example.missing for example in examples):
         batch.extra["missing"] = [dict(example.missing) for example in examples]
+    for name, read in (fields or {}).items():
+        batch.fields |= collate_field(name, read, [example.fields.get(name) for example in examples], batch.ids)
     return batch
 
 

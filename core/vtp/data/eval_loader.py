@@ -86,5 +86,5 @@ class EvalLoader:
                 raise
             except Exception as error:
                 raise while_loading(error, named(self.table, row)) from None
-        batch = collate(examples, self.pipeline.specs, self.pipeline.views) if examples else None
+        batch = collate(examples, self.pipeline.specs, self.pipeline.views, self.pipeline.fields) if examples else None
         return Delivery(batch, misses=misses)

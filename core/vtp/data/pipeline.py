@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from vtp.contracts import Sampler
+from vtp.contracts import Read, Sampler
 from vtp.data.bad import BadFiles
 from vtp.data.batching import Example
 from vtp.data.keys import keyed_generator
@@ -45,8 +45,8 @@ class Pipeline:
         train: random frames, crops and texts; otherwise the middle ones.
         seed: first part of every key.
         labels: from a sample to its labels, for example ``{"answer": 17}``.
-        reads: keys of ``Sample.extra`` that the example carries along, and ``texts`` for all texts of a sample. Its
-            clip (``video_id``) and its chosen text always come.
+        reads: keys of ``Sample.extra`` that the example carries along, and ``texts`` for all texts of a sample: as they
+            are, or as tensors. Its clip (``video_id``) and its chosen text always come.
         reader: decodes; None builds a :class:`vtp.media.MediaReader` with its defaults.
         text_choice: which of several texts a row gets: a (keyed) random one, or the first. None is random in training,
             first otherwise.
@@ -72,7 +72,7 @@ class Pipeline:
         train: bool,
         seed: int = 0,
         labels: Callable[[Sample], Mapping[str, Any]] | None = None,
-        reads: Collection[str] = (),
+        reads: Mapping[str, Read] | None = None,
         reader: Reader | None = None,
         text_choice: Literal["random", "first"] | None = None,
         drop: Collection[str] = (),
@@ -92,7 +92,9 @@ class Pipeline:
         self.train = train
         self.seed = seed
         self.labels = labels
-        self.reads = tuple(sorted({*reads} - GIVEN))
+        reads = reads or {}
+        self.reads = tuple(sorted({name for name, read in reads.items() if read.listed} - GIVEN))
+        self.fields = {name: read for name, read in reads.items() if read.how is not None}
         self.reader = reader
         self.text_choice = text_choice or ("random" if train else "first")
         self.drop = frozenset(drop)
@@ -128,7 +130,7 @@ class Pipeline:
         example = Example(id=sample.id, labels={} if self.labels is None else self.labels(sample))
         extra = example.extra = {"video_id": media_id(sample)}
         for name in self.reads:
-            extra[name] = sample.texts if name == "texts" else sample.extra.get(name)
+            extra[name] = _of(sample, name)
         media = self._prepared(sample, epoch, index if clip is None else clip)
         key, example.frames, example.waveform, missing = media
         example.missing = missing
@@ -144,6 +146,8 @@ class Pipeline:
             extra["text"] = text
         if example.frames is None and example.waveform is None and example.token_ids is None:
             raise MediaError("; ".join(missing.values()) or "the sample has none of the wanted modalities", "empty")
+        if self.fields:
+            example.fields = {name: extra[name] if name in extra else _of(sample, name) for name in self.fields}
         return example
 
     def media(self, sample: Sample) -> tuple[MediaRef | None, MediaRef | None]:
@@ -277,6 +281,11 @@ class Pipeline:
         before = max(silent - start, 0)
         placed[before : before + len(heard)] = heard
         return placed
+
+
+def _of(sample: Sample, name: str) -> Any:
+    """Something that is read of a sample, None where it lacks it."""
+    return sample.texts if name == "texts" else sample.extra.get(name)
 
 
 def _spec(spec: object, kind: type[S]) -> S | None:

@@ -47,7 +47,7 @@ def names_lacking(samples: Iterable[Sample], names: Iterable[str]) -> list[str]:
     left = set(names)
     for sample in samples:
         left -= {
-            name for name in left if (sample.texts if name == "texts" else sample.extra.get(name)) not in (None, ())
+            name for name in left if (sample.texts or None if name == "texts" else sample.extra.get(name)) is not None
         }
         if not left:
             break

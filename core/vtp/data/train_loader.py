@@ -187,7 +187,7 @@ class TrainLoader:
             example, failures = self._draw(epoch if passes is None else int(passes[position]), index, part)
             examples.append(example)
             tried[part] += (1 + failures, failures)
-        batch = collate(examples, self.pipeline.specs, self.pipeline.views)
+        batch = collate(examples, self.pipeline.specs, self.pipeline.views, self.pipeline.fields)
         batch.row_offset, batch.global_rows, batch.step = row_offset, self.global_batch, first_row // self.global_batch
         if self.modality_dropout:
             withhold(batch, self.modality_dropout, self.seed, getattr(self.pipeline.text_spec, "pad_id", 0))

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from vtp import contracts
-from vtp.contracts import Encoder, Fusion, member, names_read
+from vtp.contracts import Encoder, Fusion, Read, joined_reads, member, reads_of
 from vtp.errors import ConfigError
 from vtp.model.context import ForwardContext
 from vtp.model.masking import Masker, default_masks
@@ -90,16 +90,15 @@ class VTPModel(nn.Module):
         """What each encoder wants as input; the loader follows it."""
         return {m: member(self.encoders[m], Encoder, "spec") for m in MODALITIES if m in self.encoders}
 
-    def reads(self) -> dict[str, str]:
-        """What objectives want in ``batch.extra``: each name with the objective that asks for it.
+    def reads(self) -> dict[str, Read]:
+        """What objectives want in ``batch.extra`` and ``batch.fields``, with the objective that asks for it.
 
         Raises:
-            PluginError: an objective's ``reads`` is a string, which would be read letter by letter.
+            PluginError: an objective's ``reads`` is a string, which would be read letter by letter, or two of them want
+                different tensors of one name.
         """
-        found: dict[str, str] = {}
-        for name, objective in self.objectives.items():
-            found |= dict.fromkeys(names_read(objective, contracts.Objective, f"objective {name}"), f"objective {name}")
-        return found
+        asked = [reads_of(o, contracts.Objective, f"objective {name}") for name, o in self.objectives.items()]
+        return joined_reads(*asked)
 
     def parts(self) -> Iterator[tuple[str, nn.Module]]:
         """Encoders and objectives with their names, ``encoders.text``, ``objectives.vtc``."""

@@ -11,7 +11,7 @@ An objective sees one micro-batch. So that the sum over micro-batches and proces
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -62,7 +62,7 @@ class Objective(nn.Module):
     slots: frozenset[Modality] | None = None
     embeds: Mapping[str, tuple[str, ...]] = {}
     needs_fusion: bool = False
-    reads: frozenset[str] = frozenset()
+    reads: frozenset[str] | Mapping[str, Any] = frozenset()
     contrastive: ClassVar[bool] = False
     after_step: Callable[[StepDone], None] | None = None
 

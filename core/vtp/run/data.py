@@ -11,7 +11,7 @@ from typing import Any
 from vtp import distributed
 from vtp.components import refuse
 from vtp.config import AUGMENTATIONS, DataConfig, MediaConfig
-from vtp.contracts import Table, Task, member, names_read
+from vtp.contracts import Read, Table, Task, joined_reads, member, reads_of
 from vtp.errors import ConfigError, DataError
 from vtp.types import MediaRef, Modality, Sample
 
@@ -108,14 +108,14 @@ class RunData:
         return evenly(samples, count)
 
     def train_loader(
-        self, specs: Mapping[Modality, Any], global_batch: int, reads: Mapping[str, str] | None = None
+        self, specs: Mapping[Modality, Any], global_batch: int, reads: Mapping[str, Read] | None = None
     ) -> Any:
         """Batches of this process for ever, shuffled.
 
         Args:
             specs: those of the encoders.
             global_batch: rows of a step.
-            reads: what batches must hold in ``extra``, each name with who asks for it.
+            reads: what batches must hold in ``extra`` and ``fields``.
 
         Raises:
             DataError: no training sample has one of ``reads``.
@@ -123,7 +123,7 @@ class RunData:
         """
         from vtp.data import TrainLoader
 
-        reads = self._task_reads | dict(reads or {})
+        reads = joined_reads(self._task_reads, reads or {})
         self._refuse_unknown(reads)
         self._refuse_no_slot("modality_dropout", self.data.modality_dropout, specs)
         pipeline = self._pipeline(specs, train=True, reads=reads)
@@ -168,13 +168,13 @@ class RunData:
         samples: Sequence[Sample],
         drop: tuple[Modality, ...] = (),
         whole_batches: bool = False,
-        reads: Iterable[str] = (),
+        reads: Mapping[str, Read] | None = None,
     ) -> Any:
         """This process's share of ``samples``, once, in order, without the modalities in ``drop``, and with ``reads``
-        and those of the task in ``batch.extra``."""
+        and those of the task in ``batch.extra`` and ``batch.fields``."""
         from vtp.data import EvalLoader
 
-        pipeline = self._pipeline(specs, train=False, drop=drop, reads={*self._task_reads, *reads})
+        pipeline = self._pipeline(specs, train=False, drop=drop, reads=joined_reads(self._task_reads, reads or {}))
         self._survey_cache(samples, pipeline, "evaluation")
         return EvalLoader(
             samples,
@@ -188,18 +188,17 @@ class RunData:
         )
 
     @cached_property
-    def _task_reads(self) -> dict[str, str]:
-        who = f"task {member(self.task, Task, 'name')}"
-        return dict.fromkeys(names_read(self.task, Task, who), who)
+    def _task_reads(self) -> dict[str, Read]:
+        return reads_of(self.task, Task, f"task {member(self.task, Task, 'name')}")
 
-    def _refuse_unknown(self, reads: Mapping[str, str]) -> None:
+    def _refuse_unknown(self, reads: Mapping[str, Read]) -> None:
         from vtp.data.pipeline import GIVEN
         from vtp.data.table import names_lacking
 
         for name in names_lacking(self.train_table, reads.keys() - GIVEN) if self.train_table else ():
             known = sorted(self.train_table[0].extra)
             raise DataError(
-                f"{reads[name]} reads {name!r}, and no training sample has it. The first one has: "
+                f"{reads[name].owner} reads {name!r}, and no training sample has it. The first one has: "
                 f"{', '.join(known) or 'nothing'}. Choose a data set that gives it in Sample.extra."
             )
 
@@ -228,7 +227,7 @@ class RunData:
         *,
         train: bool,
         drop: Sequence[Modality] = (),
-        reads: Iterable[str] = (),
+        reads: Mapping[str, Read] | None = None,
     ) -> Any:
         from vtp.data import Pipeline
         from vtp.data.transforms import own_transforms
@@ -254,7 +253,7 @@ class RunData:
             transforms=own_transforms(self._transforms, specs, train=train and self.data.augment),
             seed=self.seed,
             labels=member(self.task, Task, "labels"),
-            reads=tuple(reads),
+            reads=reads or {},
             reader=self.reader,
             drop=tuple({*self.data.drop, *drop}),
             sampler=sampler,

@@ -16,6 +16,7 @@ from torch.multiprocessing.spawn import spawn
 
 from vtp.contracts import Objective as Contract
 from vtp.contracts import Part, member
+from vtp.data.fields import collate_field
 from vtp.model.build import BuildContext
 from vtp.model.context import ForwardContext
 from vtp.model.masking import Masker
@@ -51,8 +52,8 @@ def check_objective(
         encoders: makes the encoders by slot, always with the same shapes; by default small ones in all four slots.
         answers: the answer list.
         labels: of the batch by name, repeated over its rows; by default ``answer`` counts through the list.
-        extra: what ``batch.extra`` holds by name, repeated over its rows; otherwise every row is about a clip of its
-            own, and what ``reads`` names is None.
+        extra: what samples hold in ``extra`` by name, repeated over the rows; otherwise every row is about a clip of
+            its own, and what ``reads`` names is None.
         masks: maskers by modality, in place of the defaults.
         variant: ``released`` for the numerics of released code.
         processes: 2 also compares two processes with one, which takes some seconds. Class, options and ``encoders``
@@ -127,7 +128,12 @@ class _Trial:
             "text": [TEXTS[row % len(TEXTS)] for row in range(ROWS)],
         }
         given |= {name: [None] for name in model.reads() if name not in given} | dict(self.extra)
-        batch.extra = {name: [values[row % len(values)] for row in range(ROWS)] for name, values in given.items()}
+        rows = {name: [values[row % len(values)] for row in range(ROWS)] for name, values in given.items()}
+        reads = model.reads()
+        batch.extra = {name: values for name, values in rows.items() if name not in reads or reads[name].listed}
+        for name, read in reads.items():
+            if read.how is not None:
+                batch.fields |= collate_field(name, read, rows[name], batch.ids)
         return batch
 
     def members(self) -> None:

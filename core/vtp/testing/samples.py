@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from vtp.contracts import Dataset, Table, Task, member, names_read, offers
+from vtp.contracts import Dataset, Table, Task, member, offers, reads_of
 from vtp.data.table import media_id
 from vtp.errors import DataError, SampleTypeError
 from vtp.eval.task import SELECTION_RULES
@@ -257,7 +257,7 @@ class _Samples:
         metric, direction = member(task, Task, "monitor")
         expect(isinstance(metric, str) and direction in ("max", "min"), "monitor must be a metric and max or min")
         selection = member(task, Task, "selection")
-        names_read(task, Task, "the task")
+        reads_of(task, Task, "the task")
         expect(selection in SELECTION_RULES, f"selection must be one of {some(SELECTION_RULES)}, got {selection!r}")
         missing = {"evaluator", "split"} - set(inspect.signature(task.evaluate).parameters)
         expect(not missing, f"evaluate must take evaluator and split; {some(sorted(missing))} is not there")
