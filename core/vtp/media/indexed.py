@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from vtp.media.frames import resize
-from vtp.media.info import MediaError, MediaInfo, VideoInfo
+from vtp.media.info import MediaError, MediaInfo
 from vtp.media.packets import PacketIndex, build_index, scan
 from vtp.media.pyav import PyavDecoder, guarded, open_media, picture_stream, sound_track, take_sound
 from vtp.media.request import Wanted, cut, picture_may_lack, target_size
-from vtp.media.upright import is_still, pixel_aspect, squared
+from vtp.media.upright import is_still
 from vtp.types import Clip, MediaRef
 
 __all__ = ["Fetch", "IndexedDecoder"]
@@ -72,7 +72,6 @@ class IndexedDecoder:
             if container_format == "mpegts":  # wrong frames without an error (torchcodec), or a hang (decord)
                 raise MediaError(f"{self.name} does not read transport streams reliably; media.backend=pyav does")
             index = build_index(container, stream, scanned, MediaRef(ref.path))
-            aspect = pixel_aspect(container, stream)
         if index.pts is None or index.moved is not None:  # torchcodec gives H.264 in AVI one or two pictures early
             raise MediaError(
                 f"{self.name} finds frames by times, which this file lacks; media.backend=pyav counts them"
@@ -84,16 +83,6 @@ class IndexedDecoder:
             places = wanted.positions(info)
             frames = self.fetch(ref.path, container_format, index, places + first)
             # Close to, but not the same as, what swscale does for PyAV: never mix backends in one experiment.
-            clip.frames = resize(frames, _shape(frames, index.info, aspect, wanted))
-            clip.timestamps = info.timestamps[places]
+            shape = target_size(frames.shape[1], frames.shape[2], wanted.size)
+            clip.frames, clip.timestamps = resize(frames, shape), info.timestamps[places]
         return clip
-
-
-def _shape(frames: npt.NDArray[np.uint8], info: VideoInfo, aspect: float, wanted: Wanted) -> tuple[int, int]:
-    """(height, width) of upright frames (T, H, W, 3) with square pixels at the wanted size."""
-    height, width = frames.shape[1:3]
-    if aspect != 1.0 and (height, width) == (info.width, info.height):  # turned
-        height, width = squared(height, width, aspect)
-    else:
-        width, height = squared(width, height, aspect)
-    return target_size(height, width, wanted.size)

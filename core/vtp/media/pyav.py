@@ -35,7 +35,7 @@ from vtp.media.packets import (
 from vtp.media.request import Size, Wanted, cut, picture_may_lack
 from vtp.media.sound import SoundTrack
 from vtp.media.source import check_source
-from vtp.media.upright import Converter, pixel_aspect, squared
+from vtp.media.upright import Converter, pixel_aspect
 from vtp.types import Clip, MediaRef
 
 __all__ = ["PyavDecoder", "guarded", "open_media", "picture_stream", "sound_track", "take_sound"]
@@ -255,7 +255,7 @@ def _converter(container: Any, stream: Any, size: Size, ref: MediaRef) -> Conver
             return frame.width, frame.height
 
     context = stream.codec_context
-    return Converter(size, (context.width, context.height), pixel_aspect(container, stream), first)
+    return Converter(size, (context.width, context.height), first)
 
 
 def _count(
@@ -379,8 +379,10 @@ def _probe_once(ref: MediaRef, seek: bool) -> MediaInfo:
     if index.moved is not None:
         notes.append("the clock of the file jumps: its times are counted on")
     if aspect != 1.0:
-        width, height = squared(index.info.width, index.info.height, aspect)
-        notes.append(f"pixels are not square: frames are {width}x{height} pixels before they are turned and scaled")
+        width, height = index.info.width, index.info.height
+        notes.append(
+            f"pixels are not square: {width}x{height} as stored and read, {round(width * aspect)}x{height} shown"
+        )
     if index.info.others:
         notes.append(_chosen("video", index.info.stream, 1 + len(index.info.others), index.info.others))
     if audio is not None and len(heard) > 1:

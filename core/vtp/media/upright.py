@@ -1,4 +1,4 @@
-"""From decoded frames to upright RGB with square pixels at one size."""
+"""From decoded frames to upright RGB at one size."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from av.video.reformatter import VideoReformatter
 
 from vtp.media.request import Size, target_size
 
-__all__ = ["Converter", "is_still", "pixel_aspect", "squared"]
+__all__ = ["Converter", "is_still", "pixel_aspect"]
 
 _SQUARE = 0.01  # how far a pixel's width over height may be from 1 to count as square: encoders round
 _STRETCHED = 8.0  # above this, or below its inverse, the number is taken for a mistake of the file
@@ -40,17 +40,13 @@ class Converter:
     Args:
         size: as in :class:`vtp.media.Wanted`.
         stored: (width, height) of the stream's frames, as the container says.
-        aspect: width over height of a pixel.
         first: looks up (width, height) of the first frame that decodes; called when another size than ``stored`` comes
             out, as after a change of resolution in a broadcast.
     """
 
-    def __init__(
-        self, size: Size, stored: tuple[int, int], aspect: float, first: Callable[[], tuple[int, int]]
-    ) -> None:
+    def __init__(self, size: Size, stored: tuple[int, int], first: Callable[[], tuple[int, int]]) -> None:
         self.size = size
         self.stored = stored
-        self.aspect = aspect
         self.first: Callable[[], tuple[int, int]] | None = first
         self.scaler = VideoReformatter()
 
@@ -59,7 +55,7 @@ class Converter:
         if self.first is not None and (frame.width, frame.height) != self.stored:
             self.stored, self.first = self.first(), None
         swap, flip_x, flip_y = _orientation(frame)
-        width, height = squared(*self.stored, self.aspect)
+        width, height = self.stored
         height, width = target_size(*((width, height) if swap else (height, width)), self.size)
         if swap:
             height, width = width, height
@@ -76,17 +72,13 @@ def is_still(container: Any) -> bool:
 
 
 def pixel_aspect(container: Any, stream: Any) -> float:
-    """Width over height of the stream's pixels; 1 for pictures, and where the file says nothing or nonsense."""
+    """Width over height of the stream's pixels; 1 for pictures, and where the file says nothing or nonsense. Frames are
+    given as they are stored all the same, as the published code for these data sets has them."""
     ratio = stream.sample_aspect_ratio
     if not ratio or ratio == 1 or is_still(container):
         return 1.0
     aspect = float(ratio)
     return aspect if abs(aspect - 1) > _SQUARE and 1 / _STRETCHED <= aspect <= _STRETCHED else 1.0
-
-
-def squared(width: int, height: int, aspect: float) -> tuple[int, int]:
-    """(width, height) with square pixels: the height stays, as players do it."""
-    return (width, height) if aspect == 1.0 else (max(1, round(width * aspect)), height)
 
 
 def _orientation(frame: Any) -> tuple[bool, bool, bool]:
