@@ -60,6 +60,17 @@ def without_extension(path: str) -> str:
     return folder + slash + stem_of(base)
 
 
+def _on_disk(path: str) -> str | None:
+    """The path if it is there, or its spelling with composed or decomposed accents: macOS writes file names in the
+    latter, and archives carry them to systems where these are other names."""
+    if os.path.exists(path):
+        return path
+    if path.isascii():
+        return None
+    spellings = (unicodedata.normalize(form, path) for form in ("NFC", "NFD"))
+    return next((other for other in spellings if other != path and os.path.exists(other)), None)
+
+
 class ClipFolders:
     """An index over the media files of some folders.
 
@@ -90,25 +101,34 @@ class ClipFolders:
         wanted = frozenset(extensions)
         self.usual_extension = next((e for e in (".wav", ".mp4", ".jpg") if e in wanted), ".mp4")
         self._files: dict[str, str] = {}
+        self._composed: dict[str, str] = {}  # the same for names with accents, in one spelling
         for folder in self.folders:
             with os.scandir(folder) as entries:
                 for entry in entries:
                     extension = os.path.splitext(entry.name)[1].lower()
                     if extension in wanted or extension == ".":
-                        self._files.setdefault(stem_of(entry.name), entry.path)
+                        self._files.setdefault(stem := stem_of(entry.name), entry.path)
+                        if not stem.isascii():
+                            self._composed.setdefault(unicodedata.normalize("NFC", stem), entry.path)
 
     def __len__(self) -> int:
         return len(self._files)
 
     def path(self, stem: str) -> str:
         """The file of a clip; where it should be if it is missing."""
-        return self._files.get(stem) or f"{self._first}{stem}{self.usual_extension}"
+        return self._find(stem) or f"{self._first}{stem}{self.usual_extension}"
+
+    def _find(self, stem: str) -> str | None:
+        found = self._files.get(stem)
+        if found is None and self._composed and not stem.isascii():
+            return self._composed.get(unicodedata.normalize("NFC", stem))
+        return found
 
     def ref(self, name: str, start: float | None = None, end: float | None = None) -> MediaRef:
         return MediaRef(self.path(name), start, end)
 
     def __contains__(self, stem: str) -> bool:
-        return stem in self._files
+        return self._find(stem) is not None
 
 
 class Aliases:
@@ -181,13 +201,13 @@ class Layouts:
         first = ""
         for place, path in self._paths(name):
             first = first or path
-            if os.path.exists(path):
+            if found := _on_disk(path):
                 self._last = place
-                return MediaRef(path, start, end)
+                return MediaRef(found, start, end)
         return MediaRef(first, start, end)
 
     def __contains__(self, name: str) -> bool:
-        return any(os.path.exists(path) for _, path in self._paths(name))
+        return any(_on_disk(path) for _, path in self._paths(name))
 
 
 class Paths:
@@ -195,14 +215,16 @@ class Paths:
 
     Args:
         folders: what relative paths are relative to, most specific first.
-        extensions: those that are tried for a path without one.
+        extensions: those that are tried for a path without one, in small and in large letters.
         flatter: also look for ``c.jpg`` and ``b/c.jpg`` where ``a/b/c.jpg`` is not there: for annotations whose paths
             begin with folders of the machine that they were made on. File names must be unique.
     """
 
     def __init__(self, folders: Iterable[Path], extensions: Iterable[str] = (), *, flatter: bool = False) -> None:
         self.folders = [str(folder) for folder in folders]
-        self.extensions = tuple(sorted(extensions))
+        # Cameras write MOV; lower case first, so that a file is found by what it was always found by.
+        plain = tuple(sorted(extensions))
+        self.extensions = (*plain, *(e.upper() for e in plain), *(e[:2].upper() + e[2:] for e in plain))
         self.flatter = flatter
 
     def clip(self, name: str) -> str:
@@ -247,10 +269,10 @@ class Paths:
         return None
 
     def _with_extension(self, path: str) -> str | None:
-        if os.path.exists(path):
-            return path
+        if found := _on_disk(path):
+            return found
         if self.extensions and stem_of(path) == os.path.basename(path):
-            return next((path + e for e in self.extensions if os.path.exists(path + e)), None)
+            return next((found for e in self.extensions if (found := _on_disk(path + e))), None)
         return None
 
     def ref(self, name: str, start: float | None = None, end: float | None = None) -> MediaRef:
