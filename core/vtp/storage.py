@@ -263,6 +263,8 @@ def verify_directory(path: Path | str) -> str | None:
     path = Path(path)
     try:
         manifest = json.loads((path / MANIFEST).read_bytes())
+        if not manifest["files"]:
+            return f"{MANIFEST} lists no files"
         for name, facts in manifest["files"].items():
             file = path / name
             if not file.is_file():
@@ -274,7 +276,7 @@ def verify_directory(path: Path | str) -> str | None:
                 return f"{name} has changed (sha256 differs from {MANIFEST})"
     except FileNotFoundError:
         return f"{MANIFEST} is missing" if path.is_dir() else "there is no such folder"
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return f"{MANIFEST} cannot be read"
     except OSError as error:
         return f"cannot be read ({error.strerror})"

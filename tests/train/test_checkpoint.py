@@ -6,17 +6,19 @@ import json
 import logging
 import os
 import random
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from toy_training import ToyLoader, evaluate, toy_model
 
 from vtp.errors import ConfigError, DataError, RunError
-from vtp.model.weights import load_weights
-from vtp.storage import verify_directory
+from vtp.model.weights import load_weights, save_weights
+from vtp.storage import sha256_of, verify_directory
 from vtp.train import TrainConfig, Trainer, checkpoint
 
 
@@ -233,10 +235,149 @@ def test_a_run_continued_in_another_folder_still_knows_its_best(tmp_path):
     second._evaluate = lambda model: {"accuracy": next(values)}
     second.resume(tmp_path / "one" / "checkpoints" / "last")
     result = second.fit()
-    assert result.best == tmp_path / "one" / "checkpoints" / "step_00000004"
+    assert result.best == tmp_path / "two" / "checkpoints" / "step_00000004"
     assert second.load_best() == result.best
-    assert steps(tmp_path / "two") == [12]
+    assert steps(tmp_path / "two") == [4, 12]
     assert steps(tmp_path / "one") == [4, 8]
+    shutil.rmtree(tmp_path / "one")  # nothing of it is needed any more
+    third = trainer(tmp_path / "two", steps=12)
+    assert third.resume("auto") and third.load_best() == result.best
+    assert verify_directory(result.best) is None
+
+
+def test_where_links_are_not_possible_the_best_is_copied(tmp_path, monkeypatch):
+    first = trainer(tmp_path / "one", steps=4)
+    first.fit()
+
+    def refuse(source, target):
+        raise OSError("another file system")
+
+    monkeypatch.setattr(os, "link", refuse)
+    second = trainer(tmp_path / "two", steps=4)
+    second.resume(tmp_path / "one")
+    assert verify_directory(tmp_path / "two" / "checkpoints" / "best") is None
+
+
+def test_a_best_that_is_gone_is_told(tmp_path, caplog):
+    values = iter([0.9, 0.1])
+    first = trainer(tmp_path / "one", steps=8)
+    first._evaluate = lambda model: {"accuracy": next(values)}
+    first.fit()
+    shutil.rmtree(tmp_path / "one" / "checkpoints" / "step_00000004")
+    second = trainer(tmp_path / "two", steps=8)
+    second.resume(tmp_path / "one")
+    second.fit()
+    assert second.load_best() is None
+    told = "the best checkpoint, of step 4, is not there any more: step 8 is taken instead"
+    assert second.warnings == [told] and told in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["cut", "empty", "no list", "deep", "odd entries", "folder", "no metrics"])
+def test_evaluations_that_cannot_be_read_are_repeated(tmp_path, kind, caplog):
+    trainer(tmp_path, steps=4).fit()
+    file = tmp_path / "evaluations.json"
+    text = {
+        "cut": file.read_text()[:-9],
+        "empty": "",
+        "no list": "3",
+        "deep": "[" * 100_000,
+        "odd entries": "[3, {}]",
+        "no metrics": '[{"step": 4}]',
+    }
+    if kind == "folder":
+        file.unlink()
+        file.mkdir()
+    else:
+        file.write_text(text[kind])
+    t = trainer(tmp_path, steps=4)
+    assert t.resume("auto") and t.evaluations.entries == []
+    if kind != "folder":
+        t.fit()
+        assert [e["step"] for e in t.evaluations.entries] == [4]
+        assert [e["step"] for e in json.loads(file.read_text())] == [4]
+
+
+def test_a_copy_that_followed_the_links_goes_on(tmp_path):
+    trainer(tmp_path / "one", steps=4).fit()
+    shutil.copytree(tmp_path / "one", tmp_path / "two")  # follows links
+    assert not (tmp_path / "two" / "checkpoints" / "best").is_symlink()
+    t = trainer(tmp_path / "two", steps=8)
+    assert t.resume("auto")
+    assert t.fit().last.name == "step_00000008"
+    assert os.readlink(tmp_path / "two" / "checkpoints" / "last") == "step_00000008"
+    assert (tmp_path / "two" / "checkpoints" / "best.copied").is_dir()
+
+
+@pytest.mark.parametrize("end", [b"\xff\xfe\x80", b"\0\0\0\0", b'{"step": 1, "loss"', b"[" * 50_000, b"3\n[1]\n"])
+def test_any_bytes_at_the_end_of_the_metrics(tmp_path, end):
+    trainer(tmp_path, steps=2).fit()
+    before = (tmp_path / "metrics.jsonl").read_text()
+    with open(tmp_path / "metrics.jsonl", "ab") as file:
+        file.write(end)
+    t = trainer(tmp_path, steps=4)
+    t.resume("auto")
+    t.fit()
+    after = (tmp_path / "metrics.jsonl").read_text(encoding="utf-8")
+    assert after.startswith(before) and [json.loads(line)["step"] for line in after.splitlines()][-1] == 4
+
+
+def test_a_run_whose_every_checkpoint_is_damaged_stops(tmp_path):
+    trainer(tmp_path, steps=2, save_every=1).fit()
+    for step in (1, 2):
+        truncate(tmp_path / "checkpoints" / f"step_0000000{step}")
+    for _ in range(2):  # they are set aside the first time
+        with pytest.raises(DataError, match=r"no checkpoint in .* is whole \(step_00000001.broken, step_00000002"):
+            trainer(tmp_path).resume("auto")
+    for path in (tmp_path / "checkpoints").glob("*.broken"):
+        shutil.rmtree(path)
+    assert trainer(tmp_path).resume("auto") is False
+
+
+@pytest.mark.parametrize("manifest", ['{"files": {}}', "[" * 100_000, '{"files": []}', "{}"])
+def test_a_manifest_that_vouches_for_nothing_is_damage(tmp_path, manifest):
+    trainer(tmp_path, steps=2, save_every=1).fit()
+    (tmp_path / "checkpoints" / "step_00000002" / "manifest.json").write_text(manifest)
+    t = trainer(tmp_path, steps=2)
+    assert t.resume("auto") and t.step == 1
+
+
+@pytest.mark.parametrize("part", ["optimizer.safetensors", "rng.json"])
+def test_a_manifest_that_leaves_a_part_out_is_damage_too(tmp_path, part):
+    trainer(tmp_path, steps=2, save_every=1).fit()
+    folder = tmp_path / "checkpoints" / "step_00000002"
+    manifest = json.loads((folder / "manifest.json").read_text())
+    del manifest["files"][part]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    (folder / part).unlink()
+    assert checkpoint.newest(tmp_path / "checkpoints").name == "step_00000001"
+
+
+@pytest.mark.parametrize("text", ["x" * 5000, "two\nlines", "\0", "", "nowhere", "a/b/c"])
+def test_a_file_that_is_no_pointer_is_an_error(tmp_path, text):
+    (tmp_path / "any.txt").write_text(text)
+    with pytest.raises(DataError, match=r"any.txt is a file: neither a checkpoint, which is a folder, nor a pointer"):
+        checkpoint.locate(tmp_path / "any.txt")
+
+
+def test_a_file_of_weights_is_no_checkpoint(tmp_path):
+    trainer(tmp_path, steps=2).fit()
+    with pytest.raises(DataError, match="a file of weights alone. Give the folder"):
+        trainer(tmp_path / "b").resume(tmp_path / "checkpoints" / "last" / "model.safetensors")
+
+
+def test_equal_weights_are_equal_files(tmp_path):
+    """safetensors writes several metadata keys in random order."""
+    hashes = set()
+    model = toy_model(seed=1)
+    first, second = (layer[1] for layer in next(iter(model.encoders.values())).layers)
+    second.weight = first.weight  # two names for one tensor
+    for number in range(8):
+        save_weights(tmp_path / str(number), model)
+        hashes.add(sha256_of(tmp_path / str(number) / "model.safetensors"))
+    assert len(hashes) == 1
+    with safe_open(tmp_path / "0" / "model.safetensors", framework="pt") as file:
+        assert list(file.metadata()) == ["aliases"]
+    load_weights(tmp_path / "0", model)
 
 
 def test_a_full_disk_keeps_the_earlier_checkpoint(tmp_path, monkeypatch):

@@ -211,6 +211,56 @@ def test_a_signal_saves_and_ends_with_the_shells_code(tmp_path, number):
     assert history(tmp_path / "parts") == history(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("step", [4, 12])
+def test_a_signal_during_an_evaluation_is_not_lost(tmp_path, step):
+    """Also during the last one: what follows training would keep a job manager waiting until it kills."""
+    t = trainer(tmp_path, eval_every=4)
+
+    def judge(model):
+        if t.step == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return evaluate(model)
+
+    t._evaluate = judge
+    with pytest.raises(Interrupted, match=f"after step {step if step == 12 else step + 1}; saved") as caught:
+        t.fit()
+    assert caught.value.exit_code == 143
+    second = trainer(tmp_path, eval_every=4)
+    assert second.resume("auto") and [e["step"] for e in second.fit().evaluations] == [4, 8, 12]
+
+
+def test_weights_that_are_no_numbers_are_not_evaluated(tmp_path):
+    """Without checkpoints and with rare lines, the evaluation is the first to look."""
+    judged = []
+    with pytest.raises(RunError, match="Step 4: the loss of objective poison is nan"):
+        trainer(
+            tmp_path, poison=3, log_every=100, save_every=0, eval_every=6, judge=lambda model: judged.append(1) or {}
+        ).fit()
+    assert judged == []
+
+
+class ToyStill(Callback):
+    """A line of metrics.jsonl whose gradient is 0."""
+
+    def on_log(self, trainer, *, step, line, **facts):
+        line["grad_norm"] = 0.0
+
+
+@pytest.mark.parametrize(("steps", "said"), [(2, 2), (12, 3)])
+def test_training_without_a_gradient_is_mentioned_once(tmp_path, caplog, steps, said):
+    t = trainer(tmp_path, steps=steps, log_every=1)
+    t.callbacks.insert(0, ToyStill())
+    t.fit()
+    (told,) = t.warnings
+    assert told.startswith(f"nothing is learned: up to step {said} the loss is ") and told in caplog.text
+
+
+def test_training_with_one_is_not(tmp_path):
+    t = trainer(tmp_path, log_every=1)
+    t.fit()
+    assert t.warnings == []
+
+
 def test_a_second_signal_ends_at_once():
     code = """
 import time

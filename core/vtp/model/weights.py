@@ -84,7 +84,8 @@ def save_weights(
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     tensors, aliases = _unshare(model.state_dict() if state_dict is None else state_dict)
-    save_file(tensors, directory / WEIGHTS, metadata={"format": "pt", "aliases": json.dumps(aliases)})
+    # One key: safetensors writes several in random order, and equal weights must be equal files.
+    save_file(tensors, directory / WEIGHTS, metadata={"aliases": json.dumps(aliases)} if aliases else {"format": "pt"})
     config = {"format": _FORMAT, "vtp": vtp.__version__, "plugins": _plugins(model), "spec": model.spec}
     _write(directory / CONFIG, config)
     _write(directory / PROVENANCE, dict(provenance or {}))

@@ -94,12 +94,14 @@ class Run:
 
     @cached_property
     def weights_only(self) -> Path | None:
-        """Where a new model takes its first weights from: ``init_from``, or ``resume=PATH restart=true``."""
+        """Where a new model takes its first weights from: ``init_from``, or ``resume=PATH restart=true``. A checkpoint
+        folder, or one file of it, such as its ``ema.safetensors``."""
         from vtp.train.checkpoint import locate
 
-        if self.config["restart"]:
-            return locate(self.config["resume"])
-        return None if self.config["init_from"] is None else locate(self.config["init_from"])
+        given = self.config["resume"] if self.config["restart"] else self.config["init_from"]
+        if given is None:
+            return None
+        return Path(given) if Path(given).is_file() and Path(given).suffix else locate(given)  # a pointer has no suffix
 
     @cached_property
     def resumed(self) -> Path | None:
@@ -253,6 +255,7 @@ class Run:
             )
             if "train" in self.modes and self.data.on_disk.absent:
                 result.warnings.append(self.data.on_disk.line())
+            result.warnings += [] if self.trainer is None else self.trainer.warnings
             record = self._write(result, leaks) if distributed.is_main() else {}
             strips = self._strips(evaluator, result)
         if not distributed.is_main():
@@ -358,6 +361,11 @@ class Run:
         """Headline metrics of a split, for selection during training."""
         found = self.task.evaluate(self._evaluator(model), split, detail=False)
         result = check_result(self.title("task"), found, "evaluate(evaluator, split, detail=False)")
+        if not result.ledger.evaluated and self.trainer is not None:
+            self.trainer.warn(
+                f"selection: none of {len(result.ledger.expected):,} {result.ledger.what} of {split} could be "
+                "evaluated, so nothing decides which checkpoint is the best"
+            )
         metrics: dict[str, float] = result.metrics
         return metrics
 

@@ -13,8 +13,9 @@ Stage = Mapping[str, Any]
 
 
 def recorded(checkpoint: Path) -> list[Stage]:
-    """The training stages of a checkpoint, oldest first. Of one that does not say (or not in our words) nothing is
-    known: a stage without clips, which can be neither cleared nor accused."""
+    """The training stages of a checkpoint (its folder, or a file of it), oldest first. Of one that does not say, or not
+    in our words, nothing is known: a stage without clips, which can be neither cleared nor accused."""
+    checkpoint = checkpoint if checkpoint.is_dir() else checkpoint.parent
     try:
         provenance = json.loads((checkpoint / "provenance.json").read_text(encoding="utf-8"))
         stages = provenance.get("stages")

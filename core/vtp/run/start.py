@@ -21,12 +21,13 @@ def checkpoint_folder(given: str | Path) -> Path:
     """The folder of the weights: of a run folder the best checkpoint, which its own report was about, or else the last.
 
     Raises:
-        DataError: there is none, or it is damaged.
+        DataError: there is none, it is damaged, or ``best`` points at one that is not there: another one would give
+            other numbers.
     """
     from vtp.train.checkpoint import locate
 
     best = Path(given) / "checkpoints" / "best"
-    return locate(best if best.exists() else given)
+    return locate(best if best.exists() or best.is_symlink() else given)
 
 
 def take_objective(config: dict[str, Any], overrides: Sequence[str]) -> None:

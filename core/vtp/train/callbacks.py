@@ -78,7 +78,8 @@ class MetricsFile(Callback):
 
     def on_fit_start(self, trainer: Trainer, *, step: int, **facts: Any) -> None:
         if distributed.is_main() and self.path.exists():
-            kept = [line for line in self.path.read_text().splitlines(keepends=True) if _belongs(line, step)]
+            text = self.path.read_text(encoding="utf-8", errors="replace")  # a power cut leaves any bytes at the end
+            kept = [line for line in text.splitlines(keepends=True) if _belongs(line, step)]
             write_text_atomic(self.path, "".join(kept))
 
     def on_log(self, trainer: Trainer, *, step: int, line: Mapping[str, Any], **facts: Any) -> None:
@@ -98,7 +99,7 @@ def _belongs(line: str, step: int) -> bool:
     """Whether a line is whole and not after ``step``. An evaluation at ``step`` is kept: it is not repeated."""
     try:
         return bool(json.loads(line)["step"] <= step) and line.endswith("\n")
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return False  # the last line of a killed process
 
 

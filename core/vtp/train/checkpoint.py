@@ -40,6 +40,8 @@ from vtp.train.parallel import Parallel, full_tensor, shard_like
 
 __all__ = [
     "EVALUATIONS",
+    "borrow",
+    "dangling",
     "find",
     "folder_name",
     "later_than",
@@ -55,11 +57,14 @@ __all__ = [
     "rng_state",
     "save",
     "set_aside",
+    "unmark",
 ]
 
 log = logging.getLogger("vtp.train")
 EVALUATIONS = "evaluations.json"  # in the run folder: evaluations come after the checkpoint that they judge
 _NAME = re.compile(r"^step_(\d{8,})$")
+_PARTS = ("model.safetensors", "config.json", "optimizer.safetensors", "trainer.json", "rng.json")
+_POINTER_BYTES = 4096
 _SLACK = 1 << 20  # bytes for the small files: configuration, tokenizer, generators
 
 
@@ -167,8 +172,10 @@ def locate(path: Path | str) -> Path:
         DataError: there is none, or the named one is damaged.
     """
     given = Path(path)
-    if given.is_file():  # a pointer where links are not possible
-        given = given.parent / given.read_text(encoding="utf-8").strip()
+    if given.is_file():
+        given = _pointed_at(given)
+    elif given.is_symlink() and not given.exists():
+        raise DataError(dangling(given))
     for folder in (given / "checkpoints", given):
         if folder.is_dir() and _steps(folder):
             found = newest(folder)
@@ -185,6 +192,29 @@ def locate(path: Path | str) -> Path:
     return given.resolve()
 
 
+def _pointed_at(file: Path) -> Path:
+    """The folder that a pointer names where links are not possible: a file of one line."""
+    if file.suffix == ".safetensors":
+        raise DataError(f"{file} is a file of weights alone. Give the folder that it lies in, or use init_from={file}.")
+    text = file.read_bytes()[:_POINTER_BYTES].decode("utf-8", errors="replace").strip()
+    target = file.parent / text
+    if not text.isprintable() or len(text) >= _POINTER_BYTES or not text or not target.is_dir():
+        raise DataError(
+            f"{file} is a file: neither a checkpoint, which is a folder, nor a pointer to one. Give a run folder, or a "
+            "folder like .../checkpoints/best."
+        )
+    return target
+
+
+def dangling(pointer: Path) -> str:
+    """What is said of ``best`` or ``last`` when the checkpoint that it names is not there."""
+    there = ", ".join(path.name for _, path in sorted(_steps(pointer.parent).items())) or "none"
+    return (
+        f"{pointer} points at {os.readlink(pointer)}, which is not there: it was moved, deleted, or left where the run "
+        f"was continued from. Name a checkpoint ({pointer.parent} holds: {there})."
+    )
+
+
 def find(folder: Path, wanted: Path | str) -> Path | None:
     """The checkpoint that a run goes on from. All ranks call it; rank 0 looks, and removes what killed writers left.
 
@@ -194,12 +224,21 @@ def find(folder: Path, wanted: Path | str) -> Path | None:
 
     Returns:
         None if ``auto`` finds none.
+
+    Raises:
+        DataError: the named one is damaged or not there; ``auto`` finds damaged ones alone.
     """
     found, error = None, None
     if distributed.is_main():
         try:
             clean_leftovers(folder)
             found = newest(folder, repair=True) if str(wanted) == "auto" else locate(wanted)
+            if found is None and (broken := sorted(folder.glob("step_*.broken"))):
+                raise DataError(
+                    f"resume=auto: no checkpoint in {folder} is whole ({', '.join(path.name for path in broken)}). "
+                    "Copy one back and take .broken off its name; to start from the beginning, choose another run_dir "
+                    "or delete them."
+                )
         except VtpError as failure:
             error = failure
     found, error = distributed.broadcast_object((found, error))
@@ -216,13 +255,19 @@ def newest(folder: Path, repair: bool = False) -> Path | None:
             process that writes into ``folder``.
     """
     for _, path in sorted(_steps(folder).items(), reverse=True):
-        reason = verify_directory(path)
+        reason = verify_directory(path) or _lacking(path)
         if reason is None:
             return path
         log.warning("checkpoint %s is damaged: %s. Falling back to the one before it.", path, reason)
         if repair:
             set_aside(path, "broken")
     return None
+
+
+def _lacking(path: Path) -> str | None:
+    """What a whole checkpoint has and this one does not even list."""
+    absent = [name for name in _PARTS if not (path / name).is_file()]
+    return f"{absent[0]} is missing" if absent else None
 
 
 def later_than(folder: Path, step: int) -> list[Path]:
@@ -237,9 +282,38 @@ def set_aside(path: Path, why: str) -> None:
     os.rename(path, aside)
 
 
+def borrow(folder: Path, step: int, origin: Path) -> bool:
+    """Take the checkpoint of ``step`` over from another run, which may move or be pruned: by hard links, or as a copy
+    where those are not possible. False if it is not there any more, or is damaged."""
+    source, target = origin / folder_name(step), folder / folder_name(step)
+    if not source.is_dir() and (origin / "best").resolve().name == source.name:  # itself taken from elsewhere
+        source = (origin / "best").resolve()
+    if target.exists() or verify_directory(source) is not None:
+        return target.exists()
+    half = folder / f".{target.name}.000000000000.tmp"
+    shutil.rmtree(half, ignore_errors=True)
+    try:
+        shutil.copytree(source, half, copy_function=_linked)
+    except OSError as error:
+        shutil.rmtree(half, ignore_errors=True)
+        log.warning("%s cannot be taken over: %s", source, error)
+        return False
+    os.rename(half, target)
+    return True
+
+
+def _linked(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
 def mark(folder: Path, name: str, target: Path) -> None:
     """Point ``folder / name`` (best, last) at a checkpoint, atomically."""
     text = target.name if target.parent.resolve() == folder.resolve() else str(target.resolve())
+    if (folder / name).is_dir() and not (folder / name).is_symlink():
+        unmark(folder, name)
     temporary = folder / f".{name}.pointer"
     temporary.unlink(missing_ok=True)
     try:
@@ -248,6 +322,14 @@ def mark(folder: Path, name: str, target: Path) -> None:
         write_text_atomic(folder / name, text + "\n")
         return
     os.replace(temporary, folder / name)
+
+
+def unmark(folder: Path, name: str) -> None:
+    """Take a pointer away. A real folder in its place, left by a copy that followed the links, is set aside."""
+    if (folder / name).is_dir() and not (folder / name).is_symlink():
+        set_aside(folder / name, "copied")
+    else:
+        (folder / name).unlink(missing_ok=True)
 
 
 def prune(folder: Path, keep: int | None, best: Path | None) -> None:
@@ -306,10 +388,12 @@ def read_evaluations(path: Path, trainer: dict[str, Any]) -> list[dict[str, Any]
     """Evaluations up to the step of a checkpoint: those it knew, and its own, which the run folder holds."""
     known: dict[int, dict[str, Any]] = {entry["step"]: entry for entry in trainer["evaluations"]}
     beside = path.parent.parent / EVALUATIONS
-    if beside.is_file():
-        for entry in json.loads(beside.read_text(encoding="utf-8")):
+    try:
+        for entry in json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else ():
             if entry["step"] == trainer["step"]:
-                known[entry["step"]] = entry
+                known[entry["step"]] = {"step": entry["step"], "metrics": dict(entry["metrics"])}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        log.warning("%s cannot be read (%s); the evaluation of step %d is repeated", beside, error, trainer["step"])
     return [known[step] for step in sorted(known)]
 
 

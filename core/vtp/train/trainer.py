@@ -16,9 +16,7 @@ from __future__ import annotations
 import logging
 import math
 import random
-import resource
 import signal
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -37,6 +35,7 @@ from vtp.train.after_step import AfterStep
 from vtp.train.callbacks import Callback, MetricsFile, Progress, TensorBoard
 from vtp.train.config import TrainConfig
 from vtp.train.ema import Average
+from vtp.train.health import NoGradient, peak_memory_gb
 from vtp.train.history import Evaluations, Window
 from vtp.train.parallel import Parallel
 from vtp.train.parameters import build_optimizer, freeze
@@ -103,6 +102,7 @@ class Trainer:
         model, config, run_dir, device: as given.
         step, samples: updates and samples done.
         total_steps: length of the run.
+        warnings: what :meth:`warn` was told.
 
     Raises:
         ConfigError: options that are wrong in themselves, or do not fit this model or machine.
@@ -147,8 +147,9 @@ class Trainer:
         self._after_step = AfterStep(self._parallel)
         self._window = Window()
         self._resumed_rng: dict[str, Any] | None = None
-        self._origin: Path | None = None  # checkpoints of another run that this one was continued from
+        self.warnings: list[str] = []
         builtin: list[Callback] = [MetricsFile(self.run_dir / "metrics.jsonl"), Progress(config.progress_every_s)]
+        builtin.append(NoGradient())
         if config.tensorboard:
             builtin.append(TensorBoard(self.run_dir / "tensorboard"))
         self.callbacks: list[Callback] = [*builtin, *callbacks]
@@ -219,6 +220,8 @@ class Trainer:
         finally:
             if hasattr(batches, "close"):  # a traceback would keep the workers of a loader alive
                 batches.close()
+        if number := self._agree(stop):  # that came during the last evaluation: its checkpoint is there
+            self._leave(number)
         return self.step < self.total_steps
 
     def _update(self, batches: Iterator[Batch]) -> None:
@@ -287,7 +290,7 @@ class Trainer:
         line = self._window.line(self._passes.weights)
         line["epoch"] = round(self.step / self._loader.steps_per_epoch, 4)
         line["samples"] = self.samples
-        line["timing"]["memory_gb"] = round(_memory_gb(self.device), 3)
+        line["timing"]["memory_gb"] = round(peak_memory_gb(self.device), 3)
         self._call("on_log", step=self.step, line=line)
         self._window.clear()
 
@@ -321,6 +324,7 @@ class Trainer:
     def _evaluate_now(self) -> None:
         if self._evaluate is None:
             return
+        self._check()  # a score of weights that are no numbers would be one
         self._call("on_evaluate_start", step=self.step)
         with self._window.pause():
             with self.evaluating() as model:
@@ -404,10 +408,8 @@ class Trainer:
     def _mark_best(self) -> None:
         """Point ``best`` at the best evaluated checkpoint that exists."""
         best = self.evaluations.best()
-        for folder in (self._checkpoints, self._origin):
-            if best is not None and folder is not None and (folder / checkpoint.folder_name(best)).is_dir():
-                checkpoint.mark(self._checkpoints, "best", folder / checkpoint.folder_name(best))
-                return
+        if best is not None and (self._checkpoints / checkpoint.folder_name(best)).is_dir():
+            checkpoint.mark(self._checkpoints, "best", self._checkpoints / checkpoint.folder_name(best))
 
     def resume(self, path: Path | str = "auto") -> bool:
         """Continue from a checkpoint: weights, optimizer, average, scaler, generators, position in the data, best
@@ -445,14 +447,16 @@ class Trainer:
     def _take_over(self, path: Path) -> None:
         """Make the run folder go on from ``path``, which may lie in another one."""
         self._checkpoints.mkdir(parents=True, exist_ok=True)
-        self._origin = path.parent if path.parent.resolve() != self._checkpoints.resolve() else None
+        elsewhere = path.parent.resolve() != self._checkpoints.resolve()
         for later in checkpoint.later_than(self._checkpoints, self.step):
             log.warning("resume: %s is later than step %d and set aside as %s.abandoned.", later, self.step, later.name)
             checkpoint.set_aside(later, "abandoned")
         for name in ("best", "last"):  # they may point at what has been set aside
-            (self._checkpoints / name).unlink(missing_ok=True)
+            checkpoint.unmark(self._checkpoints, name)
+        if elsewhere and (best := self.evaluations.best()) is not None:
+            checkpoint.borrow(self._checkpoints, best, path.parent)
         self._mark_best()
-        if self._origin is None:
+        if not elsewhere:
             checkpoint.mark(self._checkpoints, "last", path)
 
     def _announce(self, path: Path, saved: Mapping[str, Any]) -> None:
@@ -472,23 +476,25 @@ class Trainer:
         With an average these are the averaged weights, which :meth:`evaluating` then uses as well.
         """
         path = distributed.broadcast_object(self._pointer("best") or self._pointer("last"))
+        best = None if self.config.save_every == 0 else self.evaluations.best()
+        if best is not None and (path is None or path.name != checkpoint.folder_name(best)):
+            self.warn(f"the best checkpoint, of step {best}, is not there any more: step {self.step} is taken instead")
         if path is not None:
             checkpoint.load_weights(path, self._parallel, averaged=self._average is not None)
             if self._average is not None:
                 self._average.restart()
         return path
 
+    def warn(self, text: str) -> None:
+        """Say something that people should know of this training, once: in the log, and in the report."""
+        if text not in self.warnings:
+            self.warnings.append(text)
+            if distributed.is_main():
+                log.warning("%s", text)
+
     def _call(self, event: str, **facts: Any) -> None:
         for callback in self.callbacks:
             getattr(callback, event)(self, **facts)
-
-
-def _memory_gb(device: torch.device) -> float:
-    """Largest memory use so far: of the GPU, or of this process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 1e9
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak * (1 if sys.platform == "darwin" else 1024) / 1e9
 
 
 def _enable_checkpointing(model: VTPModel) -> None:
