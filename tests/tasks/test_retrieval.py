@@ -104,6 +104,27 @@ def test_several_captions_per_clip_count_the_best_one(fake_dataset, fake_model, 
     assert result.metrics["t2v/r1"] == pytest.approx(200 / 3) and result.metrics["v2t/r1"] == 100.0
 
 
+@pytest.mark.parametrize("v2t", ["any", "set"])
+def test_a_clip_without_a_text_is_a_candidate_and_asks_nothing(v2t, fake_dataset, fake_model, make_evaluator):
+    """An oracle finds everything: no clip of which nothing could be right makes it look worse."""
+    media = MediaRef("silent.mp4")
+    silent = Sample("silent", media, media, (), {}, {"video_id": "silent"})
+    samples = [silent, pair(0, "a dog runs", 0), pair(1, "a cat sleeps", 0), pair(2, "a car turns", 1)]
+    objective = Embedding(
+        {"silent": [0, 0, 1], "video0": [1, 0, 0], "video1": [0, 1, 0]},
+        {"a dog runs": [1, 0, 0], "a cat sleeps": [0.9, 0, 0.2], "a car turns": [0, 1, 0]},
+    )
+    task = Retrieval(dataset=fake_dataset(test=samples), v2t=v2t, top=9)
+    result = task.evaluate(make_evaluator(fake_model(vtc=objective), task))
+    assert result.metrics["t2v/r1"] == result.metrics["v2t/r1"] == 100.0
+    assert result.facts["gallery"] == 3
+    asked = [line["id"] for line in result.predictions if line["direction"] == "v2t"]
+    assert asked == ["v2t:video0", "v2t:video1"]
+    assert any("1 of the videos have no text: v2t is scored on the others" in line for line in result.warnings)
+    broken = task.evaluate(make_evaluator(fake_model(vtc=objective), task, broken=("video1.mp4",)))
+    assert broken.metrics["v2t/r1"] == 50.0 and broken.rows[EVALUATED_ONLY]["v2t/r1"] == 100.0
+
+
 def test_an_undecodable_clip_is_a_miss_both_ways_and_stays_in_the_gallery(task, oracle, fake_model, make_evaluator):
     result = task.evaluate(make_evaluator(fake_model(vtc=oracle), task, broken=("video2.mp4",)))
     assert result.metrics["t2v/r1"] == result.metrics["v2t/r1"] == pytest.approx(500 / 6)

@@ -74,6 +74,12 @@ class Pairs:
             np.array([text for *_, text in found], dtype=np.int64),
         )
 
+    @property
+    def described(self) -> Array:
+        """int64, ascending: the clips that have a text. The others are candidates for texts, and nothing could be right
+        where they ask."""
+        return np.unique(self.video_of)
+
     def queries_of(self) -> list[Array]:
         """Per clip the rows of its queries."""
         order = np.argsort(self.video_of, kind="stable")
@@ -195,7 +201,7 @@ class Similarities:
         sim[:, self.no_video] = np.nan
         self.sim = sim  # (Q, G), NaN where a side is missing
         forward = rank_queries(sim, pairs.video_of[:, None], missing=self.no_video)
-        self.several = len(pairs.query_ids) > len(pairs.videos)
+        self.several = len(pairs.query_ids) > len(pairs.described)
         variants = ("any", "set") if self.several else ("any",)
         self.ranks = {variant: (forward, self._back(sim.T, variant)) for variant in variants}
         self.ranks.setdefault("set", self.ranks["any"])  # with one text per clip they are the same
@@ -206,11 +212,12 @@ class Similarities:
         return forward, self._back(v2t, variant)
 
     def _back(self, v2t: Array, variant: str) -> Ranks:
+        asking = self.pairs.described
         if variant == "any":
-            return rank_queries(v2t, self.pairs.queries_of(), missing=self.no_text)
-        scores = best_of_sets(v2t, self.pairs.video_of, len(self.pairs.videos))
-        none = np.bincount(self.pairs.video_of[~self.no_text], minlength=len(self.pairs.videos)) == 0
-        return rank_queries(scores, np.arange(len(scores))[:, None], missing=none)
+            return rank_queries(v2t, self.pairs.queries_of(), missing=self.no_text).take(asking)
+        scores = best_of_sets(v2t, self.pairs.video_of, len(self.pairs.videos))[:, asking]
+        none = np.bincount(self.pairs.video_of[~self.no_text], minlength=len(self.pairs.videos))[asking] == 0
+        return rank_queries(scores[asking], np.arange(len(asking))[:, None], missing=none)
 
     def evaluated_only(self, variant: str) -> tuple[Ranks, Ranks]:
         """The same over what was evaluated: a smaller gallery and fewer queries."""
@@ -219,10 +226,11 @@ class Similarities:
         sim = self.sim[queries][:, videos]
         own = place[self.pairs.video_of[queries]]
         gallery = int(videos.sum())
+        asking = np.unique(own)
         if variant == "any":
-            back = rank_queries(sim.T, [np.flatnonzero(own == i) for i in range(gallery)])
+            back = rank_queries(sim.T[asking], [np.flatnonzero(own == i) for i in asking])
         else:
-            back = rank_queries(best_of_sets(sim.T, own, gallery), np.arange(gallery)[:, None])
+            back = rank_queries(best_of_sets(sim.T, own, gallery)[asking][:, asking], np.arange(len(asking))[:, None])
         return rank_queries(sim, own[:, None]), back
 
     def query_misses(self) -> dict[str, str]:

@@ -163,6 +163,9 @@ class Retrieval:
         if not detail:
             return result
         same = not scored.several  # with one text per clip both forms give the same ranks
+        if silent := len(scored.pairs.videos) - len(scored.pairs.described):
+            back = self.directions[1]
+            result.warnings.append(f"{silent} of the {self.what} have no text: {back} is scored on the others")
         match = compare(
             self, evaluator, result, scored.samples, modality=self.modality, v2t="any" if same else self.v2t
         )
@@ -268,13 +271,14 @@ class Retrieval:
             ranks, hits = found.values(self.ties), found.hits(1, self.ties)
             forward = direction == self.directions[0]
             misses = scored.query_misses() if forward else scored.videos.misses
-            for row, scores in enumerate(sim):
+            for place, row in enumerate(range(len(sim)) if forward else pairs.described):
+                scores = sim[row]
                 own = pairs.query_ids[row] if forward else names[row]
                 line: dict[str, Any] = {"id": f"{direction}:{own}", "direction": direction}
                 line["query"] = pairs.queries[row] if forward else own
                 if judged:
                     target = [names[pairs.video_of[row]]] if forward else [pairs.query_ids[q] for q in queries_of[row]]
-                    line |= {"target": target, "rank": float(ranks[row]), "hit": float(hits[row])}
+                    line |= {"target": target, "rank": float(ranks[place]), "hit": float(hits[place])}
                 best = np.argsort(np.where(np.isfinite(scores), -scores, np.inf), kind="stable")[: self.top]
                 labels = names if forward else pairs.query_ids
                 line["top"] = [[labels[j], round(float(scores[j]), 6)] for j in best if np.isfinite(scores[j])]
