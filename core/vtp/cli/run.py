@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
-from vtp.components import renamed_option
-from vtp.errors import ConfigError, VtpError
-from vtp.registry import did_you_mean
+from vtp.cli.mistakes import mistakes, refuse_bad_sweep, split_flags
+from vtp.components import refuse
+from vtp.errors import ConfigError
 
 __all__ = ["compose", "main"]
 
@@ -37,12 +37,10 @@ usage: vtp run task=TASK [GROUP=OPTION ...] [KEY=VALUE ...]
 GROUP=OPTION chooses one of these (the plugin that offers it in brackets; `vtp show GROUP OPTION` prints its settings):
 """
 
-_NO_NAME = r"(?i:null|true|false|\{.*\}|[-+.\d]+(e[-+]?\d+)?)"  # what hydra does not read as a string or a list
-
 
 def main(arguments: list[str]) -> int:
     """Run; hydra's own flags (-m, --cfg, --info, ...) work as usual."""
-    if arguments in (["-h"], ["--help"]):
+    if set(arguments) & {"-h", "--help"}:
         print(HELP)
         print("\n".join(_listing()))
         return 0
@@ -50,27 +48,35 @@ def main(arguments: list[str]) -> int:
         from vtp.run.launch import follow
 
         return follow()  # rank 0 composes and tells; composing again here would evaluate ${now:} again
-    arguments = _rewritten(arguments)
-    if (tasks := _several_tasks(arguments)) is not None:
-        return _measure(tasks, [a for a in arguments if not a.startswith("task=")])
-    if any(argument.startswith("resume=auto") for argument in arguments):
-        arguments = _find_run(arguments)
-    return _hydra(arguments)
+    flags, settings = split_flags(arguments)
+    settings = _rewritten(settings)
+    sweep = bool(set(flags) & {"-m", "--multirun"})
+    if (tasks := _several_tasks(settings)) is not None:
+        return _measure(tasks, flags, [a for a in settings if not a.startswith("task=")])
+    if sweep and len(flags) == 1:
+        refuse_bad_sweep(settings, compose)
+    if any(argument.startswith("resume=auto") for argument in settings) and not sweep:
+        settings = _find_run(settings)
+    return _hydra(flags, settings)
 
 
 def compose(overrides: list[str]) -> Any:
     """The configuration that these command-line arguments compose to, as a resolved dict; for tests and notebooks."""
+    overrides = _rewritten(overrides)
+    with _helpful(overrides):
+        return _compose(overrides)
+
+
+def _compose(overrides: list[str]) -> dict[str, Any]:
     from hydra import compose as hydra_compose
     from hydra import initialize_config_module
     from omegaconf import OmegaConf
 
     from vtp.config import with_types
 
-    overrides = _rewritten(overrides)
-    with _helpful(overrides):
-        _prepare()
-        with initialize_config_module("vtp.conf", version_base="1.3"):
-            return with_types(OmegaConf.to_container(hydra_compose("run", overrides), resolve=True))  # type: ignore[arg-type]
+    _prepare()
+    with initialize_config_module("vtp.conf", version_base="1.3"):
+        return with_types(OmegaConf.to_container(hydra_compose("run", overrides), resolve=True))  # type: ignore[arg-type]
 
 
 def _rewritten(arguments: list[str]) -> list[str]:
@@ -137,22 +143,22 @@ def _several_tasks(arguments: list[str]) -> list[str] | None:
     return tasks
 
 
-def _measure(tasks: list[str], arguments: list[str]) -> int:
+def _measure(tasks: list[str], flags: list[str], arguments: list[str]) -> int:
     """Several tasks on one checkpoint: every task is composed as if it were alone."""
-    if any(argument in ("-m", "--multirun") for argument in arguments):
+    if set(flags) & {"-m", "--multirun"}:
         raise ConfigError(f"task=[{','.join(tasks)}] cannot be swept; task={','.join(tasks)} is a run for each.")
-    if any(argument.startswith("-") for argument in arguments):  # --cfg and the like print
-        return max(_hydra([*arguments, f"task={task}"]) for task in tasks)
+    if flags:  # --cfg and the like print
+        return max(_hydra(flags, [*arguments, f"task={task}"]) for task in tasks)
     further = {}
     for task in tasks:
         try:
             further[task] = compose([*arguments, f"task={task}"])
         except ConfigError as error:
             raise ConfigError(f"{task}: {error}") from error
-    return _hydra([*arguments, f"task={tasks[0]}"], further)
+    return _hydra([], [*arguments, f"task={tasks[0]}"], further)
 
 
-def _hydra(arguments: list[str], further: dict[str, Any] | None = None) -> int:
+def _hydra(flags: list[str], arguments: list[str], further: dict[str, Any] | None = None) -> int:
     import hydra
     from omegaconf import DictConfig
 
@@ -170,7 +176,7 @@ def _hydra(arguments: list[str], further: dict[str, Any] | None = None) -> int:
     with _helpful(arguments), _logging_of_this_run():
         _prepare()
         # hydra reads the command line from sys.argv and names its messages after argv[0]
-        before, sys.argv = sys.argv, ["vtp run", *arguments]
+        before, sys.argv = sys.argv, ["vtp run", *flags, *arguments]
         try:
             hydra.main(version_base="1.3", config_path="pkg://vtp.conf", config_name="run")(job)()
         finally:
@@ -199,7 +205,7 @@ def _logging_of_this_run() -> Iterator[None]:
 
 @contextmanager
 def _helpful(arguments: list[str]) -> Iterator[None]:
-    """Turn hydra's errors into one line with a suggestion; let everything else through."""
+    """Tell all that is wrong where hydra stops at the first error; let everything else through."""
     import yaml
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
@@ -209,18 +215,15 @@ def _helpful(arguments: list[str]) -> Iterator[None]:
     try:
         yield
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(_explain(error, arguments)) from error
+        raise _all_of(error, arguments) from error
     except UnicodeDecodeError as error:
         from vtp.options import unreadable
 
         raise ConfigError("; ".join(unreadable()) or f"a configuration file is not UTF-8: {error}") from error
     except ValueError as error:
-        if "Config group override" not in str(error):
+        if "onfig group override" not in str(error):
             raise
-        groups = _options()
-        given = [a.lstrip("+~").partition("=") for a in arguments]
-        group, _, value = next(g for g in given if g[0] in groups and re.fullmatch(_NO_NAME, g[2]))
-        raise ConfigError(f"{group}={value}: expected the name of an option: {', '.join(groups[group])}.") from error
+        raise _all_of(error, arguments) from error
     except yaml.YAMLError as error:
         raise ConfigError(f"a configuration file is not valid YAML: {' '.join(str(error).split())}") from error
     finally:
@@ -230,99 +233,22 @@ def _helpful(arguments: list[str]) -> Iterator[None]:
             os.environ["HYDRA_FULL_ERROR"] = before
 
 
-def _addon(choice: str) -> str:
-    from vtp.plugins import addon_hint
-
-    return addon_hint(choice.partition("/")[2])
-
-
-def _explain(error: BaseException, arguments: list[str]) -> str:
-    """What a hydra or omegaconf error means, in one line."""
-    from hydra.errors import OverrideParseException
-
-    from vtp.options import no_option
-
-    chain = []
-    cause: BaseException | None = error
-    while cause is not None and cause not in chain:
-        chain.append(cause)
-        cause = cause.__cause__ or cause.__context__
-    text = "\n".join(str(link) for link in chain)
-    options = _options()
-    if isinstance(error, OverrideParseException):
-        reason = " ".join(str(error).split("See https")[0].split())
-        return f"{error.override!r} cannot be read: {reason}. Quote it for the shell, and write lists as [a,b]."
-    if match := re.search(r"Could not (?:find|load) '([^']+)/([^'/]+)'", text):
-        group, option = match.groups()
-        known = options.get(group, [])
-        if now := renamed_option(f"{group}/{option}"):
-            return now
-        return no_option(group, option, known)
-    if match := re.search(r"Could not override '([^'@]+)(?:@[^']*)?'", text):
-        key = match.group(1)
-        if "." in key:
-            return _no_key(key, arguments)
-        chosen = next((a.partition("=")[2] for a in arguments if a.lstrip("+").startswith(f"{key}=")), "")
-        if hint := _addon(f"{key}/{chosen}"):
-            return f"nothing is called {key}={chosen} here.{hint}"
-        hint = did_you_mean(key, [*options, *_keys()])
-        return f"the configuration has no key or group {key!r}.{hint} `vtp run --help` lists them."
-    if match := re.search(r"Key '([^']+)' (?:is )?not in (?:struct|'\w+')", text):
-        full = re.search(r"full_key: (\S+)", text)
-        key = full.group(1) if full else match.group(1)
-        key = next((a.split("=")[0].lstrip("+~") for a in arguments if a.lstrip("+~").startswith(key)), key)
-        return _no_key(key, arguments)
-    if match := re.search(r"(Value .* could not be converted to \w+|Cannot convert .*|Invalid value .*)", text):
-        full = re.search(r"full_key: (\S+)", text)
-        return f"{full.group(1) if full else 'the configuration'}: {match.group(1)}"
-    return " ".join(str(error).split())
-
-
-def _no_key(key: str, arguments: list[str]) -> str:
-    """What an unknown key is called now, or a suggestion among the keys beside it."""
-    node = _node_of(key, arguments)
-    if now := renamed_option(key, node):
-        return now
-    *_, last = key.split(".")
-    hint = did_you_mean(key, _keys()) if node is None else did_you_mean(last, node)
-    keys = f" Keys there: {', '.join(map(str, node))}." if node else ""
-    return f"the configuration has no key {key!r}.{hint}{keys}"
-
-
-def _node_of(key: str, arguments: list[str]) -> dict[str, Any] | None:
-    """The node that a key would lie in, of the configuration without the offending argument; None if that cannot be
-    composed."""
-    kept = [a for a in arguments if not a.startswith("-") and not a.lstrip("+~").startswith(key)]
-    if kept == arguments:  # the key stands in a file, so leaving arguments out changes nothing
-        return None
+def _all_of(error: Exception, arguments: list[str]) -> ConfigError:
+    """Every mistake of a command line, as :func:`vtp.components.refuse` tells them."""
     try:
-        node = compose(kept)
-    except VtpError:
-        return None
-    for parent in key.split(".")[:-1]:
-        node = node.get(parent) if isinstance(node, dict) else None
-    return node if isinstance(node, dict) else {}
-
-
-def _options() -> dict[str, list[str]]:
-    from vtp.options import option_files
-
-    return {group: sorted(options) for group, options in option_files().items()}
-
-
-def _keys() -> list[str]:
-    from vtp.config import TOP_LEVEL
-
-    return list(TOP_LEVEL)
+        refuse(mistakes(error, arguments, _compose))
+    except ConfigError as found:
+        return found
+    return ConfigError(" ".join(str(error).split()))
 
 
 def _find_run(arguments: list[str]) -> list[str]:
     """With ``resume=auto`` and no ``run_dir``, go on in the newest unfinished run of the same configuration."""
     from vtp.run.folder import find_unfinished, fingerprint
 
-    if any(a.startswith(("run_dir=", "hydra.run.dir=", "-m", "--multirun")) for a in arguments):
+    if any(a.startswith(("run_dir=", "hydra.run.dir=")) for a in arguments):
         return arguments
-    config = compose([a for a in arguments if not a.startswith("-")])
+    config = compose(arguments)
     found = find_unfinished(fingerprint(config))
     if found is None:
         print(

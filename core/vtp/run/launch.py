@@ -47,8 +47,11 @@ def launch(composed: DictConfig, further: Mapping[str, dict[str, Any]] | None = 
 
 def _launched(composed: DictConfig, further: Mapping[str, dict[str, Any]], hydra: Any, folder: RunFolder) -> int:
     """:func:`launch` in a folder that is ours."""
+    from omegaconf import OmegaConf
+
     try:
-        overrides = list(hydra.overrides.task)
+        given: Any = OmegaConf.to_container(hydra.overrides.task, resolve=False)  # may hold seed=${nope}
+        overrides = list(map(str, given))
         configs = {"": _resolved(composed), **further}
         for task, config in configs.items():
             config["run_dir"] = str(folder.path / task)
