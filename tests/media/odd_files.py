@@ -161,3 +161,74 @@ def restarted_flv(target: Path, pictures: list[np.ndarray], restart: int) -> Pat
         at += 11 + size + 4
     target.write_bytes(data)
     return target
+
+
+def _box(kind: str, *content: bytes, version: int | None = None, flags: int = 0) -> bytes:
+    body = b"".join(content)
+    head = b"" if version is None else bytes([version]) + flags.to_bytes(3, "big")
+    return (8 + len(head) + len(body)).to_bytes(4, "big") + kind.encode() + head + body
+
+
+def _find_box(data: bytes, *kinds: str) -> bytes:
+    """The content of a box by the path that leads to it."""
+    for depth, kind in enumerate(kinds):
+        at = 4 if depth and kinds[depth - 1] == "meta" else 0  # its version and flags
+        while data[at + 4 : at + 8] != kind.encode():
+            at += int.from_bytes(data[at : at + 4], "big")
+        data = data[at + 8 : at + int.from_bytes(data[at : at + 4], "big")]
+    return data
+
+
+def tiled_avif(target: Path, tiles: list[np.ndarray], columns: int) -> Path:
+    """One picture made of AVIF tiles of one size, as ``avifenc --grid`` and telephones (in HEIC) write it."""
+    import io
+
+    from PIL import Image
+
+    def short(*numbers: int) -> bytes:
+        return b"".join(number.to_bytes(2, "big") for number in numbers)
+
+    def long(*numbers: int) -> bytes:
+        return b"".join(number.to_bytes(4, "big") for number in numbers)
+
+    payloads, settings = [], b""
+    for tile in tiles:
+        buffer = io.BytesIO()
+        Image.fromarray(tile).save(buffer, "AVIF", quality=90)
+        payloads.append(_find_box(buffer.getvalue(), "mdat"))
+        settings = _find_box(buffer.getvalue(), "meta", "iprp", "ipco", "av1C")
+    height, width = tiles[0].shape[:2]
+    rows = len(tiles) // columns
+    grid = bytes([0, 0, rows - 1, columns - 1]) + short(columns * width, rows * height)
+    contents = [grid, *payloads]
+
+    def meta(first: int) -> bytes:
+        places, at = b"", first
+        for item, content in enumerate(contents, 1):
+            places += short(item, 0, 1) + long(at, len(content))
+            at += len(content)
+        infos = [
+            _box("infe", short(item, 0), b"grid" if item == 1 else b"av01", b"\0", version=2)
+            for item in range(1, len(contents) + 1)
+        ]
+        properties = _box("ispe", long(width, height), version=0) + _box("av1C", settings)
+        properties += _box("ispe", long(columns * width, rows * height), version=0)
+        owners = short(1) + bytes([1, 3])
+        for item in range(2, len(contents) + 1):
+            owners += short(item) + bytes([2, 1, 0x82])
+        tiles_of = _box("dimg", short(1, len(payloads), *range(2, len(contents) + 1)))
+        return _box(
+            "meta",
+            _box("hdlr", long(0), b"pict", bytes(13), version=0),
+            _box("pitm", short(1), version=0),
+            _box("iloc", b"\x44\0", short(len(contents)), places, version=0),
+            _box("iinf", short(len(contents)), *infos, version=0),
+            _box("iref", tiles_of, version=0),
+            _box("iprp", _box("ipco", properties), _box("ipma", long(len(contents)), owners, version=0)),
+            version=0,
+        )
+
+    head = _box("ftyp", b"avif", long(0), b"avifmif1miaf")
+    begin = len(head) + len(meta(0)) + 8
+    target.write_bytes(head + meta(begin) + _box("mdat", *contents))
+    return target

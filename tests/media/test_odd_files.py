@@ -234,7 +234,7 @@ def test_the_default_sound_is_heard(tmp_path: Path, ending: str) -> None:
     path = write(tmp_path / f"two.{ending}", TEN_SECONDS[:10], sounds=sounds, default_sound=1)
     assert np.abs(read(path, sample_rate=RATE).waveform).max() > 0.3
     info = probe(MediaRef(str(path)))
-    assert info.audio.stream == 2 and info.notes == ("2 audio streams: stream 2, the default, is used",)
+    assert info.audio.stream == 2 and info.notes == ("2 audio streams: stream 2, the default one, is used",)
     first = write(tmp_path / f"first.{ending}", TEN_SECONDS[:10], sounds=sounds, default_sound=0)
     assert np.abs(read(first, sample_rate=RATE).waveform).max() < 0.01
     assert probe(MediaRef(str(first))).notes == ("2 audio streams: stream 1, the first, is used",)
@@ -273,3 +273,26 @@ def test_an_animated_webp_says_what_it_is(tmp_path: Path) -> None:
         with pytest.raises(MediaError, match="animated WebP.*convert it to GIF or MP4") as caught:
             ask()
         assert caught.value.kind == "no_frames"
+
+
+def test_tiles_of_a_picture_are_refused_and_its_other_streams_are_not(tmp_path: Path) -> None:
+    shades = (40, 90, 140, 200)
+    tiles = [np.full((128, 128, 3), shade, np.uint8) for shade in shades]
+    path = odd_files.tiled_avif(tmp_path / "grid.avif", tiles, 2)
+    with Image.open(path) as whole:  # the oracle puts them together
+        assert whole.size == (256, 256) and np.asarray(whole)[::128, ::128, 0].ravel() == pytest.approx(shades, abs=2)
+    for ask in (lambda: read(path), lambda: probe(MediaRef(str(path))), lambda: read_clip(MediaRef(path.read_bytes()))):
+        with pytest.raises(MediaError, match="a picture of 4 tiles.*convert it to JPEG"):
+            ask()
+    with_alpha = np.dstack([painted(9), np.full((48, 64), 128, np.uint8)])
+    Image.fromarray(with_alpha).save(tmp_path / "alpha.avif", quality=95)
+    assert numbers(read(tmp_path / "alpha.avif").frames) == [9]
+    Image.fromarray(painted(9)).save(tmp_path / "plain.avif", quality=95)
+    assert numbers(read(tmp_path / "plain.avif").frames) == [9]
+
+
+def test_an_animated_avif_is_a_short_video(tmp_path: Path) -> None:
+    pictures = [Image.fromarray(painted(k)) for k in (1, 2, 3)]
+    pictures[0].save(tmp_path / "a.avif", save_all=True, append_images=pictures[1:], duration=100, quality=95)
+    clip = read(tmp_path / "a.avif")
+    assert numbers(clip.frames) == [1, 2, 3] and clip.timestamps == pytest.approx([0.0, 0.1, 0.2], abs=1e-3)

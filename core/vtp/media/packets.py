@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vtp.media.clock import Clock, may_jump
-from vtp.media.info import VideoInfo
+from vtp.media.info import MediaError, VideoInfo
 from vtp.media.request import cut
 from vtp.media.sound import SoundTrack
 from vtp.types import MediaRef
@@ -102,20 +102,26 @@ class PacketIndex:
 
 
 def pictures(container: Any) -> list[Any]:
-    """Video streams that are videos (for FFmpeg cover art is one too), the one that is meant first."""
-    return _default_first([s for s in container.streams.video if not s.disposition & _Disposition.attached_pic])
+    """Video streams that are videos (for FFmpeg cover art is one too), the one that is meant first. Of a still and the
+    sequence beside it, as in animated AVIF, that is the sequence.
+
+    Raises:
+        MediaError: where streams are tiles of a picture.
+    """
+    streams = [s for s in container.streams.video if not s.disposition & _Disposition.attached_pic]
+    if len(streams) < 2:
+        return streams
+    tiles = sum(bool(s.disposition & _Disposition.dependent) and s.frames == 1 for s in streams)
+    if tiles > 1:
+        reason = f"a picture of {tiles} tiles, as HEIC and AVIF may be, which are not put together: convert it to JPEG"
+        raise MediaError(reason, "invalid")
+    return sorted(streams, key=lambda s: (not s.disposition & _Disposition.default, s.frames == 1))
 
 
 def sounds(container: Any) -> list[Any]:
-    """Audio streams, the one that is meant first."""
-    return _default_first(list(container.streams.audio))
-
-
-def _default_first(streams: list[Any]) -> list[Any]:
-    """The first stream that its file marks as the default one, or else the first, and then the others."""
-    if len(streams) > 1:
-        streams.sort(key=lambda stream: not stream.disposition & _Disposition.default)
-    return streams
+    """Audio streams, the one that is meant first: the one that the file marks as its default, else the first."""
+    streams: list[Any] = list(container.streams.audio)
+    return sorted(streams, key=lambda s: not s.disposition & _Disposition.default) if len(streams) > 1 else streams
 
 
 def one_thread(stream: Any) -> None:

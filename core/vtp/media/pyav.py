@@ -392,7 +392,7 @@ def _probe_once(ref: MediaRef, seek: bool) -> MediaInfo:
 
 
 def _chosen(what: str, stream: int, count: int, others: Sequence[int]) -> str:
-    which = "first" if stream < min(others) else "default"
+    which = "first" if stream < min(others) else "default one"
     return f"{count} {what} streams: stream {stream}, the {which}, is used"
 
 

@@ -19,6 +19,7 @@ _SQUARE = 0.01  # how far a pixel's width over height may be from 1 to count as 
 _STRETCHED = 8.0  # above this, or below its inverse, the number is taken for a mistake of the file
 # What a picture file says is its resolution in print, which nobody applies on a screen.
 _STILLS = ("image2", "gif", "apng")
+_HEIF = ("avif", "avis", "heic", "heix", "heim", "heis", "hevc", "hevx", "mif1", "msf1")
 
 
 def _name_unknown(cls: Any, value: object) -> Any:
@@ -68,7 +69,8 @@ class Converter:
 
 def is_still(container: Any) -> bool:
     """Whether an open container is a picture file, or an animated one."""
-    return container.format.name in _STILLS or container.format.name.endswith("_pipe")
+    form = container.format.name
+    return form in _STILLS or form.endswith("_pipe") or container.metadata.get("major_brand") in _HEIF
 
 
 def pixel_aspect(container: Any, stream: Any) -> float:
