@@ -419,6 +419,26 @@ def test_a_playlist_makes_no_connection(tmp_path: Path, as_bytes: bool) -> None:
             server.accept()
 
 
+PLAYLISTS = {
+    "list.m3u8": "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n{}\n#EXT-X-ENDLIST\n",
+    "script.mp4": "ffconcat version 1.0\nfile {}\n",
+    "script.ffconcat": "ffconcat version 1.0\nfile {}\n",
+}
+
+
+@pytest.mark.parametrize("as_bytes", [True, False])
+@pytest.mark.parametrize("name", PLAYLISTS)
+def test_a_playlist_opens_no_other_file(tmp_path: Path, name: str, as_bytes: bool) -> None:
+    encode(tmp_path / "other.ts", 5)
+    path = tmp_path / name
+    path.write_text(PLAYLISTS[name].format("other.ts"))
+    with av.open(str(path)) as container:  # FFmpeg itself does
+        assert len(list(container.decode(video=0))) == 5
+    for ask in (read_clip, probe):
+        with pytest.raises(MediaError, match="playlists and the like name other files|not a media file"):
+            ask(MediaRef(path.read_bytes() if as_bytes else str(path)))
+
+
 @pytest.mark.parametrize("case", HOSTILE)
 def test_what_is_no_video_is_one_error_with_a_reason(tmp_path: Path, case: str) -> None:
     path = tmp_path / "hostile.mp4"

@@ -34,7 +34,7 @@ from vtp.media.packets import (
 )
 from vtp.media.request import Size, Wanted, cut, picture_may_lack
 from vtp.media.sound import SoundTrack
-from vtp.media.source import check_source
+from vtp.media.source import CONTAINERS, check_source
 from vtp.media.upright import Converter, pixel_aspect
 from vtp.types import Clip, MediaRef
 
@@ -94,8 +94,14 @@ def open_media(ref: MediaRef) -> Iterator[Any]:
             check_source(ref.path)
             # FFmpeg's image reader takes a % for a numbered sequence; "file:" keeps "a:b.mp4" from being a protocol.
             source = stack.enter_context(open(ref.path, "rb")) if "%" in ref.path else "file:" + ref.path
-        # The whitelist: a playlist with the name of a video must not make us open addresses on the network.
-        yield stack.enter_context(av.open(source, options={"protocol_whitelist": "file"}))
+        # A playlist with the name of a video must not make us open addresses on the network, nor other files.
+        options = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
+        try:
+            container = av.open(source, options=options)
+        except av.error.ArgumentError:
+            reason = "damaged, or no container that is read: playlists and the like name other files"
+            raise MediaError(reason, "invalid") from None
+        yield stack.enter_context(container)
 
 
 def _read(ref: MediaRef, wanted: Wanted) -> Clip:
