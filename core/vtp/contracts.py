@@ -358,6 +358,10 @@ class Task(Component, Protocol):
         """ConfigError where the model cannot be scored by this task: an objective that is not there, a head for another
         answer list. Called once the model is built and before the first step, wherever the run will score."""
 
+    def check_split(self, split: str) -> None:
+        """DataError where items of a split cannot be scored, such as questions without an answer. Called before the
+        first step for every split that the run will score; that there are items at all is looked at besides."""
+
     reads: frozenset[str] | Mapping[str, Any] = frozenset()
     """What ``batch.extra`` must hold besides, in training and evaluation: see :attr:`Objective.reads`."""
 

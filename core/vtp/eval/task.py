@@ -8,12 +8,14 @@ to the :class:`~vtp.eval.evaluator.Evaluator`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from vtp.contracts import Dataset, Task, member
 from vtp.data.keys import hash64
 from vtp.data.table import clip_names, select
-from vtp.errors import ConfigError
+from vtp.errors import ConfigError, DataError
 from vtp.eval.ledger import Ledger
 from vtp.spans import whole_clip
 from vtp.types import Sample
@@ -23,6 +25,7 @@ __all__ = [
     "ReportTable",
     "TaskResult",
     "carve_validation",
+    "check_scored",
     "resolve_selection",
 ]
 
@@ -102,6 +105,31 @@ class TaskResult:
             "protocol": self.protocol,
             "facts": self.facts,
         }
+
+
+def check_scored(task: Any, dataset: Any, split: str, *, judged: bool = True, others: Sequence[str] = ()) -> None:
+    """Whether a split of a task can be scored, or with ``judged=False`` predicted: said before the first step, not
+    after the last one.
+
+    Args:
+        others: splits that the task could be pointed at instead, for the message.
+
+    Raises:
+        DataError: it is empty, or the task refuses its items.
+    """
+    if judged:
+        member(task, Task, "check_split")(split)
+    if len(task.samples(split)):
+        return
+    hints = []
+    for other in (one for one in others if one != split):
+        with suppress(DataError, ConfigError):
+            if count := len(task.samples(other)):
+                hints.append(f"task.split={other} takes that split ({count:,} items)")
+    raise DataError(
+        f"{member(dataset, Dataset, 'name')}: there is nothing in the {split} split to evaluate. "
+        f"{'; '.join([*hints, 'mode=train trains without an evaluation'])}."
+    )
 
 
 def resolve_selection(selection: str | None, has_validation: bool) -> str:

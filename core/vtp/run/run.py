@@ -18,7 +18,7 @@ from typing import Any
 from vtp.components import build
 from vtp.config import DataConfig, MediaConfig, modes
 from vtp.contracts import Dataset, Task, member
-from vtp.errors import ConfigError, PluginError
+from vtp.errors import ConfigError, DataError, PluginError
 from vtp.faults import title
 from vtp.registry import did_you_mean
 from vtp.run.check import chosen_callbacks, model_spec
@@ -173,11 +173,17 @@ class Run:
         from vtp.train import TrainConfig, Trainer
 
         config = TrainConfig(**self.config["train"])
-        if "eval" in self.modes:
-            self._check_leaks()  # before hours of training, not after
-        loader = self.data.train_loader(self.model.specs(), config.global_batch, self.model.reads())
         selection = self._ask("selection")
         split = {"val": "val", "test(!)": self._ask("split")}.get(selection)
+        if "eval" in self.modes:  # before hours of training, not after
+            self._check_scored(self._ask("split"))
+            self._check_leaks()
+        if split is not None:
+            self._check_scored(split)
+        if not len(self.task.train_samples()):
+            name = member(self.dataset, Dataset, "name")
+            raise DataError(f"{name}: there is nothing to train on. mode=eval checkpoint=RUN scores a checkpoint.")
+        loader = self.data.train_loader(self.model.specs(), config.global_batch, self.model.reads())
         watched = self._ask("watched") if split is None and config.eval_every != 0 else None
         monitor = self._monitor() if split else None
         self.trainer = Trainer(
@@ -247,6 +253,7 @@ class Run:
         from vtp.eval.report import print_result
         from vtp.storage import write_json_atomic
 
+        self._check_scored(self._ask("split"))
         leaks = self._check_leaks()
         with self._evaluating() as model:
             evaluator = self._evaluator(model)
@@ -312,6 +319,7 @@ class Run:
         from vtp import distributed
         from vtp.eval.report import write_predictions
 
+        self._check_scored(self._ask("split"), judged=False)
         with self._evaluating() as model:
             found = self.task.predict(self._evaluator(model), self._ask("split"))
             result = check_result(self.title("task"), found, "predict(evaluator, split)")
@@ -401,6 +409,12 @@ class Run:
         """What a checkpoint must know about where it comes from."""
         origin = member(self.dataset, Dataset, "origin")()
         return {"stages": self.stages, "dataset": origin, "plugins": self.plugins, "config": self.config}
+
+    def _check_scored(self, split: str, judged: bool = True) -> None:
+        from vtp.eval.task import check_scored
+
+        others = ("test", "val") if "split" in self.config["task"] else ()
+        check_scored(self.task, self.dataset, split, judged=judged, others=others)
 
     def _check_leaks(self) -> Any:
         from vtp.eval.leaks import check_leaks, media_names

@@ -4,14 +4,35 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from vtp.errors import DataError
 from vtp.types import Sample
 
-__all__ = ["AnswerPrior", "answer_list"]
+__all__ = ["AnswerPrior", "answer_list", "answer_of", "refuse_unanswered"]
+
+
+def answer_of(sample: Sample) -> str | None:
+    """The answer of a question; None where it is hidden: absent, empty or no number."""
+    answer = sample.labels.get("answer")
+    text = "" if answer is None or answer != answer else str(answer)
+    return text if text.strip() else None
+
+
+def refuse_unanswered(dataset: str, split: str, questions: int, lacking: Sequence[Sample]) -> None:
+    """Refuse to score questions whose answers are not known.
+
+    Raises:
+        DataError: says how many, and what to do.
+    """
+    if lacking:
+        raise DataError(
+            f"{dataset}: {len(lacking):,} of {questions:,} questions of the {split} split have no answer (first: "
+            f"{lacking[0].id}), so they cannot be scored. mode=predict writes what the model answers; to score the "
+            "others, take these rows out of the file."
+        )
 
 
 def answer_list(answers: Iterable[str], size: int | None = None) -> tuple[str, ...]:
@@ -28,7 +49,7 @@ class AnswerPrior:
 
     Attributes:
         answers: distinct answers in order of appearance.
-        given: int64 (N,), the place in ``answers`` of each question's answer.
+        given: int64 (N,), the place in ``answers`` of each question's answer, -1 where there is none.
     """
 
     def __init__(self, samples: Iterable[Sample]) -> None:
@@ -36,14 +57,18 @@ class AnswerPrior:
         place: dict[str, int] = {}
         given = array("q")
         for sample in samples:
-            answer = place.setdefault(str(sample.labels["answer"]), len(place))
+            text = answer_of(sample)
+            if text is None:
+                given.append(-1)
+                continue
+            answer = place.setdefault(text, len(place))
             by_question.setdefault(_key(sample.texts[0]), Counter())[answer] += 1
             given.append(answer)
         if not place:
-            raise DataError("there are no training questions to count answers of")
+            raise DataError("there are no training questions with an answer to count answers of")
         self.answers = list(place)
         self.given = np.frombuffer(given, np.int64)
-        self.counts = np.bincount(self.given, minlength=len(place))
+        self.counts = np.bincount(self.given[self.given >= 0], minlength=len(place))
         self.majority = self.answers[int(self.counts.argmax())]  # the first of equals
         self._answers = {q: self.answers[counts.most_common(1)[0][0]] for q, counts in by_question.items()}
 

@@ -11,6 +11,7 @@ have no captions are trained on the right texts of their training questions.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -29,6 +30,7 @@ from vtp.eval.metrics import Ranks, TieRule, rank_queries
 from vtp.eval.task import ReportTable, TaskResult, resolve_selection
 from vtp.model.model import VTPModel
 from vtp.types import Modality, Sample
+from vtp_tasks.answers import refuse_unanswered
 from vtp_tasks.definitions import find_protocol
 from vtp_tasks.examples import strips
 from vtp_tasks.pairs import check_compares, embed, gallery, looked_at, seen_in
@@ -37,6 +39,8 @@ from vtp_tasks.rows import add_evaluated_only, compare, facts, interval, percent
 from vtp_tasks.subsets import Subsets, check_subsets, withheld
 
 __all__ = ["MultipleChoice"]
+
+log = logging.getLogger("vtp")
 
 Array = npt.NDArray[Any]
 
@@ -98,7 +102,11 @@ class MultipleChoice:
             captions: Sequence[Sample] = self.dataset.samples("retrieval", "train")
             return captions
         questions: Sequence[Sample] = self.dataset.samples(self.kind, "train")
-        return [replace(one, texts=(one.texts[int(one.labels["answer_index"])],), labels={}) for one in questions]
+        right = [_right(question) for question in questions]
+        if lacking := right.count(None):
+            log.warning("%s: %d training questions have no answer and are left out", self.dataset.name, lacking)
+        pairs = zip(questions, right, strict=True)
+        return [replace(one, texts=(one.texts[place],), labels={}) for one, place in pairs if place is not None]
 
     def known_list(self) -> str | None:
         """Name of the known training list that the training clips are exactly, or None."""
@@ -121,6 +129,7 @@ class MultipleChoice:
         return found
 
     def evaluate(self, evaluator: Evaluator, split: str = "test", *, detail: bool = True) -> TaskResult:
+        self._refuse_unanswered(split, evaluator.limited(self.samples(split)))
         scored = self._score(evaluator, split)
         credit = scored.credit
         result = TaskResult(self.name, split, {"accuracy": percent(credit)}, scored.ledger)
@@ -165,6 +174,22 @@ class MultipleChoice:
         """Whether a matching head scores."""
         return not offers(evaluator.bare_model.objectives[self.objective], "embed")
 
+    def check_split(self, split: str) -> None:
+        """Whether every question of the split has an answer, and one of its texts."""
+        self._refuse_unanswered(split, self.samples(split))
+
+    def _refuse_unanswered(self, split: str, samples: Sequence[Sample]) -> None:
+        hidden = [one for one in samples if one.labels.get("answer_index") is None]
+        refuse_unanswered(self.dataset.name, split, len(samples), hidden)
+        wrong = [one for one in samples if _right(one) is None]
+        if wrong:
+            raise DataError(
+                f"{self.dataset.name}: {len(wrong)} multiple-choice questions name a right answer that is none of "
+                f"their texts (first: {wrong[0].id}: answer {wrong[0].labels['answer_index']} of "
+                f"{len(wrong[0].texts)} texts; the first one is 0). Where it is hidden, mode=predict writes what the "
+                "model answers."
+            )
+
     def check(self, model: VTPModel) -> None:
         """Whether the model has the objective that scores, and for this modality."""
         objectives = model.objectives
@@ -189,13 +214,6 @@ class MultipleChoice:
         samples = list(evaluator.limited(table))
         if not samples:
             raise DataError(f"{self.dataset.name}: there is no multiple-choice question in the {split} split.")
-        wrong = [s for s in samples if not 0 <= int(s.labels.get("answer_index", 0)) < len(s.texts)]
-        if wrong:
-            raise DataError(
-                f"{self.dataset.name}: {len(wrong)} multiple-choice questions name a right answer that is none of "
-                f"their texts (first: {wrong[0].id}: answer {wrong[0].labels['answer_index']} of "
-                f"{len(wrong[0].texts)} texts; the first one is 0)."
-            )
         self.check(evaluator.bare_model)
         score = self._by_matching if self._matches(evaluator) else self._by_embedding
         scores, videos, text_misses = score(evaluator, samples, drop)
@@ -231,6 +249,12 @@ class MultipleChoice:
             place = {text: i for i, text in enumerate(sorted(wanted[clip]))}
             scores.append(matched[clip, [place[column[text]] for text in sample.texts]])
         return scores, seen, {}
+
+
+def _right(question: Sample) -> int | None:
+    """The place of the right text; None where it is hidden, or none of the texts."""
+    place = question.labels.get("answer_index")
+    return int(place) if place is not None and place == place and 0 <= int(place) < len(question.texts) else None
 
 
 def _distinct_texts(samples: Sequence[Sample]) -> dict[str, Sample]:
@@ -272,13 +296,16 @@ class Choices:
                 had = {videos.table[row] for row in videos.rows[here]}
                 present[modality] = sum(media_id(sample) in had for sample in evaluated)
         self.ledger = Ledger(tuple(sample.id for sample in samples), misses, "questions", present)
-        self.right = [int(sample.labels.get("answer_index", 0)) for sample in samples]
+        self.right = [_right(sample) for sample in samples]  # None where it is hidden: to be predicted
         self.credit = self._credit(task.ties)
 
     def _credit(self, ties: TieRule) -> Array:
         """Credit of each question, float64 (N,) in [0, 1]."""
         found = []
         for scores, right in zip(self.scores, self.right, strict=True):  # a score that is no number makes it a miss
+            if right is None:
+                found.append(np.nan)
+                continue
             ranks: Ranks = rank_queries(scores[None], [[right]], missing=np.zeros(len(scores), bool))
             found.append(float(ranks.hits(1, ties)[0]))
         return np.array(found)
@@ -293,7 +320,7 @@ class Choices:
         lines = []
         for sample, scores, right, credit in zip(self.samples, self.scores, self.right, self.credit, strict=True):
             line: dict[str, Any] = {"id": sample.id, "video": media_id(sample), "options": list(sample.texts)}
-            if judged:
+            if judged and right is not None:
                 line |= {"answer_index": right, "answer": sample.texts[right], "credit": float(credit)}
             if sample.id in self.ledger.missing:
                 line |= {"prediction": None, "missing": self.ledger.missing[sample.id]}

@@ -19,7 +19,7 @@ from vtp.data.table import select
 from vtp.errors import ConfigError, DataError
 from vtp.eval.evaluator import Evaluator
 from vtp.eval.losses import Losses, objective_losses
-from vtp.eval.task import ReportTable, TaskResult
+from vtp.eval.task import ReportTable, TaskResult, check_scored
 from vtp.plugins import host
 from vtp.types import Sample
 from vtp_tasks.splits import Splits
@@ -97,6 +97,12 @@ class Pretrain:
         """What the other task is measured on."""
         if self.zero_shot is not None:
             yield self.zero_shot.samples(self._other_split), self.zero_shot.dataset
+
+    def check_split(self, split: str) -> None:
+        """Whether there is a validation part, and whether the other task can be scored."""
+        self._refuse_without_validation()
+        if self.zero_shot is not None:
+            check_scored(self.zero_shot, self.zero_shot.dataset, self._other_split)
 
     def check(self, model: Any) -> None:
         """Whether there is a validation part, and what the other task asks of the model."""

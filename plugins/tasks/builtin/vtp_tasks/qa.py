@@ -8,6 +8,7 @@ set may add finer types, by default in ``extra["question_type"]``.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import cached_property
@@ -26,7 +27,7 @@ from vtp.eval.metrics import Ranks, TieRule, accuracy_by_type
 from vtp.eval.task import ReportTable, TaskResult
 from vtp.model.model import VTPModel
 from vtp.types import IGNORE, Modality, Sample
-from vtp_tasks.answers import AnswerPrior, answer_list
+from vtp_tasks.answers import AnswerPrior, answer_list, answer_of, refuse_unanswered
 from vtp_tasks.definitions import find_protocol, rule_for
 from vtp_tasks.examples import strips
 from vtp_tasks.rows import add_evaluated_only, compare, facts, interval, percent
@@ -34,6 +35,8 @@ from vtp_tasks.splits import Splits
 from vtp_tasks.subsets import Subsets, check_subsets, withheld
 
 __all__ = ["QuestionAnswering"]
+
+log = logging.getLogger("vtp")
 
 ABLATE_UP_TO = 5000  # test questions: above, scoring them again per modality is a decision of the user
 
@@ -109,11 +112,17 @@ class QuestionAnswering:
         return AnswerPrior(self.splits["train"])
 
     @cached_property
+    def _has_answers(self) -> bool:
+        """Whether there are training questions with answers; scoring a checkpoint needs none."""
+        return self.splits.has_train and any(answer_of(sample) is not None for sample in self.splits["train"])
+
+    @cached_property
     def _counted_answers(self) -> tuple[str, ...]:
         found = dict.fromkeys(self._prior.by_frequency())
         if self.answers_from == "all":
             for split in ("val", "test"):
-                found |= dict.fromkeys(answer_list(str(s.labels["answer"]) for s in self.splits[split]))
+                answers = (answer_of(sample) for sample in self.splits[split])
+                found |= dict.fromkeys(answer_list(answer for answer in answers if answer is not None))
         return tuple(found)[: self.size]
 
     @property
@@ -129,12 +138,12 @@ class QuestionAnswering:
         of a checkpoint is judged by what is in it."""
         if self._given_answers is None:
             return self.answers_from
-        if not self.splits.has_train:
+        if not self._has_answers:
             return None
         strange = set(self._given_answers) - set(self._prior.answers)
         if not strange:
             return "train"
-        elsewhere = {str(sample.labels["answer"]) for split in ("val", "test") for sample in self.splits[split]}
+        elsewhere = {answer_of(sample) for split in ("val", "test") for sample in self.splits[split]}
         return "all" if strange <= elsewhere else None
 
     @cached_property
@@ -143,11 +152,13 @@ class QuestionAnswering:
 
     @property
     def _in_list(self) -> Any:
-        """bool (N,): training questions whose answer is in the list."""
-        return np.array([answer in self._index for answer in self._prior.answers])[self._prior.given]
+        """bool (N,): training questions whose answer is in the list; without an answer, it is not."""
+        return np.array([*(answer in self._index for answer in self._prior.answers), False])[self._prior.given]
 
     def train_samples(self) -> Sequence[Sample]:
         kept = self._in_list
+        if self.unanswered:
+            log.warning("%s: %d training questions have no answer and are left out", self.dataset.name, self.unanswered)
         return self.splits["train"] if kept.all() else select(self.splits["train"], np.flatnonzero(kept))
 
     def known_list(self) -> str | None:
@@ -159,13 +170,18 @@ class QuestionAnswering:
         """Training questions whose answer is not in the list."""
         return int((~self._in_list).sum())
 
+    @property
+    def unanswered(self) -> int:
+        """Training questions without an answer; they are among :attr:`dropped`."""
+        return int((self._prior.given < 0).sum())
+
     def texts(self) -> Iterable[str]:
         texts: Iterable[str] = member(self.splits["train"], Table, "all_texts")()
         return texts
 
     def labels(self, sample: Sample) -> dict[str, int | float]:
-        known = "answer" in sample.labels
-        return {"answer": self._index.get(str(sample.labels["answer"]), IGNORE) if known else IGNORE}
+        answer = answer_of(sample)
+        return {"answer": IGNORE if answer is None else self._index.get(answer, IGNORE)}
 
     @property
     def selection(self) -> str:
@@ -181,6 +197,7 @@ class QuestionAnswering:
         samples = list(evaluator.limited(table))
         if not samples:
             raise DataError(f"{self.dataset.name}: there is no question in the {split} split to evaluate.")
+        self._refuse_unanswered(split, samples)
         scored = self._score(evaluator, samples)
         result = TaskResult(self.name, split, scored.metrics(), scored.collected.ledger)
         result.facts = {
@@ -193,7 +210,9 @@ class QuestionAnswering:
         if not detail:
             return result
         match = compare(self, evaluator, result, samples, answers_from=self._answers_came_from())
-        result.facts["train_questions_dropped"] = self.dropped if self.splits.has_train else None
+        result.facts["train_questions_dropped"] = self.dropped if self._has_answers else None
+        if self._has_answers and self.unanswered:
+            result.facts["train_questions_without_an_answer"] = self.unanswered
         result.predictions = scored.predictions(self.top)
         result.intervals = {"accuracy": interval(scored.credit, self.seed)}
         self._compare(evaluator, scored, result)
@@ -210,6 +229,14 @@ class QuestionAnswering:
     def examples(self, evaluator: Evaluator, result: TaskResult, count: int = 4) -> list[Strip]:
         """Evenly spaced evaluated questions with the frames the model saw."""
         return strips(evaluator, self.samples(result.split), result.predictions, count)
+
+    def check_split(self, split: str) -> None:
+        """Whether every question of the split has an answer."""
+        self._refuse_unanswered(split, self.samples(split))
+
+    def _refuse_unanswered(self, split: str, samples: Sequence[Sample]) -> None:
+        lacking = [sample for sample in samples if answer_of(sample) is None]
+        refuse_unanswered(self.dataset.name, split, len(samples), lacking)
 
     def check(self, model: VTPModel) -> None:
         """Whether the model has the objective whose answers are scored."""
@@ -261,7 +288,7 @@ class QuestionAnswering:
             for value, accuracy in _by_group(scored.credit, scored.values(key)).items():
                 result.metrics[f"accuracy/{key}={value}"] = accuracy
         add_evaluated_only(result, scored.credit)
-        if self.splits.has_train:
+        if self._has_answers:
             prior = self._prior
             for label, guess in (("question-only prior", prior), ("majority answer", lambda question: prior.majority)):
                 credit = np.array([float(guess(s.texts[0]) == str(s.labels["answer"])) for s in scored.samples])
