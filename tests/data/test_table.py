@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 
@@ -9,8 +11,10 @@ from vtp.types import MediaRef, Sample
 
 def test_a_clip_is_known_by_its_id_else_its_file_else_the_sample():
     assert media_id(Sample("a", MediaRef("x/y.mp4"), extra={"video_id": 7010})) == "7010"
-    assert media_id(Sample("a", MediaRef("x/y.mp4"))) == "y.mp4"
-    assert media_id(Sample("a", None, MediaRef("x/y.wav", None, 3.0))) == "y.wav[0-3]"
+    spellings = ("x/y.mp4", "./x/y.mp4", "x//y.mp4", "x/z/../y.mp4", "x\\y.mp4", os.path.abspath("x/y.mp4"))
+    assert {media_id(Sample("a", MediaRef(path))) for path in spellings} == {os.path.abspath("x/y.mp4")}
+    assert media_id(Sample("a", MediaRef("z/y.mp4"))) == os.path.abspath("z/y.mp4")  # another clip of that name
+    assert media_id(Sample("a", None, MediaRef("/x/y.wav", None, 3.0))) == "/x/y.wav[0-3]"
     assert media_id(Sample("a", MediaRef(b"bytes"))) == media_id(Sample("a")) == "a"
 
 

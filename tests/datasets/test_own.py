@@ -239,3 +239,32 @@ def test_tables_travel_to_workers(tmp_path):
     assert list(pickle.loads(pickle.dumps(table))) == list(table) == [table[0], table[-1]]
     with pytest.raises(IndexError, match="2 rows"):
         table[2]
+
+
+def test_a_clip_has_one_name_in_splits_and_samples(tmp_path):
+    for name in ("clips/c0.mp4", "clips/c1.mp4", "other/c0.mp4"):
+        write(tmp_path / name, "")
+    spelled = ["clips/c0.mp4", "./clips/c0.mp4", "clips/c0", f"{tmp_path}/clips/c0.mp4", "clips//c0", "other/c0.mp4"]
+    rows = [f"{name},text {n}\n" for n, name in enumerate(spelled)]
+    file = write(tmp_path / "my.csv", "video,caption\n" + "".join(rows))
+    first, second = OwnData(file=file, val_share=0, test_share=0).samples("retrieval", "train")
+    assert first.texts == tuple(f"text {n}" for n in range(5)) and first.extra["video_id"] == "clips/c0.mp4"
+    assert second.extra["video_id"] == "other/c0.mp4"
+
+
+@pytest.mark.parametrize("bare", [True, False], ids=["without extension", "with it"])
+def test_files_that_are_not_there_change_no_split(tmp_path, bare):
+    names = [f"c{n}" for n in range(40)]
+    rows = "".join(f"{name}{'' if bare else '.mp4'},x\n" for name in names)
+    file = write(tmp_path / "my.csv", "video,caption\n" + rows)
+
+    def split() -> dict[str, set[str]]:
+        dataset = OwnData(file=file)
+        tables = {part: dataset.samples("caption", part) for part in ("train", "val", "test")}
+        return {part: {s.extra["video_id"].removesuffix(".mp4") for s in table} for part, table in tables.items()}
+
+    before = split()
+    assert [len(before[part]) for part in ("train", "val", "test")] == [32, 4, 4]
+    for name in names[::3]:
+        write(tmp_path / f"{name}.mp4", "")
+    assert split() == before

@@ -83,3 +83,13 @@ def test_a_run_on_the_same_clips_is_one_stage(vtp: Callable[..., int], trained: 
     assert stages("b") == ["b"]
     assert vtp(first, "train.steps=8", "data.limit_train=8", "mode=train", "resume=a", "run_dir=c") == 0
     assert stages("c") == ["a", "c"]  # of fewer clips: those of a are not forgotten
+
+
+def test_a_training_clip_is_found_in_the_test_split_however_it_is_spelled(
+    vtp: Callable[..., int], clips: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, name in enumerate(("./c0.mp4", "c0", f"{clips}/c0.mp4", "x/../c0.mp4")):
+        file = clips / f"leak{number}.csv"
+        file.write_text(f"video,caption,split\nc0.mp4,a,train\nc1.mp4,b,train\n{name},c,test\nc2.mp4,d,test\n")
+        assert vtp(f"dataset.file={file}", f"run_dir=leak{number}") == 2
+        assert "LEAK: 1 of 2 test clips were in training" in capsys.readouterr().err

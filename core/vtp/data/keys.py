@@ -12,7 +12,7 @@ __all__ = ["hash64", "keyed_generator"]
 
 def hash64(text: str) -> int:
     """A number in [0, 2**64) for a text, the same in every process."""
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
+    return int.from_bytes(hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=8).digest(), "big")
 
 
 def keyed_generator(*key: int | str) -> np.random.Generator:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -18,15 +19,16 @@ T = TypeVar("T")
 
 
 def media_id(sample: Sample) -> str:
-    """Which clip a sample is about: ``extra["video_id"]``, else the file name and its span, else its own id. Splits and
-    leaks are compared by this, and rows with the same are no negatives of each other: a data set of moments names each
-    moment (:func:`vtp.spans.span_name`)."""
+    """Which clip a sample is about: ``extra["video_id"]``, else the absolute path of its file and its span, else its
+    own id. Splits and leaks are compared by this, and rows with the same are no negatives of each other: a data set of
+    moments names each moment (:func:`vtp.spans.span_name`)."""
     if "video_id" in sample.extra:
         return str(sample.extra["video_id"])
     media = sample.video or sample.audio
     if media is None or isinstance(media.path, bytes):
         return sample.id
-    return span_name(media.path.replace("\\", "/").rsplit("/", 1)[-1], media.start, media.end)
+    path = os.path.abspath(media.path.replace("\\", "/"))  # two folders may hold files of one name, which are two clips
+    return span_name(path, media.start, media.end)
 
 
 def first_word(question: str) -> str:
