@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 
@@ -170,6 +172,25 @@ def test_several_views_of_a_video_give_their_tokens_one_after_the_other(model, m
     tokens = ForwardContext(model, batch).tokens("video")
     assert tokens.x.shape == (3, 4, 4) and tokens.attention_mask.shape == (3, 4) and tokens.grid == (4, 1, 1)
     torch.testing.assert_close(tokens.x[:, 2:], tokens.x[:, :2].flip(1))
+
+
+def test_another_encoder_gets_what_the_models_own_gets(model, make_batch):
+    """A copy gives the same tokens: clean, hidden, of several clips, and none where the modality is missing."""
+    batch = make_batch()
+    batch.present["video"][1] = False
+    frames = batch.inputs["video"]["frames"]
+    for clips in (frames, torch.stack([frames, frames.flip(1)], dim=1)):
+        batch.inputs["video"]["frames"] = clips
+        ctx = ForwardContext(model, batch)
+        for modality in ("video", "text"):
+            own, copied = ctx.tokens(modality), ctx.tokens_of(copy.deepcopy(model.encoders[modality]), modality)
+            assert torch.equal(own.x, copied.x) and torch.equal(own.attention_mask, copied.attention_mask)
+            assert own.grid == copied.grid
+        assert not copied.attention_mask[batch.present["text"].logical_not()].any()
+        ctx.view("text", "labelled", lambda inputs: inputs | {"labels": inputs["token_ids"]})
+        assert torch.equal(
+            ctx.tokens("text", "labelled").x, ctx.tokens_of(model.encoders["text"], "text", "labelled").x
+        )
 
 
 def test_uniform_does_not_depend_on_how_the_step_is_cut(model, make_batch):

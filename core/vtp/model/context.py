@@ -233,8 +233,7 @@ class ForwardContext:
                 shared = None
                 clean, inputs = self.inputs(modality), self.inputs(modality, view)
             encoder: Any = self.model.encoders[modality]
-            taken = {"mask", *member(encoder, Encoder, "view_inputs")}  # not the labels of a view
-            arguments = {k: v for k, v in inputs.items() if k in clean or k in taken}
+            arguments = self._arguments(modality, clean, inputs)
             encode = encoder if stage == "encoded" else encoder.embed
             if (first := (modality, stage, view != "")) not in self.model.checked:
                 encode = partial(checks.first_tokens, self.model, modality, stage, encode)
@@ -243,6 +242,18 @@ class ForwardContext:
             out = out if shared is None else out.take(shared)
             self._tokens[key] = replace(out, attention_mask=out.attention_mask & self.present(modality)[:, None])
         return self._tokens[key]
+
+    def _arguments(self, modality: str, clean: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Those of ``inputs`` that the encoder is given: not the labels of a view."""
+        taken = {"mask", *member(self.model.encoders[modality], Encoder, "view_inputs")}
+        return {k: v for k, v in inputs.items() if k in clean or k in taken}
+
+    def tokens_of(self, encoder: Callable[..., Tokens], modality: str, view: str = "") -> Tokens:
+        """:meth:`tokens` of another encoder that takes what that of the model takes, such as a
+        :class:`vtp.model.momentum.Momentum` of it. Run anew with every call, with gradients unless they are off."""
+        arguments = self._arguments(modality, self.inputs(modality), self.inputs(modality, view))
+        out = _encode_clips(encoder, arguments) if modality == "video" else encoder(**arguments)
+        return replace(out, attention_mask=out.attention_mask & self.present(modality)[:, None])
 
     def pooled(self, modality: str, view: str = "") -> Tensor:
         """One vector per row, (B, D) with D = ``model.pooled_width(modality)``.
