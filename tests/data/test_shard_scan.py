@@ -154,10 +154,12 @@ def _record(shard: Path) -> dict[str, Any]:
         ({"caption": None}, ()),
         ({"caption": ""}, ()),
         ({}, ()),
-        ({"caption": float("nan")}, None),
+        ({"caption": float("nan")}, ()),  # pandas' word for none
+        ({"caption": float("inf")}, None),
         ({"caption": True}, None),
         ({"caption": {"en": "a dog"}}, None),
-        ({"caption": ["a dog", None]}, None),
+        ({"caption": ["a dog", None]}, ("a dog",)),
+        ({"caption": ["a dog", ["a cat"]]}, None),
         ({"caption": "a dog", "samples": 16000}, ("a dog",)),  # somebody else's word
         ({"caption": "a dog", "silent": "no"}, ("a dog",)),
         ({"caption": "a dog 🐕"}, ("a dog 🐕",)),  # both halves

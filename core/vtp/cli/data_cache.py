@@ -46,7 +46,10 @@ def main(arguments: list[str]) -> int:
     )
     sources = point_at(parsed.target, options).media_paths()
     if not sources:
-        raise DataError(f"{parsed.target} names no media files.")
+        raise DataError(
+            f"{parsed.target} names no media files. (Media in tar shards are not cached: `vtp data pack --frames` "
+            "makes shards of decoded frames.)"
+        )
     cache = ClipCache.create(parsed.out, settings)
     print(f"{len(sources):,} files into {parsed.out} ({settings.text})", flush=True)
     outcome = build(

@@ -22,13 +22,14 @@ from typing import Any
 
 from vtp.data.tar_members import Gap, Member, tar_members
 from vtp.errors import DataError
-from vtp.media.extensions import IMAGES, SOUNDS, VIDEOS
+from vtp.media.extensions import IMAGES, MEDIA, SOUNDS, VIDEOS
 
 __all__ = ["NAMED", "Group", "ShardIndex", "scan"]
 
 NAMED = 20  # of what is left out, so many are named; all are counted
 _TEXTS = ("txt", "caption", "cap")
 _LONGEST_TEXT = 1 << 26  # bytes of a txt or json member; a longer one is no annotation
+_KNOWN = frozenset({*_TEXTS, "json", "npy", *(ending[1:] for ending in MEDIA)})
 _DEEPEST = 64  # objects and lists within each other in json
 _PACKED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 _HALF = re.compile(r"\\u[dD][89a-fA-F]")  # in JSON: one of the two halves of a character
@@ -84,15 +85,11 @@ def scan(shard: Path) -> ShardIndex:
     index = ShardIndex()
     keys: dict[str, list[Run]] = {}
     last, lost, cut = "", False, False
-    broken: dict[str, str] = {}  # key -> why
     with open(shard, "rb") as file:
         try:
             for found in tar_members(file.fileno()):
                 if isinstance(found, Gap):
                     lost, cut = lost or found.lost, cut or found.cut
-                    key, extension = _split(found.name) if found.name else (last, "txt" if found.cut and last else "")
-                    if extension:
-                        broken[key] = "the shard is cut off in it" if found.cut else "the shard is damaged in it"
                     index.damage += [_readable(found.why)] if len(index.damage) < NAMED else []
                     continue
                 key, extension = _split(found.name)
@@ -100,15 +97,16 @@ def scan(shard: Path) -> ShardIndex:
                     _count_foreign(index, [found])
                     continue
                 runs = keys.setdefault(key, [])
-                if key != last or extension in runs[-1]:
+                known = extension.rpartition(".")[2] in _KNOWN  # another file does not part what stands around it
+                if not runs or (known and key != last) or extension in runs[-1]:
                     runs.append({})
                 runs[-1][extension] = found
-                last = key
+                last = key if known else last
         except tarfile.ReadError as error:
             raise DataError(_no_tar(shard, error)) from None
         samples = _apart(keys)
         if lost:
-            _leave_out_what_lacks_members(index, samples, broken)
+            _leave_out_what_lacks_members(index, samples, last if cut else "", file.fileno())
         for key, runs in samples.items():
             _settle(index, key, runs, samples, file.fileno())
     if cut and not index.groups:
@@ -177,8 +175,8 @@ def _apart(keys: dict[str, list[Run]]) -> dict[str, list[Run]]:
     return found
 
 
-def _leave_out_what_lacks_members(index: ShardIndex, samples: dict[str, list[Run]], broken: dict[str, str]) -> None:
-    """Of a damaged shard: the keys that it is broken in (with why), and what has not all that most samples have."""
+def _leave_out_what_lacks_members(index: ShardIndex, samples: dict[str, list[Run]], last: str, file: int) -> None:
+    """Of a damaged shard: what has not all that most of its samples have, and the key that a cut goes through."""
 
     def has(runs: list[Run]) -> set[str]:
         extensions = {extension for run in runs for extension in run}
@@ -186,31 +184,45 @@ def _leave_out_what_lacks_members(index: ShardIndex, samples: dict[str, list[Run
 
     counts = Counter(what for runs in samples.values() for what in has(runs))
     usual = {what for what, count in counts.items() if 2 * count > len(samples)}
-    for key in list(samples):
-        names = [key, *(key[: match.start()] for match in re.finditer(r"\.", key))] if broken else []
-        why = next((broken[name] for name in names if name in broken), "")
-        lacking = usual - has(samples[key])
-        if lacking and has(samples[key]):
-            why = why or f"no {', '.join(sorted(lacking))}: the shard is damaged"
+    for key, runs in list(samples.items()):
+        here, why = has(runs), ""
+        if last and here and (key == last or key.startswith(f"{last}.")):
+            why = "the shard is cut off in it"
+        elif here and usual - here:
+            why = f"no {', '.join(sorted(usual - here))}: the shard is damaged"
         if why:
-            index.malformed.append((key, why))
+            _leave_out(index, key, why, runs, file)
             del samples[key]
-    named = {key for key, _ in index.malformed}
-    index.malformed += [(key, why) for key, why in broken.items() if key not in named and key not in samples]
+
+
+def _leave_out(index: ShardIndex, key: str, why: str, runs: list[Run], file: int) -> None:
+    """Name a key as often as there are samples in it: members of one name, or samples in its json."""
+    packed = 0
+    for member in [run["json"] for run in runs if "json" in run]:
+        try:
+            found = _record(_read(file, "json", (member.offset, member.size)), has_text=True).get("samples")
+        except ValueError:
+            continue
+        packed += len(found) if isinstance(found, list) else 0
+    number = max(Counter(extension for run in runs for extension in run).values())
+    index.malformed += [(key, why)] * max(number, packed)
 
 
 def _settle(index: ShardIndex, key: str, runs: list[Run], samples: dict[str, list[Run]], file: int) -> None:
     """Take the samples of one key into the index."""
-    if len(runs) == 1 or len({e for run in runs for e in run}) == sum(map(len, runs)):
-        _take(index, key, {e: member for run in runs for e, member in run.items()}, samples, file)
-    elif all(run.keys() == runs[0].keys() for run in runs):
-        for number, run in enumerate(runs, start=1):
+    joined: list[Run] = []
+    for run in runs:  # members of other keys may stand between those of a sample
+        if joined and not joined[-1].keys() & run.keys():
+            joined[-1] = joined[-1] | run
+        else:
+            joined.append(run)
+    if all(run.keys() == joined[0].keys() for run in joined):
+        for number, run in enumerate(joined, start=1):
             _take(index, key if number == 1 else f"{key}#{number}", run, samples, file)
     else:
         counts = Counter(extension for run in runs for extension in run)
         several = ", ".join(f"{count} {extension}" for extension, count in sorted(counts.items()))
-        number = max(counts.values())
-        index.malformed += [(key, f"members of one name ({several}): which belong together cannot be told")] * number
+        _leave_out(index, key, f"of its members ({several}) it cannot be told which belong together", runs, file)
 
 
 def _take(index: ShardIndex, key: str, run: Run, samples: dict[str, list[Run]], file: int) -> None:
@@ -218,7 +230,7 @@ def _take(index: ShardIndex, key: str, run: Run, samples: dict[str, list[Run]], 
     texts = [extension for extension in (*_TEXTS, "json") if extension in run]
     if not video and not audio:
         if texts:
-            index.malformed.append((key, f"neither video, image nor sound (there are {', '.join(sorted(run))})"))
+            _leave_out(index, key, f"neither video, image nor sound (there are {', '.join(sorted(run))})", [run], file)
         else:
             _count_foreign(index, list(run.values()))
         return
@@ -233,7 +245,7 @@ def _take(index: ShardIndex, key: str, run: Run, samples: dict[str, list[Run]], 
         if "json" in group.members:
             group.record = _record(_read(file, "json", group.members["json"]), group.text is not None)
     except ValueError as error:
-        index.malformed.append((key, str(error)))
+        _leave_out(index, key, str(error), [run], file)
         return
     for extension in run.keys() - used:
         index.unread[extension] = index.unread.get(extension, 0) + 1
@@ -241,13 +253,7 @@ def _take(index: ShardIndex, key: str, run: Run, samples: dict[str, list[Run]], 
 
 
 def _is_media(extension: str) -> bool:
-    return (
-        extension == "npy"
-        or extension.startswith("audio.")
-        or f".{extension}" in VIDEOS
-        or f".{extension}" in IMAGES
-        or f".{extension}" in SOUNDS
-    )
+    return extension == "npy" or extension.startswith("audio.") or f".{extension}" in MEDIA
 
 
 def _media(run: Run) -> tuple[str, str]:

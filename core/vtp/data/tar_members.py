@@ -46,13 +46,11 @@ class Gap:
         why: in words, with the place.
         lost: whether members may be lost there.
         cut: whether it is the end.
-        name: of the member whose content is lost; empty where nothing says it.
     """
 
     why: str
     lost: bool = True
     cut: bool = False
-    name: str = ""
 
 
 def tar_members(file: int) -> Iterator[Member | Gap]:
@@ -102,11 +100,13 @@ def tar_members(file: int) -> Iterator[Member | Gap]:
         end = begin + -(-size // _BLOCK) * _BLOCK
         if begin + size > length:
             following = _next_header(file, begin)
-            name = "" if info.type in _BEFORE_A_HEADER else _name(info, facts)
+            name = "a header" if info.type in _BEFORE_A_HEADER else _name(info, facts)
+            if info.isreg():
+                yield Member(name, begin, 0, problem="is cut off" if following is None else "claims more than there is")
             if following is None:
-                yield Gap(f"it is cut off at byte {length:,}{name and f', in {name}'}", cut=True, name=name)
+                yield Gap(f"it is cut off at byte {length:,}, in {name}", cut=True)
                 return
-            yield Gap(f"{name or 'a header'} claims {size:,} bytes, more than there are", name=name)
+            yield Gap(f"{name} claims {size:,} bytes, more than there are")
             at, facts = following, {}
             continue
         if info.type in _BEFORE_A_HEADER:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vtp.catalogue import NONE, SPLITS, Row, Seen
+from vtp.catalogue import NONE, SPLITS, Row, Seen, is_empty, plain_text
 from vtp.data.shards import NAMED, Group, ShardIndex, shard_indices
 from vtp.errors import DataError
 from vtp.media.member import frames_path, member_path
@@ -54,9 +54,12 @@ class ShardRows:
             for group in index.groups:
                 video, audio = _media(number, group)
                 packed = _packed(group.record)
-                for place, record in enumerate(packed or [None]):
+                for place, record in enumerate([None] if packed is None else packed):
                     try:
-                        row = self._row(number, label, group, record, video, audio)
+                        if packed is None:
+                            row = self._foreign_row(number, label, group, video, audio)
+                        else:
+                            row = self._packed_row(number, label, group, record, video, audio)
                     except ValueError as error:
                         left_out += 1
                         which = group.key if packed is None else f"{group.key}, sample {place + 1}"
@@ -68,18 +71,25 @@ class ShardRows:
             parts = [[self._parts[part], *part, counts[n]] for part, n in self._parts.items() if counts[n]]
             self._records.append(_record(shard, index, sum(counts.values()), left_out, malformed, parts))
 
-    def _row(self, number: int, label: str, group: Group, record: Any, video: str, audio: str | None) -> Row:
-        """A sample of a key; without a record the key itself.
+    def _foreign_row(self, number: int, label: str, group: Group, video: str, audio: str | None) -> Row:
+        """A key as a sample.
+
+        Raises:
+            ValueError: its caption is no text.
+        """
+        texts = _captions(group.record.get("caption") if group.text is None else group.text)
+        place = f"{label}/{group.key}"
+        clip = self.prefixes[number] + (group.key if self.keys_are_names and self._names.add(group.key) else place)
+        part = self._part((CAPTIONS, None, None))
+        return Row(place, texts, clip, video, audio, split=part, file=number, place=group.key)
+
+    def _packed_row(self, number: int, label: str, group: Group, record: Any, video: str, audio: str | None) -> Row:
+        """One of the samples that a key keeps.
 
         Raises:
             ValueError: it is malformed.
         """
         place, prefix = f"{label}/{group.key}", self.prefixes[number]
-        if record is None:
-            clip = group.key if self.keys_are_names and self._names.add(group.key) else place
-            part = self._part((CAPTIONS, None, None))
-            caption = group.record.get("caption") if group.text is None else group.text
-            return Row(place, _captions(caption), prefix + clip, video, audio, split=part, file=number, place=group.key)
         row = _packed_row(record, group, video, audio)
         row.file, row.split = number, self._part(_part_of(record, row))
         row.video_id = prefix + (row.video_id or place)
@@ -124,10 +134,8 @@ def _captions(caption: Any) -> tuple[str, ...]:
     Raises:
         ValueError: they are none.
     """
-    texts = caption if isinstance(caption, list) else [] if caption is None else [caption]
-    if not all(isinstance(t, str) or (type(t) in (int, float) and math.isfinite(t)) for t in texts):
-        raise ValueError(f"its caption is no text but {_shown(caption)}")
-    return tuple(stripped for text in texts if (stripped := str(text).strip()))
+    found = [text for text in (caption if isinstance(caption, list) else [caption]) if not is_empty(text)]
+    return tuple(plain_text(text, "its caption") for text in found if not (isinstance(text, str) and text.isspace()))
 
 
 def _packed_row(record: Any, group: Group, video: str, audio: str | None) -> Row:

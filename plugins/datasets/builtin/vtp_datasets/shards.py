@@ -89,7 +89,9 @@ class Shards:
     @cached_property
     def kinds(self) -> tuple[str, ...]:
         """What the samples allow."""
-        found = dict.fromkeys(kind for split in self._given for part in self._rows(split).parts for kind in part[0])
+        found = dict.fromkeys(
+            kind for split in self._given for part in self._rows(split).parts.values() for kind in part[0]
+        )
         return tuple(sorted(found, key=lambda kind: [*CAPTIONS, "qa", "mc", kind].index(kind)))
 
     def splits(self, kind: str) -> tuple[str, ...]:
@@ -116,9 +118,9 @@ class Shards:
         """The shards with their sizes, rows and what is left out, and the rows of each split that was read."""
         tables: Counter[str] = Counter()
         for split, rows in self._tables.items():
-            for (kinds, kept, held_out), count in zip(rows.parts, rows.counts, strict=True):
+            for number, (kinds, kept, held_out) in rows.parts.items():
                 for kind in kinds:
-                    tables[f"{kind}/{(kept or held_out or split) if self._alone else split}"] += count
+                    tables[f"{kind}/{(kept or held_out or split) if self._alone else split}"] += rows.counts[number]
         return {
             "urls": {split: _text(urls) for split, urls in self.urls.items() if urls is not None},
             "files": [record for rows in self._tables.values() for record in rows.table.table.records()],
@@ -151,7 +153,7 @@ class Shards:
         if not self._alone and self.urls[split] is None:
             return None, []
         rows = self._rows("train" if self._alone else split)
-        of_kind = {number: part for number, part in enumerate(rows.parts) if kind in part[0]}
+        of_kind = {number: part for number, part in rows.parts.items() if kind in part[0]}
         if self._alone:
             return rows, [n for n, (_, kept, held_out) in of_kind.items() if (kept or held_out or "train") == split]
         several = len({kept for _, kept, _ in of_kind.values()}) > 1
@@ -216,8 +218,8 @@ class _Rows:
             for number, kinds, kept, held_out, count in record["parts"]:
                 found[number] = (tuple(kinds), kept, held_out)
                 counts[number] += count
-        self.parts = [found[number] for number in sorted(found)]
-        self.counts = [counts[number] for number in sorted(found)]
+        self.parts = found
+        self.counts = counts
 
 
 class ShardTable(Samples):
