@@ -75,6 +75,12 @@ def table(clips: Path) -> Callable[..., str]:
 
 
 @pytest.fixture
+def tiny() -> list[str]:
+    """The options of :func:`vtp`."""
+    return list(TINY)
+
+
+@pytest.fixture
 def vtp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     """``vtp("mode=train", ...)``: a tiny run in an empty working folder; gives the exit code."""
     monkeypatch.chdir(tmp_path)

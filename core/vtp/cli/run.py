@@ -245,11 +245,12 @@ def _all_of(error: Exception, arguments: list[str]) -> ConfigError:
 def _find_run(arguments: list[str]) -> list[str]:
     """With ``resume=auto`` and no ``run_dir``, go on in the newest unfinished run of the same configuration."""
     from vtp.run.folder import find_unfinished, fingerprint
+    from vtp.run.launch import as_run
 
     if any(a.startswith(("run_dir=", "hydra.run.dir=")) for a in arguments):
         return arguments
     config = compose(arguments)
-    found = find_unfinished(fingerprint(config))
+    found = find_unfinished(fingerprint(as_run(config, arguments)))
     if found is None:
         print(
             "resume=auto: no unfinished run of this configuration under outputs/; starting a new one", file=sys.stderr

@@ -20,7 +20,14 @@ if TYPE_CHECKING:
 __all__ = ["GIVEN", "chosen_callbacks", "check", "model_spec", "refuse_ambiguous_options"]
 
 # In place of a value of the wrong type, so that the others are looked at all the same; null where nothing is said.
-_INSTEAD = {"mode": "train+eval", "device": "auto", "kernels": "auto", "restart": False, "run_dir": "."}
+_INSTEAD = {
+    "mode": "train+eval",
+    "device": "auto",
+    "kernels": "auto",
+    "restart": False,
+    "resume_other": False,
+    "run_dir": ".",
+}
 
 GIVEN = {"dataset": (), "task": ("dataset", "seed", "val_share")}  # what their constructors get besides their options
 

@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from vtp import __version__
+from vtp.run.asked import Environment
 
 __all__ = ["RunFolder", "find_unfinished", "fingerprint"]
 
 log = logging.getLogger("vtp")
 
 # These say where and how to go on, not what is computed; two configurations that differ only here are the same run.
-_NOT_FINGERPRINTED = ("run_dir", "resume", "restart", "profile")
+_NOT_FINGERPRINTED = ("run_dir", "resume", "restart", "resume_other", "profile")
 
 _CONTENT = {
     "report.json": "every number with what it takes to believe it",
@@ -76,10 +77,12 @@ class RunFolder:
 
     Attributes:
         path: of the folder.
+        environment: what must not be written into it.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, environment: Environment | None = None) -> None:
         self.path = path
+        self.environment = environment or Environment()
 
     @contextmanager
     def recorded(self, config: Mapping[str, Any], processes: int) -> Iterator[None]:
@@ -97,13 +100,13 @@ class RunFolder:
             "processes": processes,
         }
         self.path.mkdir(parents=True, exist_ok=True)
-        asked = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+        asked = yaml.safe_dump(self.environment.asked(config), sort_keys=False, allow_unicode=True)
         write_text_atomic(self.path / "config.yaml", asked)
         write_json_atomic(self.path / "run.json", record)
         try:
             yield
         except BaseException as error:
-            record |= {"status": "failed", "error": f"{type(error).__name__}: {error}"}
+            record |= {"status": "failed", "error": self.environment.hide(f"{type(error).__name__}: {error}")}
             raise
         else:
             record["status"] = "finished"
@@ -127,7 +130,7 @@ class RunFolder:
         """Append the traceback to run.log, where people look for it afterwards; the console gets one line."""
         try:
             with open(self.path / "run.log", "a", encoding="utf-8") as file:
-                file.write("".join(traceback.format_exception(error)))
+                file.write(self.environment.hide("".join(traceback.format_exception(error))))
         except OSError:
             return  # a full disk must not hide the error that it caused
 

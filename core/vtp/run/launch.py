@@ -17,6 +17,7 @@ from vtp.config import modes, with_types
 from vtp.errors import ComponentError, ConfigError, LoadingError, PluginError, UserError, VtpError
 from vtp.faults import fault_of
 from vtp.machine import cores, keep_memory
+from vtp.run.asked import Environment
 from vtp.run.check import check, refuse_ambiguous_options
 from vtp.run.folder import RunFolder
 from vtp.run.start import take_objective
@@ -53,16 +54,17 @@ def _launched(composed: DictConfig, further: Mapping[str, dict[str, Any]], hydra
         given: Any = OmegaConf.to_container(hydra.overrides.task, resolve=False)  # may hold seed=${nope}
         overrides = list(map(str, given))
         configs = {"": _resolved(composed), **further}
+        folder.environment = Environment.of(composed)
+        _hide_in_log(folder.environment)
         for task, config in configs.items():
             config["run_dir"] = str(folder.path / task)
-            _length_from_the_command_line(config, overrides)
-            take_objective(config, overrides)
+            as_run(config, overrides)
             # hydra does not record choices that are lists; an objective's option is named as its node
             objectives = config.get("objectives")
             chosen = {**hydra.runtime.choices, "objective": list(objectives) if isinstance(objectives, dict) else []}
             refuse_ambiguous_options({**chosen, "task": task} if task else chosen)
         first = configs.pop("")
-        return execute(configs or {"": first}, folder.path)
+        return execute(configs or {"": first}, folder)
     except BaseException as error:
         folder.keep_traceback(error)
         if isinstance(error, UserError):
@@ -86,12 +88,33 @@ def _resolved(composed: DictConfig) -> dict[str, Any]:
         raise ConfigError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
 
 
+def as_run(config: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
+    """What follows from the command line beside its overrides; changes ``config`` in place and gives it."""
+    _length_from_the_command_line(config, overrides)
+    take_objective(config, overrides)
+    return config
+
+
+def _hide_in_log(environment: Environment) -> None:
+    """In run.log; the console is nobody else's."""
+    import logging
+
+    def hide(entry: logging.LogRecord) -> bool:
+        entry.msg, entry.args = environment.hide(entry.getMessage()), None
+        return True
+
+    if environment.values:
+        for handler in logging.getLogger().handlers:
+            if isinstance(handler, logging.FileHandler):
+                handler.addFilter(hide)
+
+
 def follow() -> int:
     """The other processes of torchrun: take the configuration from the first one and run."""
     return execute(None, None)
 
 
-def execute(configs: dict[str, dict[str, Any]] | None, folder: Path | None) -> int:
+def execute(configs: dict[str, dict[str, Any]] | None, folder: RunFolder | None) -> int:
     """Run resolved configurations in ``folder``; the first process gives both, the others pass None.
 
     Args:
@@ -107,27 +130,28 @@ def execute(configs: dict[str, dict[str, Any]] | None, folder: Path | None) -> i
         VtpError: what the parts of a single run raise.
     """
     if configs is not None and folder is not None:
-        _check(configs, folder)  # before a process group exists: a typo must not leave the others waiting
+        _check(configs, folder.path)  # before a process group exists: a typo must not leave the others waiting
     from vtp import distributed
 
     device = distributed.setup(next(iter(configs.values()))["device"] if configs else "auto")
     try:
-        configs, folder = distributed.broadcast_object((configs, folder))
-        assert configs is not None and folder is not None
+        environment = Environment() if folder is None else folder.environment
+        configs, path = distributed.broadcast_object((configs, None if folder is None else folder.path))
+        assert configs is not None and path is not None
         _set_threads(next(iter(configs.values())))
         if device.type == "cpu":
             keep_memory(1 << 30, 2 << 30)  # a step needs what the step before it freed
         if list(configs) == [""]:
-            _run(configs[""], folder, device)
+            _run(configs[""], RunFolder(path, environment), device)
             return 0
         from vtp.run.tasks import measure
 
-        return measure(configs, folder, lambda config, inner: _run_alone(config, inner, device))
+        return measure(configs, path, lambda config, inner: _run_alone(config, inner, environment, device))
     finally:
         distributed.shutdown()
 
 
-def _run_alone(config: dict[str, Any], folder: Path, device: Any) -> None:
+def _run_alone(config: dict[str, Any], folder: Path, environment: Environment, device: Any) -> None:
     """One of several tasks, in a folder of its own that somebody may have named as theirs."""
     from vtp import distributed
     from vtp.storage import alone
@@ -135,16 +159,16 @@ def _run_alone(config: dict[str, Any], folder: Path, device: Any) -> None:
     if distributed.is_main():
         folder.mkdir(parents=True, exist_ok=True)
     with alone(folder) if distributed.is_main() else nullcontext():
-        _run(config, folder, device)
+        _run(config, RunFolder(folder, environment), device)
 
 
-def _run(config: dict[str, Any], folder: Path, device: Any) -> None:
+def _run(config: dict[str, Any], folder: RunFolder, device: Any) -> None:
     from vtp import distributed
     from vtp.run.run import Run
 
     run = None
     try:
-        run = Run(config, RunFolder(folder), device)
+        run = Run(config, folder, device)
         with run.folder.recorded(config, distributed.world_size()) if distributed.is_main() else nullcontext():
             for mode in modes(config["mode"]):
                 getattr(run, {"train": "train", "eval": "evaluate", "predict": "predict"}[mode])()
@@ -158,7 +182,7 @@ def _run(config: dict[str, Any], folder: Path, device: Any) -> None:
             if problem is not None:
                 raise PluginError(problem) from error
         if not distributed.is_main() and not isinstance(error, VtpError):
-            RunFolder(folder).keep_traceback(error)  # of the first process it is kept by launch()
+            folder.keep_traceback(error)  # of the first process it is kept by launch()
         raise
 
 

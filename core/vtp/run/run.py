@@ -21,12 +21,13 @@ from vtp.contracts import Dataset, Task, member
 from vtp.errors import ConfigError, DataError, PluginError
 from vtp.faults import title
 from vtp.registry import did_you_mean
+from vtp.run.asked import changes
 from vtp.run.check import chosen_callbacks, model_spec
 from vtp.run.data import RunData
 from vtp.run.folder import RunFolder
 from vtp.run.inspection import check_result, problem_with
 from vtp.run.model_from import same_text_encoder
-from vtp.run.stages import continued, recorded
+from vtp.run.stages import configuration, continued, recorded
 from vtp.run.start import checkpoint_folder
 from vtp.types import MODALITIES
 
@@ -173,6 +174,7 @@ class Run:
         from vtp.train import TrainConfig, Trainer
 
         config = TrainConfig(**self.config["train"])
+        self._say_what_changed()
         selection = self._ask("selection")
         split = {"val": "val", "test(!)": self._ask("split")}.get(selection)
         if "eval" in self.modes:  # before hours of training, not after
@@ -220,6 +222,27 @@ class Run:
         self.trainer.fit()
         self._say_what_was_not_decoded()
         self.evaluated = self.trainer.load_best() if selection != "last" else None
+
+    def _say_what_changed(self) -> None:
+        """What differs from the configuration of the checkpoint that training goes on from.
+
+        Raises:
+            ConfigError: the data set or the task is another one, and nobody said that it may be.
+        """
+        from vtp import distributed
+
+        before = {} if self.resumed is None else configuration(self.resumed)
+        if not before:
+            return
+        for kind in ("dataset", "task"):
+            old, new = ((config.get(kind) or {}).get("name") for config in (before, self.config))
+            if old not in (None, new) and not self.config["resume_other"]:
+                raise ConfigError(
+                    f"resume: the checkpoint was trained with {kind}={old}, now it is {kind}={new}. To go on all the "
+                    f"same, add resume_other=true; to start a new run from its weights, use init_from={self.resumed}."
+                )
+        for change in changes(before, self.folder.environment.asked(self.config)) if distributed.is_main() else ():
+            log.warning("resume: %s; the run goes on with the new value.", change)
 
     def _say_what_was_not_decoded(self) -> None:
         self.tried = self.data.tried()
@@ -287,9 +310,9 @@ class Run:
             else [*self.stages[:-1], {**self.stages[-1], "samples_tried": self.tried}],
             leaks=leaks,
             checkpoint=self.evaluated or self.folder.last_checkpoint(),
-            config=self.config,
+            config=self.folder.environment.asked(self.config),
             plugins=self.plugins,
-            extra={"dataset": member(self.dataset, Dataset, "origin")()},
+            extra={"dataset": self._origin()},
         )
 
     def _strips(self, evaluator: Any, result: Any) -> Any:
@@ -407,8 +430,11 @@ class Run:
     @property
     def provenance(self) -> dict[str, Any]:
         """What a checkpoint must know about where it comes from."""
-        origin = member(self.dataset, Dataset, "origin")()
-        return {"stages": self.stages, "dataset": origin, "plugins": self.plugins, "config": self.config}
+        asked = self.folder.environment.asked(self.config)
+        return {"stages": self.stages, "dataset": self._origin(), "plugins": self.plugins, "config": asked}
+
+    def _origin(self) -> Any:
+        return self.folder.environment.hide(member(self.dataset, Dataset, "origin")())
 
     def _check_scored(self, split: str, judged: bool = True) -> None:
         from vtp.eval.task import check_scored

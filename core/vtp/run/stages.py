@@ -1,4 +1,4 @@
-"""What the weights of a run have been trained on before: the stages that a checkpoint remembers."""
+"""What a checkpoint remembers of its training: the stages with their clips, and the configuration."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["continued", "recorded"]
+__all__ = ["configuration", "continued", "recorded"]
 
 Stage = Mapping[str, Any]
 
@@ -16,14 +16,24 @@ def recorded(checkpoint: Path) -> list[Stage]:
     """The training stages of a checkpoint (its folder, or a file of it), oldest first. Of one that does not say, or not
     in our words, nothing is known: a stage without clips, which can be neither cleared nor accused."""
     checkpoint = checkpoint if checkpoint.is_dir() else checkpoint.parent
-    try:
-        provenance = json.loads((checkpoint / "provenance.json").read_text(encoding="utf-8"))
-        stages = provenance.get("stages")
-    except (OSError, ValueError, AttributeError, RecursionError):
-        stages = None
+    stages = _provenance(checkpoint).get("stages")
     if isinstance(stages, list) and stages and all(isinstance(stage, dict) for stage in stages):
         return stages
     return [{"stage": checkpoint.name, "media": None}]
+
+
+def configuration(checkpoint: Path) -> dict[str, Any]:
+    """What a checkpoint was trained with; empty where it does not say."""
+    found = _provenance(checkpoint).get("config")
+    return found if isinstance(found, dict) else {}
+
+
+def _provenance(checkpoint: Path) -> dict[str, Any]:
+    try:
+        found = json.loads((checkpoint / "provenance.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def continued(checkpoint: Path, now: Stage) -> list[Stage]:
