@@ -118,14 +118,19 @@ def _kernels() -> Iterator[Finding]:
 def _decoders() -> Iterator[Finding]:
     import av
 
+    from vtp.media.backends import why_not
+
     yield Finding("ok", "decoder", f"pyav {av.__version__} (default), FFmpeg {av.ffmpeg_version_info}")
     for name in ("torchcodec", "decord"):
+        if importlib.util.find_spec(name) is None:
+            yield Finding("note", "decoder", f"{name} not installed (optional, media.backend={name})")
+            continue
         try:
             __import__(name)
-        except ImportError:
-            yield Finding("note", "decoder", f"{name} not installed (optional, media.backend={name})")
-        except Exception as error:
-            yield Finding("note", "decoder", f"{name} cannot be used: {str(error).splitlines()[0][:100]}")
+        except Exception as error:  # installed, and built for other libraries than are here
+            advice = "docs/data.md says which torchcodec goes with which torch" if name == "torchcodec" else ""
+            text = f"{name} is installed and cannot be used: {why_not(error)}"
+            yield Finding("note", "decoder", f"{text}. {advice}".rstrip(". "))
         else:
             yield Finding("ok", "decoder", f"{name} usable with media.backend={name}")
 

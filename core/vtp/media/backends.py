@@ -15,13 +15,14 @@ from vtp.media.request import EVERYTHING, Wanted
 from vtp.registry import did_you_mean
 from vtp.types import Clip, MediaRef
 
-__all__ = ["BACKENDS", "DEFAULT", "find_backend", "load_backend", "probe", "read_clip"]
+__all__ = ["BACKENDS", "DEFAULT", "find_backend", "load_backend", "probe", "read_clip", "why_not"]
 
 BACKENDS = {
     "pyav": "vtp.media.pyav:PyavDecoder",
     "torchcodec": "vtp.media.torchcodec:TorchcodecDecoder",
     "decord": "vtp.media.decord:DecordDecoder",
 }
+_CAUSES = ("cannot open shared object file", "undefined symbol", "image not found", "Library not loaded")
 DEFAULT = "pyav"  # what "auto" stands for: it is always installed, and right about the most files
 
 
@@ -55,14 +56,24 @@ def load_backend(target: str) -> Decoder:
     try:
         decoder: Decoder = getattr(import_module(module), attribute)()
     except Exception as error:  # a decoder's native library may fail to load in any way
-        cause = f"{type(error).__name__}: {error}".splitlines()[0]
         raise PluginError(
-            f"the decoder {target} cannot be used: {cause}. "
+            f"the decoder {target} cannot be used: {why_not(error)}. "
             "Install its library, or leave media.backend=auto, which needs nothing more."
         ) from error
     if problems := unfit(decoder, Decoder):
         raise PluginError(f"the decoder {target} {problems[0]}")
     return decoder
+
+
+def why_not(error: Exception) -> str:
+    """Why a library does not load, in one line: the first line of what it says, and the one that names the cause, which
+    torchcodec puts below a page of advice."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no message"]
+    causes = [line for line in lines[1:] if any(word in line for word in _CAUSES)]
+    # It tries one FFmpeg after the other. Those that are not there say so; one that is there says what it lacks.
+    causes.sort(key=lambda line: any(f"lib{name}." in line for name in ("avutil", "avcodec", "avformat", "avdevice")))
+    cause = f" ({causes[0][:200]})" if causes else ""
+    return f"{type(error).__name__}: {lines[0][:200].rstrip('.')}{cause}"
 
 
 def read_clip(ref: MediaRef, wanted: Wanted = EVERYTHING, *, backend: str = "auto") -> Clip:
