@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from vtp.data.pipeline import Pipeline
+from vtp.errors import ConfigError
 from vtp.media import MediaError
 from vtp.media.request import Wanted
 from vtp.types import AudioSpec, Clip, MediaRef, Sample, VideoSpec
@@ -76,3 +77,10 @@ def test_a_span_with_sound_alone_lacks_its_picture() -> None:
     alone = Pipeline({"video": VIDEO}, train=False, reader=Fake(0.0, 8.0, frames=False))
     with pytest.raises(MediaError):
         alone(Sample("a", ref), 0, 0)
+
+
+@pytest.mark.parametrize("spec", [VideoSpec(frames=0, size=8), VideoSpec(frames=2, size=0), AudioSpec(RATE, 0.0)])
+def test_nothing_wanted_is_refused_before_anything_is_read(spec) -> None:
+    kind = "video" if isinstance(spec, VideoSpec) else "audio"
+    with pytest.raises(ConfigError, match=f"the {kind} encoder asks for .* must be positive"):
+        Pipeline({kind: spec}, train=False, reader=Fake(0.0, 1.0))

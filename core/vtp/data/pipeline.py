@@ -16,6 +16,7 @@ from vtp.data.batching import Example
 from vtp.data.keys import keyed_generator
 from vtp.data.table import media_id
 from vtp.data.transforms import OwnTransforms
+from vtp.errors import ConfigError
 from vtp.media.info import MediaError, VideoInfo
 from vtp.media.request import Reader, Wanted
 from vtp.media.sampling import dense, random_segment, uniform
@@ -291,4 +292,12 @@ def _of(sample: Sample, name: str) -> Any:
 def _spec(spec: object, kind: type[S]) -> S | None:
     if spec is not None and not isinstance(spec, kind):
         raise TypeError(f"an encoder declared {spec!r}, expected a {kind.__name__}")
+    if isinstance(spec, VideoSpec) and (spec.frames < 1 or spec.size < 1):
+        raise ConfigError(
+            f"the video encoder asks for {spec.frames} frames of {spec.size} pixels: both must be positive."
+        )
+    if isinstance(spec, AudioSpec) and (spec.sample_rate < 1 or spec.samples < 1):
+        raise ConfigError(
+            f"the audio encoder asks for {spec.seconds} s of sound at {spec.sample_rate} Hz: both must be positive."
+        )
     return spec
