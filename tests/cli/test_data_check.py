@@ -296,3 +296,20 @@ def test_the_real_clips_of_every_codec(shared_data, tmp_path):
     assert frames["video9771.mp4"] == 419 and frames["av1_video.mkv"] == 125 and frames["var_fps_video.mp4"] == 300
     silent = {os.path.basename(one["path"]) for one in findings if one["audio"] is None}
     assert "video9771.mp4" in silent and "video9770.mp4" not in silent
+
+
+def test_two_checks_do_not_write_into_one_folder(tmp_path, capsys, monkeypatch):
+    from vtp.storage import alone
+
+    (tmp_path / "clips").mkdir()
+    make_clip(tmp_path / "clips" / "a.mp4")
+    out = tmp_path / "out"
+    out.mkdir()
+    command = ["data", "check", str(tmp_path / "clips"), "--out", str(out)]
+    with alone(out):
+        assert main(command) == 2
+    assert "another process is writing into" in capsys.readouterr().err
+    assert not (out / "files.jsonl").exists()
+    monkeypatch.chdir(tmp_path)
+    assert main(["data", "check", "clips", "--backend", "nope", "--out", "new"]) == 2
+    assert not (tmp_path / "new").exists()

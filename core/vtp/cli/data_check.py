@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from vtp.machine import cores
 from vtp.progress import bar
 
 if TYPE_CHECKING:
+    from vtp.media import MediaReader
     from vtp.prepare.survey import Survey
 
 __all__ = ["main"]
@@ -36,18 +38,25 @@ def main(arguments: list[str]) -> int:
         if getattr(parsed, name) is not None and getattr(parsed, name) < least:
             raise ConfigError(f"--{name} {getattr(parsed, name)} must be at least {least}.")
     from vtp.media import MediaReader
+    from vtp.storage import alone
+
+    reader = partial(MediaReader, parsed.backend, parsed.timeout)
+    settings = f"{reader().backend_name}, {parsed.frames} frames"  # before a folder is made: it may be refused
+    survey = _survey(parsed, options)
+    out = Path(parsed.out) if parsed.out else Path("outputs") / "check" / _file_name(parsed.target)
+    out.mkdir(parents=True, exist_ok=True)
+    with alone(out):
+        return _check(parsed, survey, out, reader, settings)
+
+
+def _check(
+    parsed: argparse.Namespace, survey: Survey, out: Path, reader: Callable[[], MediaReader], settings: str
+) -> int:
     from vtp.prepare.check import Known, look_at
     from vtp.prepare.check_page import page
     from vtp.prepare.check_report import report
     from vtp.storage import write_json_atomic, write_text_atomic
 
-    def reader() -> MediaReader:
-        return MediaReader(parsed.backend, parsed.timeout)
-
-    settings = f"{reader().backend_name}, {parsed.frames} frames"
-    survey = _survey(parsed, options)
-    out = Path(parsed.out) if parsed.out else Path("outputs") / "check" / _file_name(parsed.target)
-    out.mkdir(parents=True, exist_ok=True)
     known = Known(out / "files.jsonl")
     try:
         with bar("files") as progress:
