@@ -11,6 +11,7 @@ at them. Transcodes go through the reader behind, which decodes them where a cra
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import multiprocessing
@@ -36,6 +37,7 @@ __all__ = ["CachedReader", "ClipCache", "Settings", "target"]
 log = logging.getLogger("vtp")
 
 SETTINGS = "cache.json"
+CONTENT = "content.json"  # the hash of what is stored; gone while entries are made
 FORMAT = 1
 _REASONS = ("cached", "absent", "changed", "insufficient", "damaged")
 
@@ -158,7 +160,26 @@ class ClipCache:
 
     def record(self) -> dict[str, Any]:
         """What a report must say about pictures that are not the originals."""
-        return {"folder": str(self.folder), **asdict(self.settings)}
+        return {"folder": str(self.folder), **asdict(self.settings), "hash": self.content_hash()}
+
+    def content_hash(self) -> str | None:
+        """Equal for caches that give equal pictures and sounds: two builds of transcodes are not, encoders differ from
+        call to call. None where the last build did not end."""
+        try:
+            return str(json.loads((self.folder / CONTENT).read_text(encoding="utf-8"))["hash"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def hash_content(self) -> None:
+        """Note the hash of all entries, whatever their order and their names."""
+        from vtp.storage import write_json_atomic
+
+        digests = []
+        for path in (self.folder / "clips").glob("*/*.clip"):
+            with contextlib.suppress(CacheDamage, FileNotFoundError):
+                digests.append(Entry.open(path).digest())
+        total = blake2b(b"".join(sorted(digests)), digest_size=16).hexdigest()
+        write_json_atomic(self.folder / CONTENT, {"hash": total, "clips": len(digests)})
 
 
 class _Behind(Reader, Protocol):
@@ -209,7 +230,23 @@ class CachedReader:
                 reason = "damaged"
                 self._say(ref.path, damage)
             self._count(reason)
+            if reason == "insufficient":
+                return self._original(ref, wanted)
         return self.reader.read(ref, wanted)
+
+    def _original(self, ref: MediaRef, wanted: Wanted) -> Clip:
+        try:
+            return self.reader.read(ref, wanted)
+        except MediaError as error:
+            if error.kind != "missing":
+                raise
+            size = "the stored size" if wanted.size is None else f"size {wanted.size}"
+            asked = size if wanted.video else "sound"
+            if wanted.video and wanted.sample_rate is not None:
+                asked += " with sound"
+            raise MediaError(
+                f"{error.reason}, and its cached copy ({self.cache.settings.text}) is too small for {asked}", "missing"
+            ) from None
 
     def probe(self, ref: MediaRef) -> MediaInfo:
         """As :func:`vtp.media.probe`, of the original."""

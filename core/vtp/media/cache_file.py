@@ -21,6 +21,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from pathlib import Path
 from typing import IO, Any
 
@@ -253,6 +254,15 @@ class Entry:
         heard: npt.NDArray[np.float32] = flat.astype(np.float32)
         heard *= np.float32(facts["scale"])
         return heard
+
+    def digest(self) -> bytes:
+        """A hash of what is stored, by the checksums of its pieces; where the source lay and how old it was is not part
+        of it."""
+        facts = {name: self.record.get(name) for name in ("kind", "shape", "upright", "missing", "sound", "transcode")}
+        digest = blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=16)
+        for name in ("timestamps", "places", "sums", "sound_sums"):
+            digest.update(self.tables[name].tobytes())
+        return digest.digest()
 
     def check(self) -> None:
         """Read everything.

@@ -23,7 +23,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from vtp.media.cache import ClipCache, Settings
+from vtp.media.cache import CONTENT, ClipCache, Settings
 from vtp.media.cache_file import CacheDamage, EntryWriter
 from vtp.media.info import MediaError, VideoInfo
 from vtp.media.isolation import MediaReader
@@ -98,11 +98,13 @@ def build(
         for folder in (cache.folder / "clips").glob("*"):
             clean_leftovers(folder)
         failures = _Failures(cache.folder / FAILURES)
+        stale = cache.content_hash() is None
 
         def work(reader: MediaReader, source: str) -> tuple[str, str | None, int]:
             try:
                 if _is_there(cache, source, check):
                     return source, "kept", 0
+                (cache.folder / CONTENT).unlink(missing_ok=True)
                 if not retry and (reason := failures.find(source)) is not None:
                     return source, reason, -1
                 return source, None, make_entry(cache, source, reader)
@@ -126,6 +128,8 @@ def build(
                 outcome.seconds = time.monotonic() - start
                 if progress is not None:
                     progress(outcome)
+        if outcome.made or outcome.failed or stale:
+            cache.hash_content()
     outcome.seconds = time.monotonic() - start
     return outcome
 
