@@ -72,6 +72,19 @@ def test_every_clip_and_every_text_is_encoded_once(fake_dataset, fake_model, mak
     assert objective.seen == ["video0", "video1", "a dog runs", "a cat sleeps"]
 
 
+def test_a_split_without_a_text_is_refused_before_training_and_by_whoever_scores_it(
+    fake_dataset, fake_model, make_evaluator, oracle
+):
+    silent = [Sample(f"s{i}", MediaRef(f"video{i}.mp4"), None, (), {}, {"video_id": f"video{i}"}) for i in range(6)]
+    task = Retrieval(dataset=fake_dataset(test=silent))
+    with pytest.raises(DataError, match="none of the 6 samples of the test split has a text"):
+        task.check_split("test")
+    for score in (task.evaluate, task.predict):
+        with pytest.raises(DataError, match="nothing to search with"):
+            score(make_evaluator(fake_model(vtc=oracle), task))
+    Retrieval(dataset=fake_dataset(test=[*silent[1:], TEST[0]])).check_split("test")  # one is enough
+
+
 def test_equal_captions_of_two_clips_share_the_first_place(fake_dataset, fake_model, make_evaluator):
     """Both queries score the clips alike, and only the clip that a caption was written for is right."""
     samples = [pair(0, "a dog runs", 0), pair(1, "a dog runs", 1), pair(2, "a cat sleeps", 2)]
@@ -371,7 +384,10 @@ def test_the_best_of_a_set_ignores_what_has_no_score():
 
 
 def test_sounds_are_searched_like_clips(fake_dataset, fake_model, make_evaluator):
-    table = [Sample(f"clip{i}", None, MediaRef(f"video{i}.wav"), (text,)) for i, text in enumerate(CAPTIONS)]
+    names = [{"video_id": f"video{i}.wav"} for i in range(6)]
+    table = [
+        Sample(f"clip{i}", None, MediaRef(f"video{i}.wav"), (text,), {}, names[i]) for i, text in enumerate(CAPTIONS)
+    ]
     objective = Embedding(one_hot([f"video{i}.wav" for i in range(6)]), one_hot(CAPTIONS))
     objective.needs = frozenset({"audio", "text"})
     objective.tables["audio"] = objective.tables.pop("video")

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from vtp.contracts import offers
+from vtp.contracts import Table, member, offers
 from vtp.data.table import clip_names, evenly, media_id
 from vtp.errors import ConfigError, DataError
 from vtp.eval.evaluator import Evaluator
@@ -200,11 +200,25 @@ class Retrieval:
             for name, frames in zip(collected.ids, collected.arrays.get("frames", ()), strict=True)
         ]
 
+    def check_split(self, split: str) -> None:
+        """Whether there is a text to search with."""
+        samples = self.samples(split)
+        if len(samples) and next(iter(member(samples, Table, "all_texts")()), None) is None:
+            raise DataError(self._no_queries(split, len(samples)))
+
+    def _no_queries(self, split: str, samples: int) -> str:
+        return (
+            f"{self.dataset.name}: none of the {samples:,} samples of the {split} split has a text, so there is "
+            "nothing to search with. Captions stand in a column `caption`, or in KEY.txt beside KEY.mp4 in a shard."
+        )
+
     def _score(self, evaluator: Evaluator, split: str) -> Similarities:
         table = list(self.samples(split))
         clips = gallery(table)
         if not clips:
             raise DataError(f"{self.dataset.name}: there is no clip in the {split} split to evaluate.")
+        if not any(sample.texts for sample in table):
+            raise DataError(self._no_queries(split, len(table)))
         pairs = Pairs.of(table, evaluator.limited(clips))
         chosen = {video.id for video in pairs.videos}
         samples = [sample for sample in table if media_id(sample) in chosen]
