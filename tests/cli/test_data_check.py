@@ -313,3 +313,36 @@ def test_two_checks_do_not_write_into_one_folder(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["data", "check", "clips", "--backend", "nope", "--out", "new"]) == 2
     assert not (tmp_path / "new").exists()
+
+
+HEAD = "video,caption,split\n"
+
+
+@pytest.mark.parametrize(
+    "text, options, code, words",
+    [
+        (HEAD, [], 1, "csv has no samples in any table"),
+        (HEAD + ",a dog,train\nclip.mp4,,train\n", [], 1, "my.csv: 2 rows are left out (first: line 2: neither video"),
+        (HEAD + "clip.mp4,a dog,train\nclip.mp4,a cat,trian\n", [], 1, "left out (first: line 3: split 'trian'"),
+        (HEAD + "clip.mp4,a dog,train\n", ["--split", "val"], 1, "retrieval/val has no samples"),
+        (HEAD + "clip.mp4,a dog,train\n", ["--split", "train"], 0, "1 of 1 files are there"),
+        (HEAD + "clip.mp4,a dog,train\n", ["--split", "nope"], 2, "csv has no split 'nope'"),
+        (HEAD + "clip.mp4,a dog,train\n", ["split=nope"], 2, "csv has no split 'nope'"),
+        (HEAD + 'clip.mp4,"a dog,train\n', [], 1, "the quotation mark that opens a cell in line 2 is never closed"),
+        (HEAD + 'clip.mp4,"a dog\nruns, fast",train\n', [], 0, "with line ends and delimiters: 1, first in line 2"),
+    ],
+)  # fmt: skip
+def test_a_table_in_which_nothing_is_right_is_no_success(clip, tmp_path, capsys, text, options, code, words):
+    shutil.copy(clip, tmp_path / "clip.mp4")
+    file = tmp_path / "my.csv"
+    file.write_text(text)
+    found, _ = run(file, "--no-decode", *options, out=tmp_path / "out")
+    told = capsys.readouterr()
+    assert found == code and words in " ".join((told.out + told.err).split()), told
+    if "nope" in options or words.startswith(("csv has no samples", "my.csv: 2 rows", "the quotation mark")):
+        for command in ("cache", "pack"):
+            given = [option for option in options if "=" in option]
+            assert main(["data", command, str(file), str(tmp_path / command), *given]) == (
+                2 if not options or given else 0
+            )
+            assert "Traceback" not in capsys.readouterr().err

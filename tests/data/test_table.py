@@ -18,6 +18,26 @@ def test_a_clip_is_known_by_its_id_else_its_file_else_the_sample():
     assert media_id(Sample("a", MediaRef(b"bytes"))) == media_id(Sample("a")) == "a"
 
 
+def test_scripts_without_spaces_have_no_first_word():
+    asked = [
+        "\u4ed6\u5728\u505a\u4ec0\u4e48\uff1f",
+        "\u4ec0\u4e48",
+        "TV \u5728\u54ea",
+        "\u8ab0\u304c\u8d70\u308b\u306e\uff1f",
+        "\u0e43\u0e04\u0e23",
+        "\uff1f",
+    ]
+    assert [first_word(question) for question in asked] == ["other", "other", "tv", "other", "other", "other"]
+    spaced = {
+        "\u00bfQu\u00e9 hace?": "qu\u00e9",
+        "\u043a\u0442\u043e \u044d\u0442\u043e?": "\u043a\u0442\u043e",
+        '"Who" is it': "who",
+        "\ub204\uac00 \uac00?": "\ub204\uac00",
+    }
+    for question, word in spaced.items():
+        assert first_word(question) == word
+
+
 def test_the_type_of_a_question_is_its_first_word():
     asked = {"What is it?": "what", "who": "who", "": "other", "How?": "how", " where is": "where", "?": "other"}
     for question, word in asked.items():

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
+RECORDED = {"path", "bytes", "sha256", "rows", "malformed", "malformed_first"}  # of every file; the rest are notes
+
 ABOUT = """Count what the protocols of a data set expect and what is on the disk, decode a part of every file, and write
 a table, OUT/report.json and OUT/report.html. Files that hang or crash a decoder do no harm. An interrupted check goes
 on where it stopped: what was found is kept in OUT/files.jsonl and used again while size and date of a file stay.
@@ -149,8 +151,8 @@ def _print(report: Mapping[str, Any], out: Path) -> None:
         note = "" if overlap["within"] else " (between kinds of tables: matters only where both are used)"
         console.print(Text(f"{overlap['clips']:,} clips are in {overlap['one']} and in {overlap['other']}{note}"))
     for one in report["annotations"]:
-        for note, value in (one.get("notes") or {}).items():
-            console.print(Text(f"{Path(one['path']).name}: {note}: {value}"))
+        for note in (name for name in one if name not in RECORDED):
+            console.print(Text(f"{Path(one['path']).name}: {note.replace('_', ' ')}: {one[note]}"))
         if one.get("malformed"):
             first = "; ".join(one["malformed_first"][:3])
             console.print(Text(f"{one['path']}: {one['malformed']:,} malformed rows (first: {first})"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -16,6 +17,11 @@ from vtp.types import Sample
 __all__ = ["clip_names", "evenly", "first_word", "media_id", "names_lacking", "select"]
 
 T = TypeVar("T")
+_AROUND_WORDS = "?,.!:;\"'()[]\u00bf\u00a1\u201c\u201d\u2018\u2019\u00ab\u00bb"
+# Thai to Myanmar, Khmer, Japanese and Chinese, with their punctuation and full-width forms
+_WITHOUT_SPACES = re.compile(
+    "[\u0e00-\u109f\u1780-\u17ff\u2e80-\u312f\u31a0-\u31ff\u3400-\u9fff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff]"
+)
 
 
 def media_id(sample: Sample) -> str:
@@ -33,9 +39,10 @@ def media_id(sample: Sample) -> str:
 
 def first_word(question: str) -> str:
     """The type of a question where nothing else says it: ``what``, ``who``, ``how``, ``when``, ``where``; ``other``
-    without a word."""
+    without a word, and in a script that does not put spaces between words, where it would be the whole question."""
     words = question.lower().split()
-    return words[0].strip("?,.!") or "other" if words else "other"
+    word = words[0].strip(_AROUND_WORDS) if words else ""
+    return word if word and (word.isascii() or not _WITHOUT_SPACES.search(word)) else "other"
 
 
 def clip_names(samples: Iterable[Sample]) -> Iterator[str]:

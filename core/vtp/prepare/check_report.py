@@ -27,7 +27,7 @@ def report(survey: Survey, found: Mapping[str, Finding], how: str, left_out: str
     media = file_facts(survey, found)
     if media["not_looked_at"] and left_out:
         how += f", {media['not_looked_at']:,} files left out by {left_out}"
-    gaps = survey.gaps()
+    gaps = survey.gaps() + survey.left_out()
     problems = [
         {
             "path": path,

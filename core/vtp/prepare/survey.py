@@ -89,6 +89,7 @@ class Survey:
     annotations: list[dict[str, Any]] = field(default_factory=list)
     others: dict[str, int] = field(default_factory=dict)  # in a folder: files that are no media, by extension
     in_memory: int = 0  # media that are no files
+    empty: list[str] = field(default_factory=list)  # tables that should have samples, in words
 
     def gaps(self) -> list[str]:
         """What a protocol needs and the annotations do not give, in words."""
@@ -96,11 +97,22 @@ class Survey:
         for table in self.tables:
             if table.error:
                 errors.setdefault(table.error, []).append(table.name)
-        found = [f"{', '.join(names)}: {error}" for error, names in errors.items()]
+        found = [f"{', '.join(names)}: {error}" for error, names in errors.items()] + self.empty
         for table in self.tables:
             if table.protocols and not any(record["official"] for record in table.protocols):
                 found += [f"{table.name}: {record['line']}" for record in table.protocols]
         return found
+
+    def left_out(self) -> list[str]:
+        """Rows of annotation files that no table has, in words. A benchmark that was recognised lacks nothing, whatever
+        else stands in its files."""
+        if any(record["official"] for table in self.tables for record in table.protocols):
+            return []
+        return [
+            f"{record['path']}: {record['malformed']:,} rows are left out (first: {record['malformed_first'][0]})"
+            for record in self.annotations
+            if record.get("malformed")
+        ]
 
 
 def survey_dataset(
@@ -129,11 +141,15 @@ def survey_dataset(
         except DataError as error:
             facts.error = str(error)
             table = ()
-        if not len(table) and facts.error is None:
-            continue  # there is no such split
+        if not len(table) and facts.error is None:  # there is no such split
+            if split in splits:
+                survey.empty.append(f"{facts.name} has no samples")
+            continue
         clips.append(_read(survey, facts, table))
         facts.protocols = _compare(protocols, name, kind, split, table)
         survey.tables.append(facts)
+    if not survey.tables and not survey.empty:
+        survey.empty.append(f"{name} has no samples in any table")
     survey.overlaps = list(_overlaps(survey.tables, clips))
     survey.annotations = list(member(dataset, Dataset, "origin")().get("files", ()))
     return survey

@@ -38,6 +38,7 @@ __all__ = ["QuestionAnswering"]
 
 log = logging.getLogger("vtp")
 
+MOST_TYPES = 50  # of questions, in tables and figures
 ABLATE_UP_TO = 5000  # test questions: above, scoring them again per modality is a decision of the user
 
 
@@ -285,7 +286,7 @@ class QuestionAnswering:
         for kind, accuracy in _by_group(scored.credit, scored.types).items():
             result.metrics[f"accuracy/{kind}"] = accuracy
         for key in scored.breakdowns():
-            for value, accuracy in _by_group(scored.credit, scored.values(key)).items():
+            for value, accuracy in _by_group(scored.credit, _few(scored.values(key))).items():
                 result.metrics[f"accuracy/{key}={value}"] = accuracy
         add_evaluated_only(result, scored.credit)
         if self._has_answers:
@@ -336,7 +337,7 @@ class QuestionAnswering:
         """Accuracy by every further key of ``breakdown``."""
         tables = []
         for key in scored.breakdowns()[1:]:
-            by_value = accuracy_by_type(scored.credit, scored.values(key))
+            by_value = accuracy_by_type(scored.credit, _few(scored.values(key)))
             rows = [(value, count, accuracy) for value, (accuracy, count) in by_value.items()]
             title = f"{result.title}: accuracy in % by {key.replace('_', ' ')} ({result.split})"
             tables.append(ReportTable(title, (key, "questions", "model"), tuple(rows)))
@@ -380,11 +381,11 @@ class Judged:
         """What the table is broken down by: the data set's own question types where every question has one, else first
         words."""
         keys = self.breakdowns()
-        return self.values(keys[0]) if keys else self.types
+        return _few(self.values(keys[0])) if keys else self.types
 
     @property
     def types(self) -> list[str]:
-        return [first_word(sample.texts[0]) for sample in self.samples]
+        return _few([first_word(sample.texts[0]) for sample in self.samples])
 
     def predictions(self, top: int, judged: bool = True) -> list[dict[str, Any]]:
         """One line per question, missing ones included."""
@@ -413,6 +414,15 @@ class Judged:
                 line |= {"prediction": None, "missing": self.collected.misses[sample.id]}
             lines.append(line)
         return lines
+
+
+def _few(groups: list[str]) -> list[str]:
+    """At most so many groups as a table or a chart can show: rare ones together are ``other``."""
+    counts = Counter(groups)
+    if len(counts) <= MOST_TYPES:
+        return groups
+    kept = {group for group, _ in counts.most_common(MOST_TYPES - 1)}
+    return [group if group in kept else "other" for group in groups]
 
 
 def _extra(sample: Sample, key: str) -> Any:
