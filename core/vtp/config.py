@@ -44,7 +44,7 @@ TOP_LEVEL = {
     "seed": "of everything random",
     "device": "auto, cpu or cuda",
     "kernels": "auto, triton or torch: what computes attention and tube masking",
-    "threads": "CPU threads of torch per process; null: the cores that loader workers leave over",
+    "threads": "CPU threads of torch per process; null: the cores that two loader workers leave over",
     "profile": "true: record where the time of a training step goes; '20,10,5': steps left alone, timed, traced",
     "run_dir": "folder of this run",
     "resume": "auto, a run folder or a checkpoint: go on exactly where it stopped",

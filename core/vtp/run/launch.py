@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vtp.components import mistakes_of, refuse
-from vtp.config import modes, with_types
+from vtp.config import DataConfig, modes, with_types
 from vtp.errors import ComponentError, ConfigError, LoadingError, PluginError, UserError, VtpError
 from vtp.faults import fault_of
 from vtp.machine import cores, keep_memory
@@ -212,9 +212,10 @@ def _length_from_the_command_line(config: dict[str, Any], overrides: list[str]) 
 
 
 def _set_threads(config: Mapping[str, Any]) -> None:
-    """``threads``; by default the cores of this process less those that its loader workers keep busy.
+    """``threads``; by default the cores of this process less those that the usual number of loader workers keeps busy.
 
-    A team of threads is as fast as its slowest member, and on a core that a worker shares that is slow.
+    A team of threads is as fast as its slowest member, and on a core that a worker shares that is slow. It is not the
+    number of workers that there are: sums of another number of threads differ in their last bit, and so would losses.
     """
     import torch
 
@@ -222,4 +223,4 @@ def _set_threads(config: Mapping[str, Any]) -> None:
         torch.set_num_threads(config["threads"])
     else:
         processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        torch.set_num_threads(max(1, cores() // processes - int(config["data"]["workers"])))
+        torch.set_num_threads(max(1, cores() // processes - DataConfig.workers))
