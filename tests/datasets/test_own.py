@@ -268,3 +268,20 @@ def test_files_that_are_not_there_change_no_split(tmp_path, bare):
     for name in names[::3]:
         write(tmp_path / f"{name}.mp4", "")
     assert split() == before
+
+
+def test_rows_of_json_need_not_have_the_same_keys(tmp_path):
+    rows = [
+        {"video": "a.mp4", "question": "who?"},
+        {"video": "b.mp4", "question": "what?", "answer": "dog", "id": "1"},
+        {"video": "c.mp4", "query": "where?", "answer": "here"},
+        "no object",
+    ]
+    file = write(tmp_path / "my.json", json.dumps(rows))
+    dataset = OwnData(file=file, val_share=0, test_share=0)
+    table = dataset.samples("qa", "train")
+    assert [(s.id, s.texts, s.labels) for s in table] == [
+        ("0", ("who?",), {}), ("1", ("what?",), {"answer": "dog"}), ("2", ("where?",), {"answer": "here"})
+    ]  # fmt: skip
+    record = dataset.origin()["files"][0]
+    assert (record["rows"], record["malformed_first"]) == (3, ["item 3: not an object"])  # named once

@@ -276,7 +276,7 @@ def _first_is_bare(file: AnnotationFile) -> bool:
 
 
 def _rows(file: AnnotationFile, what: str, media: Paths) -> Iterator[Row]:
-    table = _columns(file)
+    table = _columns(AnnotationFile(file.path))  # its malformed rows are counted once, below
     of_row: dict[tuple[str, ...], dict[str, Any]] = {}
     ids = Ids()
     for line, theirs in _items(file):
@@ -298,7 +298,7 @@ def _rows(file: AnnotationFile, what: str, media: Paths) -> Iterator[Row]:
             while options and is_empty(options[-1]):  # an empty one between others would move the numbers of answers
                 options.pop()
             made = _row(file, row, options, what, line, media)
-            if "id" in columns:
+            if "id" in table or "id" in columns:
                 made.id = ids.unique(made.id, made.video_id or "", line, *_content(made))
         except ROW_ERRORS as error:
             file.reject(f"line {line}", reason(error))
