@@ -44,7 +44,11 @@ def folder(tmp_path_factory) -> Path:
 def test_a_cache_is_made_reported_and_completed(folder, tmp_path, capsys):
     out = tmp_path / "cache"
     (tmp_path / "list.csv").write_text(f"video\n{folder / 'f0.mp4'}\n{folder / 'f1.mp4'}\n{tmp_path / 'none.mp4'}\n")
-    assert main(["data", "cache", str(tmp_path / "list.csv"), str(out), "--kind", "raw", "--size", "48"]) == 0
+    command = ["data", "cache", str(tmp_path / "list.csv"), str(out), "--kind", "raw", "--size", "48"]
+    assert main(command) == 1  # a file is not in it
+    assert "exit code 1, because 1 clips or rows are left out; --accept 1 accepts them" in capsys.readouterr().out
+    (out / "clips").rename(tmp_path / "gone")
+    assert main([*command, "--accept", "1"]) == 0
     said = capsys.readouterr().out
     assert "2 made, 0 were there, 1 failed" in said and "none.mp4: cannot be reached" in said
     assert f"data.cache={out}" in said and "times faster" in said

@@ -194,7 +194,7 @@ def test_foreign_members_are_counted_and_named(tmp_path, caplog):
     index = shard_index(shard)
     assert index.foreign == len(foreign) and sorted(index.foreign_first) == sorted(foreign)
     assert "members of no sample: 6" in caplog.text
-    assert "6 (first: README" in _record(shard)["notes"]["members of no sample"]
+    assert "6 (first: README" in _record(shard)["members_of_no_sample"]
 
 
 def test_of_several_media_a_film_comes_before_its_picture(tmp_path):
@@ -268,7 +268,7 @@ def test_behind_a_damaged_header_reading_goes_on(tmp_path, kind):
         assert read(shard) == plain(*(name for name in names if name != lost))
         index = shard_index(shard)
         assert [key for key, _ in index.malformed] == [lost] and index.damage
-        assert "damaged" in _record(shard)["notes"]
+        assert "damaged" in _record(shard)
 
 
 def test_archives_one_behind_the_other_are_all_read(tmp_path, caplog):

@@ -15,7 +15,7 @@ from vtp.registry import did_you_mean
 if TYPE_CHECKING:
     from vtp.prepare.target import Target
 
-__all__ = ["ACTIONS", "ArgumentParser", "main", "point_at", "split_options", "whole_number"]
+__all__ = ["ACTIONS", "ArgumentParser", "exit_code", "main", "point_at", "split_options", "whole_number"]
 
 # action -> (module with main(arguments) -> exit code, what it does)
 ACTIONS = {
@@ -51,6 +51,12 @@ class ArgumentParser(argparse.ArgumentParser):
         if out:
             self.add_argument("out", metavar="OUT", help=out)
 
+    def add_accept(self) -> None:
+        """The option by which what is left out is no failure."""
+        self.add_argument(
+            "--accept", type=int, default=0, metavar="N", help="exit code 0 although so many clips or rows are left out"
+        )
+
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"{message}. `{self.prog} --help` explains.")
 
@@ -67,6 +73,14 @@ def split_options(arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
         key, _, value = argument.partition("=")
         options[key.removeprefix("dataset.")] = yaml.safe_load(value)
     return [argument for argument in arguments if not is_option(argument)], options
+
+
+def exit_code(left_out: int, accepted: int) -> int:
+    """0 where nothing is left out, or no more than ``--accept`` allows; 1 with a line that says so."""
+    if left_out <= accepted:
+        return 0
+    print(f"exit code 1, because {left_out:,} clips or rows are left out; --accept {left_out} accepts them")
+    return 1
 
 
 def whole_number(name: str, text: str) -> int:

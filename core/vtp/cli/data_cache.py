@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vtp.cli.data import ArgumentParser, point_at, split_options, whole_number
+from vtp.cli.data import ArgumentParser, exit_code, point_at, split_options, whole_number
 from vtp.errors import DataError
 from vtp.machine import cores
 from vtp.progress import line
@@ -24,7 +24,9 @@ ABOUT = """Decode media once and keep the result in the folder OUT, for `vtp run
 
 The sound is kept too. Give the same command again after an interruption, or when files were added or changed: what is
 there and fits is kept. The size should be what training asks for: the encoder's (224), or 8/7 of it (256) with the
-random crops of data.augment=true."""
+random crops of data.augment=true.
+
+exit code: 0 everything is in it, 1 files failed or rows are malformed (--accept N allows so many), 2 a mistake."""
 
 
 def main(arguments: list[str]) -> int:
@@ -44,7 +46,8 @@ def main(arguments: list[str]) -> int:
         0 if parsed.audio == "none" else whole_number("--audio", parsed.audio),
         parsed.backend,
     )
-    sources = point_at(parsed.target, options).media_paths()
+    target = point_at(parsed.target, options)
+    sources = target.media_paths()
     if not sources:
         raise DataError(
             f"{parsed.target} names no media files. (Media in tar shards are not cached: `vtp data pack --frames` "
@@ -65,7 +68,9 @@ def main(arguments: list[str]) -> int:
     write_json_atomic(Path(parsed.out) / "report.json", made)
     for text in _lines(made, Path(parsed.out), FAILURES):
         print(text)
-    return 1 if len(outcome.failed) == len(sources) else 0
+    if malformed := target.malformed():
+        print(f"{malformed:,} malformed rows of {parsed.target} are left out")
+    return 1 if len(outcome.failed) == len(sources) else exit_code(len(outcome.failed) + malformed, parsed.accept)
 
 
 def _parser() -> ArgumentParser:
@@ -79,6 +84,7 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--workers", type=int, default=0, help="files at a time (default: one per core)")
     parser.add_argument("--timeout", type=float, default=120.0, help="seconds for a part of a file (%(default)g)")
     parser.add_argument("--check", action="store_true", help="read what is there and make damaged clips again")
+    parser.add_accept()
     parser.add_argument("--retry", action="store_true", help="try files again that failed before")
     return parser
 

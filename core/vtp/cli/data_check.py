@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-RECORDED = {"path", "bytes", "sha256", "rows", "malformed", "malformed_first"}  # of every file; the rest are notes
+# of every file, and of every shard; the rest are notes
+RECORDED = {"path", "bytes", "sha256", "rows", "malformed", "malformed_first", "parts", "not_read"}
 
 ABOUT = """Count what the protocols of a data set expect and what is on the disk, decode a part of every file, and write
 a table, OUT/report.json and OUT/report.html. Files that hang or crash a decoder do no harm. An interrupted check goes

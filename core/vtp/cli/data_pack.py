@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vtp.cli.data import ArgumentParser, point_at, split_options, whole_number
+from vtp.cli.data import ArgumentParser, exit_code, point_at, split_options, whole_number
 from vtp.errors import DataError
 from vtp.machine import cores
 from vtp.progress import line
@@ -18,7 +18,9 @@ Of a data set the training split is packed; kind=qa (caption, retrieval, mc) and
 table of your own all kinds and splits are packed, and dataset=shards gives them again as dataset=csv does.
 
 With --frames, N evenly spread frames are decoded and scaled once and stored as KEY.npy, with the sound as KEY.wav:
-nothing is left to decode. Give the same command again after an interruption: whole shards are kept."""
+nothing is left to decode. Give the same command again after an interruption: whole shards are kept.
+
+exit code: 0 everything is packed, 1 clips failed or rows are malformed (--accept N allows so many), 2 a mistake."""
 
 
 def main(arguments: list[str]) -> int:
@@ -61,7 +63,10 @@ def main(arguments: list[str]) -> int:
     if failures:
         print(f"  all of them with their reasons: {Path(parsed.out) / MANIFEST}")
     print(f"use it: vtp run ... dataset=shards dataset.urls={parsed.out}")
-    return 0 if manifest["keys"] else 1
+    if malformed := target.malformed():
+        print(f"{malformed:,} malformed rows of {parsed.target} are left out")
+    left_out = len(failures) + manifest["without_media"] + malformed
+    return exit_code(left_out, parsed.accept) if manifest["keys"] else 1
 
 
 def _parser() -> ArgumentParser:
@@ -72,5 +77,6 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--per-shard", type=int, default=1000, help="clips in a shard (default %(default)s)")
     parser.add_argument("--backend", default="auto", help="decoder, as media.backend")
     parser.add_argument("--workers", type=int, default=0, help="shards at a time (default: one per core)")
+    parser.add_accept()
     parser.add_argument("--timeout", type=float, default=120.0, help="seconds for a file (%(default)g)")
     return parser

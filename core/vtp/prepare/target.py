@@ -95,6 +95,12 @@ class Target:
         if reasons and len(reasons) == len(tables):
             raise reasons[0]
 
+    def malformed(self) -> int:
+        """Rows of a table of one's own that are left out; known when it has been read."""
+        if not self.own:
+            return 0
+        return sum(int(record.get("malformed", 0)) for record in member(self.source, Dataset, "origin")()["files"])
+
     def media_paths(self) -> list[str]:
         """The distinct files behind the samples, in their order; raises what :meth:`kept` does."""
         refs = (ref for sample in self.samples() for ref in (sample.video, sample.audio) if ref is not None)

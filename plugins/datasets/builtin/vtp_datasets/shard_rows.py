@@ -235,7 +235,7 @@ def _record(
     if index.damage:
         notes["damaged"] = "; ".join(index.damage)
     if index.foreign:
-        notes["members of no sample"] = f"{index.foreign:,} (first: {', '.join(index.foreign_first[:3])})"
+        notes["members_of_no_sample"] = f"{index.foreign:,} (first: {', '.join(index.foreign_first[:3])})"
     return {
         "path": str(shard),
         "bytes": shard.stat().st_size,
@@ -244,5 +244,5 @@ def _record(
         "malformed_first": list(first),
         "parts": parts,
         **({"not_read": index.unread} if index.unread else {}),
-        **({"notes": notes} if notes else {}),
+        **notes,
     }

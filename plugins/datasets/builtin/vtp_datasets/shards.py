@@ -295,13 +295,11 @@ def _warn(records: Sequence[Mapping[str, Any]]) -> None:
     if count := sum(record["malformed"] for record in records):
         shards = sum(record["malformed"] > 0 for record in records)
         log.warning("%d samples of %d shards are left out%s", count, shards, _why(records))
-    for what in ("damaged", "members of no sample"):
-        told = [
-            (Path(record["path"]).name, record["notes"][what]) for record in records if what in record.get("notes", {})
-        ]
+    for what in ("damaged", "members_of_no_sample"):
+        told = [(Path(record["path"]).name, record[what]) for record in records if what in record]
         if told:
             more = f"; {len(told) - 1} more shards" if len(told) > 1 else ""
-            log.warning("%s: %s: %s%s", told[0][0], what, told[0][1], more)
+            log.warning("%s: %s: %s%s", told[0][0], what.replace("_", " "), told[0][1], more)
 
 
 def _why(records: Sequence[Mapping[str, Any]]) -> str:
