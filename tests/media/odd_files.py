@@ -56,7 +56,7 @@ def write(
     sar: Fraction | None = None,
     default_sound: int | None = None,
     shift: float = 0.0,
-    form: str | None = None,
+    container_options: dict[str, str] | None = None,
     **options: str,
 ) -> Path:
     """A file with one video stream of ``pictures`` and one audio stream for each of ``sounds``.
@@ -69,7 +69,7 @@ def write(
         options: of the video codec.
     """
     pictures, tracks = list(pictures), [list(pieces) for pieces in sounds]
-    with av.open(str(path), "w", format=form) as out:
+    with av.open(str(path), "w", options=container_options or {}) as out:
         video: Any = None
         if pictures:
             defaults = {"g": "12", "preset": "ultrafast", "crf": "10", "bf": "0"} if codec == "libx264" else {}

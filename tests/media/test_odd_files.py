@@ -265,6 +265,14 @@ def test_sound_ends_where_its_file_says(tmp_path: Path, seconds: float) -> None:
     assert read(path, sample_rate=44100, video=False).waveform.shape[1] == round(seconds * 44100)
 
 
+def test_sound_in_fragments_has_no_hole_where_the_first_one_ends(tmp_path: Path) -> None:
+    flags = {"movflags": "frag_keyframe+empty_moov"}
+    path = write(tmp_path / "f.mp4", TEN_SECONDS, sounds=[[(0.0, tone(10.0))]], container_options=flags)
+    sound = read(path, sample_rate=RATE, video=False).waveform[0]
+    assert len(sound) == pytest.approx(10 * RATE, abs=1200)
+    assert np.abs(sound[1600:158400].reshape(-1, 160)).max(1).min() > 0.4
+
+
 def test_an_animated_webp_says_what_it_is(tmp_path: Path) -> None:
     path = tmp_path / "a.webp"
     pictures = [Image.fromarray(painted(k)) for k in (1, 2, 3)]

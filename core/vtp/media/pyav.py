@@ -159,9 +159,6 @@ def sound_track(container: Any, rate: int, ref: MediaRef, clip: Clip) -> SoundTr
     stream = streams[0]
     one_thread(stream)
     zero = second_zero(container, stream)
-    stop = math.inf
-    if stream.duration and container.format.name.startswith("mov,"):  # others round it, or estimate it
-        stop = float(((stream.start_time or 0) + stream.duration) * stream.time_base) - zero
     return SoundTrack(
         stream,
         rate,
@@ -169,7 +166,7 @@ def sound_track(container: Any, rate: int, ref: MediaRef, clip: Clip) -> SoundTr
         -math.inf if ref.start is None else ref.start,
         math.inf if ref.end is None else ref.end,
         (container.duration or 0) / av.time_base,
-        stop,
+        exact=container.format.name.startswith("mov,"),  # others round it, or estimate it
     )
 
 

@@ -34,8 +34,8 @@ class SoundTrack:
         zero: second of the stream's clock that counts as 0.
         start, end: the span.
         seconds: length of the file as it says itself, 0 if it does not: no silence reaches beyond it.
-        stop: second at which the stream says it ends, where it says so exactly. Codec frames are longer than what was
-            put into the last one.
+        exact: whether the stream says exactly how long it is: codec frames are longer than what was put into the last
+            one.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class SoundTrack:
         start: float,
         end: float,
         seconds: float = 0.0,
-        stop: float = math.inf,
+        exact: bool = False,
     ) -> None:
         self.stream = stream
         self.rate = rate
@@ -55,7 +55,7 @@ class SoundTrack:
         self._start = start
         self._end = end
         self._seconds = seconds
-        self._stop = stop
+        self._exact = exact
         self.reset()
 
     def reset(self) -> None:
@@ -94,7 +94,15 @@ class SoundTrack:
         self._flush()
         if self._resampler is not None:
             self._done.extend(out.to_ndarray()[0] for out in self._resampler.resample(None))
-        return np.concatenate(self._done) if self._done else None
+        if not self._done:
+            return None
+        waveform = np.concatenate(self._done)
+        if self._exact and self.stream.duration:  # asked now: fragments tell it as they are read
+            stop = float(((self.stream.start_time or 0) + self.stream.duration) * self.stream.time_base) - self._zero
+            over = round((self._place - stop) * self.rate)
+            if 0 < over < min(len(waveform), _HOLE_S * self.rate):
+                return waveform[:-over]
+        return waveform
 
     def _decode(self, packet: Any) -> None:
         with contextlib.suppress(av.error.FFmpegError, EOFError):
@@ -105,15 +113,13 @@ class SoundTrack:
         rate, length = int(frame.sample_rate), int(frame.samples)
         begin = self._clock if frame.pts is None else frame.pts * self._base - self._zero + self._shift + self._slip
         end = begin + length / rate
-        if self._stop < end < self._stop + length / rate + _HOLE_S:
-            end = self._stop
         off = 0.0 if self.began is None else begin - self._place
         if off < -_BACK_S or (off > _LONG_HOLE_S and begin > self._seconds + 1):
             self._slip -= off
             begin, end, off = begin - off, end - off, 0.0
         self._clock = end
         first = _sample_at(max(self._start - begin, -off if off < -_HOLE_S else 0.0), rate, length)
-        last = _sample_at(min(self._end, end) - begin, rate, length)
+        last = _sample_at(self._end - begin, rate, length)
         if first >= last:
             return
         if self.began is None:
