@@ -81,6 +81,17 @@ def test_avi_with_pictures_in_another_order_than_they_are_shown(tmp_path: Path, 
     assert 119 <= first <= 120 and 20 <= len(span.frames) <= 21
 
 
+def test_avi_that_begins_between_key_frames_gives_what_decodes(tmp_path: Path) -> None:
+    """Packets before the first key frame show nothing: the n-th picture is not that of the n-th packet."""
+    whole = write(tmp_path / "whole.avi", TEN_SECONDS[:60], bf="2", preset="medium", g="20", sc_threshold="0")
+    packets = iter(range(1000))
+    path = odd_files.remuxed(whole, tmp_path / "cut.avi", lambda packet: next(packets) >= 5)
+    for reader in all_readers(path, tmp_path).values():
+        assert numbers(reader.read(MediaRef(str(path)), Wanted()).frames) == list(range(20, 60))
+        one = reader.read(MediaRef(str(path)), Wanted(lambda info: np.array([7])))
+        assert numbers(one.frames) == [27]
+
+
 @pytest.mark.data
 def test_a_published_avi_with_reordered_pictures(tmp_path: Path, shared_data: Path) -> None:
     import av

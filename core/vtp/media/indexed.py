@@ -72,7 +72,7 @@ class IndexedDecoder:
             if container_format == "mpegts":  # wrong frames without an error (torchcodec), or a hang (decord)
                 raise MediaError(f"{self.name} does not read transport streams reliably; media.backend=pyav does")
             index = build_index(container, stream, scanned, MediaRef(ref.path))
-        if index.pts is None or index.moved is not None:  # torchcodec gives H.264 in AVI one or two pictures early
+        if index.counted or index.moved is not None:  # torchcodec gives H.264 in AVI one or two pictures early
             raise MediaError(
                 f"{self.name} finds frames by times, which this file lacks; media.backend=pyav counts them"
             )

@@ -75,7 +75,8 @@ class PacketIndex:
 
     Attributes:
         info: with the times of the frames.
-        pts: of each frame of ``info.timestamps``; None where packets do not tell, and frames have to be counted.
+        pts: of each frame of ``info.timestamps``; None where packets do not tell, and frames have to be counted. Empty
+            where not even their number is known.
         first: place of the first frame of the span among the frames that were read, for counting.
         keys: pts of the key frames, ascending.
         key_places: for each key, its place in decoding order.
@@ -92,6 +93,11 @@ class PacketIndex:
     places: dict[int, int]
     moved: dict[int, list[int]] | None = None
     ordered: bool = False
+
+    @property
+    def counted(self) -> bool:
+        """Whether frames cannot be found by their times."""
+        return self.pts is None or self.ordered
 
     def key_before(self, pts: int) -> int:
         """Which key decoding has to start from to show ``pts``; -1 if there is none.
@@ -271,7 +277,8 @@ def build_index(container: Any, stream: Any, scanned: Packets, ref: MediaRef) ->
         last = (timestamps[-1] - timestamps[0]) / (len(pts) - 1) if len(pts) > 1 else 1 / rate
     info, first = cut(video_info(container, stream, timestamps, float(timestamps[-1] + last)), ref)
     if _as_stored(container, stream, packets):
-        return PacketIndex(info, None, first, none, none, {}, ordered=True)
+        # Packets before the first key frame give no pictures: then these have to be decoded to be counted.
+        return PacketIndex(info, None if packets[0].key else none, first, none, none, {}, ordered=True)
     keys = sorted((p.pts, place) for place, p in enumerate(packets) if p.key and p.pts is not None)
     return PacketIndex(
         info,

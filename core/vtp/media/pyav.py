@@ -192,7 +192,7 @@ class _Sought:
 
     def take(self, places: npt.NDArray[np.int64]) -> Frames | None:
         """The frames at ``places``, uint8 (len(places), H, W, 3); None if one does not come out: then count."""
-        if self.index.pts is None or self.index.moved is not None:
+        if self.index.counted or self.index.pts is None or self.index.moved is not None:
             return None
         pending = [int(p) for p in np.unique(self.index.pts[places])]
         pictures: dict[int, Frames] = {}
@@ -377,7 +377,7 @@ def _probe_once(ref: MediaRef, seek: bool) -> MediaInfo:
         if frame is None:
             raise MediaError(_why_nothing(container, ref), "no_frames")
     notes = []
-    if index.pts is None:
+    if index.counted:
         notes.append("frames have no times of their own: they are counted")
     if index.moved is not None:
         notes.append("the clock of the file jumps: its times are counted on")
