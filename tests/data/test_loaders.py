@@ -20,11 +20,11 @@ from number_files import SPECS, NumberReader, fingerprint, pipeline, table, take
 
 from vtp.data import BadFiles, EvalLoader, Pipeline, TrainLoader, keyed_generator
 from vtp.errors import ConfigError, DataError, RunError
-from vtp.media import MediaError
-from vtp.media.multi_view import InWindows, Windows
+from vtp.media import MediaError, Wanted
+from vtp.media.multi_view import InWindows, View, Windows
 from vtp.media.sampling import dense
 from vtp.media.transforms import TrainTransform
-from vtp.types import Batch, MediaRef, Sample
+from vtp.types import Batch, Clip, MediaRef, Sample
 
 
 def loader(count: int = 20, global_batch: int = 4, reader: Any = None, **options: Any) -> TrainLoader:
@@ -374,3 +374,41 @@ def test_windows_of_a_video_are_an_axis_of_the_batch_even_where_no_row_has_a_pic
     for batch in take(TrainLoader(samples, windows, global_batch=1, workers=workers), 8):
         shapes.add((tuple(batch.inputs["video"]["frames"].shape), bool(batch.present["video"].all())))
     assert shapes == {((1, 2, 3, 8, 8, 3), True), ((1, 2, 3, 8, 8, 3), False)}
+
+
+class Picture(NumberReader):
+    """Files with an even number are images: one frame, which the sampler takes as often as frames are wanted."""
+
+    def read(self, ref: MediaRef, wanted: Wanted) -> Clip:
+        clip = super().read(ref, wanted)
+        number = int(str(ref.path).rsplit("/", 1)[-1])
+        if number % 2 == 0 and clip.frames is not None and clip.timestamps is not None:
+            clip.frames = np.repeat(clip.frames[:1], len(clip.frames), axis=0)
+            clip.timestamps = np.zeros(len(clip.frames))
+        return clip
+
+
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize("stills", ["repeat", "pad"])
+@pytest.mark.parametrize("windows", [1, 2])
+def test_an_image_is_repeated_or_followed_by_black(train: bool, stills: Any, windows: int) -> None:
+    """Pixels: an image has its own in the first frame of each window, and in the others the same or 0; a video keeps
+    all of its own, whatever stills says."""
+    options: dict[str, Any] = {}
+    if windows == 2:
+        options = {"sampler": Windows(2, dense), "transform": View(8, 2, 1), "clips": 2, "views": 2}
+    rows = table(2)
+    made = [
+        pipeline(train, reader=Picture(), stills=how, **options)(sample, 0, row)
+        for how in (stills, "repeat")
+        for row, sample in enumerate(rows)
+    ]
+    image, video, plain_image, plain_video = [np.reshape(one.frames, (windows, 3, 8, 8, 3)) for one in made]  # type: ignore[arg-type]
+    np.testing.assert_array_equal(video, plain_video)
+    assert np.ptp(video[:, :, 0, 0, 0].ravel()) > 0
+    np.testing.assert_array_equal(image[:, 0], plain_image[:, 0])
+    assert (plain_image == plain_image[:, :1]).all() and plain_image.any(axis=(2, 3, 4)).all()
+    if stills == "pad":
+        assert not image[:, 1:].any()
+    else:
+        np.testing.assert_array_equal(image, plain_image)
