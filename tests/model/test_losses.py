@@ -256,3 +256,18 @@ def test_negatives_of_another_process():
     rows = torch.tensor([True, True, False, True, True])
     drawn = torch.stack([other_rows(torch.rand(3), rows, start=2) for _ in range(200)])
     assert set(drawn[:, 1].tolist()) == {0, 1, 4} and set(drawn[:, 2].tolist()) == {0, 1, 3}
+
+
+def test_negatives_of_pairs_that_may_be_drawn():
+    """With pairs the same rows are drawn from the same numbers where all pairs are allowed; else only allowed ones."""
+    rows = torch.tensor([True, False, True, True, True])
+    all_pairs = rows[None].repeat(3, 1)
+    own = torch.arange(2, 5)
+    all_pairs[torch.arange(3), own] = False
+    for _ in range(50):
+        uniform = torch.rand(3)
+        assert torch.equal(other_rows(uniform, all_pairs, start=2), other_rows(uniform, rows, start=2))
+    some = all_pairs.clone()
+    some[:, 0] = False
+    drawn = torch.stack([other_rows(torch.rand(3), some, start=2) for _ in range(300)])
+    assert [set(drawn[:, k].tolist()) for k in range(3)] == [{3, 4}, {2, 4}, {2, 3}]

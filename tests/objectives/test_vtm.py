@@ -135,16 +135,38 @@ def test_two_modalities_are_needed(context):
         VTM(context=context, modalities=["video"])
 
 
-def test_random_negatives_are_any_other_row(context, make_model, make_batch, load, clips, run):
-    """Equal texts and clips of one video too; only rows that lack a modality are left out."""
+def drawn(objective, model, batch, run):
+    """How often row j was the negative of row i."""
+    seen = torch.zeros(len(batch), len(batch))
+    for step in range(200):
+        batch.step = step
+        seen[torch.arange(len(batch)), objective._negative_rows(run(model, batch))] += 1
+    return seen
+
+
+def test_random_negatives_are_any_row_that_shows_and_says_something_else(
+    context, make_model, make_batch, load, clips, run
+):
+    """Clips a, a, b, none, c, d; b and c with one text."""
     objective = VTM(context=context, negatives_draw="random", swap=["video"])
+    model = make_model(vtm=objective)
+    batch = load(clips("a", "a", "b", None, "c", "d", texts=["5 6", "6 7", "7 8", "8 9", "7 8", "9 5"]))
+    assert int(objective.count(run(model, batch))) == 10
+    allowed = {0: {2, 4, 5}, 1: {2, 4, 5}, 2: {0, 1, 5}, 4: {0, 1, 5}, 5: {0, 1, 2, 4}}
+    seen = drawn(objective, model, batch, run)
+    assert all({j for j in range(6) if seen[i, j]} == want for i, want in allowed.items())
+    assert all((seen[i][seen[i] > 0] > 200 / len(want) / 2).all() for i, want in allowed.items())  # each as often
+    same = load(clips("a", "a", "a"))
+    assert int(objective.count(run(model, same))) == 0 == int(objective(run(model, same)).weight)
+
+
+def test_any_negatives_are_any_other_row(context, make_model, make_batch, load, clips, run):
+    """Equal texts and clips of one video too, as released code draws them; rows that lack a modality are left out."""
+    objective = VTM(context=context, negatives_draw="any", swap=["video"])
     model = make_model(vtm=objective)
     batch = load(clips("a", "a", "a", None, "a"))
     assert int(objective.count(run(model, batch))) == 8
-    seen = torch.zeros(5, 5)
-    for step in range(200):
-        batch.step = step
-        seen[torch.arange(5), objective._negative_rows(run(model, batch))] += 1
+    seen = drawn(objective, model, batch, run)
     rows = [0, 1, 2, 4]
     assert all((seen[i, j] > 0) == (i != j and j != 3) for i in rows for j in range(5))
     assert int(objective.count(run(model, make_batch(1)))) == 0
@@ -174,7 +196,7 @@ def test_a_pass_of_its_own_sees_the_same_words(context, make_model, make_batch, 
     )
 
 
-@pytest.mark.parametrize("options", [{}, {"negatives_draw": "random"}])
+@pytest.mark.parametrize("options", [{}, {"negatives_draw": "random"}, {"negatives_draw": "any"}])
 def test_what_is_announced_is_what_is_asked_for(context, make_model, make_batch, run, options):
     objective = VTM(context=context, **options)
     model = make_model(vtm=objective)

@@ -189,10 +189,15 @@ def other_rows(uniform: Tensor, rows: Tensor, start: int = 0) -> Tensor:
 
     Args:
         uniform: float (B,) in [0, 1).
-        rows: bool (M,), M >= B: those that take part. With fewer than two of them there is no other row, and the result
-            means nothing.
+        rows: bool (M,), M >= B: those that take part; or (B, M): which of them may be drawn for each row. Where there
+            is no other one the result means nothing.
         start: where the B rows lie among the M.
     """
+    if rows.ndim == 2:
+        own = start + torch.arange(len(uniform), device=rows.device)
+        following = (own[:, None] + torch.arange(1, rows.shape[1] + 1, device=rows.device)) % rows.shape[1]
+        drawn = draw_by_weight(rows.gather(1, following).float(), uniform)
+        return following.gather(1, drawn[:, None])[:, 0]
     order = (~rows).int().argsort(stable=True)  # those that take part first
     count = rows.sum()
     place = rows.cumsum(0)[start : start + len(uniform)] - 1  # of each row among them

@@ -39,8 +39,9 @@ class VTM(Objective):
         negatives_from: ``local`` takes the other row from the own micro-batch, ``gathered`` from those of all processes
             at this moment, with gradients.
         negatives_draw: ``derange`` makes every row the negative of one other; ``hard`` draws with probability softmax
-            of the similarity that the objective ``vtc`` computes, which must then be among the objectives. With both,
-            rows with the same text or of the same video are never negatives of each other. ``random`` is any other row.
+            of the similarity that the objective ``vtc`` computes, which must then be among the objectives; ``random``
+            draws each time anew. Rows with the same text or of the same video are never negatives of each other, but
+            with ``any``, which is ``random`` without looking.
         masked: modalities whose masked version (``masks``) training looks at. :meth:`match_logits` looks at clean ones.
         reuse_joint: take the positives from the pass that other objectives make of the same versions; False makes one
             more, with another dropout. Equal without dropout.
@@ -61,7 +62,7 @@ class VTM(Objective):
         modalities: list[str] | tuple[str, ...] = ("video", "text"),
         swap: list[str] | tuple[str, ...] = ("text",),
         negatives_from: Literal["local", "gathered"] = "local",
-        negatives_draw: Literal["derange", "hard", "random"] = "derange",
+        negatives_draw: Literal["derange", "hard", "random", "any"] = "derange",
         masked: list[str] | tuple[str, ...] = (),
         reuse_joint: bool = True,
         hidden: Annotated[int, Range(least=0, most=65536)] = 0,
@@ -79,7 +80,7 @@ class VTM(Objective):
                 f"objective vtm: swap={list(swap)} must hold exactly one of modalities={list(modalities)}, "
                 "and beside it at most the third one; else both sides of a pair would move together, or neither"
             )
-        if negatives_from == "gathered" and (negatives_draw != "random" or "text" in swap):
+        if negatives_from == "gathered" and (negatives_draw not in ("random", "any") or "text" in swap):
             raise ConfigError(
                 "objective vtm: negatives_from=gathered needs negatives_draw=random and swap=[video] or [audio]: "
                 "texts of other processes have other lengths, and similarities are computed within a process"
@@ -137,22 +138,33 @@ class VTM(Objective):
 
     def _taking_part(self, ctx: ForwardContext) -> Tensor:
         """bool (B,): rows that have a negative."""
-        if self.negatives_draw != "random":
-            return self._allowed(ctx).any(dim=1)
-        rows = self.rows(ctx)
-        candidates = rows.sum()
-        if self.negatives_from == "gathered":
-            candidates = distributed.sum_scalars(candidates)
-        return rows & (candidates > 1)
+        return self._allowed(ctx).any(dim=1)
 
     def _allowed(self, ctx: ForwardContext) -> Tensor:
-        """bool (B, B): row j may be the negative of row i."""
-        rows = self.rows(ctx)
-        allowed = rows[:, None] & rows[None, :] & ~torch.eye(len(rows), dtype=torch.bool, device=rows.device)
-        for modality in (self.moving, self.staying):
-            identity = ctx.identity(modality)
-            allowed = allowed & (identity[:, None] != identity[None, :])
+        """bool (B, M): row j of the M that there are, here or on all processes, may be the negative of row i; the same
+        tensor at each call."""
+        name = f"vtm.{self.moving}.{self.staying}.{self.negatives_from}.{self.negatives_draw}"
+        return ctx.once(name, lambda: self._compared(ctx))
+
+    def _compared(self, ctx: ForwardContext) -> Tensor:
+        rows, start = self.rows(ctx), self._start(ctx)
+        others = self._everywhere(rows)
+        allowed = rows[:, None] & others[None, :]
+        own = torch.arange(len(rows), device=rows.device)
+        allowed[own, start + own] = False
+        if self.negatives_draw != "any":
+            for modality in (self.moving, self.staying):
+                identity = ctx.identity(modality)
+                allowed = allowed & (identity[:, None] != self._everywhere(identity)[None, :])
         return allowed
+
+    def _start(self, ctx: ForwardContext) -> int:
+        """Where the own rows lie among those of :meth:`_everywhere`."""
+        return sum(distributed.gather_objects(len(ctx.batch))[: distributed.rank()]) if self._elsewhere() else 0
+
+    def _everywhere(self, values: Tensor) -> Tensor:
+        """A tensor with a row per row of the batch, of all processes where negatives may lie there."""
+        return distributed.gather_with_grad(values) if self._elsewhere() else values
 
     def _swapped(self, ctx: ForwardContext) -> dict[str, Tensor]:
         """Per modality that moves int64 (B,): the row that it comes from; the same tensors at each call."""
@@ -162,8 +174,8 @@ class VTM(Objective):
 
     def _negative_rows(self, ctx: ForwardContext) -> Tensor:
         """int64 (B,); rows without an allowed one get some row, and take no part."""
-        if self.negatives_draw == "random":
-            return other_rows(self._uniform(ctx), self.rows(ctx))
+        if self.negatives_draw in ("random", "any"):
+            return other_rows(self._uniform(ctx), self._allowed(ctx), self._start(ctx))
         allowed, draws = self._allowed(ctx), ctx.uniform("vtm", 2)
         if self.negatives_draw == "derange":
             return derange(allowed, draws)
@@ -189,9 +201,7 @@ class VTM(Objective):
 
     def _gathered(self, ctx: ForwardContext, views: Mapping[str, str]) -> dict[str, Tokens]:
         """Tokens of the modalities that move, of rows of all processes."""
-        rows = self.rows(ctx)
-        start = sum(distributed.gather_objects(len(rows))[: distributed.rank()])
-        others = other_rows(self._uniform(ctx), distributed.gather_with_grad(rows), start)
+        others = self._negative_rows(ctx)
         found: dict[str, Tokens] = {}
         for modality in [m for m in self.swap if m in ctx.modalities]:
             own = ctx.tokens(modality, views[modality])
