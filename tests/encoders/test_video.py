@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -106,6 +108,25 @@ def test_timm_attention_pooling_starts_as_the_mean():
     assert not torch.allclose(attention(video).x, mean(video).x)
 
 
+# positions of a picture of 64 pixels: side over stride, squared. Nothing tells the class tokens of volo and coat
+@pytest.mark.parametrize("model, positions", [("volo_d1_224", 16), ("coat_lite_tiny", 4), ("test_vit", 16)])
+def test_class_tokens_are_no_patches(model, positions):
+    encoder = TimmVideo(context=BuildContext(), model=model, frames=1, size=64, tokens="patch").eval()
+    x = encoder(video := torch.zeros(1, 1, 3, 64, 64)).x
+    assert x.shape == (1, positions, encoder.width)
+    assert torch.equal(x, encoder.model.forward_features(video[0])[:, 1:])
+
+
+@pytest.mark.parametrize("model, said", [
+    ("pit_ti_224", "1 tokens, 1 of them class"),
+    ("crossvit_9_240", "2 maps"),
+    ("coat_tiny", "3 maps"),
+])  # fmt: skip
+def test_models_without_one_map_of_positions_are_refused_by_name(model, said):
+    with pytest.raises(ConfigError, match=f"the last features of '{model}' are .*{said}.*Use tokens=frame"):
+        TimmVideo(context=BuildContext(), model=model, frames=1, tokens="patch")
+
+
 def test_timm_knows_its_models():
     with pytest.raises(ConfigError, match="has no model 'resnet50x'. Did you mean 'resnet50"):
         TimmVideo(context=BuildContext(), model="resnet50x")
@@ -118,3 +139,52 @@ def test_timm_normalises_as_the_model_was_trained():
     assert (spec.mean, spec.std) == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)) and spec.size == 32
     spec = TimmVideo(context=BuildContext(), model="resnet10t").spec
     assert spec.mean == (0.485, 0.456, 0.406) and spec.size == 176
+
+
+def smallest_of_each_family():
+    """One of the smaller models of every module of timm, by name; those above 60 million parameters are left out."""
+    import timm
+    from timm.models import _registry
+
+    words = ("test_", "atto", "femto", "pico", "nano", "_xxs", "_xs", "xx_small", "_tiny", "_t0", "_s0", "_b0", "small")
+    families: dict[str, list[str]] = {}
+    for name in timm.list_models():
+        families.setdefault(_registry._model_to_module[name], []).append(name)
+    for names in families.values():
+        names.sort(key=lambda n: (next((i for i, word in enumerate(words) if word in n), len(words)), len(n)))
+    return {family: names[0] for family, names in families.items()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tokens", ["frame", "patch"])
+def test_every_family_of_timm_gives_tokens_or_is_refused_by_name(tokens):
+    """A square picture has a square of positions, whatever class and register tokens there are."""
+    import timm
+
+    refused, made = {}, 0
+    for family, model in smallest_of_each_family().items():
+        with torch.device("meta"):
+            if sum(p.numel() for p in timm.create_model(model).parameters()) > 60e6:
+                continue
+        for size in (64, 224, None):  # some need more pixels, and some the size they were made for
+            try:
+                torch.manual_seed(0)
+                encoder = TimmVideo(context=BuildContext(), model=model, frames=1, size=size, tokens=tokens).eval()
+                side = encoder.spec.size
+                with torch.no_grad():
+                    x = encoder(torch.zeros(1, 1, 3, side, side)).x
+                break
+            except ConfigError as error:
+                refused[family] = str(error)
+                assert model in str(error) and "\n" not in str(error)
+            except (RuntimeError, AssertionError, ValueError, IndexError):  # of the picture's size
+                assert size is not None, model
+        else:
+            continue
+        refused.pop(family, None)
+        made += 1
+        count = x.shape[1]
+        assert x.shape[2] == encoder.width and math.isqrt(count) ** 2 == count, model
+        assert tokens == "patch" or count == 1
+    assert made > 80
+    assert set(refused) == ({"coat", "crossvit", "efficientvim", "pit"} if tokens == "patch" else set())

@@ -8,6 +8,8 @@ Frames meet only in the fusion encoder, or in the temporal pooling.
 
 from __future__ import annotations
 
+import math
+import re
 from typing import Any, Literal, cast
 
 import timm
@@ -62,9 +64,13 @@ class TimmVideo(nn.Module):
         side = size if size is not None else int(data["input_size"][-1])
         self.spec = VideoSpec(frames=frames, size=side, mean=_triple(data["mean"]), std=_triple(data["std"]))
         self.tokens = tokens
+        self._prefix = _prefix(self.model)
         self.model.eval()
         with torch.enable_grad():  # asked, not read off: the head's pooling changes the width in some families
-            probe = self._encode(torch.zeros(1, 3, side, side))
+            picture = torch.zeros(1, 3, side, side)
+            if tokens == "patch":
+                _check_positions(model, self.model.forward_features(picture), self._prefix)
+            probe = self._encode(picture)
             _freeze_unused(self.model, probe)
         self.width = int(probe.shape[-1])
         self.model.train()
@@ -100,7 +106,7 @@ class TimmVideo(nn.Module):
             return cast("Tensor", self.model(images)).flatten(1).unsqueeze(1)
         features = cast("Tensor", self.model.forward_features(images))
         if features.dim() == 3:
-            return features[:, getattr(self.model, "num_prefix_tokens", 0) :]
+            return features[:, self._prefix :]
         if str(getattr(self.model, "output_fmt", "NCHW")).endswith("NHWC"):
             return features.flatten(1, 2)
         return features.flatten(2).transpose(1, 2)
@@ -123,6 +129,42 @@ def _create(model: str, pretrained: bool, size: int | None) -> Any:
             else "Check the size: it must suit the patches and windows of this model."
         )
         raise ConfigError(f"encoder timm: cannot create {model!r} ({reason}). {hint}") from error
+
+
+def _prefix(model: Any) -> int:
+    """Class and register tokens before the positions. Families that do not tell their number have what they learn."""
+    told = getattr(model, "num_prefix_tokens", None)
+    if told is not None:
+        return int(told)
+    learnt: dict[str, int] = {}  # kind -> how many; coat has a class token per stage, cls_token1 to cls_token4
+    for name, token in model.named_parameters(recurse=False):
+        if (kind := re.fullmatch(r"(cls|dist|reg)_token\d*", name)) and token.dim() == 3:
+            learnt[kind[1]] = int(token.shape[1])  # the last one is that of the last stage
+    return sum(learnt.values())
+
+
+def _check_positions(name: str, features: Any, prefix: int) -> None:
+    """Refuse ``tokens=patch`` for families whose last features are not one map of positions.
+
+    Args:
+        features: what the model makes of one square picture, so the positions must be a square.
+        prefix: tokens before them.
+    """
+    if not isinstance(features, Tensor):
+        what = f"{len(features)} maps" if isinstance(features, (list, tuple)) else type(features).__name__
+    elif features.dim() == 3:
+        count = features.shape[1] - prefix
+        if count > 0 and math.isqrt(count) ** 2 == count:
+            return
+        what = f"{features.shape[1]} tokens, {prefix} of them class or register tokens"
+    elif features.dim() == 4:
+        return
+    else:
+        what = f"one vector of shape {tuple(features.shape)}"
+    raise ConfigError(
+        f"encoder timm: the last features of {name!r} are {what}, not one map of positions, so tokens=patch is not to "
+        "be had. Use tokens=frame, or another model."
+    )
 
 
 def _freeze_unused(model: nn.Module, out: Tensor) -> None:
