@@ -96,7 +96,12 @@ def _unpacked(record: Mapping[str, Any]) -> npt.NDArray[np.uint64]:
             f"a checkpoint remembers its training clips as {record.get('hash')!r}, which this version of vtp cannot "
             "read (it knows blake2b-8). Use the version that wrote it, or a newer one."
         )
-    planes = np.frombuffer(zlib.decompress(base64.b64decode(record["data"])), np.uint8).reshape(8, -1)
+    try:
+        planes = np.frombuffer(zlib.decompress(base64.b64decode(record["data"])), np.uint8).reshape(8, -1)
+    except (ValueError, zlib.error) as error:  # binascii.Error is a ValueError
+        raise DataError(
+            f"the list of training clips in provenance.json is damaged ({error}). Copy the checkpoint again."
+        ) from error
     return np.ascontiguousarray(planes.T).view(">u8").reshape(-1)
 
 

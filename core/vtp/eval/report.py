@@ -14,6 +14,7 @@ import math
 import platform
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -148,9 +149,8 @@ def checkpoint_hash(folder: Path | str) -> str | None:
     weights = Path(folder) / "model.safetensors"
     manifest = Path(folder) / MANIFEST
     if manifest.is_file():
-        files = json.loads(manifest.read_text(encoding="utf-8")).get("files", {})
-        if weights.name in files:
-            return str(files[weights.name]["sha256"])
+        with suppress(OSError, ValueError, TypeError, KeyError, RecursionError):  # without it, the file itself tells
+            return str(json.loads(manifest.read_text(encoding="utf-8"))["files"][weights.name]["sha256"])
     if not weights.is_file():
         return None
     with open(weights, "rb") as file:

@@ -32,7 +32,7 @@ from vtp.ranges import Range
 from vtp.registry import Registry, did_you_mean
 from vtp.values import fits, spell
 
-__all__ = ["BuildContext", "Lookup", "build_model", "lookup_in"]
+__all__ = ["BuildContext", "Lookup", "build_model", "lookup_in", "shape_problem", "spec_problems"]
 
 
 class Lookup(Protocol):
@@ -114,8 +114,10 @@ def build_model(
     Raises:
         ConfigError: with everything that is wrong with the specification, one line each.
     """
+    if wrong := shape_problem(spec):
+        raise ConfigError(wrong)
     context = context or BuildContext()
-    context.answers = tuple(context.answers) or tuple(spec.get("answers", ()))
+    context.answers = tuple(context.answers) or tuple(spec.get("answers") or ())
     context.variant = spec.get("variant")
     problems: list[str] = []
     encoder_options, objective_options = _sections(spec, problems)
@@ -158,6 +160,8 @@ def build_model(
 
 def spec_problems(spec: Mapping[str, Any], lookup: Lookup) -> list[str]:
     """What is wrong with a specification, a line each, as far as that can be told without building anything."""
+    if wrong := shape_problem(spec):
+        return [wrong]
     problems: list[str] = []
     encoders, objectives = _choose(*_sections(spec, problems), lookup, problems)
     _masks(spec.get("masks") or {}, problems)
@@ -165,6 +169,26 @@ def spec_problems(spec: Mapping[str, Any], lookup: Lookup) -> list[str]:
         needing = {name: _lacking(choice.target, encoders) for name, choice in objectives.items()}
         problems += [f"objectives.{name}: {lacking}" for name, lacking in needing.items() if lacking]
     return problems or _variant_problems(spec.get("variant"), [*encoders.values(), *objectives.values()])
+
+
+def shape_problem(spec: Any) -> str:
+    """What a specification has in place of the dicts and lists of words that it consists of; "" if nothing."""
+    if not isinstance(spec, Mapping):
+        return f"model: expected a dict with {', '.join(_KEYS)}, got {_short(spec)}"
+    for key in ("encoders", "objectives", "masks"):
+        if not isinstance(spec.get(key) or {}, Mapping):
+            return f"model: {key} must be a dict, got {_short(spec[key])}"
+    answers, variant = spec.get("answers") or (), spec.get("variant")
+    if not isinstance(answers, (list, tuple)) or not all(isinstance(answer, str) for answer in answers):
+        return f"model: answers must be a list of strings, got {_short(answers)}"
+    if not isinstance(variant, (str, type(None))):
+        return f"model: variant must be a string or null, got {_short(variant)}"
+    return ""
+
+
+def _short(value: Any) -> str:
+    text = type(value).__name__ if isinstance(value, (dict, list)) else repr(value)
+    return text if len(text) < 80 else f"{text[:80]}..."
 
 
 def _sections(

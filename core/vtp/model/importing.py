@@ -144,7 +144,7 @@ class Checkpoint:
     def depth(self, prefix: str) -> int:
         """Number of blocks whose tensors are ``prefix`` (``encoder.blocks.``), a number and a dot; 0 for none."""
         numbers = (name.removeprefix(prefix).split(".")[0] for name in self.tensors if name.startswith(prefix))
-        return 1 + max((int(number) for number in numbers), default=-1)
+        return 1 + max((int(number) for number in numbers if re.fullmatch("[0-9]{1,9}", number)), default=-1)
 
     def heads(self, option: str, given: int | None, width: int) -> int:
         """Number of attention heads, which shapes do not tell: as given, else 64 channels each.
@@ -246,7 +246,7 @@ def _file(path: Path) -> Path:
     if not path.is_dir():
         raise DataError(f"{path} does not exist. Give a checkpoint file, or the folder of DeepSpeed or transformers.")
     latest = path / "latest"
-    tag = latest.read_text(encoding="utf-8").strip() if latest.is_file() else ""
+    tag = _tag(latest) if latest.is_file() else ""
     candidates = [path / DEEPSPEED, *(path / name for name in HUGGING_FACE)]
     candidates += [path / tag / DEEPSPEED] if tag else []
     candidates.append(path / "checkpoint-best" / DEEPSPEED)
@@ -256,6 +256,17 @@ def _file(path: Path) -> Path:
         hint = f" There are several below it: {', '.join(below)}; give the folder of one." if below else ""
         raise DataError(f"{path} holds neither {DEEPSPEED} nor {' nor '.join(HUGGING_FACE)}.{hint}")
     return found
+
+
+def _tag(latest: Path) -> str:
+    """The folder beside it that DeepSpeed's ``latest`` names."""
+    try:
+        tag = latest.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        raise DataError(f"{latest} cannot be read ({error}). Give the folder that it should name.") from error
+    if not tag or Path(tag).name != tag or not tag.isprintable() or len(tag) > 200:
+        raise DataError(f"{latest} should name a folder beside it, and holds {tag[:80]!r}. Give that folder itself.")
+    return tag
 
 
 def _pickle(file: Path) -> Any:
@@ -304,9 +315,11 @@ def _config(file: Path) -> dict[str, Any]:
     if not config.is_file() or file.name not in HUGGING_FACE:
         return {}
     try:
-        found: dict[str, Any] = json.loads(config.read_text(encoding="utf-8"))
-    except ValueError as error:
+        found = json.loads(config.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{config} is not valid JSON ({error}).") from error
+    if not isinstance(found, dict):
+        raise DataError(f"{config} holds a {type(found).__name__}, expected a dict: the configuration of transformers.")
     return found
 
 

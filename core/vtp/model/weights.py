@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -24,11 +26,15 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn.modules.module import (
+    register_module_buffer_registration_hook,
+    register_module_parameter_registration_hook,
+)
 
 import vtp
 from vtp.contracts import Part, member
-from vtp.errors import DataError, UserError
-from vtp.model.build import BuildContext, Lookup, build_model
+from vtp.errors import ConfigError, DataError, UserError
+from vtp.model.build import BuildContext, Lookup, build_model, shape_problem
 from vtp.model.model import VTPModel
 
 __all__ = ["LoadReport", "fill", "load_model", "load_weights", "read_config", "save_weights"]
@@ -111,7 +117,7 @@ def read_config(directory: Path | str) -> dict[str, Any]:
             f"{path.parent} holds no {CONFIG}, so it is not a vtp checkpoint. Give the folder that holds {WEIGHTS} and "
             f"{CONFIG} (outputs/.../checkpoints/best); foreign checkpoints are converted with `vtp import`."
         ) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} cannot be read ({error}). Copy the checkpoint again.") from error
     if not isinstance(config, dict) or not isinstance(config.get("spec"), dict):
         raise DataError(f"{path} has no model specification; it was not written by vtp.")
@@ -120,6 +126,8 @@ def read_config(directory: Path | str) -> dict[str, Any]:
             f"{path} has format {config.get('format')!r}, this vtp {vtp.__version__} reads format {_FORMAT}. "
             f"It was written by vtp {config.get('vtp')}: install that version."
         )
+    if wrong := shape_problem(config["spec"]):
+        raise DataError(f"{path} is damaged, or was not written by vtp: {wrong}.")
     return config
 
 
@@ -132,9 +140,12 @@ def load_model(directory: Path | str, lookup: Lookup) -> VTPModel:
     directory = _folder(Path(directory))
     config = read_config(directory)
     try:
-        model = build_model(config["spec"], lookup, BuildContext(assets=directory / ASSETS))
-    except UserError as error:
-        wanted = ", ".join(f"{p['distribution']} {p['version']}" for p in config.get("plugins", ()))
+        with _no_larger_than(_weights_file(directory)):
+            model = build_model(config["spec"], lookup, BuildContext(assets=directory / ASSETS))
+    except (UserError, RecursionError, TypeError, ValueError, OverflowError) as error:  # values of any kind, any depth
+        written = config.get("plugins")
+        plugins = [p for p in written if isinstance(p, dict)] if isinstance(written, list) else []
+        wanted = ", ".join(f"{p.get('distribution')} {p.get('version')}" for p in plugins) or "nothing that it names"
         raise DataError(
             f"checkpoint {directory} cannot be built here (it was written with {wanted}): {error}"
         ) from error
@@ -249,7 +260,9 @@ def _read(file: Path) -> dict[str, Tensor]:
         with safe_open(file, framework="pt") as content:
             tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118 (safe_open is not a dict)
             aliases = json.loads((content.metadata() or {}).get("aliases", "{}"))
-    except (SafetensorError, OSError, ValueError) as error:
+        if not isinstance(aliases, dict) or not all(isinstance(name, str) for name in aliases.values()):
+            raise ValueError("its list of aliases is no dict of names")
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         size = file.stat().st_size if file.exists() else 0
         raise DataError(
             f"{file} ({size} bytes) cannot be read: {error}. It is truncated or no safetensors file; "
@@ -257,6 +270,40 @@ def _read(file: Path) -> dict[str, Tensor]:
         ) from error
     tensors |= {alias: tensors[name] for alias, name in aliases.items() if name in tensors}
     return tensors
+
+
+@contextmanager
+def _no_larger_than(file: Path) -> Iterator[None]:
+    """Stop building a model that has many times the parameters of ``file``, while they are only asked for.
+
+    A specification may say anything, such as ten million layers; the file that must fill the model says what there is.
+    Much more is allowed, because some encoders build a whole model and keep a part of it.
+    """
+    try:
+        with safe_open(file, framework="pt") as content:
+            sizes = [math.prod(content.get_slice(name).get_shape()) for name in content.keys()]  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError, OverflowError):  # told when it is read
+        yield
+        return
+    most, largest = 16 * len(sizes) + 10_000, 16 * sum(sizes) + (1 << 27)
+    made = values = 0
+
+    def count(module: nn.Module, name: str, tensor: Tensor | None) -> None:
+        nonlocal made, values
+        if tensor is not None:
+            made, values = made + 1, values + tensor.numel()
+        if made > most or values > largest:
+            raise ConfigError(
+                f"its specification asks for over {made - 1:,} parameters with {values:,} numbers, and {file.name} has "
+                f"{len(sizes):,} with {sum(sizes):,}. It is damaged, or meant to use up the memory."
+            )
+
+    handles = [register_module_parameter_registration_hook(count), register_module_buffer_registration_hook(count)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _renamed(tensors: Mapping[str, Tensor], init_map: Mapping[str, str], file: Path) -> Iterator[tuple[str, Tensor]]:

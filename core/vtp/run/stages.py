@@ -18,8 +18,15 @@ def recorded(checkpoint: Path) -> list[Stage]:
     checkpoint = checkpoint if checkpoint.is_dir() else checkpoint.parent
     stages = _provenance(checkpoint).get("stages")
     if isinstance(stages, list) and stages and all(isinstance(stage, dict) for stage in stages):
-        return stages
+        return [stage if _in_our_words(stage.get("media")) else {**stage, "media": None} for stage in stages]
     return [{"stage": checkpoint.name, "media": None}]
+
+
+def _in_our_words(media: Any) -> bool:
+    """Names of clips, or their packed hashes."""
+    if isinstance(media, dict):
+        return all(isinstance(media.get(key), str) for key in ("hash", "data"))
+    return media is None or (isinstance(media, list) and all(isinstance(name, str) for name in media))
 
 
 def configuration(checkpoint: Path) -> dict[str, Any]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from vtp.errors import VtpError
+from vtp.run.stages import configuration
 
 __all__ = ["checkpoint_folder", "take_objective"]
 
@@ -44,7 +44,8 @@ def take_objective(config: dict[str, Any], overrides: Sequence[str]) -> None:
     if config.get("checkpoint") is None or not isinstance(task, dict):
         return
     objectives, trained = _recorded(config["checkpoint"])
-    tasks = [trained, trained.get("zero_shot") or {}]
+    zero_shot = trained.get("zero_shot")
+    tasks = [trained, zero_shot if isinstance(zero_shot, dict) else {}]
     same = next((one for one in tasks if one.get("name") == task.get("name")), {})
     by_experiment = any(override.lstrip("+").startswith("experiment=") for override in overrides)
     for key in _KEYS:
@@ -64,7 +65,7 @@ def _recorded(checkpoint: str | Path) -> tuple[Sequence[str], dict[str, Any]]:
     try:
         folder = checkpoint_folder(checkpoint)
         objectives = read_config(folder)["spec"].get("objectives") or {}
-        provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
-        return list(objectives), (provenance.get("config") or {}).get("task") or {}
-    except (VtpError, OSError, ValueError):
+    except VtpError:
         return [], {}
+    task = configuration(folder).get("task")
+    return list(objectives), task if isinstance(task, dict) else {}
