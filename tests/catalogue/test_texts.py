@@ -63,6 +63,14 @@ def test_what_looks_like_a_list_and_is_none(text):
         assert list_in(text, "options") == text
 
 
+@pytest.mark.parametrize("value", [{"en": "a dog"}, {"a": "it's", "b": [1]}, {0: "a dog"}])
+def test_objects_that_a_cell_spells_are_no_texts(value):
+    for text in (json.dumps(value), repr(value)):
+        with pytest.raises(ValueError, match="caption is an object instead of a text"):
+            list_in(text, "caption")
+    assert list_in("{laughs} a man", "caption") == "{laughs} a man" and list_in("{}", "caption") == "{}"
+
+
 def test_texts_of_a_cell_and_what_is_left_out(tmp_path):
     file = AnnotationFile(tmp_path / "x")
     assert file.texts("a", "caption") == ("a",) and file.texts(3, "caption") == ("3",)

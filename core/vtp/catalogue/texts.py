@@ -23,6 +23,7 @@ ROW_ERRORS = (KeyError, ValueError, TypeError, AttributeError, IndexError, Overf
 _STRING = r"""[uU]?(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
 _ITEM = rf"(?:{_STRING}|None|nan|NaN|null)"
 _LIST = re.compile(rf"[\[(]\s*(?:{_ITEM}(?:\s*,\s*{_ITEM})*\s*,?\s*)?[\])]", re.DOTALL)
+_LIKE_OBJECT = re.compile(r"""\{\s*(?:[uU]?(?:'[^']*'|"[^"]*")|\d+)\s*:.*\}""", re.DOTALL)
 _LIKE_LIST = re.compile(r"""\[\s*(?:[uU]?['"]|(?:None|nan|NaN|null)\s*,).*\]""", re.DOTALL)
 
 
@@ -86,9 +87,12 @@ def list_in(text: str, key: str) -> Any:
     """The list that a cell spells, as JSON (``["a", "b"]``) or as Python (``['a', "b's"]``); any other text as it is.
 
     Raises:
-        ValueError: it looks like a list of texts and is none that can be read, such as ``['a' 'b']`` of numpy.
+        ValueError: it looks like a list of texts and is none that can be read, such as ``['a' 'b']`` of numpy; or it
+            spells an object, ``{'en': 'a dog'}``.
     """
     stripped = text.strip()
+    if stripped[:1] == "{" and _LIKE_OBJECT.fullmatch(stripped):
+        raise ValueError(f"{key} is an object instead of a text")
     if stripped[:1] not in ("[", "("):
         return text
     if stripped[0] == "[":
