@@ -181,6 +181,27 @@ def test_a_folder_without_permission(tmp_path, monkeypatch):
     assert locked not in cache_folder().parents
 
 
+@pytest.mark.parametrize("taken", ["nobody", "writable by all", "a link", "a file"])
+def test_a_temporary_folder_is_nobody_elses(taken, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("VTP_CACHE", str(tmp_path / "file"))
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    usual = temporary / f"vtp-{os.getuid()}"
+    if taken == "writable by all":
+        usual.mkdir()
+        usual.chmod(0o777)
+    elif taken == "a link":
+        (tmp_path / "elsewhere").mkdir()
+        usual.symlink_to(tmp_path / "elsewhere")
+    elif taken == "a file":
+        usual.touch()
+    folder = cache_folder()
+    assert (folder.parent == usual) == (taken == "nobody") and temporary in folder.parents
+    assert folder.parent.stat().st_mode & 0o077 == 0
+
+
 def test_where_the_cache_cannot_be_written_a_temporary_folder_is_used(tmp_path, monkeypatch, caplog):
     (tmp_path / "file").touch()
     monkeypatch.setenv("VTP_CACHE", str(tmp_path / "file"))

@@ -8,6 +8,7 @@ import hashlib
 import json
 import logging
 import os
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -35,10 +36,22 @@ def cache_folder() -> Path:
         with tempfile.TemporaryFile(dir=wanted):
             return wanted
     except OSError as error:
-        folder = Path(tempfile.gettempdir()) / f"vtp-{os.getuid()}" / "annotations"
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder = _private_folder() / "annotations"
+        folder.mkdir(mode=0o700, exist_ok=True)
         log.warning("%s cannot be written (%s); annotations are kept in %s", wanted, error.strerror or error, folder)
         return folder
+
+
+def _private_folder() -> Path:
+    """A folder for temporary files that nobody else can write into: the same one in every run, or a new one where
+    somebody else has taken its name."""
+    usual = Path(tempfile.gettempdir()) / f"vtp-{os.getuid()}"
+    with suppress(OSError):
+        usual.mkdir(mode=0o700, exist_ok=True)
+        found = usual.lstat()
+        if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o022:
+            return usual
+    return Path(tempfile.mkdtemp(prefix="vtp-"))
 
 
 class ArrowFile:
