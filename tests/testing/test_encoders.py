@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from vtp.model.build import BuildContext
 from vtp.testing import ContractError, check_encoder, check_fusion
 from vtp.testing.inputs import TinyAudio, TinyFusion, TinyText, TinyVideo
-from vtp.types import Fused, TextSpec, Tokens
+from vtp.types import Fused, TextSpec, Tokens, VideoSpec
 
 WORDS = 20
 
@@ -188,7 +188,7 @@ def test_a_faulty_text_encoder_is_caught(check, cls, words):
         check_encoder(cls)
     told = str(error.value)
     assert told.startswith(f"{__name__}.{cls.__name__} does not keep its contract")
-    assert re.search(rf"^  {check}: .*{words}", told, re.M), told
+    assert re.search(rf"^  (?:[\w, -]+, )?{check}(?:, [\w, -]+)?: .*{words}", told, re.M), told
 
 
 def test_a_good_text_encoder_passes():
@@ -299,9 +299,27 @@ class MixesPasses(Fusion):
 def test_a_faulty_fusion_encoder_is_caught(check, cls, words):
     with pytest.raises(ContractError) as error:
         check_fusion(cls)
-    assert re.search(rf"^  {check}: .*{words}", str(error.value), re.M), str(error.value)
+    assert re.search(rf"^  (?:[\w, -]+, )?{check}(?:, [\w, -]+)?: .*{words}", str(error.value), re.M), str(error.value)
 
 
 def test_good_fusion_encoders_pass():
     check_fusion(Fusion, {"width": 12})
     check_fusion(TinyFusion, widths={"video": 8, "text": 8})
+
+
+class GivesATensor(nn.Module):
+    width, spec = 8, VideoSpec(frames=2, size=16)
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(3, 8)
+
+    def forward(self, video):
+        return self.head(video.mean(dim=(3, 4)))
+
+
+def test_the_cause_comes_before_what_follows_from_it():
+    with pytest.raises(ContractError) as error:
+        check_encoder(GivesATensor)
+    told = str(error.value).splitlines()[1:]
+    assert told[0] == "  shapes: forward must give vtp.types.Tokens, got Tensor" and len(told) <= 3

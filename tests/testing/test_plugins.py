@@ -75,7 +75,7 @@ def test_a_faulty_plugin_is_caught(install, check, changes, words):
     install(changes)
     with pytest.raises(ContractError) as error:
         check_plugin("vtp_mine.plugin")
-    assert re.search(rf"^  {check}: .*{words}", str(error.value), re.M), str(error.value)
+    assert re.search(rf"^  (?:[\w, -]+, )?{check}(?:, [\w, -]+)?: .*{words}", str(error.value), re.M), str(error.value)
 
 
 def test_a_plugin_that_is_not_installed_is_caught():

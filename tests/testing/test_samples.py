@@ -121,7 +121,7 @@ class Unpicklable(Clips):
 def test_a_faulty_data_set_is_caught(check, cls, options, words):
     with pytest.raises(ContractError) as error:
         check_dataset(cls, options, kinds=["qa"])
-    assert re.search(rf"^  {check}: .*{words}", str(error.value), re.M), str(error.value)
+    assert re.search(rf"^  (?:[\w, -]+, )?{check}(?:, [\w, -]+)?: .*{words}", str(error.value), re.M), str(error.value)
 
 
 def test_good_data_sets_pass():
@@ -226,8 +226,22 @@ class Tied(Colours):
 def test_a_faulty_task_is_caught(check, cls, words):
     with pytest.raises(ContractError) as error:
         check_task(cls, dataset=Clips())
-    assert re.search(rf"^  {check}: .*{words}", str(error.value), re.M), str(error.value)
+    assert re.search(rf"^  (?:[\w, -]+, )?{check}(?:, [\w, -]+)?: .*{words}", str(error.value), re.M), str(error.value)
 
 
 def test_a_good_task_passes():
     check_task(Colours, {"most": 2}, dataset=Clips())
+
+
+class Once:
+    def samples(self, kind, split):
+        return iter([Sample("a", texts=("a dog",))])
+
+
+def test_the_cause_is_told_once_and_not_what_follows_from_it():
+    with pytest.raises(ContractError) as error:
+        check_dataset(Once, kinds=["caption"])
+    (told,) = str(error.value).splitlines()[1:]
+    where, _, what = told.partition(": ")
+    assert where == "  tables, samples, bulk, determinism, workers"
+    assert what == "samples('caption', 'train') must give a sequence (a list will do), got list_iterator"

@@ -76,14 +76,14 @@ class Misspelt(Good):
 @pytest.mark.parametrize(
     ("cls", "modality", "words"),
     [
-        (Global, "audio", r"draws: it must draw from `generator` alone"),
-        (Counting, "audio", r"determinism: .*no memory of earlier calls"),
-        (Double, "audio", r"values: given float32 \(400,\), it returned float64 \(400,\), expected float32"),
+        (Global, "audio", r"draws[\w, ]*: it must draw from `generator` alone"),
+        (Counting, "audio", r"determinism[\w, ]*: .*no memory of earlier calls"),
+        (Double, "audio", r"values[\w, ]*: given float32 \(400,\), it returned float64 \(400,\), expected float32"),
         (Larger, "audio", r"members: before_crop is about frames"),
-        (Needs, "audio", r"evaluation: it raised AttributeError"),
+        (Needs, "audio", r"evaluation[\w, ]*: it raised AttributeError"),
         (Local, "audio", r"workers: it must travel to loader workers by pickle"),
         (Misspelt, "audio", r"members: it has `evalution`, which nothing reads. Is it meant to be `evaluation`"),
-        (Good, "text", r"values: it raised TypeError"),
+        (Good, "text", r"values[\w, ]*: it raised TypeError"),
     ],
 )
 def test_what_it_must_not_do_is_named(cls: Any, modality: Any, words: str) -> None:

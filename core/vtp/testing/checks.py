@@ -56,13 +56,15 @@ def run(subject: str, checks: Mapping[str, Check], skip: Mapping[str, str] | Non
         skip: names of checks that are left out, each with the reason.
 
     Raises:
-        ContractError: with a line for every check that failed.
+        ContractError: with what failed, and in which checks. What a check expected comes first: exceptions in others
+            mostly follow from it.
         ValueError: ``skip`` names a check that does not exist, or gives no reason.
     """
     for name, reason in (skip or {}).items():
         if name not in checks or not reason:
             raise ValueError(f"skip={{{name!r}: {reason!r}}}: expected a reason, for one of {', '.join(checks)}")
-    failures: list[str] = []
+    unkept: dict[str, list[str]] = {}
+    raised: dict[str, list[str]] = {}
     cause: Exception | None = None
     for name, check in checks.items():
         if skip and name in skip:
@@ -70,13 +72,15 @@ def run(subject: str, checks: Mapping[str, Check], skip: Mapping[str, str] | Non
         try:
             check()
         except ContractError as error:
-            failures.append(f"{name}: {error}")
+            unkept.setdefault(str(error), []).append(name)
         except Exception as error:
-            failures.append(f"{name}: it raised {type(error).__name__}: {error}")
+            raised.setdefault(f"it raised {type(error).__name__}: {error}", []).append(name)
             cause = error
-    if failures:
-        head = f"{subject} does not keep its contract ({len(failures)} of {len(checks)} checks):"
-        raise ContractError("\n  ".join([head, *failures])) from cause
+    if unkept or raised:
+        count = sum(map(len, (*unkept.values(), *raised.values())))
+        head = f"{subject} does not keep its contract ({count} of {len(checks)} checks):"
+        told = [f"{', '.join(names)}: {what}" for what, names in (*unkept.items(), *raised.items())]
+        raise ContractError("\n  ".join([head, *told])) from cause
 
 
 def construct(cls: Callable[..., Any], options: Mapping[str, Any], **given: Any) -> Any:

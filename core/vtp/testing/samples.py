@@ -83,6 +83,9 @@ class _Tables:
                     raise
                 except DataError:  # the files of this table are not here
                     continue
+                sized = hasattr(table, "__len__") and hasattr(table, "__getitem__")
+                told = f"samples({kind!r}, {split!r}) must give a sequence (a list will do), got {type(table).__name__}"
+                expect(sized, told)
                 if len(table):
                     found[f"{kind} {split}"] = table
         return found
