@@ -7,14 +7,19 @@ while_loading(error, "sample 'a'") -> that, or a LoadingError; both name the sam
 
 from __future__ import annotations
 
+import errno
 import traceback
 from pathlib import Path
 from types import FrameType
 
-from vtp.errors import ComponentError, LoadingError, PluginError, VtpError
+from vtp.errors import ComponentError, DataError, LoadingError, PluginError, RunError, VtpError
 from vtp.registry import Entry
 
-__all__ = ["fault_of", "title", "while_loading"]
+__all__ = ["fault_of", "system_fault", "title", "while_loading"]
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_REFUSED = {errno.EROFS, errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG}
+_REFUSED |= {errno.ELOOP}
 
 
 def title(node: str, name: str) -> str:
@@ -101,6 +106,25 @@ def _in_short(error: BaseException, frame: FrameType | None) -> str:
     last = " ".join(traceback.format_exception_only(error)[-1].split())
     lines = [line for one, line in traceback.walk_tb(error.__traceback__) if one is frame]
     return f"{last} ({Path(frame.f_code.co_filename).name}, line {lines[0]})" if frame is not None and lines else last
+
+
+def system_fault(error: BaseException) -> VtpError | None:
+    """What to tell where the system refuses a place, which is the user's mistake (DataError), or the disk is full
+    (RunError); None for every other exception.
+
+    Args:
+        error: as it was caught; the one that it was raised from may be the system's.
+    """
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OSError):
+        cause = None if isinstance(cause, VtpError) else cause.__cause__
+    if cause is None or cause.errno not in _FULL | _REFUSED:
+        return None
+    names = [str(name) for name in (cause.filename, cause.filename2) if name is not None]
+    where, why = (f"{' or '.join(names)}: " if names else ""), str(cause.strerror)
+    if cause.errno in _FULL:
+        return RunError(f"{where}{why}. Free some space, or name another folder, and give the same command again.")
+    return DataError(f"{where}{why}. Name a place that can be read and written, or change its permissions.")
 
 
 def _module(frame: FrameType) -> str:

@@ -3,11 +3,11 @@ options."""
 
 from __future__ import annotations
 
-import argparse
 import inspect
 from collections.abc import Iterable
 from contextlib import suppress
 
+from vtp.cli.arguments import Parser
 from vtp.errors import ConfigError, PluginError
 from vtp.options import Found, below, first_comment, no_option, option_files, read_options
 from vtp.registry import Entry, did_you_mean
@@ -51,7 +51,7 @@ def _no_kind(kind: str, groups: Iterable[str]) -> ConfigError:
 
 
 def _list(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="vtp list",
         description=f"What there is of a kind ({', '.join((*GROUPS, *PLAIN))}), or of all kinds, with the plugin that "
         "offers each.",
@@ -95,7 +95,7 @@ def _plain_rows(kind: str) -> dict[str, tuple[str, str]]:
 
 
 def _show(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="vtp show",
         description="One component: the plugin that offers it, its class, and its settings with their defaults.",
         epilog="The words of `vtp run` do as well: vtp show objective=vtc, vtp show encoder/video=tiny.",

@@ -7,15 +7,17 @@ import os
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
+from vtp.cli.arguments import Parser, a, key_values, place
 from vtp.errors import ConfigError, DataError
+from vtp.ranges import Natural
 from vtp.registry import did_you_mean
 
 if TYPE_CHECKING:
     from vtp.prepare.target import Target
 
-__all__ = ["ACTIONS", "ArgumentParser", "exit_code", "main", "point_at", "split_options", "whole_number"]
+__all__ = ["ACTIONS", "ArgumentParser", "decoder", "exit_code", "main", "point_at", "split_options"]
 
 # action -> (module with main(arguments) -> exit code, what it does)
 ACTIONS = {
@@ -36,7 +38,7 @@ as `vtp run dataset=csv dataset.file=TARGET` does; or the name of a data set. Op
 which of its tables: msrvtt root=DIR kind=qa split=test"""
 
 
-class ArgumentParser(argparse.ArgumentParser):
+class ArgumentParser(Parser):
     """Of an action on TARGET, and of OUT where ``out`` says what that is. Errors are ours: one line, exit code 2."""
 
     def __init__(self, action: str, about: str, out: str = "") -> None:
@@ -47,31 +49,28 @@ class ArgumentParser(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter,
             usage=f"vtp data {action} {places} [KEY=VALUE ...] [OPTIONS]",
         )
-        self.add_argument("target", metavar="TARGET", help=TARGET_HELP)
+        self.add_argument("target", metavar="TARGET", type=place, help=TARGET_HELP)
         if out:
-            self.add_argument("out", metavar="OUT", help=out)
+            self.add_argument("out", metavar="OUT", type=place, help=out)
 
     def add_accept(self) -> None:
         """The option by which what is left out is no failure."""
         self.add_argument(
-            "--accept", type=int, default=0, metavar="N", help="exit code 0 although so many clips or rows are left out"
+            "--accept",
+            type=a(Natural),
+            default=0,
+            metavar="N",
+            help="exit code 0 although so many clips or rows are left out",
         )
-
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}. `{self.prog} --help` explains.")
 
 
 def split_options(arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
     """The ``key=value`` arguments, which are for the data set, apart from the others."""
-    import yaml
 
     def is_option(argument: str) -> bool:
-        return argument.partition("=")[0].isidentifier() and "=" in argument
+        return argument.partition("=")[0].removeprefix("dataset.").isidentifier() and "=" in argument
 
-    options = {}
-    for argument in filter(is_option, arguments):
-        key, _, value = argument.partition("=")
-        options[key.removeprefix("dataset.")] = yaml.safe_load(value)
+    options = key_values([argument.removeprefix("dataset.") for argument in filter(is_option, arguments)])
     return [argument for argument in arguments if not is_option(argument)], options
 
 
@@ -83,16 +82,19 @@ def exit_code(left_out: int, accepted: int) -> int:
     return 1
 
 
-def whole_number(name: str, text: str) -> int:
-    """The value of the option ``name``.
+def decoder(name: str) -> str:
+    """The ``type=`` of ``--backend``: one that is there and can be used.
 
     Raises:
-        ConfigError: it is no whole number.
+        ConfigError, PluginError: there is no such decoder, or its library is missing.
     """
+    from vtp.media.backends import find_backend, load_backend
+
     try:
-        return int(text)
-    except ValueError:
-        raise ConfigError(f"{name} {text} must be a whole number, for example 16000, or none.") from None
+        load_backend(find_backend(name))
+    except ConfigError as error:
+        raise ConfigError(str(error).replace("media.backend=", "--backend ")) from None
+    return name
 
 
 def point_at(

@@ -6,10 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vtp.cli.data import ArgumentParser, exit_code, point_at, split_options, whole_number
+from vtp.cli.arguments import PIXELS, Seconds, a, refuse_file, sample_rate
+from vtp.cli.data import ArgumentParser, decoder, exit_code, point_at, split_options
 from vtp.errors import DataError
 from vtp.machine import cores
 from vtp.progress import line
+from vtp.ranges import Count, Natural, Processes
 
 if TYPE_CHECKING:
     from vtp.prepare.cache import Outcome
@@ -43,9 +45,10 @@ def main(arguments: list[str]) -> int:
         parsed.size,
         parsed.frames,
         parsed.every,
-        0 if parsed.audio == "none" else whole_number("--audio", parsed.audio),
+        parsed.audio,
         parsed.backend,
     )
+    refuse_file(Path(parsed.out))
     target = point_at(parsed.target, options)
     sources = target.media_paths()
     if not sources:
@@ -76,13 +79,15 @@ def main(arguments: list[str]) -> int:
 def _parser() -> ArgumentParser:
     parser = ArgumentParser("cache", ABOUT, "folder of the cache: a new one, or one to complete")
     parser.add_argument("--kind", default="jpeg", help="jpeg, raw or transcode (default %(default)s)")
-    parser.add_argument("--size", type=int, default=256, help="short side in pixels (default %(default)s)")
-    parser.add_argument("--frames", type=int, default=0, help="jpeg, raw: keep so many evenly spread frames of a clip")
-    parser.add_argument("--every", type=int, default=1, help="jpeg, raw: keep every so many frames")
-    parser.add_argument("--audio", default="16000", help="sample rate of the kept sound in Hz, or none")
-    parser.add_argument("--backend", default="auto", help="decoder of the originals, as media.backend")
-    parser.add_argument("--workers", type=int, default=0, help="files at a time (default: one per core)")
-    parser.add_argument("--timeout", type=float, default=120.0, help="seconds for a part of a file (%(default)g)")
+    parser.add_argument("--size", type=a(PIXELS), default=256, help="short side in pixels (default %(default)s)")
+    parser.add_argument(
+        "--frames", type=a(Natural), default=0, help="jpeg, raw: keep so many evenly spread frames of a clip"
+    )
+    parser.add_argument("--every", type=a(Count), default=1, help="jpeg, raw: keep every so many frames")
+    parser.add_argument("--audio", type=sample_rate, default=16000, help="sample rate of the kept sound in Hz, or none")
+    parser.add_argument("--backend", type=decoder, default="auto", help="decoder of the originals, as media.backend")
+    parser.add_argument("--workers", type=a(Processes), default=0, help="files at a time (default: one per core)")
+    parser.add_argument("--timeout", type=a(Seconds), default=120.0, help="seconds for a part of a file (%(default)g)")
     parser.add_argument("--check", action="store_true", help="read what is there and make damaged clips again")
     parser.add_accept()
     parser.add_argument("--retry", action="store_true", help="try files again that failed before")

@@ -12,10 +12,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vtp.cli.data import ArgumentParser, point_at, split_options
+from vtp.cli.arguments import Seconds, a, place, refuse_file
+from vtp.cli.data import ArgumentParser, decoder, point_at, split_options
 from vtp.errors import ConfigError, DataError
 from vtp.machine import cores
 from vtp.progress import bar
+from vtp.ranges import Count, Natural, Processes
 
 if TYPE_CHECKING:
     from vtp.media import MediaReader
@@ -37,16 +39,14 @@ def main(arguments: list[str]) -> int:
     """Check, print, write, and return 1 where something is missing."""
     rest, options = split_options(arguments)
     parsed = _parser().parse_args(rest)
-    for name, least in (("workers", 0), ("limit", 1), ("frames", 1), ("thumbnails", 0)):
-        if getattr(parsed, name) is not None and getattr(parsed, name) < least:
-            raise ConfigError(f"--{name} {getattr(parsed, name)} must be at least {least}.")
     from vtp.media import MediaReader
     from vtp.storage import alone
 
     reader = partial(MediaReader, parsed.backend, parsed.timeout)
     settings = f"{reader().backend_name}, {parsed.frames} frames"  # before a folder is made: it may be refused
-    survey = _survey(parsed, options)
     out = Path(parsed.out) if parsed.out else Path("outputs") / "check" / _file_name(parsed.target)
+    refuse_file(out)
+    survey = _survey(parsed, options)
     out.mkdir(parents=True, exist_ok=True)
     with alone(out):
         return _check(parsed, survey, out, reader, settings)
@@ -93,13 +93,15 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--kind", **several, help="only tables such as retrieval or qa (repeatable)")
     parser.add_argument("--split", **several, help="only these splits: train, val, test (repeatable)")
     parser.add_argument("--no-decode", action="store_true", help="only look whether files are there")
-    parser.add_argument("--limit", type=int, help="decode so many files, spread over all")
-    parser.add_argument("--frames", type=int, default=8, help="frames decoded of each file (default %(default)s)")
-    parser.add_argument("--thumbnails", type=int, default=200, help="pictures on the page (default %(default)s)")
-    parser.add_argument("--workers", type=int, default=0, help="files at a time (default: one per core)")
-    parser.add_argument("--timeout", type=float, default=30.0, help="seconds per file (default %(default)g)")
-    parser.add_argument("--backend", default="auto", help="decoder, as media.backend (default %(default)s)")
-    parser.add_argument("--out", help="folder of the report (default outputs/check/TARGET)")
+    parser.add_argument("--limit", type=a(Count), help="decode so many files, spread over all")
+    parser.add_argument("--frames", type=a(Count), default=8, help="frames decoded of each file (default %(default)s)")
+    parser.add_argument("--thumbnails", type=a(Natural), default=200, help="pictures on the page (default %(default)s)")
+    parser.add_argument("--workers", type=a(Processes), default=0, help="files at a time (default: one per core)")
+    parser.add_argument("--timeout", type=a(Seconds), default=30.0, help="seconds per file (default %(default)g)")
+    parser.add_argument(
+        "--backend", type=decoder, default="auto", help="decoder, as media.backend (default %(default)s)"
+    )
+    parser.add_argument("--out", type=place, help="folder of the report (default outputs/check/TARGET)")
     return parser
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
-from vtp.cli.data import ArgumentParser, exit_code, point_at, split_options, whole_number
+from vtp.cli.arguments import PIXELS, Seconds, a, refuse_file, sample_rate
+from vtp.cli.data import ArgumentParser, decoder, exit_code, point_at, split_options
 from vtp.errors import DataError
 from vtp.machine import cores
 from vtp.progress import line
+from vtp.ranges import Natural, Processes, Range
 
 __all__ = ["main"]
 
@@ -32,10 +35,11 @@ def main(arguments: list[str]) -> int:
     packing = Packing(
         parsed.frames,
         parsed.size,
-        0 if parsed.audio == "none" else whole_number("--audio", parsed.audio),
+        parsed.audio,
         parsed.per_shard,
         parsed.backend,
     )
+    refuse_file(Path(parsed.out))
     target = point_at(parsed.target, options, default_split="train", hold_out=True)
     samples = list(target.kept(prefer=("caption", "retrieval")))
     if not samples:
@@ -71,12 +75,21 @@ def main(arguments: list[str]) -> int:
 
 def _parser() -> ArgumentParser:
     parser = ArgumentParser("pack", ABOUT, "folder of the shards: a new one, or one to complete")
-    parser.add_argument("--frames", type=int, default=0, help="decode so many evenly spread frames (0: the files)")
-    parser.add_argument("--size", type=int, default=256, help="short side of the frames in pixels (%(default)s)")
-    parser.add_argument("--audio", default="16000", help="with --frames: sample rate of the sound in Hz, or none")
-    parser.add_argument("--per-shard", type=int, default=1000, help="clips in a shard (default %(default)s)")
-    parser.add_argument("--backend", default="auto", help="decoder, as media.backend")
-    parser.add_argument("--workers", type=int, default=0, help="shards at a time (default: one per core)")
+    parser.add_argument(
+        "--frames", type=a(Natural), default=0, help="decode so many evenly spread frames (0: the files)"
+    )
+    parser.add_argument("--size", type=a(PIXELS), default=256, help="short side of the frames in pixels (%(default)s)")
+    parser.add_argument(
+        "--audio", type=sample_rate, default=16000, help="with --frames: sample rate of the sound in Hz, or none"
+    )
+    parser.add_argument(
+        "--per-shard",
+        type=a(Annotated[int, Range(least=1, most=9999)]),
+        default=1000,
+        help="clips in a shard (default %(default)s)",
+    )
+    parser.add_argument("--backend", type=decoder, default="auto", help="decoder, as media.backend")
+    parser.add_argument("--workers", type=a(Processes), default=0, help="shards at a time (default: one per core)")
     parser.add_accept()
-    parser.add_argument("--timeout", type=float, default=120.0, help="seconds for a file (%(default)g)")
+    parser.add_argument("--timeout", type=a(Seconds), default=120.0, help="seconds for a file (%(default)g)")
     return parser

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib.metadata
 import importlib.util
 import os
@@ -13,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from vtp.cli.arguments import Parser
 from vtp.storage import cache_root
 
 __all__ = ["Finding", "main"]
@@ -28,7 +28,7 @@ class Finding(NamedTuple):
 
 def main(arguments: list[str]) -> int:
     """Print the report; exit code 1 when there is a fault."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="vtp doctor",
         description="Check versions, devices, kernels, media decoders, plugins and disk space. Exit code 1 when "
         "something that vtp needs, or a plugin, is broken; a missing optional part is only a note.",

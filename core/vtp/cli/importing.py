@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vtp.cli.arguments import key_values, refuse_file
 from vtp.components import check_options, refuse
 from vtp.contracts import Importer
 from vtp.errors import ConfigError, DataError, PluginError
@@ -43,17 +44,22 @@ def main(arguments: list[str]) -> int:
         print(f"importers: {', '.join(names) or 'none; plugins offer them'}")
         return 0
     paths = [argument for argument in arguments[1:] if "=" not in argument]
+    if strange := [path for path in paths if path.startswith("-")]:
+        raise ConfigError(f"there is no {strange[0]}: options are KEY=VALUE. `vtp import --help` explains.")
     if len(paths) != 2:
         raise ConfigError(
             f"expected NAME FILE OUT, got {' '.join(arguments)}. Importers: {', '.join(names) or 'none'}."
         )
     importer = registry.get("importer", arguments[0]).load()
     options = _options(importer, arguments[0], [argument for argument in arguments[1:] if "=" in argument])
+    if not all(path.strip() for path in paths):
+        raise ConfigError("expected the names of a checkpoint and of a new folder, got an empty one.")
     source, out = Path(paths[0]).expanduser(), Path(paths[1]).expanduser()
     if not source.exists():
         raise DataError(f"{source} does not exist.")
     if out.exists():
         raise DataError(f"{out} exists already. Give the name of a new folder, or remove it first.")
+    refuse_file(out)
     spec, state, report = _given(title("importer", arguments[0]), importer(source, **options))
     from vtp.model.build import build_model, lookup_in
     from vtp.model.weights import fill
@@ -85,9 +91,7 @@ def _given(who: str, found: Any) -> tuple[dict[str, Any], dict[str, Any], dict[s
 
 def _options(importer: Importer, name: str, arguments: list[str]) -> dict[str, Any]:
     """``heads=4`` as the importer's keyword arguments."""
-    import yaml
-
-    options = {key: yaml.safe_load(value) for key, _, value in (one.partition("=") for one in arguments)}
+    options = key_values(arguments)
     problems: list[str] = []
     check_options("", name, importer, options, problems, given=list(inspect.signature(importer).parameters)[:1])
     refuse(problems)

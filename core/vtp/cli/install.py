@@ -3,9 +3,11 @@ be removed."""
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
+
+from vtp.cli.arguments import Parser
+from vtp.errors import ConfigError
 
 __all__ = ["main"]
 
@@ -13,13 +15,15 @@ __all__ = ["main"]
 def main(arguments: list[str]) -> int:
     """``arguments[0]`` is the command; the rest goes to pip."""
     command, rest = arguments[0], arguments[1:]
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=f"vtp {command}",
         description=f"{command.capitalize()} distributions with pip in the Python that vtp runs in ({sys.executable}).",
         epilog="Example: vtp install vtp-plugin-snps3. Options of pip may follow, for example --upgrade.",
     )
     parser.add_argument("distribution", nargs="+", help="as pip calls it, or a name that `vtp plugins` prints")
     options, pip_options = parser.parse_known_args(rest)
+    if not all(name.strip() for name in options.distribution):
+        raise ConfigError("expected the name of a distribution, got an empty one.")
     distributions = [_distribution(name, command) for name in options.distribution]
     if command == "uninstall" and "-y" not in pip_options and "--yes" not in pip_options:
         pip_options.append("--yes")
@@ -33,7 +37,6 @@ def _distribution(name: str, command: str) -> str:
     Raises:
         ConfigError: several distributions have a plugin of that name, or it is a part of vtp-core.
     """
-    from vtp.errors import ConfigError
     from vtp.plugins import discover, missing_addons
 
     points = discover()

@@ -61,9 +61,9 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.close()
         return 0
     except Exception as error:
-        from vtp.faults import fault_of
+        from vtp.faults import fault_of, system_fault
 
-        failure = fault_of(error)
+        failure = system_fault(error) or fault_of(error)
         if failure is None or os.environ.get("VTP_TRACEBACK", "") not in ("", "0"):
             raise
         print(f"vtp {command}: {failure} VTP_TRACEBACK=1 shows the traceback.", file=sys.stderr)

@@ -16,7 +16,7 @@ from vtp.components import mistakes_of, renamed_option
 from vtp.errors import ConfigError, VtpError
 from vtp.registry import did_you_mean
 
-__all__ = ["key_of", "mistakes", "refuse_bad_sweep", "split_flags"]
+__all__ = ["key_of", "mistakes", "refuse_bad_sweep", "refuse_doubled", "split_flags"]
 
 Compose = Callable[[list[str]], dict[str, Any]]  # arguments -> resolved configuration
 
@@ -63,6 +63,18 @@ class _Mistake(NamedTuple):
     line: str
     key: str = ""
     argument: str | None = None
+
+
+def refuse_doubled(arguments: Sequence[str]) -> None:
+    """Refuse a choice that names an option twice, ``objective=[qa,qa]``: hydra takes it once without a word.
+
+    Raises:
+        ConfigError: names the argument.
+    """
+    for argument in arguments:
+        names = _names(argument) if re.fullmatch(r"[\w/]+=\[[^{}]*\]", argument) else []
+        if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1 and key_of(argument) in _options()]:
+            raise ConfigError(f"{argument}: {twice[0]} is named twice.")
 
 
 def mistakes(error: Exception, arguments: Sequence[str], compose: Compose) -> list[str]:

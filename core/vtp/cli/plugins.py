@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from typing import Any
 
+from vtp.cli.arguments import Parser
 from vtp.errors import ConfigError
 from vtp.plugins import Host, PluginInfo, host, missing_addons
 from vtp.registry import did_you_mean
@@ -17,7 +17,7 @@ FAULTY = ("broken", "incompatible", "refused")
 
 def main(arguments: list[str]) -> int:
     """Print the table; with ``check`` everything that can be found without a run, and exit code 1 for any of it."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="vtp plugins",
         description="List the plugins of this Python: status, distribution, version, what they offer, where they lie.",
         epilog="VTP_BLOCK_PLUGINS=a,b switches plugins off, VTP_LOAD_PLUGINS=a,b loads only these besides the built-in "

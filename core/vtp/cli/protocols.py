@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 
+from vtp.cli.arguments import Parser
 from vtp.errors import ConfigError
 from vtp.eval.protocol import Protocol, protocol_files, readable_protocols
 from vtp.registry import did_you_mean
@@ -15,7 +15,7 @@ __all__ = ["main"]
 
 def main(arguments: list[str]) -> int:
     """List the protocols, or show one of them."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="vtp protocols",
         description="Protocols: counts, hashes, metrics, tie rule and known training lists of each benchmark.",
     )

@@ -10,13 +10,14 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
-from vtp.cli.mistakes import mistakes, refuse_bad_sweep, split_flags
+from vtp.cli.mistakes import key_of, mistakes, refuse_bad_sweep, refuse_doubled, split_flags
 from vtp.components import refuse
-from vtp.errors import ConfigError
+from vtp.errors import ConfigError, UserError
 
 __all__ = ["compose", "main"]
 
@@ -50,6 +51,7 @@ def main(arguments: list[str]) -> int:
         return follow()  # rank 0 composes and tells; composing again here would evaluate ${now:} again
     flags, settings = split_flags(arguments)
     settings = _rewritten(settings)
+    refuse_doubled(settings)
     sweep = bool(set(flags) & {"-m", "--multirun"})
     if (tasks := _several_tasks(settings)) is not None:
         return _measure(tasks, flags, [a for a in settings if not a.startswith("task=")])
@@ -173,7 +175,7 @@ def _hydra(flags: list[str], arguments: list[str], further: dict[str, Any] | Non
         except Exception as error:  # raised below: hydra would print the overrides once more, and end a sweep
             errors.append(error)
 
-    with _helpful(arguments), _logging_of_this_run():
+    with _leaving_nothing(arguments), _helpful(arguments), _logging_of_this_run():
         _prepare()
         # hydra reads the command line from sys.argv and names its messages after argv[0]
         before, sys.argv = sys.argv, ["vtp run", *flags, *arguments]
@@ -181,11 +183,29 @@ def _hydra(flags: list[str], arguments: list[str], further: dict[str, Any] | Non
             hydra.main(version_base="1.3", config_path="pkg://vtp.conf", config_name="run")(job)()
         finally:
             sys.argv = before
-    for error in errors[1:]:  # of a sweep; the first is told by the caller
-        print(f"vtp run: {error}", file=sys.stderr)
-    if errors:
-        raise errors[0]
+        for error in errors[1:]:  # of a sweep; the first is told by the caller
+            print(f"vtp run: {error}", file=sys.stderr)
+        if errors:
+            raise errors[0]
     return max(exit_codes, default=0)
+
+
+@contextmanager
+def _leaving_nothing(arguments: list[str]) -> Iterator[None]:
+    """After a mistake of the user, remove the empty folders above a run that hydra made for it, and keep a folder that
+    was there."""
+    given = [a.partition("=")[2] for a in arguments if key_of(a) in ("run_dir", "hydra.run.dir")]
+    folder = Path((given or ["outputs"])[-1].strip("'\""))
+    made = [part for part in (folder, *folder.parents) if not part.exists()]
+    try:
+        yield
+    except (UserError, OSError):
+        for part in made:
+            with suppress(OSError):
+                part.rmdir()
+        if not folder.exists() and not made:
+            folder.mkdir()
+        raise
 
 
 @contextmanager
@@ -195,11 +215,14 @@ def _logging_of_this_run() -> Iterator[None]:
 
     root = logging.getLogger()
     before = list(root.handlers), root.level
+    told, logging.raiseExceptions = logging.raiseExceptions, False  # else a traceback for each line on a full disk
     try:
         yield
     finally:
         for handler in set(root.handlers) - set(before[0]):
-            handler.close()
+            with suppress(OSError):  # a full disk: what ended the run is told, not what its log could not keep
+                handler.close()
+        logging.raiseExceptions = told
         root.handlers[:], root.level = before
 
 

@@ -99,7 +99,7 @@ class ClipCache:
             if version == FORMAT:
                 record.pop("vtp", None)
                 self.settings = Settings(**record)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise DataError(
                 f"data.cache={folder}: there is no {SETTINGS} in it, so it is no cache. "
                 f"`vtp data cache TARGET {folder}` makes one."

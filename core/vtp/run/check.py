@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vtp.components import refuse
 from vtp.config import NODES, TOP_LEVEL, TYPES, DataConfig, MediaConfig, modes, typed_nodes
-from vtp.errors import ConfigError, PluginError
+from vtp.errors import ConfigError, PluginError, UserError
 from vtp.registry import did_you_mean
+from vtp.types import MODALITIES
 from vtp.values import misfits, types_of
 
 if TYPE_CHECKING:
@@ -68,8 +69,51 @@ def check(config: Mapping[str, Any], folder: Path) -> None:
     wrong += _machine(config)
     wrong += _training(config, folder) if "train" in parts else []
     wrong += _sources(config, parts)
+    wrong += _dropped(config, parts)
+    wrong += _cache(config)
     wrong += _components(config)
     refuse(wrong)
+
+
+def _cache(config: Mapping[str, Any]) -> list[str]:
+    if config["data"].get("cache") is None:
+        return []
+    from vtp.media.cache import ClipCache
+
+    try:
+        ClipCache(config["data"]["cache"])
+    except UserError as error:
+        return [str(error)]
+    return []
+
+
+def _dropped(config: Mapping[str, Any], parts: Sequence[str]) -> Iterator[str]:
+    """Whether ``data.drop`` leaves anything to learn from."""
+    from vtp.model.build import lookup_in
+    from vtp.plugins import host
+
+    dropped = set(config["data"].get("drop") or ())
+    if not dropped or config["checkpoint"] is not None:
+        return
+    read = [
+        slot
+        for slot in MODALITIES
+        if isinstance(options := config["encoder"].get(slot), Mapping) and options.get("name") is not None
+    ]
+    if dropped >= set(read):
+        yield f"data.drop leaves nothing: the model reads {', '.join(read)}. Keep one of them."
+        return
+    lookup = lookup_in(host().registry)
+    for name, options in (config["objectives"] or {}).items() if "train" in parts else ():
+        try:
+            needs = getattr(lookup("objective", str(options["name"]), None), "needs", ())
+        except (UserError, TypeError, KeyError):  # told with the components
+            continue
+        if isinstance(needs, frozenset) and needs & dropped:
+            yield (
+                f"objectives.{name}: needs {' and '.join(sorted(needs & dropped))}, which data.drop leaves out. "
+                "Leave out the objective, or drop less."
+            )
 
 
 def _unknown(key: str) -> list[str]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from vtp.components import mistakes_of, refuse
 from vtp.config import DataConfig, modes, with_types
 from vtp.errors import ComponentError, ConfigError, LoadingError, PluginError, UserError, VtpError
-from vtp.faults import fault_of
+from vtp.faults import fault_of, system_fault
 from vtp.machine import cores, keep_memory
 from vtp.run.asked import Environment
 from vtp.run.check import check, refuse_ambiguous_options
@@ -66,9 +66,12 @@ def _launched(composed: DictConfig, further: Mapping[str, dict[str, Any]], hydra
         first = configs.pop("")
         return execute(configs or {"": first}, folder)
     except BaseException as error:
+        refused = system_fault(error)
         folder.keep_traceback(error)
-        if isinstance(error, UserError):
+        if isinstance(refused or error, UserError):
             folder.remove_if_empty()
+        if refused is not None:
+            raise refused from error
         if isinstance(error, LoadingError):
             raise LoadingError(f"{error} The traceback is in {folder.path / 'run.log'}.") from error
         if (failure := fault_of(error)) is not None:

@@ -28,6 +28,7 @@ from vtp.catalogue import (
     text_of,
 )
 from vtp.errors import ConfigError
+from vtp.ranges import Positive
 
 __all__ = ["DiDeMo"]
 
@@ -55,7 +56,7 @@ class DiDeMo(Catalogue):
     clips = "26292851@N04_4253489686_265c3c8051.m4v ... (any extension)"
 
     def __init__(
-        self, *, root: str | Path | None = None, videos: str | Path | None = None, seconds: float | None = 30.0
+        self, *, root: str | Path | None = None, videos: str | Path | None = None, seconds: Positive | None = 30.0
     ) -> None:
         if seconds is not None and seconds <= 0:
             raise ConfigError(f"dataset.seconds={seconds} must be more than 0, or null for whole clips.")

@@ -44,6 +44,7 @@ from vtp.catalogue import (
 from vtp.data.keys import hash64
 from vtp.data.table import first_word
 from vtp.errors import ConfigError, DataError
+from vtp.ranges import Seed, Share
 from vtp.spans import span_name, whole_clip
 from vtp.types import Sample
 
@@ -102,9 +103,9 @@ class OwnData(Catalogue):
         val_file: str | Path | None = None,
         test_file: str | Path | None = None,
         root: str | Path | None = None,
-        val_share: float = 0.1,
-        test_share: float = 0.1,
-        seed: int = 0,
+        val_share: Share = 0.1,
+        test_share: Share = 0.1,
+        seed: Seed = 0,
         namespace: str | None = None,
     ) -> None:
         if min(val_share, test_share) < 0 or val_share + test_share >= 1:

@@ -23,6 +23,7 @@ import numpy.typing as npt
 from vtp.catalogue import SPLITS, ArrowTable, Samples, check_table, read_rows
 from vtp.data.shards import find_shards, shard_order
 from vtp.errors import ConfigError, DataError
+from vtp.ranges import Count
 from vtp.types import MediaRef, Sample
 from vtp_datasets.shard_rows import CAPTIONS, LABELS, Part, ShardRows, short_names
 
@@ -61,7 +62,7 @@ class Shards:
         urls: Urls | None = None,
         val_urls: Urls | None = None,
         test_urls: Urls | None = None,
-        buffer: int = 10_000,
+        buffer: Count = 10_000,
         namespace: str | None = None,
     ) -> None:
         self.urls = dict(zip(SPLITS, (urls, val_urls, test_urls), strict=True))

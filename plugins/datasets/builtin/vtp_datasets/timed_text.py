@@ -13,10 +13,11 @@ import os
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from vtp.catalogue import ROW_ERRORS, AnnotationFile, Catalogue, Layouts, Plan, Row, Seen, given_or, reason, text_of
 from vtp.errors import ConfigError
+from vtp.ranges import Range
 from vtp.spans import span_name
 
 __all__ = ["CNVid", "HowTo100M"]
@@ -49,7 +50,7 @@ class _Speech(Catalogue):
         root: str | Path | None = None,
         captions: str | Path | None = None,
         videos: str | Path | None = None,
-        min_seconds: float = 0.0,
+        min_seconds: Annotated[float, Range(least=0)] = 0.0,
     ) -> None:
         if min_seconds < 0:
             raise ConfigError(f"dataset.min_seconds={min_seconds} must not be negative; 0 leaves segments as they are.")

@@ -29,6 +29,7 @@ from vtp.eval.ledger import Ledger
 from vtp.eval.metrics import Ranks, TieRule, rank_queries
 from vtp.eval.task import ReportTable, TaskResult, resolve_selection
 from vtp.model.model import VTPModel
+from vtp.ranges import Seed
 from vtp.types import Modality, Sample
 from vtp_tasks.answers import refuse_unanswered
 from vtp_tasks.definitions import find_protocol
@@ -76,7 +77,7 @@ class MultipleChoice:
         selection: str | None = None,
         ties: TieRule = "expected",
         subsets: Subsets = None,
-        seed: int = 0,
+        seed: Seed = 0,
     ) -> None:
         check_subsets(subsets)
         self.dataset = dataset

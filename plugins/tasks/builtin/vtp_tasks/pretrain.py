@@ -21,6 +21,7 @@ from vtp.eval.evaluator import Evaluator
 from vtp.eval.losses import Losses, objective_losses
 from vtp.eval.task import ReportTable, TaskResult, check_scored
 from vtp.plugins import host
+from vtp.ranges import Seed, Share
 from vtp.types import Sample
 from vtp_tasks.splits import Splits
 
@@ -55,8 +56,8 @@ class Pretrain:
         selection: Literal["last", "val"] = "last",
         monitor: str = "loss",
         zero_shot: dict[str, Any] | None = None,
-        val_share: float | None = None,
-        seed: int = 0,
+        val_share: Share | None = None,
+        seed: Seed = 0,
     ) -> None:
         self.name = "pretrain"
         self.dataset = dataset

@@ -26,6 +26,7 @@ from vtp.eval.ledger import EVALUATED_ONLY
 from vtp.eval.metrics import Ranks, TieRule, accuracy_by_type
 from vtp.eval.task import ReportTable, TaskResult
 from vtp.model.model import VTPModel
+from vtp.ranges import Count, Seed, Share
 from vtp.types import IGNORE, Modality, Sample
 from vtp_tasks.answers import AnswerPrior, answer_list, answer_of, refuse_unanswered
 from vtp_tasks.definitions import find_protocol, rule_for
@@ -75,17 +76,17 @@ class QuestionAnswering:
         dataset: Any,
         protocol: str | None = None,
         split: Literal["test", "val"] = "test",
-        answers: int | None = 1500,
+        answers: Count | None = 1500,
         answers_from: Literal["train", "all"] = "train",
         breakdown: Sequence[str] = ("question_type",),
         objective: str = "qa",
         selection: str | None = None,
         ties: TieRule = "expected",
-        top: int = 5,
+        top: Count = 5,
         ablate: bool | None = None,
         subsets: Subsets = None,
-        val_share: float | None = None,
-        seed: int = 0,
+        val_share: Share | None = None,
+        seed: Seed = 0,
     ) -> None:
         if answers is not None and answers < 1:
             raise ConfigError(f"task.answers={answers} must be at least 1, or null for every training answer.")

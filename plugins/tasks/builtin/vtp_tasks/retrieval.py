@@ -27,6 +27,7 @@ from vtp.eval.ledger import EVALUATED_ONLY
 from vtp.eval.metrics import Ranks, TieRule, dual_softmax, retrieval_metrics, sanity_warnings
 from vtp.eval.task import ReportTable, TaskResult
 from vtp.model.model import VTPModel
+from vtp.ranges import Count, Natural, Seed, Share
 from vtp.types import Sample
 from vtp_tasks.definitions import find_protocol, rule_for
 from vtp_tasks.examples import frames_of
@@ -93,13 +94,13 @@ class Retrieval:
         v2t: Literal["any", "set"] = "any",
         selection: str | None = None,
         ties: TieRule = "expected",
-        top: int = 10,
-        rerank: int = 0,
+        top: Count = 10,
+        rerank: Natural = 0,
         rerank_objective: str = "vtm",
         dsl: bool = False,
         subsets: Subsets = None,
-        val_share: float | None = None,
-        seed: int = 0,
+        val_share: Share | None = None,
+        seed: Seed = 0,
     ) -> None:
         if rerank < 0:
             raise ConfigError(f"task.rerank={rerank} must be the number of candidates to re-order, or 0 for none.")

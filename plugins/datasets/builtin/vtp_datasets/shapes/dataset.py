@@ -10,6 +10,7 @@ from typing import Any
 
 from vtp.catalogue import Plan, Row
 from vtp.errors import ConfigError
+from vtp.ranges import Count, Seed
 from vtp.storage import cache_root
 from vtp.types import Sample
 from vtp_datasets.msrvtt import MSRVTT
@@ -37,7 +38,7 @@ class Shapes(MSRVTT):
     kinds = ("caption", "retrieval", "qa")
 
     def __init__(
-        self, *, size: str = "small", seed: int = 0, root: str | Path | None = None, workers: int | None = None
+        self, *, size: str = "small", seed: Seed = 0, root: str | Path | None = None, workers: Count | None = None
     ) -> None:
         if size not in SIZES:
             raise ConfigError(f"dataset.size={size!r} must be one of {', '.join(SIZES)}.")

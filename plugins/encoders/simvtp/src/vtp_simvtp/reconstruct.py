@@ -9,21 +9,24 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from vtp.cli.arguments import Parser, a, place, refuse_file
 from vtp.errors import ConfigError, DataError
 from vtp.media.multi_view import Windows
 from vtp.media.transforms import EvalTransform
 from vtp.model.context import ForwardContext
 from vtp.model.tubelets import Grid, pixels, unpatch
+from vtp.ranges import Count, Range, Seed, Share
 from vtp.types import Batch, MediaRef
 
 if TYPE_CHECKING:
@@ -96,9 +99,12 @@ def main(arguments: list[str]) -> int:
     from vtp.model.weights import load_model
     from vtp.plugins import host
 
+    refuse_file(options.out)
+    if not options.video.is_file():
+        raise DataError(f"{options.video}: there is no such video.")
     if options.out.exists() and any(options.out.iterdir()):
         raise DataError(f"{options.out} exists and is not empty. Give a new folder.")
-    model = load_model(_checkpoint(options.checkpoint), lookup_in(host().registry)).to(options.device).eval()
+    model = load_model(_checkpoint(options.checkpoint), lookup_in(host().registry)).to(_device(options.device)).eval()
     _prepare(model, options)
     spec: Any = model.specs()["video"]
     clips = _read(options.video, spec, options.clips, options.stride or spec.stride or 4)
@@ -113,24 +119,40 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
+def _path(text: str) -> Path:
+    return Path(place(text))
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="vtp reconstruct", description=__doc__.split("\n\n")[0].replace("``", ""))
-    parser.add_argument("checkpoint", type=Path, metavar="CKPT", help="a vtp checkpoint with the objective mvm")
-    parser.add_argument("video", type=Path, metavar="VIDEO", help="any length; short ones repeat their last frame")
-    parser.add_argument("out", type=Path, metavar="OUT", help="new folder for pictures, video and words.json")
+    parser = Parser(prog="vtp reconstruct", description=__doc__.split("\n\n")[0].replace("``", ""))
+    parser.add_argument("checkpoint", type=_path, metavar="CKPT", help="a vtp checkpoint with the objective mvm")
+    parser.add_argument("video", type=_path, metavar="VIDEO", help="any length; short ones repeat their last frame")
+    parser.add_argument("out", type=_path, metavar="OUT", help="new folder for pictures, video and words.json")
     parser.add_argument("--text", help="a text about the clip; words are hidden and guessed as well")
-    parser.add_argument("--clips", type=int, default=1, help="clips spread over the video (default 1, the middle)")
     parser.add_argument(
-        "--stride", type=int, help="source frames between two frames of a clip (default the model's, or 4)"
+        "--clips",
+        type=a(Annotated[int, Range(least=1, most=1000)]),
+        default=1,
+        help="clips spread over the video (default 1, the middle)",
+    )
+    parser.add_argument(
+        "--stride", type=a(Count), help="source frames between two frames of a clip (default the model's, or 4)"
     )
     parser.add_argument("--mask-kind", choices=["tube", "token", "frame"], help="default the model's")
-    parser.add_argument("--mask-ratio", type=float, help="share of hidden tokens; default the model's")
-    parser.add_argument("--probability", type=float, help="that a word is hidden; default the model's")
+    parser.add_argument("--mask-ratio", type=a(Share), help="share of hidden tokens; default the model's")
+    parser.add_argument("--probability", type=a(Share), help="that a word is hidden; default the model's")
     parser.add_argument("--own-statistics", action="store_true", help="take nothing from hidden patches")
-    parser.add_argument("--seed", type=int, default=0, help="of the masks")
-    parser.add_argument("--fps", type=float, default=8.0, help="of the video that is written")
+    parser.add_argument("--seed", type=a(Seed), default=0, help="of the masks")
+    rate = Annotated[float, Range(above=0, most=1000)]
+    parser.add_argument("--fps", type=a(rate), default=8.0, help="of the video that is written")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     return parser
+
+
+def _device(name: str) -> torch.device:
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name) or (name != "cpu" and not torch.cuda.is_available()):
+        raise ConfigError(f"--device {name}: expected cpu, or a GPU that is here, such as cuda or cuda:1.")
+    return torch.device(name)
 
 
 def _checkpoint(path: Path) -> Path:
@@ -149,8 +171,6 @@ def _prepare(model: VTPModel, options: argparse.Namespace) -> None:
         )
     if options.text is not None and "mlm" not in model.objectives:
         raise ConfigError(f"{options.checkpoint} was not trained with mlm, so it cannot guess words: leave --text out.")
-    if options.clips < 1:
-        raise ConfigError(f"--clips {options.clips}: expected at least 1.")
     asked = {
         "video": {"kind": options.mask_kind, "ratio": options.mask_ratio},
         "text": {"probability": options.probability},

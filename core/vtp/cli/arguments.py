@@ -1,0 +1,85 @@
+"""What every command does with its arguments: a mistake is one line of ours and exit code 2, whatever argparse says."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+from vtp.errors import ConfigError
+from vtp.ranges import Range
+from vtp.values import fits, spell
+
+__all__ = ["PIXELS", "SAMPLE_RATE", "Parser", "Seconds", "a", "key_values", "place", "refuse_file", "sample_rate"]
+
+Seconds = Annotated[float, Range(above=0, most=86400)]
+PIXELS = Annotated[int, Range(least=16, most=16384)]
+SAMPLE_RATE = Annotated[int, Range(least=1000, most=384000)]
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, whose errors are ours."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message.rstrip('.')}. `{self.prog} --help` explains.")
+
+
+def a(hint: Any) -> Callable[[str], Any]:
+    """The ``type=`` of an argument that is a number: ``a(Count)``, ``a(Seconds)``."""
+
+    def read(text: str) -> Any:
+        for convert in (int, float):
+            try:
+                value: Any = convert(text)
+            except ValueError:
+                continue
+            if fits(value, hint):
+                return value
+        raise argparse.ArgumentTypeError(f"expected {spell(hint)}, got {text!r}")
+
+    return read
+
+
+def sample_rate(text: str) -> int:
+    """The ``type=`` of ``--audio``: Hz, or none, which is 0."""
+    return 0 if text == "none" else int(a(SAMPLE_RATE)(text))
+
+
+def place(text: str) -> str:
+    """The ``type=`` of a file or folder. An empty name would be the working folder, which nobody means."""
+    if not text.strip() or "\0" in text:
+        raise argparse.ArgumentTypeError("expected the name of a file or folder, got an empty one")
+    return text
+
+
+def key_values(arguments: Sequence[str]) -> dict[str, Any]:
+    """``["root=DIR", "kind=[qa]"]`` as options.
+
+    Raises:
+        ConfigError: a value cannot be read.
+    """
+    import yaml
+
+    options = {}
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        try:
+            options[key] = yaml.safe_load(value)
+        except (yaml.YAMLError, ValueError) as error:  # a ValueError: such as the date 2024-13-45
+            reason = " ".join(str(error).split()).partition(' in "<unicode')[0]
+            raise ConfigError(
+                f"{argument!r} cannot be read: {reason}. Lists are written [a,b]; quote what has signs in it."
+            ) from error
+    return options
+
+
+def refuse_file(folder: Path) -> None:
+    """Refuse a file where a folder is to be made, before any work is done for it.
+
+    Raises:
+        ConfigError: it, or a part of its path, is a file.
+    """
+    there = next(part for part in (folder, *folder.parents) if part.exists())
+    if not there.is_dir():
+        raise ConfigError(f"{folder}: {there} is a file, and a folder is to be written there. Name another one.")
