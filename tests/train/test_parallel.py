@@ -208,3 +208,44 @@ def children(pid: int) -> list[int]:
 def environment(pid: int) -> dict[str, str]:
     pairs = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
     return dict(pair.split("=", 1) for pair in pairs if "=" in pair)
+
+
+# BatchNorm with momentum 1: the running statistics of a rank are those of its last batch.
+STATISTICS = """
+import json, os, sys, torch
+from pathlib import Path
+from safetensors.torch import save_file
+from vtp import distributed
+from vtp.train import TrainConfig
+from vtp.train.parallel import Parallel
+
+out = Path(json.loads(os.environ["TOY"])["out"])
+device = distributed.setup("cpu")
+rank = distributed.rank()
+for strategy in ("ddp", "fsdp2"):
+    model = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.BatchNorm1d(3, momentum=1.0, affine=False))
+    with torch.no_grad():
+        model[0].weight.copy_(torch.eye(3))
+        model[0].bias.zero_()
+    parallel = Parallel(model, TrainConfig(steps=1, global_batch=4, strategy=strategy), device)
+    parallel.forward(torch.tensor([[1.0, 2.0, 3.0], [3.0, 2.0, 9.0]]) * (1 + rank)).sum().backward()
+    with parallel.evaluating():
+        inside = {f"inside{rank}": model[1].running_mean.clone(), f"var{rank}": model[1].running_var.clone()}
+    state = parallel.full_state()
+    saved = {"saved": state["1.running_mean"]} if rank == 0 else {}
+    save_file(inside | saved, out / f"{strategy}{rank}.safetensors")
+distributed.shutdown()
+"""
+
+
+def test_running_statistics_are_the_mean_of_all_ranks_where_they_are_evaluated_and_saved(tmp_path, two_ranks):
+    """Rank 0 has the means 2, 2, 6 and the variances 2, 0, 18; rank 1 twice, and four times as much."""
+    script = tmp_path / "script.py"
+    script.write_text(STATISTICS)
+    two_ranks([str(script)], {"out": str(tmp_path)})
+    for strategy in ("ddp", "fsdp2"):
+        both = load_file(tmp_path / f"{strategy}0.safetensors") | load_file(tmp_path / f"{strategy}1.safetensors")
+        for name in ("inside0", "inside1", "saved"):
+            torch.testing.assert_close(both[name], torch.tensor([3.0, 3.0, 9.0]), msg=f"{strategy} {name}")
+        for name in ("var0", "var1"):
+            torch.testing.assert_close(both[name], torch.tensor([5.0, 0.0, 45.0]), msg=f"{strategy} {name}")

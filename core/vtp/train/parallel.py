@@ -83,7 +83,9 @@ class Parallel:
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Let processes run different numbers of forward passes: whole weights on each, no communication inside."""
+        """Let processes run different numbers of forward passes: whole weights on each, no communication inside. All
+        ranks must enter it."""
+        self.share_statistics()
         root = self.model
         if not isinstance(root, FSDPModule):
             yield
@@ -118,6 +120,22 @@ class Parallel:
         finally:
             self.reshard()
 
+    @torch.no_grad()
+    def share_statistics(self) -> None:
+        """Give all processes the mean of their running statistics of BatchNorm. All ranks must call it.
+
+        Each process normalises by its own batches and counts them for itself; evaluated by several, one model would be
+        as many.
+        """
+        if distributed.world_size() == 1:
+            return
+        for module in self.model.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                for statistic in (module.running_mean, module.running_var):
+                    if statistic is not None:
+                        dist.all_reduce(statistic)
+                        statistic.div_(distributed.world_size())
+
     def reshard(self) -> None:
         """Make the shards the truth again, after forward passes without a backward pass."""
         if isinstance(self.model, FSDPModule):
@@ -134,6 +152,7 @@ class Parallel:
         Names that share one parameter share one tensor in the result.
         """
         self.reshard()
+        self.share_statistics()
         known = dict(replace or {})
         owner = {id(parameter): name for name, parameter in self.parameters}
         done: dict[int, Tensor] = {}
