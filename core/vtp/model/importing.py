@@ -275,7 +275,7 @@ def _pickle(file: Path) -> Any:
             return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
         text = str(error)
-        unsafe = re.search(r"Unsupported global: GLOBAL (\S+)|Unsupported class (\S+)", text)
+        unsafe = re.search(r"GLOBAL (\S+)|Unsupported class (\S+)", text)  # torch has several sentences
         if unsafe:
             name = unsafe[1] or unsafe[2]
             raise DataError(
@@ -283,7 +283,8 @@ def _pickle(file: Path) -> Any:
                 "that. Where you trust the file, load it with the program that wrote it and save its tensors alone: "
                 "torch.save(model.state_dict(), 'weights.pth')."
             ) from error
-        reason = " ".join(text.split())[:200]
+        found = re.search(r"WeightsUnpickler error: ([^\n]*)", text)  # what precedes it advises to execute the file
+        reason = " ".join((found[1] if found else text.partition("Weights only load failed")[0]).split())[:200]
         raise DataError(
             f"{file} is not a checkpoint that PyTorch can read ({type(error).__name__}: {reason})."
         ) from error
