@@ -9,6 +9,7 @@ GPUs, so that asking "does any rank want to stop?" never waits for a device.
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 from typing import Any, TypeVar, cast
 
 import torch
@@ -24,6 +25,7 @@ __all__ = [
     "gather_objects",
     "gather_with_grad",
     "is_main",
+    "patience",
     "rank",
     "setup",
     "shutdown",
@@ -42,7 +44,8 @@ def setup(device: torch.device | str = "auto") -> torch.device:
             this process) and ``cuda:1`` are taken as they are.
 
     Raises:
-        ConfigError: CUDA was asked for and there is none, or there are more processes than GPUs.
+        ConfigError: CUDA was asked for and there is none, there are more processes than GPUs, or ``VTP_RANK_TIMEOUT_S``
+            is no number of seconds.
     """
     chosen = _device(str(device))
     if chosen.type == "cuda":
@@ -50,8 +53,28 @@ def setup(device: torch.device | str = "auto") -> torch.device:
     if not dist.is_initialized() and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         # gloo beside nccl: flags and objects are exchanged without a device synchronisation.
         # On a CPU machine nccl must not even be named.
-        dist.init_process_group("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo")
+        dist.init_process_group("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo", timeout=_timeout())
     return chosen
+
+
+def _timeout() -> timedelta | None:
+    """How long a process waits for the others: ``VTP_RANK_TIMEOUT_S``, or None for what torch takes by itself."""
+    text = os.environ.get("VTP_RANK_TIMEOUT_S")
+    if not text:
+        return None
+    try:
+        seconds = float(text)
+        if seconds > 0:
+            return timedelta(seconds=seconds)
+    except (ValueError, OverflowError):  # of float, or of timedelta for inf
+        pass
+    raise ConfigError(f"VTP_RANK_TIMEOUT_S={text!r} must be a number of seconds above 0, for example 600.")
+
+
+def patience() -> str:
+    """How long a process waits for the others, in words."""
+    seconds = os.environ.get("VTP_RANK_TIMEOUT_S")
+    return f"{seconds} seconds" if seconds else "torch's own limit, 10 to 30 minutes"
 
 
 def _device(name: str) -> torch.device:

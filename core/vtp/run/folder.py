@@ -25,6 +25,8 @@ log = logging.getLogger("vtp")
 # These say where and how to go on, not what is computed; two configurations that differ only here are the same run.
 _NOT_FINGERPRINTED = ("run_dir", "resume", "restart", "resume_other", "profile")
 
+_FAILED = ".failed_rank_"
+
 _CONTENT = {
     "report.json": "every number with what it takes to believe it",
     "predictions.jsonl": "one line per item",
@@ -134,9 +136,29 @@ class RunFolder:
         except OSError:
             return  # a full disk must not hide the error that it caused
 
+    def tell_failure(self, rank: int, error: BaseException) -> None:
+        """Leave word of what ended process ``rank``: the first one only sees a connection that was closed."""
+        with suppress(OSError):
+            text = self.environment.hide(f"{type(error).__name__}: {error}")
+            (self.path / f"{_FAILED}{rank}").write_text(text, encoding="utf-8")
+
+    def failures(self) -> dict[int, str]:
+        """Rank -> what it told of its end."""
+        found = {}
+        for file in sorted(self.path.glob(f"{_FAILED}*")):
+            with suppress(OSError, ValueError):
+                found[int(file.name.removeprefix(_FAILED))] = file.read_text(encoding="utf-8", errors="replace")
+        return found
+
+    def forget_failures(self) -> None:
+        """Remove what the processes of an earlier start left."""
+        for file in self.path.glob(f"{_FAILED}*"):
+            file.unlink(missing_ok=True)
+
     def remove_if_empty(self) -> None:
         """A run that a mistake of the user ended before it did anything leaves no folder behind."""
-        left = {entry.name for entry in self.path.iterdir()} if self.path.is_dir() else set()
+        entries = self.path.iterdir() if self.path.is_dir() else ()
+        left = {entry.name for entry in entries if not entry.name.startswith(_FAILED)}
         if left <= {".hydra", ".lock", "run.log", "run.json", "config.yaml"}:
             logging.shutdown()
             shutil.rmtree(self.path, ignore_errors=True)

@@ -7,14 +7,14 @@ follow()         on the others of torchrun
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from contextlib import nullcontext, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vtp.components import mistakes_of, refuse
 from vtp.config import DataConfig, modes, with_types
-from vtp.errors import ComponentError, ConfigError, LoadingError, PluginError, UserError, VtpError
+from vtp.errors import ComponentError, ConfigError, LoadingError, PluginError, RunError, UserError, VtpError
 from vtp.faults import fault_of, system_fault
 from vtp.machine import cores, keep_memory
 from vtp.run.asked import Environment
@@ -134,6 +134,7 @@ def execute(configs: dict[str, dict[str, Any]] | None, folder: RunFolder | None)
     """
     if configs is not None and folder is not None:
         _check(configs, folder.path)  # before a process group exists: a typo must not leave the others waiting
+        folder.forget_failures()
     from vtp import distributed
 
     device = distributed.setup(next(iter(configs.values()))["device"] if configs else "auto")
@@ -171,12 +172,16 @@ def _run(config: dict[str, Any], folder: RunFolder, device: Any) -> None:
 
     run = None
     try:
-        run = Run(config, folder, device)
-        with run.folder.recorded(config, distributed.world_size()) if distributed.is_main() else nullcontext():
+        with _naming_the_process_that_failed(folder):
+            run = Run(config, folder, device)
+        record = run.folder.recorded(config, distributed.world_size()) if distributed.is_main() else nullcontext()
+        with record, _naming_the_process_that_failed(folder):
             for mode in modes(config["mode"]):
                 getattr(run, {"train": "train", "eval": "evaluate", "predict": "predict"}[mode])()
             run.say_what_was_cached()
     except Exception as error:
+        if not distributed.is_main():
+            folder.tell_failure(distributed.rank(), error)
         unexpected = isinstance(error, LoadingError) or not isinstance(error, VtpError)
         if unexpected and fault_of(error) is None and run is not None:
             problem = None
@@ -186,6 +191,28 @@ def _run(config: dict[str, Any], folder: RunFolder, device: Any) -> None:
                 raise PluginError(problem) from error
         if not distributed.is_main() and not isinstance(error, VtpError):
             folder.keep_traceback(error)  # of the first process it is kept by launch()
+        raise
+
+
+@contextmanager
+def _naming_the_process_that_failed(folder: RunFolder) -> Iterator[None]:
+    """For the first process: what another one failed of, or that it does not answer, in place of the error of the
+    connection between them."""
+    from vtp import distributed
+
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, VtpError) or distributed.world_size() == 1 or not distributed.is_main():
+            raise
+        if told := folder.failures():
+            rank, text = next(iter(told.items()))
+            raise RunError(f"process {rank} of {distributed.world_size()} failed: {text}") from error
+        if isinstance(error, RuntimeError) and "timed out" in str(error).lower():
+            raise RunError(
+                f"another of the {distributed.world_size()} processes has not answered for {distributed.patience()}. "
+                "VTP_RANK_TIMEOUT_S=SECONDS sets how long is waited."
+            ) from error
         raise
 
 
