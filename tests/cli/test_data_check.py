@@ -242,8 +242,8 @@ def test_a_file_without_what_its_samples_need_is_bad(clip, silent, tmp_path):
         (["my.csv"], "there is no such file or folder"),
         (["msvd", "rot=x"], "has no option 'rot'. Did you mean 'root'"),
         (["msvd", "--kind", "mc"], "has no 'mc' tables; it has caption, retrieval, qa"),
-        (["msvd", "--workers", "-1"], "--workers -1 must be at least 0"),
-        (["msvd", "--limit", "0"], "--limit 0 must be at least 1"),
+        (["msvd", "--workers", "-1"], "--workers: expected int (at least 0"),
+        (["msvd", "--limit", "0"], "--limit: expected int (at least 1)"),
         (["msvd", "--wrong"], "unrecognized arguments: --wrong"),
     ],
 )

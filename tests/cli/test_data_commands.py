@@ -67,7 +67,7 @@ def test_a_cache_is_made_reported_and_completed(folder, tmp_path, capsys):
         (["cache", "no/such/folder", "OUT"], "there is no such file or folder"),
         (["cache", "FOLDER"], "OUT"),
         (["cache", "FOLDER", "OUT", "--kind", "png"], "transcode, jpeg, raw"),
-        (["cache", "FOLDER", "OUT", "--audio", "loud"], "must be a whole number"),
+        (["cache", "FOLDER", "OUT", "--audio", "loud"], "--audio: expected int (at least 1,000"),
         (["cache", "FOLDER", "OUT", "--size", "big"], "invalid int"),
         (["cache", "FOLDER", "OUT", "size=4"], "is a folder, and size is for data sets"),
         (["pack", "FOLDER", "FOLDER"], "did not write"),
