@@ -68,7 +68,7 @@ def test_a_cache_is_made_reported_and_completed(folder, tmp_path, capsys):
         (["cache", "FOLDER"], "OUT"),
         (["cache", "FOLDER", "OUT", "--kind", "png"], "transcode, jpeg, raw"),
         (["cache", "FOLDER", "OUT", "--audio", "loud"], "--audio: expected int (at least 1,000"),
-        (["cache", "FOLDER", "OUT", "--size", "big"], "invalid int"),
+        (["cache", "FOLDER", "OUT", "--size", "big"], "--size: expected int (at least 16"),
         (["cache", "FOLDER", "OUT", "size=4"], "is a folder, and size is for data sets"),
         (["pack", "FOLDER", "FOLDER"], "did not write"),
         (["pack", "FOLDER", "OUT", "--per-shard", "0"], "at least 1"),
