@@ -89,7 +89,7 @@ def test_a_function_makes_one_tensor_or_several() -> None:
 
 def test_what_the_row_is_about_can_be_read_too() -> None:
     batch = batch_of({"text": lengths_of, "video_id": lengths_of}, samples())
-    assert batch.fields["text"].tolist() == [3] * 4 and batch.fields["video_id"].tolist() == [1] * 4
+    assert batch.fields["text"].tolist() == [3] * 4 and batch.fields["video_id"].tolist() == [len("/v/0")] * 4
     assert batch.extra["text"] == ["0 0", "1 0", "2 0", "3 0"]
 
 

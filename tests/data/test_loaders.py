@@ -18,6 +18,7 @@ import pytest
 import torch
 from number_files import SPECS, NumberReader, fingerprint, pipeline, table, take
 
+from vtp.contracts import Read
 from vtp.data import BadFiles, EvalLoader, Pipeline, TrainLoader, keyed_generator
 from vtp.errors import ConfigError, DataError, RunError
 from vtp.media import MediaError, Wanted
@@ -329,7 +330,7 @@ def read_by_others(count: int) -> list[Sample]:
 def test_what_is_read_travels_with_its_row(workers: int, group: int) -> None:
     rows = read_by_others(12)
     by_id = {sample.id: (number, sample) for number, sample in enumerate(rows)}
-    reads = {"source", "weights", "texts", "video_id"}
+    reads = {name: Read("objective x") for name in ("source", "weights", "texts", "video_id")}
     train = TrainLoader(rows, pipeline(reads=reads), global_batch=6, workers=workers, group=group)
     evaluate = EvalLoader(rows, pipeline(False, reads=reads), batch_size=5, workers=workers)
     for batch in [*take(train, 4), *evaluate]:
@@ -339,7 +340,7 @@ def test_what_is_read_travels_with_its_row(workers: int, group: int) -> None:
                 number, sample = by_id[name]
                 found = {key: values[row] for key, values in cut.extra.items()}
                 assert found["text"] in sample.texts and found["texts"] == sample.texts
-                assert found["video_id"] == str(number // 2) and found["source"] == f"x:{number}"
+                assert found["video_id"] == f"/v/{number // 2}" and found["source"] == f"x:{number}"
                 assert found["weights"] == ([number, 0.5] if number % 2 else None)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vtp.data.table import media_id
 from vtp.testing import ContractError, check_dataset, check_task
 from vtp.types import MediaRef, Sample
 
@@ -59,7 +60,7 @@ class Table(list):
         return iter(["one"]) if self.fault == "texts" else (text for one in self for text in one.texts)
 
     def video_ids(self):
-        return [one.id for one in self] if self.fault == "ids" else [one.video.path for one in self]
+        return [one.id for one in self] if self.fault == "ids" else [media_id(one) for one in self]
 
     def media_numbers(self):
         return np.zeros(len(self), int) if self.fault == "numbers" else np.arange(len(self))
