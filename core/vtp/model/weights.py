@@ -15,7 +15,7 @@ import logging
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from importlib import metadata
@@ -36,6 +36,7 @@ from vtp.contracts import Part, member
 from vtp.errors import ConfigError, DataError, UserError
 from vtp.model.build import BuildContext, Lookup, build_model, shape_problem
 from vtp.model.model import VTPModel
+from vtp.model.vocabulary import misplaced
 
 __all__ = ["LoadReport", "fill", "load_model", "load_weights", "read_config", "save_weights"]
 
@@ -178,10 +179,18 @@ def load_weights(
 
     Raises:
         DataError: the file is damaged, or anything is missing, unknown or of another shape beyond what was allowed;
-            lists it.
+            lists it. Or the words or answers behind the rows of a tensor are not those of the model, and the tensor is
+            not among ``allow_missing``.
     """
     file = _weights_file(Path(directory))
     tensors = dict(_renamed(_read(file), init_map or {}, file))
+    allow_missing = list(allow_missing)
+    for found in misplaced(model, file.parent, tensors):
+        own = [names for names in found.names if any(_matches(name, allow_missing) for name in names)]
+        if len(own) < len(found.names):
+            rest = [names for names in found.names if names not in own]
+            raise DataError(replace(found, names=rest).line("init_from"))
+        tensors = {name: tensor for name, tensor in tensors.items() if not any(name in names for names in own)}
     advice = (
         "Load it into the model it was saved from; or, to start another model from it, rename with "
         "init_map={old: new} and accept new parts with init_allow_missing=[pattern]."

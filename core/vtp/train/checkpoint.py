@@ -125,6 +125,8 @@ def load(path: Path, parallel: Parallel, optimizer: torch.optim.Optimizer, avera
     Raises:
         DataError: the checkpoint belongs to another model, or lacks something. Nothing is skipped silently.
     """
+    from vtp.model.vocabulary import misplaced
+
     try:
         trainer: dict[str, Any] = json.loads((path / "trainer.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -132,6 +134,8 @@ def load(path: Path, parallel: Parallel, optimizer: torch.optim.Optimizer, avera
             f"checkpoint {path} holds no training state ({error}). "
             f"To start a new run from its weights, use init_from={path}."
         ) from error
+    if found := misplaced(parallel.model, path, parallel.model.state_dict(keep_vars=True)):
+        raise DataError(f"resume: {found[0].line('resume')}")
     load_weights(path, parallel)
     if average is not None:
         _load_average(path, parallel, average, trainer)
