@@ -71,7 +71,7 @@ TYPES: dict[str, Any] = {
     "variant": Name,
     "masks": Node | None,
     "train": Node,
-    "callbacks": list[str | Node] | None,  # type: ignore[type-arg]
+    "callbacks": list[Any] | None,
     "data": Node,
     "media": Node,
     "seed": Seed,

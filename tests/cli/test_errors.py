@@ -47,7 +47,7 @@ MISTAKES = {
     "task value": (["task=msrvtt_qa", "dataset=shapes", "task.answers=many"], ["task.answers: expected int", "'many'"]),
     "dataset value": (
         ["task=msrvtt_qa", "dataset=shapes", "dataset.seed=[1]"],
-        ["dataset.seed: expected int, got [1]"],
+        ["dataset.seed: expected int (at least 0", "got [1]"],
     ),
     "mapping key": (["task=msrvtt_qa", "dataset=shapes", "train.grup_lr={a: 1}"], ["'train.grup_lr'", "'group_lr'"]),
     "mapping node": (["task=msrvtt_qa", "dataset=shapes", "trian.x={a: 1}"], ["'trian'", "'train'"]),
@@ -68,7 +68,8 @@ MISTAKES = {
             "threads: expected int (at least 1",
             "dataset.seed: expected",
             "task.answers: expected",
-            "encoder.video.width: expected int, got 'z'",
+            "encoder.video.width: expected int (at least 1",
+            "got 'z'",
         ],
     ),
 }
