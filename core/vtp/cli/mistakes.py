@@ -16,7 +16,7 @@ from vtp.components import mistakes_of, renamed_option
 from vtp.errors import ConfigError, VtpError
 from vtp.registry import did_you_mean
 
-__all__ = ["key_of", "mistakes", "refuse_bad_sweep", "refuse_doubled", "split_flags"]
+__all__ = ["key_of", "mistakes", "refuse_bad_sweep", "refuse_at_sight", "split_flags"]
 
 Compose = Callable[[list[str]], dict[str, Any]]  # arguments -> resolved configuration
 
@@ -65,13 +65,16 @@ class _Mistake(NamedTuple):
     argument: str | None = None
 
 
-def refuse_doubled(arguments: Sequence[str]) -> None:
-    """Refuse a choice that names an option twice, ``objective=[qa,qa]``: hydra takes it once without a word.
+def refuse_at_sight(arguments: Sequence[str]) -> None:
+    """Refuse what hydra accepts without a word: a choice that names an option twice, ``objective=[qa,qa]``, and an
+    empty ``run_dir=``, for which it would write into the working folder.
 
     Raises:
         ConfigError: names the argument.
     """
     for argument in arguments:
+        if key_of(argument) in ("run_dir", "hydra.run.dir") and not argument.partition("=")[2].strip(" '\""):
+            raise ConfigError(f"{argument}: expected the folder of this run.")
         names = _names(argument) if re.fullmatch(r"[\w/]+=\[[^{}]*\]", argument) else []
         if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1 and key_of(argument) in _options()]:
             raise ConfigError(f"{argument}: {twice[0]} is named twice.")

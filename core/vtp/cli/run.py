@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from vtp.cli.mistakes import key_of, mistakes, refuse_bad_sweep, refuse_doubled, split_flags
+from vtp.cli.mistakes import key_of, mistakes, refuse_at_sight, refuse_bad_sweep, split_flags
 from vtp.components import refuse
 from vtp.errors import ConfigError, UserError
 
@@ -51,7 +51,7 @@ def main(arguments: list[str]) -> int:
         return follow()  # rank 0 composes and tells; composing again here would evaluate ${now:} again
     flags, settings = split_flags(arguments)
     settings = _rewritten(settings)
-    refuse_doubled(settings)
+    refuse_at_sight(settings)
     sweep = bool(set(flags) & {"-m", "--multirun"})
     if (tasks := _several_tasks(settings)) is not None:
         return _measure(tasks, flags, [a for a in settings if not a.startswith("task=")])
