@@ -116,7 +116,8 @@ def _vocabularies(folder: Path) -> dict[str, Any]:
         if path.name == _TOKENIZER and isinstance(content, Mapping) and isinstance(content.get("model"), Mapping):
             added = content.get("added_tokens") or ()
             ids = {token.get("content"): token.get("id") for token in added if isinstance(token, Mapping)}
-            content = [content["model"].get("vocab"), ids]
+            words = content["model"].get("vocab")
+            content = {**words, **ids} if isinstance(words, Mapping) else [words, ids]
         found[name] = content
     return found
 
