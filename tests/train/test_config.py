@@ -81,12 +81,20 @@ def test_all_errors_are_reported_at_once():
         {"lr_milestones": [5, 3], "schedule": "step"},
         {"log_every": 0},
         {"eval_every": -1},
+        {"sync_batchnorm": True, "strategy": "fsdp2"},
     ],
     ids=str,
 )
 def test_each_wrong_value_is_refused_by_name(option):
     (wrong,) = TrainConfig(**{"steps": 10, **option}).validate()
     assert wrong.startswith(f"train.{next(iter(option))}")
+
+
+def test_an_option_that_a_checkpoint_does_not_know_was_at_its_default():
+    saved = TrainConfig(steps=10, lr=1e-3).as_dict()
+    del saved["sync_batchnorm"]
+    assert TrainConfig(steps=10).differences(saved) == {"lr": (1e-3, 1e-4)}
+    assert TrainConfig(steps=10, lr=1e-3, sync_batchnorm=True).differences(saved) == {"sync_batchnorm": (False, True)}
 
 
 def test_fingerprint_covers_what_decides_the_weights_and_nothing_else():

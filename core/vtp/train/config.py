@@ -64,6 +64,7 @@ class TrainConfig:
     precision: str = "fp32"  # fp32, bf16 or fp16 (autocast; weights and optimizer stay in fp32); fp16 needs a GPU
     strategy: str = "auto"  # with several processes: ddp (auto) copies the model to each, fsdp2 shards it over them
     find_unused_parameters: bool = True  # ddp: allow steps that leave parameters without gradient; walks the graph
+    sync_batchnorm: bool = False  # ddp on GPUs: BatchNorm normalises by the micro-batches of all processes together
     gradient_checkpointing: bool = False  # recompute activations in the backward pass: less memory, a third more time
     ema_decay: float | None = None  # moving average of the weights, evaluated and saved (ema.safetensors); null is off
 
@@ -146,6 +147,8 @@ class TrainConfig:
             yield f"lr_milestones={milestones} has no effect with train.schedule={self.schedule}: use schedule=step."
         if list(self.lr_milestones) != sorted(set(self.lr_milestones)) or any(step < 1 for step in self.lr_milestones):
             yield f"lr_milestones={list(self.lr_milestones)}: expected steps in rising order."
+        if self.sync_batchnorm and self.strategy == "fsdp2":
+            yield "sync_batchnorm=true needs train.strategy=ddp (or auto): it does not go with fsdp2."
 
     def as_dict(self) -> dict[str, object]:
         """All options as plain values, in the order of this file."""
@@ -157,9 +160,10 @@ class TrainConfig:
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
 
     def differences(self, saved: dict[str, object]) -> dict[str, tuple[object, object]]:
-        """Decisive options that differ from ``saved`` (:meth:`as_dict` of another run): name -> (saved, now)."""
-        now = self.as_dict()
-        return {k: (saved.get(k), v) for k, v in now.items() if k not in _NOT_DECISIVE and saved.get(k) != v}
+        """Decisive options that differ from ``saved`` (:meth:`as_dict` of another run): name -> (saved, now). What an
+        older vtp did not have yet was at its default."""
+        now, before = self.as_dict(), TrainConfig().as_dict() | saved
+        return {k: (before[k], v) for k, v in now.items() if k not in _NOT_DECISIVE and before[k] != v}
 
 
 # What may change between two parts of one run without changing any later weight.

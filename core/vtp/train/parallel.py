@@ -44,6 +44,8 @@ class Parallel:
         self.name = "single"
         self._blocks: list[FSDPModule] = []
         if distributed.world_size() > 1:
+            if config.sync_batchnorm:
+                _synchronise_batchnorm(self.model, device)
             _broadcast(self.model)
             self.name = "fsdp2" if config.strategy == "fsdp2" else "ddp"
             if self.name == "fsdp2":
@@ -208,6 +210,29 @@ def shard_like(whole: Tensor, target: Tensor) -> Tensor:
     if isinstance(target, DTensor):
         return distribute_tensor(moved, target.device_mesh, target.placements, src_data_rank=None)
     return moved
+
+
+def _synchronise_batchnorm(model: nn.Module, device: torch.device) -> None:
+    """Let every BatchNorm of a model normalise by the batches of all processes; parameters, buffers and names stay.
+
+    Raises:
+        ConfigError: the processes do not run on GPUs, for which alone torch has it; or a layer does more than BatchNorm
+            does, which torch's replacement would leave out.
+    """
+    if device.type != "cuda":
+        raise ConfigError(
+            f"train.sync_batchnorm=true needs GPUs, and this run is on {device.type}: torch.nn.SyncBatchNorm has no "
+            "other. Without it every process normalises by its own batch."
+        )
+    plain = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+    for name, module in model.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and type(module) not in plain:
+            raise ConfigError(
+                f"train.sync_batchnorm=true: {name} is a {type(module).__name__}, which may do more than torch's "
+                "BatchNorm, such as an activation, and cannot be replaced by SyncBatchNorm. Leave the option out, or "
+                "choose an encoder with plain BatchNorm (resnet18)."
+            )
+    nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
 
 
 def _broadcast(model: nn.Module) -> None:
