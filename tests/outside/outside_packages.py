@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
+from vtp.plugins import host
 from vtp_datasets.shapes import Shapes
 
 OUTSIDE = Path(__file__).parent / "packages"
@@ -19,6 +23,28 @@ def add_to_site(site: Path, name: str) -> None:
     metadata = f"Metadata-Version: 2.1\nName: vtp-plugin-{name}\nVersion: 1.0\nRequires-Dist: vtp-core>=0.1,<0.2\n"
     (info / "METADATA").write_text(metadata)
     (info / "entry_points.txt").write_text(f"[vtp.plugins]\n{name} = {name}.plugin\n")
+
+
+@contextmanager
+def installed(site: Path, names: Sequence[str]) -> Iterator[None]:
+    """The packages are in the folder and on the path of this process."""
+    for name in names:
+        add_to_site(site, name)
+    sys.path.insert(0, str(site))
+    host.cache_clear()
+    try:
+        yield
+    finally:
+        sys.path.remove(str(site))
+        host.cache_clear()
+        for name in [m for m in sys.modules if m.partition(".")[0] in names]:
+            del sys.modules[name]
+
+
+def lines_of(name: str) -> int:
+    """Lines of code and options of a package that are not blank, its list of what it registers included."""
+    files = [file for file in (OUTSIDE / name).rglob("*") if file.suffix in (".py", ".yaml")]
+    return sum(bool(line.strip()) for file in files for line in file.read_text().splitlines())
 
 
 def folder_of_shapes(root: Path) -> None:

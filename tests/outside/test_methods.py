@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from outside_packages import OUTSIDE, add_to_site, folder_of_shapes
+from outside_packages import folder_of_shapes, installed, lines_of
 
 from vtp.cli.main import main
 from vtp.plugins import host
@@ -30,15 +30,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A folder with the clips, and the packages on the path."""
     root = tmp_path_factory.mktemp("outside")
     folder_of_shapes(root / "data")
-    for name in (*METHODS, "folderset"):
-        add_to_site(root / "site", name)
-    sys.path.insert(0, str(root / "site"))
-    host.cache_clear()
-    yield root
-    sys.path.remove(str(root / "site"))
-    host.cache_clear()
-    for name in [m for m in sys.modules if m.partition(".")[0] in (*METHODS, "folderset")]:
-        del sys.modules[name]
+    with installed(root / "site", (*METHODS, "folderset")):
+        yield root
 
 
 def train(world: Path, name: str, *options: str) -> list[dict[str, float]]:
@@ -59,8 +52,7 @@ def one(world: Path) -> list[dict[str, float]]:
 
 def test_they_are_small() -> None:
     for name in METHODS:
-        files = [file for file in (OUTSIDE / name).rglob("*") if file.suffix in (".py", ".yaml")]
-        assert sum(bool(line.strip()) for file in files for line in file.read_text().splitlines()) <= 60, name
+        assert lines_of(name) <= 60, name
 
 
 def test_all_of_them_train(one: list[dict[str, float]]) -> None:
