@@ -75,7 +75,10 @@ def test_two_processes_resumed_after_a_kill(how: str, parts: str, tmp_path: Path
         until = time.monotonic() + 200
         while not (tmp_path / "parts/checkpoints/step_00000006").exists() and time.monotonic() < until:
             time.sleep(0.02)
-        os.killpg(process.pid, signal.SIGKILL)
+        # torchrun gives each rank a session of its own, so killing the group of torchrun would leave them at work
+        ranks = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        for pid in (process.pid, *map(int, ranks)):
+            os.kill(pid, signal.SIGKILL)
         process.wait()
     before = max(int(path.name[5:]) for path in (tmp_path / "parts/checkpoints").glob("step_*"))
     assert 6 <= before < 14
