@@ -7,6 +7,7 @@ installed.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -35,8 +37,15 @@ def load(encoder: str, model: str, what: str, make: Callable[[], T]) -> T:
         what: ``"configuration"``, ``"tokenizer"`` or ``"weights"``.
 
     Raises:
-        ConfigError: no such folder, no such hub model, no network, or something in the folder that cannot be read.
+        ConfigError: no such folder, no such hub model, no network, or something in the folder that is missing or cannot
+            be read.
     """
+    if os.path.isdir(model) and not os.path.isfile(os.path.join(model, "config.json")):
+        # some classes of transformers would take the sizes of their base model without a word
+        raise ConfigError(
+            f"encoder {encoder}: the folder {model!r} lacks config.json. Its download was not finished, or it is none "
+            "that save_pretrained wrote: copy or download it again."
+        )
     try:
         return make()
     except Exception as error:  # missing, odd, unknown, cut off, or needs another package: of several libraries
@@ -48,6 +57,8 @@ def load(encoder: str, model: str, what: str, make: Callable[[], T]) -> T:
                 "its vocabulary was not found",
                 ("There must be a tokenizer.json, or the vocabulary files that its class reads."),
             )
+        elif what == "weights" and (damage := _damage(Path(model))):
+            reason, hint = damage, "Copy or download it again."
         elif os.path.isdir(model):
             hint = f"The folder is read as one written by save_pretrained; check that it holds the {what}."
         elif model.startswith((".", "/", "~")) or model.count("/") > 1:
@@ -59,6 +70,33 @@ def load(encoder: str, model: str, what: str, make: Callable[[], T]) -> T:
                 "which downloads nothing."
             )
         raise ConfigError(f"encoder {encoder}: cannot load the {what} of {model!r} ({reason}). {hint}") from error
+
+
+def _damage(folder: Path) -> str:
+    """Which file of the weights in a folder is missing, cut off or damaged; nothing where none can be named."""
+    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if whole.is_file() or not folder.is_dir():
+        names = [whole.name] if whole.is_file() else []
+    elif index.is_file():
+        try:
+            names = sorted({str(name) for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()})
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            return f"{index.name} is cut off or damaged"
+    else:
+        shards = sorted(file.name for file in folder.glob("model-*.safetensors"))
+        return f"{index.name} is missing, which tells what is in {', '.join(shards[:3])}" if shards else ""
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        return (
+            f"{', '.join(missing[:3])} {'are' if missing[1:] else 'is'} missing: {len(missing)} of {len(names)} files"
+        )
+    for name in names:
+        try:
+            with safe_open(folder / name, framework="pt"):
+                pass
+        except (SafetensorError, OSError) as error:
+            return f"{name} of {(folder / name).stat().st_size:,} bytes is cut off or damaged: {error}"
+    return ""
 
 
 def _sentencepiece(reason: str) -> tuple[str, str]:
