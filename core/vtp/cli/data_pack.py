@@ -11,6 +11,7 @@ from vtp.errors import DataError
 from vtp.machine import cores
 from vtp.progress import line
 from vtp.ranges import Natural, Processes, Range
+from vtp.shown import printable
 
 __all__ = ["main"]
 
@@ -63,7 +64,7 @@ def main(arguments: list[str]) -> int:
     if manifest["without_media"]:
         print(f"  {manifest['without_media']:,} samples have no media and are left out")
     for failure in failures[:5]:
-        print(f"  failed: {failure['path']}: {failure['reason']}")
+        print(printable(f"  failed: {failure['path']}: {failure['reason']}"))
     if failures:
         print(f"  all of them with their reasons: {Path(parsed.out) / MANIFEST}")
     print(f"use it: vtp run ... dataset=shards dataset.urls={parsed.out}")

@@ -3,6 +3,7 @@ and a broken plugin stops none of them."""
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from importlib import import_module
@@ -47,7 +48,10 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"vtp {__version__}")
         return 0
     from vtp.errors import VtpError
+    from vtp.shown import Formatter, printable
 
+    if logging.lastResort is not None:  # where a command sets up no log
+        logging.lastResort.setFormatter(Formatter())
     command, rest = arguments[0], arguments[1:]
     try:
         if command in COMMANDS:
@@ -55,7 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
             return int(function([command, *rest] if command in ("list", "show", "install", "uninstall") else rest))
         return _plugin_command(command, rest)
     except VtpError as error:
-        print(f"vtp {command}: {error}", file=sys.stderr)
+        print(printable(f"vtp {command}: {error}"), file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough
         sys.stderr.close()
@@ -66,7 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
         failure = system_fault(error) or fault_of(error)
         if failure is None or os.environ.get("VTP_TRACEBACK", "") not in ("", "0"):
             raise
-        print(f"vtp {command}: {failure} VTP_TRACEBACK=1 shows the traceback.", file=sys.stderr)
+        print(printable(f"vtp {command}: {failure} VTP_TRACEBACK=1 shows the traceback."), file=sys.stderr)
         return failure.exit_code
     except KeyboardInterrupt as error:
         print(f"vtp {command}: interrupted {error}".rstrip(), file=sys.stderr)

@@ -27,6 +27,7 @@ from vtp import __version__
 from vtp.eval.leaks import LeakReport
 from vtp.eval.task import ReportTable, TaskResult
 from vtp.numbers import number
+from vtp.shown import printable
 from vtp.storage import MANIFEST, write_json_atomic, write_text_atomic
 
 __all__ = [
@@ -202,10 +203,12 @@ def render(table: ReportTable) -> Group:
     """
     drawn = RichTable()
     for i, column in enumerate(table.columns):
-        drawn.add_column(Text(column), justify="left" if i == 0 else "right")
+        drawn.add_column(Text(printable(column)), justify="left" if i == 0 else "right")
     for row in table.rows:
-        drawn.add_row(*(Text(_cell(value)) for value in row), style="bold" if row[0] == "all" else None)
-    return Group(Text(table.title, style="bold"), drawn, *(Text(f"  {note}") for note in table.notes))
+        drawn.add_row(*(Text(printable(_cell(value))) for value in row), style="bold" if row[0] == "all" else None)
+    return Group(
+        Text(printable(table.title), style="bold"), drawn, *(Text(printable(f"  {note}")) for note in table.notes)
+    )
 
 
 def _cell(value: str | float | int | None) -> str:
@@ -246,4 +249,4 @@ def print_result(result: TaskResult, record: Mapping[str, Any] | None = None, co
     for warning in (record or {}).get("warnings", result.warnings):
         if warning in shown:
             continue
-        console.print(Text(f"note: {warning}", style="bold red" if warning.startswith("LEAK") else "yellow"))
+        console.print(Text(printable(f"note: {warning}"), style="bold red" if warning.startswith("LEAK") else "yellow"))

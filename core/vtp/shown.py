@@ -1,0 +1,23 @@
+"""Texts that others wrote, on a terminal: captions, types, ids and names of files may hold bytes that command it."""
+
+from __future__ import annotations
+
+import logging
+import re
+
+__all__ = ["Formatter", "printable"]
+
+# C0 and C1 but tab and line feed, and what turns the direction of writing round
+_COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def printable(text: str) -> str:
+    """``text`` with such characters spelled out, as ``\\x1b``."""
+    return _COMMANDS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+class Formatter(logging.Formatter):
+    """Lines of a log that are :func:`printable`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
