@@ -15,8 +15,9 @@ from vtp.cli.main import main
 from vtp.model.build import lookup_in
 from vtp.model.weights import load_model
 from vtp.plugins import host
-from vtp.testing import check_encoder, check_objective
+from vtp.testing import check_encoder, check_fusion, check_objective, check_task
 from vtp.types import Tokens
+from vtp_datasets.shapes import Shapes
 
 # most lines of Python and of YAML: what strangers needed, and the lists of what the packages register
 KINDS = {"siglip": 55, "swin3d": 42, "wav2vec2": 39, "perceiver": 59}
@@ -51,6 +52,10 @@ def losses(world: Path, name: str) -> list[dict[str, float]]:
     return [line["losses"] for line in lines if "losses" in line]
 
 
+def component(kind: str, name: str) -> Any:
+    return host().registry.get(kind, name).load()
+
+
 def restored(world: Path, name: str) -> Any:
     return load_model(world / name / "checkpoints" / "last", lookup_in(host().registry)).eval()
 
@@ -80,19 +85,27 @@ def test_their_options_compose(world: Path, capsys: pytest.CaptureFixture[str], 
 
 
 def test_components_keep_their_contracts(world: Path) -> None:
-    registry = host().registry
-    check_encoder(registry.get("encoder/video", "swin3d").load(), {"frames": 5})
-    check_encoder(registry.get("encoder/audio", "wav2vec2").load(), {"depth": 1})
-    check_objective(registry.get("objective", "siglip").load(), {})
+    check_encoder(component("encoder/video", "swin3d"), {"frames": 5})
+    check_encoder(component("encoder/video", "oclip"), {"layers": 1})
+    check_encoder(component("encoder/audio", "wav2vec2"), {"depth": 1})
+    check_fusion(component("encoder/fusion", "perceiver"))
+    check_objective(component("objective", "siglip"))
+    check_objective(component("objective", "trialign"))
+    check_objective(component("objective", "clipcls"), labels={"tags": [[1, 0, 1], [0, 0, 1]]})
+    check_task(component("task", "clipcls"), dataset=Shapes(size="tiny", root=world / "shapes"))
 
 
 @pytest.mark.slow
 def test_a_pairwise_loss_trains_and_is_searched_with(world: Path) -> None:
     siglip = ["task=msrvtt_retrieval", "objective=[siglip]", "task.objective=siglip", "encoder.text.dropout=0"]
     assert run(world, "siglip", *siglip)["metrics"].keys() >= {"t2v/r1", "v2t/r1"}
+    run(
+        world, "siglip_again", "task=msrvtt_retrieval", "mode=eval", f"checkpoint={world / 'siglip'}"
+    )  # its objective, too
     run(world, "micro", *siglip, "train.accumulation=2")
     for left, right in zip(losses(world, "siglip"), losses(world, "micro"), strict=True):
         assert left["siglip"] == pytest.approx(right["siglip"], rel=1e-5)
+    check_objective(component("objective", "siglip"), processes=2)
 
 
 @pytest.mark.slow
