@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from vtp.errors import DataError
@@ -107,3 +108,32 @@ def test_a_prefix_that_every_tensor_carries_is_noted_and_taken_off(tmp_path):
         "prefix 'module.' removed",
         "float16 converted to float32",
     ]
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfetag", b"", b"../other", b"a\x00b", b"t" * 5000], ids=repr)
+def test_a_latest_that_names_no_folder_is_one_line(tmp_path, content):
+    """That of DeepSpeed: not UTF-8, empty, a path out of the folder, no text, longer than any name."""
+    (tmp_path / "latest").write_bytes(content)
+    with pytest.raises(DataError, match=r"latest (cannot be read|should name a folder beside it)") as told:
+        read_checkpoint(tmp_path)
+    assert "\n" not in str(told.value) and len(str(told.value)) < 600
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("[" * 100_000, "is not valid JSON"),
+        ('{"a":' * 100_000, "is not valid JSON"),
+        ("{", "is not valid JSON"),
+        (b"\xff\xfe", "is not valid JSON"),
+        ("[1]", "holds a list, expected a dict"),
+        ("null", "holds a NoneType, expected a dict"),
+    ],
+    ids=["lists", "dicts", "cut", "binary", "list", "null"],
+)
+def test_a_configuration_of_transformers_that_is_none_is_one_line(tmp_path, content, words):
+    save_file({"x": torch.zeros(1)}, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(DataError, match=words) as told:
+        read_checkpoint(tmp_path)
+    assert "config.json" in str(told.value) and "\n" not in str(told.value)

@@ -101,3 +101,17 @@ def test_what_is_no_checkpoint_is_one_line(checkpoint, tmp_path, monkeypatch, ca
         assert words in error and error.startswith("vtp run: ") and len(error.splitlines()) == 1
     assert main(["run", *RUN, "model=bsae"]) == 2
     assert "Did you mean 'base'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "spec", ["{}", '{"encoders": 5}', '{"encoders": {"text": 7}}', '{"encoders": {"video": ["x"]}}']
+)
+def test_a_checkpoint_that_describes_no_encoders_is_one_line(tmp_path, monkeypatch, capsys, spec):
+    monkeypatch.chdir(tmp_path)
+    with DirectoryTransaction(tmp_path / "theirs", 1 << 20) as inside:
+        (inside / "config.json").write_text(f'{{"format": 1, "spec": {spec}}}')
+        (inside / "model.safetensors").write_bytes(b"")
+    assert main(["run", *RUN, "model=theirs"]) == 2
+    error = capsys.readouterr().err
+    assert "config.json is damaged, or was not written by vtp: model: encoders must be a dict" in error
+    assert error.startswith("vtp run: ") and len(error.splitlines()) == 1

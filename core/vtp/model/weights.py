@@ -127,7 +127,11 @@ def read_config(directory: Path | str) -> dict[str, Any]:
             f"{path} has format {config.get('format')!r}, this vtp {vtp.__version__} reads format {_FORMAT}. "
             f"It was written by vtp {config.get('vtp')}: install that version."
         )
-    if wrong := shape_problem(config["spec"]):
+    encoders = config["spec"].get("encoders")
+    wrong = shape_problem(config["spec"])
+    if not wrong and not (isinstance(encoders, dict) and all(isinstance(e or {}, dict) for e in encoders.values())):
+        wrong = "model: encoders must be a dict with the options of each"
+    if wrong:
         raise DataError(f"{path} is damaged, or was not written by vtp: {wrong}.")
     return config
 

@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from vtp.errors import DataError
+from vtp.errors import ConfigError, DataError
 from vtp.model.importing import Imported, renames
+from vtp.model.weights import read_config
 from vtp_simvtp.importer import import_simvtp, retrieval
 from vtp_simvtp.vit import shape_of
 
@@ -90,7 +92,9 @@ def _towers_of(
     video, text = video | size, text | size
     missing: dict[str, str] = {}
     if variant == "released":
-        words, positions = (state[f"encoders.text.embeddings.{n}_embeddings.weight"] for n in ("word", "position"))
+        words, positions = (state.get(f"encoders.text.embeddings.{n}_embeddings.weight") for n in ("word", "position"))
+        if words is None or positions is None:
+            raise DataError(f"{report.get('file') or 'the checkpoint'} lacks its embeddings of words or positions.")
         video |= {"unused_vocabulary": len(words), "unused_positions": len(positions)}
         text |= {"unused_tubelet": video.get("tubelet", 2), "unused_patch": video.get("patch", 16)}
         missing = {f"encoders.{tower}.tower.fc_norm.*": "starts at 1 and 0" for tower in ("video", "text")}
@@ -116,15 +120,25 @@ def _own(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
     config, weights = path / "config.json", path / "model.safetensors"
     if not (config.is_file() and weights.is_file()):
         return None
-    spec = json.loads(config.read_text(encoding="utf-8")).get("spec")
-    if not isinstance(spec, dict):
+    try:
+        found = json.loads(config.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None  # told where it is read as one of transformers
+    if not isinstance(found, dict) or not isinstance(found.get("spec"), dict):
         return None
-    encoders = spec.get("encoders", {})
+    spec = read_config(path)["spec"]
+    encoders = spec["encoders"]
     names = {slot: (encoders.get(slot) or {}).get("name") for slot in ("video", "text", "fusion")}
-    if set(names.values()) != {"simvtp"}:
+    if any(name != "simvtp" for name in names.values()):
         raise DataError(f"{path} is a vtp model with encoders {names}, expected the shared model (model=simvtp).")
     fusion = encoders["fusion"]
-    shape = shape_of(fusion.get("preset", "base"), *(fusion.get(key) for key in ("width", "depth", "heads")))
+    try:
+        shape = shape_of(fusion.get("preset", "base"), *(fusion.get(key) for key in ("width", "depth", "heads")))
+        state = load_file(weights)
+    except (TypeError, ZeroDivisionError, ConfigError) as error:
+        raise DataError(f"{config} is damaged, or was not written by vtp: its fusion encoder is {fusion}.") from error
+    except (SafetensorError, OSError) as error:
+        raise DataError(f"{weights} is not a readable safetensors file ({error}). Copy it again.") from error
     fusion |= {"width": shape.width, "depth": shape.depth, "heads": shape.heads}
     encoders["text"]["tokenizer"] = str(path / "assets" / "encoders" / "text" / "tokenizer.json")
-    return spec, load_file(weights)
+    return spec, state
