@@ -110,3 +110,31 @@ def test_a_file_without_texts_is_not_asked_for_words(theirs, tmp_path):
     save_file(video, theirs[0] / "model.safetensors")
     report = load_weights(theirs[0], make(OURS, ["no", "yes"]), allow_missing=["*"])
     assert sorted(report.loaded) == sorted(video)
+
+
+@pytest.mark.parametrize("kind", ["simvtp", "transformers"])
+def test_every_text_encoder_that_keeps_its_tokenizer_is_asked(tmp_path, kind):
+    """The same words in another order in the vocabulary file."""
+
+    def build(name, words):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]))
+        if kind == "simvtp":
+            pytest.importorskip("vtp_simvtp")
+            text = {"name": "simvtp", "preset": "tiny", "tokenizer": str(folder / "vocab.txt"), "max_length": 16}
+        else:
+            from transformers import BertConfig, BertTokenizerFast
+
+            BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
+            sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+            BertConfig(vocab_size=5 + len(words), max_position_embeddings=64, **sizes).save_pretrained(folder)
+            text = {"name": "transformers", "model": str(folder), "pretrained": False, "max_length": 16}
+        spec = {"encoders": {"text": text, "video": SPEC["encoders"]["video"]}, "objectives": {"vtc": {"name": "vtc"}}}
+        return make([], (), spec)
+
+    theirs = build("theirs", ["red", "cat", "ball"])
+    save_weights(tmp_path / "saved", theirs)
+    load_weights(tmp_path / "saved", build("same", ["red", "cat", "ball"]))
+    with pytest.raises(DataError, match=r"its words have other places.*word_embeddings"):
+        load_weights(tmp_path / "saved", build("ours", ["cat", "red", "ball"]))
