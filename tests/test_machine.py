@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from vtp.run import launch
+from vtp.run.folder import RunFolder
 
 FAULTS = """
 import ctypes, resource, sys
@@ -58,5 +59,5 @@ def test_a_run_on_a_cpu_keeps_its_memory(device, keeps, monkeypatch, tmp_path):
     monkeypatch.setattr(launch, "keep_memory", lambda *sizes: kept.append(sizes))
     monkeypatch.setattr("vtp.run.run.Run", start)
     with pytest.raises(Started):
-        launch.execute({"": {"device": device}}, tmp_path)
+        launch.execute({"": {"device": device}}, RunFolder(tmp_path))
     assert bool(kept) == keeps

@@ -117,7 +117,7 @@ def test_all_errors_are_reported_at_once(lookup):
         "encoder.text: words has no option 'widht'. Did you mean 'width'? Options: width, mode, rate.",
         "encoder.text.mode: expected one of 'a', 'b', got 'c'",
         "encoder.text.rate: expected float or null, got 'fast'",
-        "encoder.video.frames: expected int, got True",
+        "encoder.video.frames: expected int, got true",
         "encoder.video.name_of: expected str, got 4",
         "encoder.fusion: no plugin offers encoder 'summ'",
         "objectives.asking.weight: expected float (at least 0), got '1'",
@@ -226,7 +226,7 @@ def test_a_variant_reaches_the_parts_and_is_stored(lookup):
             "relesed",
             r"^variant=relesed: .* Did you mean 'released'\? Choose paper, released",
         ),
-        (("text", "fusion"), True, r"^variant=True: no part of this model knows it"),
+        (("text", "fusion"), True, r"^model: variant must be a string or null, got True"),
         (("text",), "released", r"^variant=released: no part of this model has variants"),
     ],
 )

@@ -56,7 +56,7 @@ def test_on_several_processes_a_bug_ends_the_run(tmp_path: Path, monkeypatch: py
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        (["task=[msvd_qa,msvd_qa]", "mode=eval"], "expected different tasks"),
+        (["task=[msvd_qa,msvd_qa]", "mode=eval"], "msvd_qa is named twice"),
         (["task=[]", "mode=eval"], "expected different tasks"),
         (["task=[msvd_qa,msvd_retrieval]", "-m"], "cannot be swept"),
         (["task=[msvd_qa,nothing]", "mode=eval"], "nothing: no 'nothing' in 'task'"),

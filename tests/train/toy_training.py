@@ -12,9 +12,9 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from moco import MoCo
 from torch import nn
 from torch.nn import functional
+from toy_moco import MoCo
 
 from vtp.model.build import BuildContext
 from vtp.model.context import ForwardContext

@@ -89,6 +89,7 @@ def _cache(config: Mapping[str, Any]) -> list[str]:
 
 def _dropped(config: Mapping[str, Any], parts: Sequence[str]) -> Iterator[str]:
     """Whether ``data.drop`` leaves anything to learn from."""
+    from vtp.contracts import Objective, member
     from vtp.model.build import lookup_in
     from vtp.plugins import host
 
@@ -106,7 +107,7 @@ def _dropped(config: Mapping[str, Any], parts: Sequence[str]) -> Iterator[str]:
     lookup = lookup_in(host().registry)
     for name, options in (config["objectives"] or {}).items() if "train" in parts else ():
         try:
-            needs = getattr(lookup("objective", str(options["name"]), None), "needs", ())
+            needs = member(lookup("objective", str(options["name"]), None), Objective, "needs")
         except (UserError, TypeError, KeyError):  # told with the components
             continue
         if isinstance(needs, frozenset) and needs & dropped:

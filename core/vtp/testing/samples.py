@@ -83,7 +83,7 @@ class _Tables:
                     raise
                 except DataError:  # the files of this table are not here
                     continue
-                sized = hasattr(table, "__len__") and hasattr(table, "__getitem__")
+                sized = all(offers(table, name) for name in ("__len__", "__getitem__"))
                 told = f"samples({kind!r}, {split!r}) must give a sequence (a list will do), got {type(table).__name__}"
                 expect(sized, told)
                 if len(table):

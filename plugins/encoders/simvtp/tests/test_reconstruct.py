@@ -123,4 +123,4 @@ def test_command_explains_what_is_missing(vocab, tmp_path, capsys):
     assert "leave --text out" in capsys.readouterr().err
     arguments = [str(tmp_path / "mvm"), str(tmp_path / "nowhere.mp4"), str(tmp_path / "out")]
     assert main(["reconstruct", *arguments]) == 2
-    assert "nowhere.mp4: no such file" in capsys.readouterr().err
+    assert "nowhere.mp4: there is no such video" in capsys.readouterr().err
