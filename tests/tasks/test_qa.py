@@ -285,6 +285,15 @@ def test_the_list_may_hold_the_answers_of_all_splits(fake_dataset):
     assert QuestionAnswering(dataset=dataset, answers=3, answers_from="all").answers == train[:3]
 
 
+def test_a_breakdown_by_what_no_question_has_is_refused_before_training(fake_dataset):
+    task = QuestionAnswering(
+        dataset=fake_dataset(train=TRAIN, test=TEST), answers=4, breakdown=["question_type", "nope", "category"]
+    )
+    with pytest.raises(ConfigError, match=r"^task.breakdown: no question of the test split has nope.* There are: "):
+        task.check_split("test")
+    QuestionAnswering(dataset=fake_dataset(train=TRAIN, test=TEST), answers=4).check_split("test")
+
+
 def test_accuracy_by_group_type_and_category(fake_dataset, fake_model, make_evaluator):
     kinds = ["Audio/Counting"] * 2 + ["Visual/Counting"] * 2 + ["Audio-Visual/Existential"] * 3
     test = [

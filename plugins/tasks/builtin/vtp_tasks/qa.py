@@ -39,6 +39,7 @@ __all__ = ["QuestionAnswering"]
 
 log = logging.getLogger("vtp")
 
+BREAKDOWN = ("question_type",)  # tables without it are not broken down
 MOST_TYPES = 50  # of questions, in tables and figures
 ABLATE_UP_TO = 5000  # test questions: above, scoring them again per modality is a decision of the user
 
@@ -78,7 +79,7 @@ class QuestionAnswering:
         split: Literal["test", "val"] = "test",
         answers: Count | None = 1500,
         answers_from: Literal["train", "all"] = "train",
-        breakdown: Sequence[str] = ("question_type",),
+        breakdown: Sequence[str] = BREAKDOWN,
         objective: str = "qa",
         selection: str | None = None,
         ties: TieRule = "expected",
@@ -233,8 +234,15 @@ class QuestionAnswering:
         return strips(evaluator, self.samples(result.split), result.predictions, count)
 
     def check_split(self, split: str) -> None:
-        """Whether every question of the split has an answer."""
-        self._refuse_unanswered(split, self.samples(split))
+        """Whether every question of the split has an answer, and any of them what the table is broken down by."""
+        samples = self.samples(split)
+        self._refuse_unanswered(split, samples)
+        asked = [key for key in self.breakdown if key not in BREAKDOWN]
+        absent = [key for key in asked if all(_extra(sample, key) is None for sample in samples)]
+        if absent and len(samples):
+            there = ", ".join(sorted({key for sample in samples for key in sample.extra}))
+            wrong = " or ".join(absent)
+            raise ConfigError(f"task.breakdown: no question of the {split} split has {wrong}. There are: {there}.")
 
     def _refuse_unanswered(self, split: str, samples: Sequence[Sample]) -> None:
         lacking = [sample for sample in samples if answer_of(sample) is None]
