@@ -346,3 +346,12 @@ def test_a_table_in_which_nothing_is_right_is_no_success(clip, tmp_path, capsys,
                 2 if not options or given else 0
             )
             assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["check", "cache", "pack"])
+def test_a_media_file_is_not_read_as_a_table(command, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "clip.MP4").write_bytes(b"junk")
+    assert main(["data", command, "clip.MP4", *([] if command == "check" else ["OUT"])]) == 2
+    assert "clip.MP4: a media file is no table. Give its folder" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["clip.MP4"]

@@ -111,6 +111,7 @@ def point_at(
         ConfigError: there is no such data set, or it has no such option.
         DataError: there is no such file or folder.
     """
+    from vtp.media.extensions import MEDIA
     from vtp.options import option_files
     from vtp.prepare.target import Target
 
@@ -123,6 +124,8 @@ def point_at(
     rest = {key: value for key, value in options.items() if key not in ("kind", "split")}
     kinds, splits = ([options[key]] if key in options else [] for key in ("kind", "split"))
     if path.is_file():
+        if path.suffix.lower() in MEDIA:
+            raise DataError(f"{name}: a media file is no table. Give its folder, or a table that names it.")
         whole = {} if hold_out or splits else {"val_share": 0, "test_share": 0}
         return Target(_dataset("csv", {"file": str(path), **whole, **rest}, known), kinds, splits, own=True)
     if os.sep in name or path.suffix:
