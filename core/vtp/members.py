@@ -55,7 +55,7 @@ def member(component: object, contract: type, name: str) -> Any:
         raise KeyError(f"{contract.__name__} has no member {name!r}; vtp.contracts names them all")
     if required[name]:
         raise PluginError(f"{_owner(component)} {_lacks(component, contract, name)}")
-    default = inspect.getattr_static(contract, name)
+    default = _default(contract, name)
     if inspect.isfunction(default):
         return partial(default, component)  # unlike a method it can be pickled: loader workers get the labels of a task
     return default.__get__(component) if isinstance(default, property) else default
@@ -149,6 +149,11 @@ def _read(component: object, name: str) -> Any:
         if any(name in vars(base) for base in type(component).__mro__):
             raise  # its own property failed
         return _NOTHING
+
+
+@cache  # asked for in every step
+def _default(contract: type, name: str) -> Any:
+    return inspect.getattr_static(contract, name)
 
 
 def _owner(component: object) -> str:

@@ -177,7 +177,7 @@ class TrainLoader:
     def _load(self, first_row: int) -> Delivery:
         """This rank's rows of the global batch that starts at ``first_row`` of the stream. Runs in a worker."""
         examples: list[Example] = []
-        tried = np.zeros_like(self._tried)
+        tried = [[0, 0] for _ in self._tried]
         row_offset = self.rank * self.local_batch
         for row in range(first_row + row_offset, first_row + row_offset + self.local_batch):
             epoch, position = divmod(row, self.epoch_rows)
@@ -186,12 +186,13 @@ class TrainLoader:
             part = 0 if self._mixture is None else self._mixture.part_of(index)
             example, failures = self._draw(epoch if passes is None else int(passes[position]), index, part)
             examples.append(example)
-            tried[part] += (1 + failures, failures)
+            tried[part][0] += 1 + failures
+            tried[part][1] += failures
         batch = collate(examples, self.pipeline.specs, self.pipeline.views, self.pipeline.fields)
         batch.row_offset, batch.global_rows, batch.step = row_offset, self.global_batch, first_row // self.global_batch
         if self.modality_dropout:
             withhold(batch, self.modality_dropout, self.seed, getattr(self.pipeline.text_spec, "pad_id", 0))
-        return Delivery(batch, tried=tried)
+        return Delivery(batch, tried=np.array(tried))
 
     def _draw(self, epoch: int, index: int, part: int) -> tuple[Example, int]:
         """The example of one row, and how many samples had to be given up for it. Depends on keys and files, not on who

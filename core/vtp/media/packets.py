@@ -3,6 +3,7 @@ start."""
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import defaultdict
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -88,8 +89,8 @@ class PacketIndex:
     info: VideoInfo
     pts: npt.NDArray[np.int64] | None
     first: int
-    keys: npt.NDArray[np.int64]
-    key_places: npt.NDArray[np.int64]
+    keys: list[int]
+    key_places: list[int]
     places: dict[int, int]
     moved: dict[int, list[int]] | None = None
     ordered: bool = False
@@ -104,7 +105,7 @@ class PacketIndex:
 
         By time, not by place: pictures that lead a key frame are shown before it and may need the one before.
         """
-        return int(np.searchsorted(self.keys, pts, side="right")) - 1
+        return bisect_right(self.keys, pts) - 1
 
 
 def pictures(container: Any) -> list[Any]:
@@ -265,11 +266,10 @@ def build_index(container: Any, stream: Any, scanned: Packets, ref: MediaRef) ->
     packets = scanned.video
     rate = frame_rate(container, stream)
     pts = np.sort(np.array([p.pts for p in packets if p.pts is not None], np.int64))
-    none = np.zeros(0, np.int64)
     if len(pts) < len(packets) or (np.diff(pts) == 0).any():
         timestamps = np.arange(len(packets)) / rate
         info, first = cut(video_info(container, stream, timestamps, len(packets) / rate), ref)
-        return PacketIndex(info, None, first, none, none, {})
+        return PacketIndex(info, None, first, [], [], {})
     zero = float(pts[0] * stream.time_base) if _untimed(container) else second_zero(container, stream)
     timestamps = (pts * float(stream.time_base) - zero).astype(np.float64)
     last = next(p.duration for p in packets if p.pts == pts[-1]) * float(stream.time_base)
@@ -278,14 +278,15 @@ def build_index(container: Any, stream: Any, scanned: Packets, ref: MediaRef) ->
     info, first = cut(video_info(container, stream, timestamps, float(timestamps[-1] + last)), ref)
     if _as_stored(container, stream, packets):
         # Packets before the first key frame give no pictures: then these have to be decoded to be counted.
-        return PacketIndex(info, None if packets[0].key else none, first, none, none, {}, ordered=True)
+        unknown = None if packets[0].key else np.zeros(0, np.int64)
+        return PacketIndex(info, unknown, first, [], [], {}, ordered=True)
     keys = sorted((p.pts, place) for place, p in enumerate(packets) if p.key and p.pts is not None)
     return PacketIndex(
         info,
         pts[first : first + info.count],
         first,
-        np.array([key for key, _ in keys], np.int64),
-        np.array([place for _, place in keys], np.int64),
+        [key for key, _ in keys],
+        [place for _, place in keys],
         {p.pts: place for place, p in enumerate(packets) if p.pts is not None},
         scanned.moved,
     )

@@ -202,8 +202,8 @@ class _Sought:
                 if key < 0:
                     return None
                 before = len(pending)
-                self.container.seek(int(self.index.keys[key]), stream=self.stream, backward=True)
-                if not self._decode(pending, pictures, int(self.index.key_places[key])) or len(pending) == before:
+                self.container.seek(self.index.keys[key], stream=self.stream, backward=True)
+                if not self._decode(pending, pictures, self.index.key_places[key]) or len(pending) == before:
                     return None
         except av.error.FFmpegError:
             return None
@@ -214,16 +214,17 @@ class _Sought:
     def _decode(self, pending: list[int], pictures: dict[int, Frames], start: int) -> bool:
         """Decode from here until ``pending`` is empty, or a later key frame is nearer to the next one. False if a
         wanted frame was passed."""
-        waiting = set(pending)
-        place = -1
+        waiting, context = set(pending), self.stream.codec_context
+        place, skipping = -1, None
         for packet in self.container.demux(self.stream):
-            if packet.pts is not None:
-                place, first = self.index.places.get(packet.pts, place), place < 0
+            if (pts := packet.pts) is not None:
+                place, first = self.index.places.get(pts, place), place < 0
                 if first and place > start:
                     return False  # the seek went too far
             if self.skips:
-                skipped = packet.size > 0 and packet.pts not in waiting
-                self.stream.codec_context.skip_frame = "NONREF" if skipped else "DEFAULT"
+                skip = packet.size > 0 and pts not in waiting
+                if skip is not skipping:  # setting it costs more than asking
+                    context.skip_frame, skipping = "NONREF" if skip else "DEFAULT", skip
             for frame in _frames(packet):
                 if frame.pts is None or (pending and frame.pts > pending[0]):
                     return False

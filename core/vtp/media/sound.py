@@ -70,6 +70,7 @@ class SoundTrack:
         self._waiting_length = 0
         self._shape: tuple[int, str, str] = (0, "", "")  # rate, sample format and layout of what waits
         self._speakers: list[str] = []
+        self._planar = True
         self._done: list[npt.NDArray[np.float32]] = []
         self._resampler: Any = None
 
@@ -118,8 +119,9 @@ class SoundTrack:
             self._slip -= off
             begin, end, off = begin - off, end - off, 0.0
         self._clock = end
-        first = _sample_at(max(self._start - begin, -off if off < -_HOLE_S else 0.0), rate, length)
-        last = _sample_at(self._end - begin, rate, length)
+        skip = max(self._start - begin, -off if off < -_HOLE_S else 0.0)
+        first = 0 if skip <= 0 else _sample_at(skip, rate, length)
+        last = length if end <= self._end else _sample_at(self._end - begin, rate, length)
         if first >= last:
             return
         if self.began is None:
@@ -128,12 +130,13 @@ class SoundTrack:
         if shape != self._shape:  # hardly ever: a stream may change its rate or layout on the way
             self._flush()
             self._shape, self._speakers = shape, [channel.name for channel in frame.layout.channels]
+            self._planar = frame.format.is_planar
         if off > _HOLE_S:
             self._be_silent(round(off * rate))
             self._place += round(off * rate) / rate
         self._place += (last - first) / rate
         samples = frame.to_ndarray()
-        if not frame.format.is_planar:
+        if not self._planar:
             samples = samples.reshape(-1, len(self._speakers)).T
         self._waiting.append(samples[:, first:last])
         self._waiting_length += last - first
@@ -167,8 +170,6 @@ class SoundTrack:
 
 def _sample_at(second: float, rate: int, length: int) -> int:
     """The first of ``length`` samples at or after ``second`` from their start."""
-    if math.isinf(second):
-        return 0 if second < 0 else length
     return min(max(math.ceil(second * rate - 1e-3), 0), length)
 
 

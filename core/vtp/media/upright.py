@@ -89,8 +89,8 @@ def _orientation(frame: Any) -> tuple[bool, bool, bool]:
     The matrix maps a stored point (x, y) to the displayed (a x + c y, b x + d y); only quarter turns and mirrors are
     meant by cameras.
     """
-    matrix = frame.side_data.get(Type.DISPLAYMATRIX)
-    if matrix is None:
-        return False, False, False
-    a, b, _, c, d, *_ = struct.unpack("=9i", bytes(matrix))
-    return (True, c < 0, b < 0) if abs(b) > abs(a) else (False, a < 0, d < 0)
+    for data in frame.side_data:  # not .get(): what it costs to miss is felt with short clips
+        if data.type == Type.DISPLAYMATRIX:
+            a, b, _, c, d, *_ = struct.unpack("=9i", bytes(data))
+            return (True, c < 0, b < 0) if abs(b) > abs(a) else (False, a < 0, d < 0)
+    return False, False, False

@@ -286,7 +286,7 @@ _heads: Callable[..., tuple[Tensor, ...]] = _Heads.apply
 
 def _head_views(x: Tensor, sizes: Sequence[tuple[int, int]], pieces: int, heads: int) -> Iterator[Tensor]:
     """(B_i, H, N_i, D) of each piece of each batch, in the memory of ``x`` (L, pieces * H * D)."""
-    parts = torch.split(x, [rows * length for rows, length in sizes])
+    parts = (x,) if len(sizes) == 1 else torch.split(x, [rows * length for rows, length in sizes])
     for part, (rows, length) in zip(parts, sizes, strict=True):
         yield from part.view(rows, length, pieces, heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
 

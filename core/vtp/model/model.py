@@ -113,8 +113,8 @@ class VTPModel(nn.Module):
         spec = self.specs().get("video")
         if isinstance(spec, VideoSpec) and spec.layout == "uint8":
             return frames
-        video = frames.movedim(-1, -3).float()
-        return (video - self._video_mean) * self._video_scale
+        video = frames.movedim(-1, -3).to(torch.float32, copy=True)  # in place from here on: clips are large
+        return video.sub_(self._video_mean).mul_(self._video_scale)
 
     def gradient_checkpointing_enable(self) -> list[str]:
         """Recompute activations in the backward pass; returns the slots whose encoder cannot."""
