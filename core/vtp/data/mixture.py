@@ -6,6 +6,7 @@ resumed, or runs on other processes, sees the same rows.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -69,7 +70,12 @@ class Mixture:
 
     def part_of(self, row: int) -> int:
         """Place in ``names`` of the part that a row of the joined table belongs to."""
-        return int(np.searchsorted(self.bounds, row, side="right")) - 1
+        return bisect_right(self._starts, row) - 1
+
+    @cached_property
+    def _starts(self) -> list[int]:
+        """``bounds`` for single rows: in a list of few numbers they are found faster than NumPy is called."""
+        return self.bounds.tolist()
 
     def counts(self, batch: int) -> npt.NDArray[np.int64]:
         """int64 (K,): rows of each part in an epoch of global batches of ``batch`` rows; whole batches where batches

@@ -188,7 +188,8 @@ class MixTable(Samples):
     def _named(self, part: str, sample: Sample) -> Sample:
         space = self.spaces[part]
         clip = media_id(sample)
-        extra = {**sample.extra, "video_id": f"{space}:{clip}" if space else clip, "part": part}
+        extra = dict(sample.extra)
+        extra["video_id"], extra["part"] = f"{space}:{clip}" if space else clip, part
         return Sample(f"{part}/{sample.id}", sample.video, sample.audio, sample.texts, sample.labels, extra)
 
     def select(self, rows: npt.NDArray[Any]) -> Sequence[Sample]:
