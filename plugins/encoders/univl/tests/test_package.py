@@ -1,0 +1,12 @@
+"""The package itself."""
+
+from __future__ import annotations
+
+import vtp_univl
+from vtp.plugins import discover
+
+
+def test_vtp_finds_the_package_and_its_version() -> None:
+    found = [plugin for plugin in discover() if plugin.package == "vtp_univl"]
+    assert len(found) == 1 and not found[0].builtin
+    assert vtp_univl.__version__
