@@ -7,6 +7,7 @@ from vtp.hookspecs import Register
 @hookimpl
 def vtp_register_encoders(register: Register) -> None:
     """Text, video and fusion encoders."""
+    register("univl", "vtp_univl.video:ClipEncoder", slot="video")
 
 
 @hookimpl
