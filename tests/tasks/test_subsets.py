@@ -77,7 +77,7 @@ def test_a_matching_head_is_asked_again_for_each_subset(fake_dataset, fake_model
 
     dropped = []
 
-    def match(evaluator, videos, texts, wanted, objective, task, drop=()):
+    def match(evaluator, videos, texts, wanted, objective, drop=(), pair_batch=0):
         dropped.append(tuple(drop))
         collected = evaluator.run(videos, lambda ctx: {"match": torch.eye(4)[: len(ctx.batch)]}, drop=("text", *drop))
         return np.eye(4, dtype=np.float32), collected

@@ -1,7 +1,7 @@
 """Multiple choice: which of a clip's candidate texts is the right one? (MSRVTT-MC: five captions of 2,990 clips.)
 
-The candidates are scored by the model of a retrieval task: by the cosine of its embeddings, or by a matching head that
-reads clip and text together. The best score is the answer; of several best ones the right one earns 1 / their number.
+The candidates are scored by the model of a retrieval task: by its embeddings, or by a matching head that reads clip and
+text together. The best score is the answer; of several best ones the right one earns 1 / their number.
 A question whose clip cannot be decoded, or with a candidate that has no finite score, is a miss.
 
 The benchmarks have no training set: training uses the captions of the data set's retrieval split. A list that holds
@@ -29,13 +29,13 @@ from vtp.eval.ledger import Ledger
 from vtp.eval.metrics import Ranks, TieRule, rank_queries
 from vtp.eval.task import ReportTable, TaskResult, resolve_selection
 from vtp.model.model import VTPModel
-from vtp.ranges import Seed
+from vtp.ranges import Count, Seed
 from vtp.types import Modality, Sample
 from vtp_tasks.answers import refuse_unanswered
 from vtp_tasks.definitions import find_protocol
 from vtp_tasks.examples import strips
-from vtp_tasks.pairs import check_compares, embed, gallery, looked_at, seen_in
-from vtp_tasks.rerank import match_texts
+from vtp_tasks.matching import PAIR_BATCH, match_texts
+from vtp_tasks.pairs import check_compares, compare_embeddings, embed, gallery, looked_at, seen_in
 from vtp_tasks.rows import add_evaluated_only, compare, facts, interval, percent
 from vtp_tasks.subsets import Subsets, check_subsets, withheld
 
@@ -58,6 +58,7 @@ class MultipleChoice:
         selection: rule by which the checkpoint is chosen; None = ``val`` if the data set has validation questions,
             else ``last``.
         ties: tie rule. Under ``expected`` a right answer that shares the best score with t others earns 1 / (t + 1).
+        pair_batch: pairs of a clip and a text that a matching head reads at once.
         subsets: also score with these modalities of a clip alone, ``[[video], [video, audio]]``, or ``all`` subsets of
             those that the objective looks at; texts always are.
         seed: of the bootstrap.
@@ -76,6 +77,7 @@ class MultipleChoice:
         objective: str = "vtc",
         selection: str | None = None,
         ties: TieRule = "expected",
+        pair_batch: Count = PAIR_BATCH,
         subsets: Subsets = None,
         seed: Seed = 0,
     ) -> None:
@@ -86,6 +88,7 @@ class MultipleChoice:
         self.modality: Literal["video", "audio"] = modality
         self.objective = objective
         self.ties: TieRule = ties
+        self.pair_batch = pair_batch
         self.subsets = subsets
         self.seed = seed
         self._wanted = selection
@@ -225,11 +228,12 @@ class MultipleChoice:
     ) -> tuple[list[Array], Collected, dict[str, str]]:
         videos, texts = gallery(samples), _distinct_texts(samples)
         seen, read = embed(evaluator, self.objective, self.modality, videos, list(texts.values()), drop=drop)
-        width = next((c.arrays["embedding"].shape[1] for c in (seen, read) if "embedding" in c.arrays), 1)
+        width = next((c.arrays["embedding"].shape[-1] for c in (seen, read) if "embedding" in c.arrays), 1)
         video, text = seen.full("embedding", np.nan, (width,)), read.full("embedding", np.nan, (width,))
         row = {sample.id: i for i, sample in enumerate(videos)}
         column = {caption: i for i, caption in enumerate(texts)}
-        scores = [text[[column[t] for t in s.texts]] @ video[row[media_id(s)]] for s in samples]
+        places = ((row[media_id(s)], [column[t] for t in s.texts]) for s in samples)
+        scores = [compare_embeddings(text[columns], video[[clip]])[:, 0] for clip, columns in places]
         misses = {caption: read.misses[s.id] for caption, s in texts.items() if s.id in read.misses}
         return scores, seen, misses
 
@@ -242,8 +246,9 @@ class MultipleChoice:
         wanted: list[set[int]] = [set() for _ in videos]
         for sample in samples:
             wanted[row[media_id(sample)]] |= {column[text] for text in sample.texts}
-        given = evaluator, videos, list(texts.values()), wanted, self.objective, self.name
-        matched, seen = match_texts(*given, drop=drop)
+        texts_of = [np.array(sorted(one), np.int64) for one in wanted]
+        given = evaluator, videos, list(texts.values()), texts_of, self.objective
+        matched, seen = match_texts(*given, drop=drop, pair_batch=self.pair_batch)
         scores = []
         for sample in samples:
             clip = row[media_id(sample)]

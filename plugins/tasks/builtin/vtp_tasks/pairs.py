@@ -23,15 +23,17 @@ __all__ = [
     "Similarities",
     "best_of_sets",
     "check_compares",
+    "compare_embeddings",
+    "compares",
     "embed",
     "embed_clips",
     "gallery",
     "looked_at",
     "seen_in",
-    "without_broken",
 ]
 
 Array = npt.NDArray[Any]
+_BLOCK = 1 << 24  # cosines of a block of texts: keeps temporary arrays near 100 MB
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,16 +100,36 @@ def best_of_sets(v2t: Array, video_of: Array, clips: int) -> Array:
     return np.where(np.isfinite(out), out, np.nan)
 
 
+def compare_embeddings(texts: Array, clips: Array) -> Array:
+    """Similarities (N, G) of N texts and G clips, float32, from embeddings of unit length.
+
+    (N, E) and (G, E) give cosines. Where a clip (or a text) has n vectors, (G, n, E), it is the logarithm of the sum of
+    the exponentials of its n cosines, without a temperature: the multi-clip similarity of UniVL and SNP-S3.
+    """
+    if texts.ndim == clips.ndim == 2:
+        found: Array = texts.astype(np.float32) @ clips.astype(np.float32).T
+        return found
+    texts, clips = (x.astype(np.float32).reshape(len(x), -1, x.shape[-1]) for x in (texts, clips))
+    out = np.empty((len(texts), len(clips)), np.float32)
+    columns = clips.reshape(-1, clips.shape[-1]).T  # (E, G n)
+    step = max(1, _BLOCK // max(columns.shape[1] * texts.shape[1], 1))
+    for start in range(0, len(texts), step):
+        rows = texts[start : start + step]
+        cosines = (rows.reshape(-1, rows.shape[-1]) @ columns).reshape(len(rows), texts.shape[1], len(clips), -1)
+        top = cosines.max((1, 3))  # (rows, G)
+        out[start : start + step] = top + np.log(np.exp(cosines - top[:, None, :, None]).sum((1, 3)))
+    return out
+
+
 def check_compares(task: str, modality: str, name: str, objective: Any) -> None:
     """Whether an objective compares ``modality`` with text.
 
     Raises:
         ConfigError: it compares something else.
     """
-    embeds: Mapping[str, tuple[str, ...]] = member(objective, Objective, "embeds")
-    compared = {*embeds, "text"} if embeds else set(member(objective, Objective, "needs"))
-    if {modality, "text"} <= compared:
+    if compares(modality, objective):
         return
+    compared = _compared(objective)
     asked = f"task.modality={modality} asks for {modality} with text"
     if len(compared) < 2:
         raise ConfigError(
@@ -121,6 +143,16 @@ def check_compares(task: str, modality: str, name: str, objective: Any) -> None:
     )
 
 
+def compares(modality: str, objective: Any) -> bool:
+    """Whether an objective compares ``modality`` with text."""
+    return {modality, "text"} <= _compared(objective)
+
+
+def _compared(objective: Any) -> set[str]:
+    embeds: Mapping[str, tuple[str, ...]] = member(objective, Objective, "embeds")
+    return {*embeds, "text"} if embeds else set(member(objective, Objective, "needs"))
+
+
 def embed(
     evaluator: Evaluator,
     objective: str,
@@ -130,7 +162,7 @@ def embed(
     what: str = "videos",
     drop: Sequence[Modality] = (),
 ) -> tuple[Collected, Collected]:
-    """``embedding`` (N, E) of every clip, see :func:`embed_clips`, and of every text; ``what`` names the clips."""
+    """``embedding`` of every clip, see :func:`embed_clips`, and of every text; ``what`` names the clips."""
     seen = embed_clips(evaluator, objective, modality, clips, what, drop)
     media = tuple(m for m in evaluator.modalities if m != "text")
     return seen, evaluator.run(texts, _embedding(objective, "text"), drop=media, what="texts")
@@ -145,8 +177,8 @@ def embed_clips(
     drop: Sequence[Modality] = (),
     label: str = "",
 ) -> Collected:
-    """``embedding`` (N, E) of every clip, without the modalities of ``drop`` and those that the objective does not look
-    at, which are not read."""
+    """``embedding`` of every clip, (N, E), or (N, n, E) where the objective gives n vectors for each, without the
+    modalities of ``drop`` and those that the objective does not look at, which are not read."""
     unused = [m for m in evaluator.modalities if m not in looked_at(evaluator, objective, modality)]
     given = tuple(dict.fromkeys(("text", *unused, *drop)))
     return evaluator.run(clips, _embedding(objective, modality), drop=given, what=what, label=label, strict=not drop)
@@ -180,23 +212,36 @@ def gallery(samples: Sequence[Sample]) -> list[Sample]:
 
 
 class Similarities:
-    """Similarities of one split and the ranks in both directions."""
+    """Similarities of one split and the ranks in both directions.
+
+    Args:
+        pairs: queries and gallery.
+        samples: what they come from.
+        limited: whether a part of the split was left out.
+        videos, texts: what was evaluated of the gallery and of the distinct texts.
+        sim: (Q, G).
+        by_head: whether a matching head gave them.
+    """
 
     def __init__(
-        self, pairs: Pairs, samples: Sequence[Sample], limited: bool, videos: Collected, texts: Collected
+        self,
+        pairs: Pairs,
+        samples: Sequence[Sample],
+        limited: bool,
+        videos: Collected,
+        texts: Collected,
+        sim: Array,
+        by_head: bool = False,
     ) -> None:
         self.pairs = pairs
         self.samples = samples
         self.limited = limited
         self.videos = videos
         self.texts = texts
-        width = next((c.arrays["embedding"].shape[1] for c in (videos, texts) if "embedding" in c.arrays), 1)
-        video, text = videos.full("embedding", 0.0, (width,)), texts.full("embedding", 0.0, (width,))
+        self.by_head = by_head
         self.no_video = ~videos.ledger.mask()
         self.no_text = ~texts.ledger.mask()[pairs.text_of]
-        # distinct texts first and rows copied after: equal texts get equal scores to the last bit, whatever the matrix
-        # product does at its edges
-        sim = (text.astype(np.float32) @ video.astype(np.float32).T)[pairs.text_of]
+        sim = sim.copy()
         sim[self.no_text] = np.nan
         sim[:, self.no_video] = np.nan
         self.sim = sim  # (Q, G), NaN where a side is missing
@@ -205,6 +250,30 @@ class Similarities:
         variants = ("any", "set") if self.several else ("any",)
         self.ranks = {variant: (forward, self._back(sim.T, variant)) for variant in variants}
         self.ranks.setdefault("set", self.ranks["any"])  # with one text per clip they are the same
+
+    @classmethod
+    def embedded(
+        cls, pairs: Pairs, samples: Sequence[Sample], limited: bool, videos: Collected, texts: Collected
+    ) -> Similarities:
+        """Of the ``embedding`` of videos and texts. One that is no number is missing, with the reason."""
+        videos, texts = _without_broken(videos, "embedding"), _without_broken(texts, "embedding")
+        width = next((c.arrays["embedding"].shape[-1] for c in (videos, texts) if "embedding" in c.arrays), 1)
+        text, video = (collected.full("embedding", 0.0, (width,)) for collected in (texts, videos))
+        # distinct texts first and rows copied after: equal texts get equal scores to the last bit, whatever the matrix
+        # product does at its edges
+        sim = compare_embeddings(text, video)[pairs.text_of]
+        return cls(pairs, samples, limited, videos, texts, sim)
+
+    @classmethod
+    def matched(
+        cls, pairs: Pairs, samples: Sequence[Sample], limited: bool, videos: Collected, scores: Array
+    ) -> Similarities:
+        """Of the scores (Q, G) of a matching head for all pairs. A clip with one that is no number is missing."""
+        broken = np.asarray(~np.isfinite(scores[:, videos.rows]).all(0))
+        videos = videos.without(broken, "a score is not a finite number") if broken.any() else videos
+        names = tuple(text.id for text in pairs.texts)
+        texts = Collected(names, np.arange(len(names)), {}, {}, what="texts")
+        return cls(pairs, samples, limited, videos, texts, scores, by_head=True)
 
     def rank(self, t2v: Array, v2t: Array, variant: str) -> tuple[Ranks, Ranks]:
         """Ranks in both directions from (Q, G) and (G, Q) scores; ``variant`` is ``any`` or ``set``."""
@@ -255,10 +324,10 @@ class Similarities:
         return Ledger(tuple(self.pairs.query_ids), misses, "queries", present)
 
 
-def without_broken(collected: Collected) -> Collected:
-    """Embeddings that are no numbers are missing, with the reason."""
-    embedding = collected.arrays.get("embedding")
-    if embedding is None or np.isfinite(embedding).all():
+def _without_broken(collected: Collected, name: str) -> Collected:
+    """Items of which ``name`` is no number are missing."""
+    found = collected.arrays.get(name)
+    if found is None or np.isfinite(found).all():
         return collected
-    broken = np.asarray(~np.isfinite(embedding).all(1))
-    return collected.without(broken, "the embedding is not a finite number")
+    broken = np.asarray(~np.isfinite(found.reshape(len(found), -1)).all(1))
+    return collected.without(broken, f"the {name} is not a finite number")

@@ -1,30 +1,23 @@
 """Re-ranking: a matching head that reads picture and text together re-orders the first k candidates of each query.
 
-Each clip is decoded and encoded once; the texts that it has to be compared with come to it. The result is a score row
-of its own.
+The result is a score row of its own. With as many candidates as there are clips it is the order of the head alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
-from vtp.contracts import offers
-from vtp.data import Example, collate
-from vtp.errors import ConfigError
 from vtp.eval.evaluator import Collected, Evaluator
-from vtp.model.context import ForwardContext
-from vtp.model.model import VTPModel
-from vtp.types import Batch, Modality, Sample, Tokens
+from vtp.types import Modality
+from vtp_tasks.matching import PAIR_BATCH, match_texts
 from vtp_tasks.pairs import Pairs
 
-__all__ = ["Order", "check_matches", "match_texts", "rerank", "score_pairs"]
+__all__ = ["Order", "rerank", "score_pairs"]
 
 Array = npt.NDArray[Any]
 
@@ -41,10 +34,12 @@ class Order:
     sim: Array
     chosen: Array
 
-    def pairs(self) -> set[tuple[int, int]]:
-        """(query, candidate) of every pair to be matched."""
+    def wanted(self) -> Array:
+        """bool (Q, G), the pairs to be matched."""
+        out = np.zeros(self.sim.shape, bool)
         rows, columns = np.nonzero(self.chosen >= 0)
-        return set(zip(rows.tolist(), self.chosen[rows, columns].tolist(), strict=True))
+        out[rows, self.chosen[rows, columns]] = True
+        return out
 
     def scores(self, matched: Array) -> Array:
         """(Q, G) scores in the new order: chosen candidates by ``matched`` (Q, G), above all others, which keep theirs.
@@ -77,101 +72,31 @@ def rerank(sim: Array, k: int, seed: int) -> Order:
 def score_pairs(
     evaluator: Evaluator,
     pairs: Pairs,
-    wanted: Iterable[tuple[int, int]],
+    wanted: Array,
     objective: str,
-    task: str,
     what: str = "videos",
-) -> Array:
-    """Log-odds of "they match" for the wanted (query, clip) pairs, float32 (Q, G); NaN for all others.
-
-    Raises:
-        ConfigError: the model has no such objective.
-    """
-    texts_of: list[set[int]] = [set() for _ in pairs.videos]  # distinct texts: equal captions are matched once
-    for query, video in wanted:
-        texts_of[video].add(int(pairs.text_of[query]))
-    matched, _ = match_texts(evaluator, pairs.videos, pairs.texts, texts_of, objective, task, what)
-    by_text = np.full((len(pairs.texts), len(pairs.videos)), np.nan, np.float32)
-    for video, texts in enumerate(texts_of):
-        by_text[sorted(texts), video] = matched[video, : len(texts)]
-    return by_text[pairs.text_of]
-
-
-def check_matches(model: VTPModel, objective: str, task: str) -> None:
-    """Whether the model has an objective that matches texts with clips.
-
-    Raises:
-        ConfigError: it has not.
-    """
-    if objective not in model.objectives or not offers(model.objectives[objective], "match_logits"):
-        raise ConfigError(
-            f"task {task}: comparing a clip with each text needs an objective that matches texts with clips, and the "
-            f"model has no {objective!r} that does (it has: {', '.join(model.objectives)}). Train with "
-            f"objective=[vtc,{objective}], or set task.rerank=0."
-        )
-
-
-def match_texts(
-    evaluator: Evaluator,
-    videos: Sequence[Sample],
-    texts: Sequence[Sample],
-    texts_of: Sequence[set[int]],
-    objective: str,
-    task: str,
-    what: str = "videos",
+    *,
     drop: Sequence[Modality] = (),
+    pair_batch: int = PAIR_BATCH,
 ) -> tuple[Array, Collected]:
-    """Log-odds of "they match" for each clip with each of its texts.
+    """Scores of the wanted (query, clip) pairs by a matching head: log-odds of "they match", or its one number.
 
     Args:
-        videos: the clips.
-        texts: samples with one text each.
-        texts_of: per clip the rows of ``texts`` to compare it with.
+        wanted: bool (Q, G).
+        objective: which has the head, see :func:`check_matches`.
+        what: names the clips.
         drop: modalities of the clips to withhold.
+        pair_batch: pairs that are fused at once.
 
     Returns:
-        float32 (clips, W), W = the largest number of texts, those of a clip in ascending order, NaN behind them and
-        where nothing could be scored; and what was evaluated.
+        float32 (Q, G), NaN for pairs that were not wanted or could not be scored; and which clips were evaluated.
     """
-    model = evaluator.bare_model
-    width = max(map(len, texts_of))
-    position = {video.id: i for i, video in enumerate(videos)}
-    spec = model.specs()["text"]
-
-    def match(ctx: ForwardContext) -> dict[str, Tensor]:
-        lists = [sorted(texts_of[position[name]]) for name in ctx.batch.ids]
-        distinct = sorted({text for one in lists for text in one})
-        out = torch.full((len(lists), width), torch.nan, device=ctx.device)
-        if not distinct:
-            return {"match": out}
-        token_ids = spec.tokenize([texts[text].texts[0] for text in distinct])
-        examples = [Example(str(text), token_ids=ids) for text, ids in zip(distinct, token_ids, strict=True)]
-        together = _Together(ctx, collate(examples, {"text": spec}).to(ctx.device))
-        place = {text: i for i, text in enumerate(distinct)}
-        video_rows = [row for row, one in enumerate(lists) for _ in one]
-        text_rows = [place[text] for one in lists for text in one]
-        rows = {
-            modality: torch.tensor(text_rows if modality == "text" else video_rows, device=ctx.device)
-            for modality in ctx.modalities
-        }
-        matcher: Any = ctx.model.objectives[objective]
-        logits = matcher.match_logits(together, rows).float()  # (R, 2): no match, match
-        columns = [column for one in lists for column in range(len(one))]
-        out[video_rows, columns] = logits[:, 1] - logits[:, 0]
-        return {"match": out}
-
-    label = f"pairs for {objective}"
-    collected = evaluator.run(videos, match, drop=("text", *drop), what=what, label=label, strict=not drop)
-    return collected.full("match", np.nan, (width,)), collected
-
-
-class _Together(ForwardContext):
-    """A context whose clips and texts come from two batches of different length; everything is paired by explicit
-    rows."""
-
-    def __init__(self, clips: ForwardContext, texts: Batch) -> None:
-        super().__init__(clips.model, clips.batch)
-        self.texts = ForwardContext(clips.model, texts)
-
-    def encode(self, modality: str, view: str, stage: str) -> Tokens:
-        return self.texts.encode(modality, view, stage) if modality == "text" else super().encode(modality, view, stage)
+    by_text = np.zeros((len(pairs.texts), len(pairs.videos)), bool)  # distinct texts: equal captions are matched once
+    np.logical_or.at(by_text, pairs.text_of, wanted)
+    texts_of = [np.flatnonzero(column) for column in by_text.T]
+    given = evaluator, pairs.videos, pairs.texts, texts_of, objective, what
+    matched, collected = match_texts(*given, drop=drop, pair_batch=pair_batch)
+    scores = np.full(by_text.shape, np.nan, np.float32)
+    for video, texts in enumerate(texts_of):
+        scores[texts, video] = matched[video, : len(texts)]
+    return scores[pairs.text_of], collected

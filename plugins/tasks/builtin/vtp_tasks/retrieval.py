@@ -1,4 +1,5 @@
-"""Retrieval of video (or of sound) by text and of text by video, with an embedding of each clip and of each text.
+"""Retrieval of video (or of sound) by text and of text by video: by embeddings of clips and of texts, or by a matching
+head that reads both together.
 
 Every clip of the split is a candidate once, every text is a query once; equal texts are encoded once, so that they tie
 exactly. Only the clip that a text was written for is right. Where clips have several texts, the other direction has two
@@ -8,6 +9,9 @@ published forms, which differ by many points and are always named:
     set   each clip's texts are one candidate, scored by its best text (CLIP4Clip on MSVD)
 
 Clips that cannot be decoded are misses in both directions and stay in the gallery.
+
+A matching head scores all pairs ("l2" of UniVL, SNP-S3 and CNVid, beside the "l1" of embeddings), or the first k
+candidates of each query by embeddings (re-ranking). All pairs are the headline or a row, re-ranking is a row.
 """
 
 from __future__ import annotations
@@ -21,28 +25,29 @@ import numpy.typing as npt
 from vtp.contracts import Table, member, offers
 from vtp.data.table import clip_names, evenly, media_id
 from vtp.errors import ConfigError, DataError
-from vtp.eval.evaluator import Evaluator
+from vtp.eval.evaluator import Collected, Evaluator
 from vtp.eval.figures import Strip
 from vtp.eval.ledger import EVALUATED_ONLY
 from vtp.eval.metrics import Ranks, TieRule, dual_softmax, retrieval_metrics, sanity_warnings
 from vtp.eval.task import ReportTable, TaskResult
 from vtp.model.model import VTPModel
 from vtp.ranges import Count, Natural, Seed, Share
-from vtp.types import Sample
+from vtp.types import Modality, Sample
 from vtp_tasks.definitions import find_protocol, rule_for
 from vtp_tasks.examples import frames_of
+from vtp_tasks.matching import PAIR_BATCH, check_matches
 from vtp_tasks.pairs import (
     Pairs,
     Similarities,
     check_compares,
+    compares,
     embed,
     embed_clips,
     gallery,
     looked_at,
     seen_in,
-    without_broken,
 )
-from vtp_tasks.rerank import check_matches, rerank, score_pairs
+from vtp_tasks.rerank import rerank, score_pairs
 from vtp_tasks.rows import compare, facts, interval
 from vtp_tasks.splits import Splits
 from vtp_tasks.subsets import Subsets, check_subsets, withheld
@@ -63,15 +68,19 @@ class Retrieval:
         dataset: offers ``samples("retrieval", split)``: captions to train on, (text, clip) pairs to evaluate.
         protocol: name of a protocol of any plugin, or the path of one; None = data of one's own.
         modality: what is searched with texts: ``video`` or ``audio``.
-        objective: the objective with ``embed(ctx, modality)`` -> (B, E) of unit length.
+        objective: what scores the headline: an objective with ``embed(ctx, modality)`` -> (B, E), or (B, n, E) for n
+            clips of a video, of unit length (vtc); or one with ``match_logits`` (vtm), which then reads all pairs.
         split: which split is reported: ``test`` or ``val``.
         v2t: what is ranked for a clip with several texts: ``any`` or ``set``, see above. The other one becomes a row.
         selection: rule by which the checkpoint is chosen; None = ``val`` if there is a validation split, else ``last``.
         ties: tie rule of all ranks.
         top: candidates per query in the predictions.
-        rerank: add a row in which ``match_logits`` of ``rerank_objective`` re-orders the first so many candidates; 0 =
-            no.
-        rerank_objective: which objective that is.
+        rerank: add a row in which a matching head re-orders the first so many candidates by embeddings; 0 = no.
+        exhaustive: add a row in which a matching head orders all candidates.
+        rerank_objective: which objective has that head, where ``objective`` embeds.
+        embed_objective: which objective embeds, where ``objective`` is a matching head: its own row, and the candidates
+            of ``rerank``. None = the first of the model that does, if there is one.
+        pair_batch: pairs that a matching head reads at once.
         dsl: add a row with dual softmax over all queries.
         subsets: add rows in which only these modalities of a clip are there, ``[[video], [video, audio]]``, or ``all``
             subsets of those that the objective looks at; texts always are.
@@ -96,7 +105,10 @@ class Retrieval:
         ties: TieRule = "expected",
         top: Count = 10,
         rerank: Natural = 0,
+        exhaustive: bool = False,
         rerank_objective: str = "vtm",
+        embed_objective: str | None = None,
+        pair_batch: Count = PAIR_BATCH,
         dsl: bool = False,
         subsets: Subsets = None,
         val_share: Share | None = None,
@@ -116,7 +128,10 @@ class Retrieval:
         self.ties: TieRule = ties
         self.top = top
         self.rerank = rerank
+        self.exhaustive = exhaustive
         self.rerank_objective = rerank_objective
+        self.embed_objective = embed_objective
+        self.pair_batch = pair_batch
         self.dsl = dsl
         self.subsets = subsets
         self.seed = seed
@@ -155,9 +170,10 @@ class Retrieval:
         result = TaskResult(self.name, split, self._metrics(scored.ranks[self.v2t]), scored.queries_ledger())
         result.ledgers = {self.what: scored.videos.ledger}
         result.facts = {
-            "score_row": "raw",
+            "score_row": f"all pairs by {self.objective}" if scored.by_head else "raw",
             "v2t": SETS[self.v2t] if scored.several else "one text per clip",
-            "dtype": f"float32 similarity of embeddings from a {evaluator.precision} forward pass",
+            "dtype": f"float32 {'scores' if scored.by_head else 'similarity of embeddings'} from a "
+            f"{evaluator.precision} forward pass",
             "gallery": len(scored.pairs.videos),
             **facts(self, evaluator, scored.limited),
         }
@@ -223,21 +239,73 @@ class Retrieval:
         pairs = Pairs.of(table, evaluator.limited(clips))
         chosen = {video.id for video in pairs.videos}
         samples = [sample for sample in table if media_id(sample) in chosen]
-        self.check(evaluator.bare_model)
-        videos, texts = embed(evaluator, self.objective, self.modality, pairs.videos, pairs.texts, self.what)
-        return Similarities(pairs, samples, len(chosen) < len(clips), without_broken(videos), without_broken(texts))
+        model: VTPModel = evaluator.bare_model
+        self.check(model)
+        by = self._by_head if self._matches(model) else self._by_embedding
+        return by(evaluator, self.objective, pairs, samples, len(chosen) < len(clips))
+
+    def _by_embedding(
+        self, evaluator: Evaluator, objective: str, pairs: Pairs, samples: Sequence[Sample], limited: bool
+    ) -> Similarities:
+        found = embed(evaluator, objective, self.modality, pairs.videos, pairs.texts, self.what)
+        return Similarities.embedded(pairs, samples, limited, *found)
+
+    def _by_head(
+        self,
+        evaluator: Evaluator,
+        objective: str,
+        pairs: Pairs,
+        samples: Sequence[Sample],
+        limited: bool,
+        drop: Sequence[Modality] = (),
+    ) -> Similarities:
+        every = np.ones((len(pairs.query_ids), len(pairs.videos)), bool)
+        scores, videos = self._match(evaluator, objective, pairs, every, drop)
+        return Similarities.matched(pairs, samples, limited, videos, scores)
+
+    def _match(
+        self, evaluator: Evaluator, objective: str, pairs: Pairs, wanted: Array, drop: Sequence[Modality] = ()
+    ) -> tuple[Array, Collected]:
+        return score_pairs(evaluator, pairs, wanted, objective, self.what, drop=drop, pair_batch=self.pair_batch)
+
+    def _matches(self, model: VTPModel) -> bool:
+        """Whether the headline is scored by a matching head."""
+        return not offers(model.objectives[self.objective], "embed")
+
+    def _embeds(self, model: VTPModel) -> str | None:
+        """The objective whose embeddings stand beside a headline by a matching head, or None."""
+        if self.embed_objective is not None:
+            return self.embed_objective
+        able = (name for name, one in model.objectives.items() if offers(one, "embed"))
+        return next((name for name in able if compares(self.modality, model.objectives[name])), None)
 
     def check(self, model: VTPModel) -> None:
-        """Whether the model has the objectives that embed and re-rank."""
+        """Whether the model has the objectives that embed, match and re-rank."""
         objectives = model.objectives
-        if self.objective not in objectives or not offers(objectives[self.objective], "embed"):
+        found = dict(objectives.items()).get(self.objective)
+        if found is None or not (offers(found, "embed") or offers(found, "match_logits")):
             raise ConfigError(
-                f"task {self.name}: the model has no objective {self.objective!r} that embeds clips and texts (it has: "
-                f"{', '.join(objectives) or 'none'}). Add it with objective=[{self.objective}], or set task.objective."
+                f"task {self.name}: the model has no objective {self.objective!r} that embeds clips and texts or that "
+                f"matches them (it has: {', '.join(objectives) or 'none'}). Add it with objective=[{self.objective}], "
+                "or set task.objective."
             )
-        check_compares(self.name, self.modality, self.objective, objectives[self.objective])
-        if self.rerank:
-            check_matches(model, self.rerank_objective, self.name)
+        check_compares(self.name, self.modality, self.objective, found)
+        if not self._matches(model):
+            if self.rerank or self.exhaustive:
+                check_matches(model, self.rerank_objective, self.name)
+            return
+        name = self._embeds(model)
+        if name is None and self.rerank:
+            raise ConfigError(
+                f"task {self.name}: task.rerank={self.rerank} takes the first candidates by embeddings, and the model "
+                f"has no objective that embeds (it has: {', '.join(objectives)}). Train with "
+                f"objective=[vtc,{self.objective}], or set task.rerank=0."
+            )
+        if name is not None and (name not in objectives or not offers(objectives[name], "embed")):
+            raise ConfigError(
+                f"task {self.name}: task.embed_objective={name}: the model has no such objective that embeds clips and "
+                f"texts (it has: {', '.join(objectives)})."
+            )
 
     def _metrics(self, ranks: tuple[Ranks, Ranks]) -> dict[str, float]:
         """Flat names ``t2v/r1`` ... and ``r_mean``, the mean of the six R@K, by which checkpoints are chosen."""
@@ -258,22 +326,45 @@ class Retrieval:
             }
         if 0 < result.ledger.coverage < 1:
             result.rows[EVALUATED_ONLY] = self._metrics(scored.evaluated_only(self.v2t))
-        if self.rerank:
-            orders = [rerank(sim, self.rerank, self.seed) for sim in (scored.sim, scored.sim.T)]
-            pairs = orders[0].pairs() | {(query, video) for video, query in orders[1].pairs()}
-            matched = score_pairs(evaluator, scored.pairs, pairs, self.rerank_objective, self.name, self.what)
-            result.rows[f"re-rank({self.rerank}) by {self.rerank_objective}"] = self._metrics(
-                scored.rank(orders[0].scores(matched), orders[1].scores(matched.T), self.v2t)
-            )
+        self._rows_of_two_stages(evaluator, scored, result)
         if self.dsl:
             label = "DSL (sees all queries at once)"
             scores = dual_softmax(scored.sim), dual_softmax(scored.sim.T)
             result.rows[label] = self._metrics(scored.rank(*scores, self.v2t))
-        seen = seen_in(scored.videos, looked_at(evaluator, self.objective, self.modality))
-        for label, drop in withheld(self.subsets, seen, result.warnings, always=("text",)).items():
-            clips = embed_clips(evaluator, self.objective, self.modality, scored.pairs.videos, self.what, drop, label)
-            part = Similarities(scored.pairs, scored.samples, scored.limited, without_broken(clips), scored.texts)
+        used = evaluator.modalities if scored.by_head else looked_at(evaluator, self.objective, self.modality)
+        given = scored.pairs, scored.samples, scored.limited
+        for label, drop in withheld(
+            self.subsets, seen_in(scored.videos, used), result.warnings, always=("text",)
+        ).items():
+            if scored.by_head:
+                part = self._by_head(evaluator, self.objective, *given, drop)
+            else:
+                clips = embed_clips(evaluator, self.objective, self.modality, given[0].videos, self.what, drop, label)
+                part = Similarities.embedded(*given, clips, scored.texts)
             result.rows[label] = self._metrics(part.ranks[self.v2t])
+
+    def _rows_of_two_stages(self, evaluator: Evaluator, scored: Similarities, result: TaskResult) -> None:
+        """What embeddings, the first candidates re-ordered, and all pairs give, less the headline."""
+        given = evaluator, scored.pairs, scored.samples, scored.limited
+        matched = scored.sim if scored.by_head else None
+        head, first = (self.objective if scored.by_head else self.rerank_objective), scored
+        if scored.by_head:
+            embeds = self._embeds(evaluator.bare_model)
+            if embeds is None:
+                return
+            first = self._by_embedding(evaluator, embeds, *given[1:])
+            result.rows[f"embeddings of {embeds}"] = self._metrics(first.ranks[self.v2t])
+        elif self.exhaustive:
+            every = self._by_head(evaluator, head, *given[1:])
+            matched = every.sim
+            result.rows[f"all pairs by {head}"] = self._metrics(every.ranks[self.v2t])
+        if self.rerank:
+            orders = [rerank(sim, self.rerank, self.seed) for sim in (first.sim, first.sim.T)]
+            if matched is None:
+                matched, _ = self._match(evaluator, head, scored.pairs, orders[0].wanted() | orders[1].wanted().T)
+            result.rows[f"re-rank({self.rerank}) by {head}"] = self._metrics(
+                first.rank(orders[0].scores(matched), orders[1].scores(matched.T), self.v2t)
+            )
 
     def _predictions(self, scored: Similarities, judged: bool = True) -> list[dict[str, Any]]:
         """One line per query and direction: where the right candidate stands and what came first."""
@@ -305,7 +396,9 @@ class Retrieval:
     def _table(self, result: TaskResult, protocol_line: str) -> ReportTable:
         columns = [f"{d} {label}" for d in self.directions for label in ("R@1", "R@5", "R@10", "MdR", "MnR")]
         keys = [f"{d}/{name}" for d in self.directions for name in ("r1", "r5", "r10", "mdr", "mnr")]
-        rows: list[tuple[str | float | None, ...]] = [("raw", *(result.metrics[key] for key in keys))]
+        rows: list[tuple[str | float | None, ...]] = [
+            (str(result.facts["score_row"]), *(result.metrics[key] for key in keys))
+        ]
         rows += [(label, *(row.get(key) for key in keys)) for label, row in result.rows.items()]
         spans = [f"{name} 95 % interval {low:.2f} to {high:.2f}" for name, (low, high) in result.intervals.items()]
         notes = (
