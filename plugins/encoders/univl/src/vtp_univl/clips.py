@@ -20,7 +20,7 @@ from vtp.model.build import BuildContext
 from vtp.model.context import ForwardContext
 from vtp.types import Tokens
 
-__all__ = ["by_moment", "clip_features", "clip_tokens", "feature_width"]
+__all__ = ["by_moment", "clip_features", "clip_tokens", "feature_width", "features_of", "token_width"]
 
 
 def clip_tokens(ctx: ForwardContext, view: str = "") -> tuple[Tensor, Tensor]:
@@ -46,21 +46,28 @@ def clip_features(ctx: ForwardContext, view: str = "") -> Tensor:
     ``clip_features(tokens)`` where it has one, else the normalised clip tokens. Rows without a video: finite, no
     meaning.
     """
-    encoder = _encoder(ctx)
+    return features_of(_encoder(ctx), _tokens(ctx, view))
+
+
+def features_of(encoder: Any, tokens: Tokens) -> Tensor:
+    """:func:`clip_features` of tokens that a video encoder gave: float32 (B, n, E)."""
     if offers(encoder, "clip_features"):
-        own: Tensor = encoder.clip_features(_tokens(ctx, view))
+        own: Tensor = encoder.clip_features(tokens)
         return own.float()
-    return normalize(clip_tokens(ctx, view)[0].float(), dim=-1)
+    return normalize(by_moment(tokens)[0].float(), dim=-1)
 
 
 def feature_width(context: BuildContext) -> int:
     """E of :func:`clip_features`: ``clip_width`` of the encoder where it has one, else the width of its tokens."""
     encoder = context.encoders["video"]
     own = getattr(encoder, "clip_width", None)
-    if own is not None:
-        return int(own)
-    fusion = context.encoders.get("fusion")
-    owner: Any = fusion if member(fusion, Fusion, "unimodal") else encoder
+    return token_width(context) if own is None else int(own)
+
+
+def token_width(context: BuildContext) -> int:
+    """D of :func:`clip_tokens`."""
+    fusion: Any = context.encoders.get("fusion")
+    owner = fusion if member(fusion, Fusion, "unimodal") else context.encoders["video"]
     return int(owner.width)
 
 
