@@ -7,7 +7,9 @@ from vtp.hookspecs import Register
 @hookimpl
 def vtp_register_encoders(register: Register) -> None:
     """Text, video and fusion encoders."""
+    register("univl", "vtp_univl.text:UniVLText", slot="text")
     register("univl", "vtp_univl.video:ClipEncoder", slot="video")
+    register("univl", "vtp_univl.fusion:UniVLFusion", slot="fusion")
 
 
 @hookimpl
