@@ -8,7 +8,8 @@ Of the visual backbones, those of the programs that they come from and those of 
 | Video Swin | ``layers.I.blocks.J``, ``layers.I.downsample``, ``mlp.fc1``, ``mlp.fc2`` | ``features.(2I).J``, ``features.(2I+1)``, ``mlp.0``, ``mlp.3`` |
 | ResNet | ``0.``, ``1.``, ``4.`` to ``7.`` where it was written as a sequence | ``conv1.``, ``bn1.``, ``layer1.`` to ``layer4.`` |
 
-Every name of one side has exactly one on the other.
+Of a whole model, AntMMF's names stand without the chain of ``model.`` and ``module.`` in front of them, which differs
+from task to task (:func:`split_prefix`). Every name of one side has exactly one on the other.
 """  # noqa: E501
 
 from __future__ import annotations
@@ -16,7 +17,22 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 
-__all__ = ["backbone_kind", "backbone_to_ours", "backbone_to_theirs", "is_sequence"]
+from vtp.model.importing import PrefixTable
+
+__all__ = [
+    "ALIASES",
+    "MODEL",
+    "NEVER_READ",
+    "backbone_kind",
+    "backbone_to_ours",
+    "backbone_to_theirs",
+    "copies_of",
+    "is_sequence",
+    "split_prefix",
+    "standard_prefix",
+    "to_ours",
+    "to_theirs",
+]
 
 Rule = tuple[str, Callable[[re.Match[str]], str]]
 
@@ -92,3 +108,107 @@ def _replaced(name: str, rules: Iterable[Rule]) -> str:
     for pattern, new in rules:
         name = re.sub(pattern, new, name)
     return name
+
+
+_BERT = (
+    ("embeddings.", "embeddings."),
+    ("encoder.", "encoder."),
+    ("pooler.", "pooler."),
+)
+_PREDICTIONS = (("transform.", "transform."), ("decoder.bias", "decoder.bias"))
+MODEL = PrefixTable(
+    (
+        *((f"text_encoder.{theirs}", f"encoders.text.bert.{ours}") for theirs, ours in _BERT),
+        ("cross_pooler.", "encoders.fusion.cross_pooler."),
+        ("img_encoder.", "encoders.video."),
+        ("similarity_dense.", "objectives.vtm.similarity_dense."),
+        *(
+            (f"mlm_head.{head}.cls.predictions.{theirs}", f"objectives.{name}.{ours}")
+            for head, name in (("transformer_mlm", "mlm"), ("text_encoder_mlm", "mlm_text"))
+            for theirs, ours in _PREDICTIONS
+        ),
+        ("itm_head.cls.seq_relationship.", "objectives.itm.itm_head."),
+        ("clf.", "objectives.qa.head.1."),
+        *((f"moco_utils.txt_encoder_k.{n}", f"objectives.vtc.key_encoders.text.module.bert.{o}") for n, o in _BERT),
+        ("moco_utils.img_encoder_k.", "objectives.vtc.key_encoders.video.module."),
+        ("moco_utils.txt_queue", "objectives.vtc.text_queue"),
+        ("moco_utils.img_queue", "objectives.vtc.video_queue"),
+        ("moco_utils.txt_queue_ptr", "objectives.vtc.text_queue_ptr"),
+        ("moco_utils.img_queue_ptr", "objectives.vtc.video_queue_ptr"),
+        ("dmae_utils.", "objectives.dmae."),
+    )
+)
+"""AntMMF's names, without what stands in front of them, and ours; what is below ``img_encoder.`` is renamed besides by
+:func:`to_ours` and :func:`to_theirs`."""
+
+# Further names of the same tensors: (their prefix, prefix of the names that are read).
+ALIASES = (
+    ("text_encoder.module.", "text_encoder."),
+    ("cross_embeddings.", "text_encoder.embeddings."),
+    ("cross_encoder.", "text_encoder.encoder."),
+    ("mlm_head.transformer_mlm.cls.predictions.decoder.weight", "text_encoder.embeddings.word_embeddings.weight"),
+    ("mlm_head.text_encoder_mlm.cls.predictions.decoder.weight", "text_encoder.embeddings.word_embeddings.weight"),
+    ("moco_utils.img_encoder_q.", "img_encoder."),
+    ("moco_utils.txt_encoder_q.module.", "text_encoder."),
+    ("moco_utils.txt_encoder_q.", "text_encoder."),
+    ("moco_utils.txt_encoder_k.module.", "moco_utils.txt_encoder_k."),
+)
+# Tensors that AntMMF's own code never reads.
+NEVER_READ = (
+    r"(moco_utils\.img_encoder_[qk]|img_encoder)\.model\.head\.(weight|bias)",  # classes of ImageNet
+    r"mlm_head\.\w+\.cls\.predictions\.bias",  # where decoder.bias is there too
+    r"dmae_utils\.[tv]2[tv]_linear_xwp\.[qk]_proj\..*",
+    r"dmae_utils\.tis_selector\.thresh",  # the number of an option
+    r"img_proj",
+)
+_STANDARD = {
+    "pretraining": {"module": "model.model.module.", "model": "model.model.", "head": "model."},
+    "finetuning": {"module": "model.module.", "model": "model.", "head": "model."},
+}
+_HEADS = ("mlm_head", "itm_head", "clf")
+_OUTSIDE = ("similarity_dense", "moco_utils", "dmae_utils")
+_NET = re.compile(r"^((?:moco_utils\.)?img_encoder(?:_k)?)\.(swin|model)\.(.*)$", re.DOTALL)
+_OUR_NET = re.compile(r"^(.*encoders\.video\.(?:module\.)?)backbone\.net\.(.*)$", re.DOTALL)
+
+
+def split_prefix(name: str) -> tuple[str, str]:
+    """``model.model.module.text_encoder.x`` -> ``("model.model.module.", "text_encoder.x")``."""
+    found = re.match(r"(?:(?:model|module)\.)*", name)
+    end = found.end() if found else 0
+    return name[:end], name[end:]
+
+
+def standard_prefix(name: str, *, pretraining: bool) -> str:
+    """What stands in front of a name (:func:`split_prefix`) in files of AntMMF."""
+    first = name.split(".")[0]
+    place = "head" if first in _HEADS else "model" if first in _OUTSIDE else "module"
+    return _STANDARD["pretraining" if pretraining else "finetuning"][place]
+
+
+def to_ours(name: str, kind: str) -> str | None:
+    """The name that a vtp model has for a tensor of AntMMF; None if it has no place.
+
+    Args:
+        name: without its prefix.
+        kind: of the backbone, see :func:`backbone_kind`.
+    """
+    if found := _NET.match(name):
+        name = f"{found[1]}.backbone.net.{backbone_to_ours(kind, found[3])}"
+    return MODEL.ours(name)
+
+
+def to_theirs(name: str, kind: str, *, sequence: bool = False) -> str | None:
+    """The way back; ``sequence`` as for :func:`backbone_to_theirs`."""
+    if found := _OUR_NET.match(name):
+        rest = backbone_to_theirs(kind, found[2], sequence=sequence)
+        name = f"{found[1]}{'swin' if kind == 'swin' else 'model'}.{rest}"
+    return MODEL.theirs(name)
+
+
+def copies_of(name: str) -> list[str]:
+    """Further names that AntMMF's files have for the tensor of a name."""
+    return [alias + name.removeprefix(read) for alias, read in ALIASES if _is(name, read)]
+
+
+def _is(name: str, prefix: str) -> bool:
+    return name.startswith(prefix) if prefix.endswith(".") else name == prefix

@@ -21,3 +21,13 @@ def vtp_register_objectives(register: Register) -> None:
     register("univl_moco", "vtp_univl.moco:MoCo")
     register("univl_vtc", "vtp_univl.vtc:VTC")
     register("univl_vtm", "vtp_univl.vtm:VTM")
+
+
+@hookimpl
+def vtp_register_importers(register: Register) -> None:
+    register("antmmf", "vtp_univl.importer:import_antmmf")
+
+
+@hookimpl
+def vtp_register_commands(register: Register) -> None:
+    register("export", "vtp_univl.exporter:main", help="write a checkpoint for another program: vtp export antmmf")

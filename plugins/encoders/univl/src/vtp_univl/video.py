@@ -19,12 +19,12 @@ from vtp.errors import ConfigError, DataError
 from vtp.model.blocks import connected_zero
 from vtp.model.build import BuildContext
 from vtp.model.importing import read_checkpoint
-from vtp.ranges import Count, Natural, Share, Size
+from vtp.ranges import Count, Share, Size
 from vtp.types import Tokens, VideoSpec
 from vtp_univl.backbones import Backbone, make_backbone
 from vtp_univl.keys import backbone_kind, backbone_to_ours
 
-__all__ = ["ClipEncoder", "pool_clips"]
+__all__ = ["ClipEncoder", "carried_name", "pool_clips"]
 
 PRESETS: dict[str, dict[str, Any]] = {
     "base": {"backbone": "pvt_v2_b2", "width": 768, "frames": 4, "size": 224},
@@ -67,8 +67,8 @@ class ClipEncoder(nn.Module):
         frozen_norm: of resnet50: BatchNorm with fixed statistics and factors.
         drop_path: stochastic depth of pvt and swin3d; null is 0 and 0.2.
         stride: source frames between two sampled ones; null spreads the frames over the whole clip.
-        unused_classes: classes of an image classifier that an imported checkpoint carries along. Nothing reads it; it
-            is kept so that ``vtp export antmmf`` gives back what was imported.
+        carried: names and shapes of tensors that an imported checkpoint has and no program reads, such as the
+            classifier that a backbone was trained with, kept for ``vtp export antmmf``.
         context: tells whether a checkpoint is being restored.
 
     Attributes:
@@ -91,7 +91,7 @@ class ClipEncoder(nn.Module):
         frozen_norm: bool = True,
         drop_path: Share | None = None,
         stride: Count | None = None,
-        unused_classes: Natural = 0,
+        carried: dict[str, list[int]] | None = None,
     ) -> None:
         super().__init__()
         chosen = PRESETS[preset]
@@ -124,9 +124,9 @@ class ClipEncoder(nn.Module):
         channels = self.backbone.channels
         self.output_proj = None if channels == self.width else nn.Conv2d(channels, self.width, 1)
         self.img_fc = nn.Sequential(nn.Linear(self.width, self.width), nn.ReLU(), nn.Linear(self.width, self.width))
-        if unused_classes:
-            self.register_buffer("unused_head_weight", torch.zeros(unused_classes, channels))
-            self.register_buffer("unused_head_bias", torch.zeros(unused_classes))
+        self.carried = nn.Module()
+        for given_name, shape in (carried or {}).items():
+            self.carried.register_buffer(carried_name(given_name), torch.zeros(shape))
 
     def forward(self, video: Tensor, padding: Tensor | None = None) -> Tokens:
         """Frames to clips.
@@ -186,6 +186,11 @@ class ClipEncoder(nn.Module):
     def gradient_checkpointing_enable(self) -> None:
         """Recompute the blocks of the backbone in the backward pass."""
         self.backbone.checkpointing = True
+
+
+def carried_name(name: str) -> str:
+    """Name of the buffer that keeps a tensor which nothing reads; buffers have no dots."""
+    return name.replace(".", "/")
 
 
 def pool_clips(grid: Tensor, clips: int, mask: Tensor | None = None) -> Tensor:
