@@ -285,3 +285,40 @@ def test_rows_of_json_need_not_have_the_same_keys(tmp_path):
     ]  # fmt: skip
     record = dataset.origin()["files"][0]
     assert (record["rows"], record["malformed_first"]) == (3, ["item 3: not an object"])  # named once
+
+
+@pytest.mark.parametrize("column", ["label", "target", "class"])
+def test_labels_of_clips(tmp_path, column):
+    text = f"video,{column}\na.mp4,archery\nb.mp4,\n"
+    dataset = OwnData(file=write(tmp_path / "my.csv", text), val_share=0, test_share=0)
+    assert dataset.kinds == ("classification",)
+    first, second = dataset.samples("classification", "train")
+    assert (first.texts, first.labels) == (("",), {"answer": "archery"}) and second.labels == {}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'video,labels,caption\na.mp4,indoor|two people,a talk\nb.mp4,"[""indoor""]",\nc.mp4,[],\nd.mp4,,\n',
+        '{"video": "a.mp4", "labels": ["indoor", "two people"], "caption": "a talk"}\n'
+        '{"video": "b.mp4", "labels": "indoor"}\n{"video": "c.mp4", "labels": []}\n{"video": "d.mp4"}\n',
+    ],
+)
+def test_several_labels_of_clips(tmp_path, text):
+    suffix = "jsonl" if text.startswith("{") else "csv"
+    dataset = OwnData(file=write(tmp_path / f"my.{suffix}", text), val_share=0, test_share=0)
+    assert dataset.kinds == ("caption", "retrieval", "classification")
+    found = dataset.samples("classification", "train")
+    assert [s.extra.get("labels") for s in found] == [["indoor", "two people"], ["indoor"], [], None]
+    assert [s.texts for s in found] == [("a talk",), ("",), ("",), ("",)]
+
+
+def test_a_label_beside_a_question_is_its_answer(tmp_path):
+    dataset = OwnData(file=write(tmp_path / "my.csv", "video,question,label\na.mp4,who?,man\n"))
+    assert dataset.kinds == ("qa",)
+
+
+def test_rows_with_one_id_and_other_labels_are_all_there(tmp_path):
+    text = "id,video,labels\n1,a.mp4,x\n1,a.mp4,y\n1,a.mp4,x\n"
+    dataset = OwnData(file=write(tmp_path / "my.csv", text), val_share=0, test_share=0)
+    assert [s.extra["labels"] for s in dataset.samples("classification", "train")] == [["x"], ["y"]]

@@ -22,6 +22,7 @@ from vtp_datasets.karpathy import COCO, Flickr30k
 from vtp_datasets.msvd import MSVD, MSVDCN
 from vtp_datasets.music_avqa import MusicAVQA, fill_template
 from vtp_datasets.timed_text import CNVid, HowTo100M
+from vtp_datasets.ucf101 import UCF101
 from vtp_datasets.vat import VAT
 from vtp_datasets.vatex import VATEX
 from vtp_datasets.visual_genome import VisualGenome
@@ -489,6 +490,15 @@ def test_antmmf_mixes_clips_spans_and_images(tmp_path):
     assert dataset.splits("caption") == ("train",) and dataset.splits("mc") == ("test",)
 
 
+def test_antmmf_labels_are_numbers_names_or_lists(tmp_path):
+    rows = [*ANTMMF[:5], {"clip_name": "a", "label": ["b", 3]}, {"clip_name": "c", "caption": "x"}]
+    files = {"train.jsonl": "\n".join(map(json.dumps, rows))}
+    found = AntMMF(root=write(tmp_path, files)).samples("classification", "train")
+    assert [s.labels.get("answer") for s in found] == ["1", "2", "1", "1", "13", None, None]
+    assert [s.texts[0] for s in found] == ["a person", "the system", "a span", "a dog", "", "", "x"]
+    assert found[5].extra["labels"] == ["b", "3"] and "label" not in found[0].extra
+
+
 def test_vat(tmp_path):
     files = {
         "train.csv": "audio,text,video\na/1.wav,1.txt,1.mp4\n2.wav,2.json,2.mp4\n3.wav,3.txt,3.mp4\n,4.txt,4.mp4\n",
@@ -505,6 +515,41 @@ def test_vat(tmp_path):
     assert second.texts == ("第二",) and fourth.audio == fourth.video
     assert malformed(dataset, "train.csv") == [f"line 4: No such file or directory: {tmp_path}/text/3.txt"]
     assert VAT(root=tmp_path, tags=False).samples("caption", "train")[0].texts == ("a title",)
+
+
+# -- UCF101 ----------------------------------------------------------------------------------------------------------
+
+UCF101_FILES = {
+    "ucfTrainTestlist/classInd.txt": "1 ApplyEyeMakeup\r\n2 ApplyLipstick\r\n10 Biking\r\n",
+    "ucfTrainTestlist/trainlist01.txt": "ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.avi 1\r\n"
+    "Biking/v_Biking_g01_c01.avi 10\r\nBiking/v_Biking_g01_c01.avi 10\r\nBiking/v_Biking_g01_c02.avi 3\r\n",
+    "ucfTrainTestlist/testlist01.txt": "ApplyLipstick/v_ApplyLipstick_g01_c01.avi\r\n"
+    "Knitting/v_Knitting_g01_c01.avi\r\n",
+    "UCF-101/ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.avi": "a clip",
+    "UCF-101/v_ApplyLipstick_g01_c01.mp4": "another one, in one folder and converted",
+}
+
+
+def test_ucf101_lists(tmp_path):
+    dataset = UCF101(root=write(tmp_path, UCF101_FILES))
+    assert dataset.class_names == ("ApplyEyeMakeup", "ApplyLipstick", "Biking")
+    assert dataset.splits("classification") == ("train", "test") and not dataset.samples("classification", "val")
+    first, second = dataset.samples("classification", "train")
+    assert (first.id, first.texts, first.labels) == ("v_ApplyEyeMakeup_g08_c01", ("",), {"answer": "ApplyEyeMakeup"})
+    assert first.video == MediaRef(str(tmp_path / "UCF-101/ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.avi"))
+    assert second.labels == {"answer": "Biking"} and not Path(second.video.path).exists()
+    (test,) = dataset.samples("classification", "test")
+    assert test.labels == {"answer": "ApplyLipstick"} and test.extra["video_id"] == "v_ApplyLipstick_g01_c01"
+    assert test.video.path == str(tmp_path / "UCF-101/v_ApplyLipstick_g01_c01.mp4")
+    assert malformed(dataset, "trainlist01.txt") == [
+        "line 3: v_Biking_g01_c01 is there already", "line 4: no 3",
+    ]  # fmt: skip
+    assert malformed(dataset, "testlist01.txt")[0].startswith("line 2: Knitting/v_Knitting_g01_c01.avi is in no folder")
+
+
+def test_another_fold_of_ucf101_is_another_list(tmp_path):
+    with pytest.raises(DataError, match=r"trainlist02\.txt"):
+        UCF101(root=write(tmp_path, UCF101_FILES), fold=2).samples("classification", "train")
 
 
 # -- all of them -----------------------------------------------------------------------------------------------------
@@ -566,6 +611,7 @@ WHOLE: dict[str, tuple[list[str], dict[str, object]]] = {  # reader -> kinds, al
     "msvd": (["qa"], {"youtube_mapping.txt": "abc_1_2 vid1"} | {f"{s}_qa.json": [QUESTION] for s in SPLITS}),
     "msvd_cn": (["caption"], MSVD_FILES),
     "music_avqa": (["qa"], {f"avqa-{split}.json": [AVQA, AVQA | {"question_id": 2}] for split in SPLITS}),
+    "ucf101": (["classification"], UCF101_FILES),
     "vat": (["caption"], {"train.csv": "audio,text,video\n1.wav,1.txt,1.mp4\n", "text/1.txt": "x"}),
     "vatex": (["caption"], {f"{split}_list.txt": CLIP for split in SPLITS} | {"vatex_data.json": VATEX_ROWS}),
     "visual_genome": (["caption"], {"region_descriptions.json": [{"id": 1, "regions": [{"phrase": "x"}]}]}),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from vtp.testing import check_objective
+from vtp_objectives.classification import Classification
 from vtp_objectives.mlm import MLM
 from vtp_objectives.mvm import MVM
 from vtp_objectives.plugin import vtp_register_objectives
@@ -21,6 +22,8 @@ CASES = [
     (MLM, {"tokens": "text"}, {}),
     (MVM, {"decoder_width": 8, "decoder_depth": 1, "decoder_heads": 2}, {}),
     (QA, {}, {}),
+    (Classification, {"label": "answer"}, {}),
+    (Classification, {"label": "answer", "modalities": ["audio", "video"], "features": "pooled"}, {}),
 ]
 
 

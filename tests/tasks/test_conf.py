@@ -14,12 +14,19 @@ from vtp.cli.main import main
 from vtp.cli.run import compose
 from vtp.components import choose
 from vtp.eval.protocol import Protocol
+from vtp_tasks.classification import Classification
 from vtp_tasks.multiple_choice import MultipleChoice
 from vtp_tasks.pretrain import Pretrain
 from vtp_tasks.qa import QuestionAnswering
 from vtp_tasks.retrieval import Retrieval
 
-CLASSES = {"qa": QuestionAnswering, "retrieval": Retrieval, "multiple_choice": MultipleChoice, "pretrain": Pretrain}
+CLASSES = {
+    "classification": Classification,
+    "qa": QuestionAnswering,
+    "retrieval": Retrieval,
+    "multiple_choice": MultipleChoice,
+    "pretrain": Pretrain,
+}
 FOLDER = Path(vtp_tasks.__file__).parent
 FILES = sorted((FOLDER / "conf/task").glob("*.yaml"))
 SCORED = [path for path in FILES if path.stem != "pretrain"]
@@ -79,6 +86,7 @@ def test_a_benchmark_says_only_what_is_its_own(path):
         ("retrieval", {"ties": "random", "modality": "text", "v2t": "all", "split": "train"}),
         ("qa", {"ties": "random", "answers_from": "test", "split": "train"}),
         ("multiple_choice", {"ties": "random", "modality": "text"}),
+        ("classification", {"ties": "random", "classes_from": "test", "split": "train"}),
         ("pretrain", {"table": "qa", "selection": "test"}),
     ],
 )
@@ -92,6 +100,7 @@ METRICS = {
     "retrieval": {f"{d}/{m}" for d in ("t2v", "v2t", "t2a", "a2t") for m in ("r1", "r5", "r10", "mdr", "mnr")},
     "qa": {"accuracy", "top10", "in_vocabulary"},
     "mc": {"accuracy"},
+    "classification": {"top1", "top5", "mean_class"},
 }
 
 
@@ -107,7 +116,9 @@ def test_a_benchmark_as_it_stands_is_what_its_protocol_states(path):
 
 def test_every_protocol_has_a_task():
     wanted = {options_of(path)["protocol"] for path in SCORED} - {None}
-    assert wanted | {"didemo_val", "audiocaps_val"} == {path.stem for path in (FOLDER / "protocols").glob("*.yaml")}
+    assert wanted | {"didemo_val", "audiocaps_val", "ucf101_2", "ucf101_3"} == {
+        path.stem for path in (FOLDER / "protocols").glob("*.yaml")
+    }
 
 
 def test_the_example_task_of_the_documentation_works(fake_model, fake_dataset, make_evaluator):

@@ -6,13 +6,14 @@ import pytest
 
 from vtp.testing import check_task
 from vtp_datasets.own import OwnData
+from vtp_tasks.classification import Classification
 from vtp_tasks.multiple_choice import MultipleChoice
 from vtp_tasks.plugin import vtp_register_tasks
 from vtp_tasks.pretrain import Pretrain
 from vtp_tasks.qa import QuestionAnswering
 from vtp_tasks.retrieval import Retrieval
 
-CASES = {QuestionAnswering: {"answers": 2}, Retrieval: {}, MultipleChoice: {}, Pretrain: {}}
+CASES = {QuestionAnswering: {"answers": 2}, Retrieval: {}, MultipleChoice: {}, Classification: {}, Pretrain: {}}
 
 
 def test_every_task_is_tested():
@@ -23,7 +24,7 @@ def test_every_task_is_tested():
 
 @pytest.mark.parametrize("cls", CASES, ids=lambda cls: cls.__name__)
 def test_the_contract_is_kept(cls, tmp_path):
-    header = "video,caption,question,options,answer"
-    rows = [f"{i}.mp4,clip {i},what is {i}?,dog {i % 2}|no {i},dog {i % 2}" for i in range(40)]
+    header = "video,caption,question,options,answer,labels"
+    rows = [f"{i}.mp4,clip {i},what is {i}?,dog {i % 2}|no {i},dog {i % 2},dog|{i % 3}" for i in range(40)]
     (tmp_path / "my.csv").write_text("\n".join([header, *rows]))
     check_task(cls, CASES[cls], dataset=OwnData(file=tmp_path / "my.csv"))

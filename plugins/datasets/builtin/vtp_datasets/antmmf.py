@@ -4,16 +4,20 @@
     {"caption": "...", "clip_name": "video9770", "retrieval_key": "ret0"}                        testing
     {"caption": "...", "clip_name": "video9770.mp4", "start": 0.0, "end": 3.7, "type": "video"}  a span
     {"caption": "...", "clip_name": "dog.jpg", "type": "image"}                                  an image
+    {"caption": "", "clip_name": "v_Archery_g01_c01", "label": 2, "type": "video"}                classification
     {"qid": "mc0", "clip_name": "video9770", "answer": "0", "options": ["...", ...]}             multiple choice
 
-``clip_name`` stands with or without folder and extension: the file is found by its path, or by its stem.
+A label is a number, a name or a list of them. ``clip_name`` stands with or without folder and extension: the file is
+found by its path, or by its stem.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from vtp.catalogue import (
     IMAGES,
@@ -27,6 +31,8 @@ from vtp.catalogue import (
     Plan,
     Row,
     given_or,
+    is_empty,
+    plain_text,
     reason,
     stem_of,
     text_of,
@@ -48,7 +54,7 @@ multiple-choice questions by dataset.mc_file."""
 
 class AntMMF(Catalogue):
     """Data in AntMMF's form: one clip, span of a clip or image each, in any mixture, with all its captions; ``mc``: one
-    question each, its options as texts.
+    question each, its options as texts; ``classification``: one row each, its label and its caption or an empty text.
 
     Args:
         root: folder with files and clips; None = ``$VTP_DATA/antmmf``, or ``data/antmmf`` without that variable.
@@ -60,7 +66,7 @@ class AntMMF(Catalogue):
     """
 
     name = "antmmf"
-    kinds = ("caption", "retrieval", "mc")
+    kinds = ("caption", "retrieval", "mc", "classification")
     folders = ("", "annotations", "jsonl")
     about = ABOUT
     clips = "the clips and images, in videos/ and images/"
@@ -90,13 +96,15 @@ class AntMMF(Catalogue):
         names = given_or(self._files[split], USUAL[split])
         if split != "train" and self._files[split] is None and self.find(*names) is None:
             return None  # nothing says that there should be one
+        if kind == "classification":
+            return Plan((names,), partial(_rows, labelled=True), self._media, options={"kind": kind})
         return Plan((names,), _rows, self._media, options={"kind": "caption"}, group=True)
 
     def _media(self) -> ClipFolders:
         return ClipFolders(self.root, self._videos, FOLDERS, VIDEOS | IMAGES)
 
 
-def _rows(file: AnnotationFile) -> Iterator[Row]:
+def _rows(file: AnnotationFile, labelled: bool = False) -> Iterator[Row]:
     ids = Ids()
     for line, row in file.jsonl():
         try:
@@ -107,15 +115,26 @@ def _rows(file: AnnotationFile) -> Iterator[Row]:
                 span = f"{start or 0:g} to {'?' if end is None else format(end, 'g')} s"
                 raise ValueError(f"{span} is no span with a start before its end")
             name = text_of(row, "retrieval_key") if "retrieval_key" in row else str(line)
-            caption = text_of(row, "caption")
-            made = Row(ids.unique(name, clip, line, start, end, caption), [caption])
+            caption = text_of(row, "caption") if not labelled or row.get("caption") else ""
+            answer, labels = _label(row.get("label")) if labelled else (None, None)
+            made = Row(
+                ids.unique(name, clip, line, start, end, caption, answer, repr(labels)), [caption], answer=answer
+            )
         except ROW_ERRORS as error:
             file.reject(f"line {line}", reason(error))
             continue
         image = row.get("type") == "image" or f".{path.rpartition('.')[2].lower()}" in IMAGES
         made.video_id, made.video, made.place = span_name(clip, start, end), clip, line
         made.start, made.end, made.audio = start, end, NONE if image else None
-        made.extra = {key: row[key] for key in ("label",) if key in row} or None
+        made.extra = {"label": row["label"]} if "label" in row and not labelled else None
+        made.extra = made.extra if labels is None else {"labels": labels}
         file.rows += 1
         yield made
     file.note_repeated(ids)
+
+
+def _label(value: Any) -> tuple[str | None, list[str] | None]:
+    """The class of a clip, or all its classes; neither where they are not known."""
+    if isinstance(value, list):
+        return None, [plain_text(name, "label") for name in value]
+    return (None if is_empty(value) else plain_text(value, "label")), None

@@ -1,13 +1,16 @@
 """Data of one's own from one table: csv, tsv or jsonl with a column ``video`` (or ``audio``) and a column ``caption``,
-or ``question`` and ``answer``, or ``question``, ``options`` and ``answer``.
+or ``question`` and ``answer``, or ``question``, ``options`` and ``answer``, or ``label``, or ``labels``.
 
     video,caption,split                         video,question,options,answer
     clips/a.mp4,a dog runs,train                clips/a.mp4,what runs?,a dog|a cat,a dog
+    video,label                                 video,labels
+    clips/a.mp4,archery                         clips/a.mp4,indoor|two people
 
 Further columns: ``audio`` (a file of its own), ``id``, ``start`` and ``end`` in seconds, ``split``, ``category``,
 ``question_type``. Usual other names of columns are understood, see :data:`ALIASES`. Options stand in one cell, as JSON
 list or parted by ``|``, or in columns ``option0`` ... (also ``a0``, ``option_a``); the answer is an option or its
-number, from 0. A jsonl row may hold lists in ``caption`` and ``options``.
+number, from 0. ``labels`` are a cell of that kind; an empty one says that they are not known, ``[]`` that none applies.
+A jsonl row may hold lists in ``caption``, ``options`` and ``labels``.
 """
 
 from __future__ import annotations
@@ -58,6 +61,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "caption": ("caption", "captions", "text", "sentence", "description", "title", "name", "label_text"),
     "question": ("question", "question_content", "query"),
     "answer": ("answer", "anser", "label", "target", "gt"),
+    "labels": ("labels", "classes", "tags"),
     "options": ("options", "choices", "candidates", "answers"),
     "id": ("id", "question_id", "qid", "key", "sample_id", "sen_id"),
     "start": ("start", "start_time", "start_s", "begin", "start_sec"),
@@ -89,7 +93,8 @@ class OwnData(Catalogue):
             a test clip is found to be a training clip of an earlier stage; None = ``csv:`` and the name of ``root``.
 
     Kinds are those that the columns allow: ``caption`` and ``retrieval`` with captions, ``qa`` with questions, ``mc``
-    with options; with none of them ``media``, for the tools that only look at files.
+    with options, ``classification`` with labels, or with a label (or class) and no question; with none of them
+    ``media``, for the tools that only look at files.
     """
 
     name = "csv"
@@ -132,11 +137,12 @@ class OwnData(Catalogue):
     def kinds(self) -> tuple[str, ...]:
         """What the columns allow; without a file, everything."""
         if self.file is None:
-            return ("caption", "retrieval", "qa", "mc")
+            return ("caption", "retrieval", "qa", "mc", "classification")
         columns = _columns(AnnotationFile(self._existing()))
         kinds = ["caption", "retrieval"] if "caption" in columns else []
         kinds += ["qa"] if "question" in columns else []
         kinds += ["mc"] if columns["options"] else []
+        kinds += ["classification"] if _label_columns(columns) else []
         if not {"video", "audio"} & columns.keys():
             raise self._lacking(columns)
         return tuple(kinds or ["media"])
@@ -144,7 +150,7 @@ class OwnData(Catalogue):
     def _lacking(self, columns: Mapping[str, Any]) -> DataError:
         return DataError(
             f"{self.file}: the columns say neither what is shown nor what is said about it. Needed are video (or "
-            f"audio) and caption, or question and answer; found: {', '.join(columns['all']) or 'nothing'}. "
+            f"audio) and caption, or question and answer, or label; found: {', '.join(columns['all']) or 'nothing'}. "
             f"Understood names: {', '.join(sorted({n for names in ALIASES.values() for n in names}))}."
         )
 
@@ -213,6 +219,17 @@ class OwnData(Catalogue):
 
 def _count(share: float, clips: int) -> int:
     return 0 if share == 0 or clips < 3 else max(1, round(share * clips))
+
+
+def _label_columns(columns: Mapping[str, Any]) -> list[str]:
+    """Which of our columns says the class of a clip, the list of them before the one."""
+    if "labels" in columns:
+        return ["labels"]
+    if "question" in columns or columns["options"]:
+        return []
+    if "answer" in columns:
+        return ["answer"]
+    return ["category"] if "category" in columns and "caption" not in columns else []
 
 
 def _columns(file: AnnotationFile) -> dict[str, Any]:
@@ -310,8 +327,8 @@ def _rows(file: AnnotationFile, what: str, media: Paths) -> Iterator[Row]:
 
 
 def _content(row: Row) -> tuple[Any, ...]:
-    question = row.extra and row.extra["question"]
-    return row.texts, row.audio, row.answer, row.answer_index, row.split, row.category, row.question_type, question
+    extra = row.extra and repr(row.extra)
+    return row.texts, row.audio, row.answer, row.answer_index, row.split, row.category, row.question_type, extra
 
 
 def _row(file: AnnotationFile, row: Mapping[str, Any], options: list[Any], what: str, line: int, media: Paths) -> Row:
@@ -353,6 +370,8 @@ def _row(file: AnnotationFile, row: Mapping[str, Any], options: list[Any], what:
     if what == "caption":
         made.texts = file.texts(row["caption"], "caption")
         return made
+    if what == "classification":
+        return _classified(made, file, row)
     question = text_of(row, "question") if "question" in row or what == "qa" else None
     made.question_type = text_of(row, "question_type") if "question_type" in row else first_word(question or "")
     answer = row.get("answer", "")
@@ -370,6 +389,21 @@ def _row(file: AnnotationFile, row: Mapping[str, Any], options: list[Any], what:
         if made.answer is not None and options:
             texts = _options(options)
             made.answer = texts[answer_index(made.answer, texts)]
+    return made
+
+
+def _classified(made: Row, file: AnnotationFile, row: Mapping[str, Any]) -> Row:
+    """With its class, or list of classes, and its caption or an empty text."""
+    made.texts = file.texts(row["caption"], "caption")[:1] if "caption" in row else ("",)
+    if "labels" in row:
+        cell = row["labels"]
+        found = list_in(cell, "labels") if isinstance(cell, str) else cell
+        names = found.split("|") if isinstance(found, str) else found if isinstance(found, list) else [found]
+        made.extra = {"labels": [plain_text(name, "label") for name in names if str(name).strip()]}
+        return made
+    label = row.get("answer", made.category)
+    if label is not None and str(label).strip():
+        made.answer = answer_text(label)
     return made
 
 

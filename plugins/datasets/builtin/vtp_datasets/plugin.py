@@ -23,6 +23,7 @@ def vtp_register_datasets(register: Register) -> None:
     register("music_avqa", "vtp_datasets.music_avqa:MusicAVQA")
     register("shapes", "vtp_datasets.shapes:Shapes")
     register("shards", "vtp_datasets.shards:Shards")
+    register("ucf101", "vtp_datasets.ucf101:UCF101")
     register("vat", "vtp_datasets.vat:VAT")
     register("vatex", "vtp_datasets.vatex:VATEX")
     register("visual_genome", "vtp_datasets.visual_genome:VisualGenome")

@@ -11,7 +11,7 @@ import numpy as np
 from vtp.errors import DataError
 from vtp.types import Sample
 
-__all__ = ["AnswerPrior", "answer_list", "answer_of", "refuse_unanswered"]
+__all__ = ["AnswerPrior", "answer_list", "answer_of", "classes_of", "refuse_unanswered"]
 
 
 def answer_of(sample: Sample) -> str | None:
@@ -19,6 +19,16 @@ def answer_of(sample: Sample) -> str | None:
     answer = sample.labels.get("answer")
     text = "" if answer is None or answer != answer else str(answer)
     return text if text.strip() else None
+
+
+def classes_of(sample: Sample) -> tuple[str, ...] | None:
+    """The classes of a clip: the list ``labels`` among its labels or in ``extra``, which may be empty, or its one
+    ``labels["answer"]``; None where they are hidden."""
+    several = sample.labels.get("labels", sample.extra.get("labels"))
+    if several is not None:
+        return tuple(dict.fromkeys(map(str, several)))
+    one = answer_of(sample)
+    return None if one is None else (one,)
 
 
 def refuse_unanswered(dataset: str, split: str, questions: int, lacking: Sequence[Sample]) -> None:

@@ -29,6 +29,7 @@ def strips(
     predictions: Sequence[dict[str, Any]],
     count: int,
     drop: Sequence[Modality] = (),
+    question: str = "which text?",
 ) -> list[Strip]:
     """Evenly spaced evaluated questions with the frames that the model saw.
 
@@ -39,6 +40,7 @@ def strips(
             ``credit``.
         count: how many.
         drop: modalities that need not be read for a picture.
+        question: what is asked where a line does not say it.
     """
     by_id = {sample.id: sample for sample in samples}
     chosen = {line["id"]: line for line in evenly([x for x in predictions if "missing" not in x], count)}
@@ -48,7 +50,7 @@ def strips(
     return [
         Strip(
             frames,
-            line.get("question", "which text?"),
+            line.get("question", question),
             line.get("answer"),
             line["prediction"],
             line.get("credit", 0.0) > 0.5,

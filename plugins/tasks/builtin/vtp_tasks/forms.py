@@ -5,8 +5,9 @@ from __future__ import annotations
 from vtp.data.table import media_id
 from vtp.eval.forms import canonical_text
 from vtp.types import Sample
+from vtp_tasks.answers import classes_of
 
-__all__ = ["choices", "queries", "questions"]
+__all__ = ["choices", "classes", "queries", "questions"]
 
 
 def queries(sample: Sample) -> list[str]:
@@ -24,3 +25,8 @@ def choices(sample: Sample) -> list[str]:
     """Clip, place of the right option (``labels["answer_index"]``) and options."""
     right = str(sample.labels.get("answer_index", ""))
     return ["\t".join([media_id(sample), right, *map(canonical_text, sample.texts)])]
+
+
+def classes(sample: Sample) -> list[str]:
+    """Clip and its classes in the order of the alphabet."""
+    return ["\t".join([media_id(sample), *sorted(map(canonical_text, classes_of(sample) or ()))])]

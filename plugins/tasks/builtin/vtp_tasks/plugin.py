@@ -7,6 +7,7 @@ from vtp.hookspecs import Register, hookimpl
 
 @hookimpl
 def vtp_register_tasks(register: Register) -> None:
+    register("classification", "vtp_tasks.classification:Classification")
     register("multiple_choice", "vtp_tasks.multiple_choice:MultipleChoice")
     register("pretrain", "vtp_tasks.pretrain:Pretrain")
     register("qa", "vtp_tasks.qa:QuestionAnswering")
@@ -15,6 +16,7 @@ def vtp_register_tasks(register: Register) -> None:
 
 @hookimpl
 def vtp_register_forms(register: Register) -> None:
+    register("classification", "vtp_tasks.forms:classes", counted="items")
     register("mc", "vtp_tasks.forms:choices", counted="choices")
     register("qa", "vtp_tasks.forms:questions", counted="questions")
     register("retrieval", "vtp_tasks.forms:queries", counted="queries")
