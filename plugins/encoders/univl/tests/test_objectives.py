@@ -23,7 +23,7 @@ PLACES = "objectives.clip_order.places=8"
 
 
 @pytest.mark.parametrize("first", ["univl/vtc", "univl/moco"])
-@pytest.mark.parametrize(("model", "released"), [("base", False), ("base", True), ("simvtp", False)])
+@pytest.mark.parametrize(("model", "released"), [("base", False), ("base", True), ("simvtp", False), ("univl", False)])
 def test_every_objective_works_in_other_models(model: str, released: bool, first: str) -> None:
     small = ["objectives.vtc.queue_size=32"] if first == "univl/moco" else []
     built = build(model, [first, *ALL[1:]], *small, PLACES, released=released).train()
@@ -103,7 +103,7 @@ def test_mined_rows_hold_the_hardest_videos(method: str, weights: str) -> None:
 
 
 def test_the_curriculum_mines_more_and_more() -> None:
-    """Step 0 never, step 35000 always, and in between in about the share that the curriculum says; weights only then."""
+    """Step 0 never, step 35000 always, in between in about the share that the curriculum says; weights only then."""
     model = build("base", ["univl/vtc", "univl/hscl"], "objectives.vtm.negatives_from=gathered")
     plain = build("base", ["univl/vtc", "univl/vtm"])
     plain.load_state_dict(model.state_dict())
@@ -225,8 +225,13 @@ def test_the_text_encoder_reads_masked_words() -> None:
     for released in (False, True):
         options = ["masks.text.probability=0.5", "masks.text.replace=mask"]
         model = build("base", ["univl/mlm_text"], *options, released=released)
-        batch, read = random_batch(model, 6), []
-        model.encoders["text"].register_forward_pre_hook(lambda _, __, given: read.append(given), with_kwargs=True)
+        batch = random_batch(model, 6)
+        read: list[Any] = []
+
+        def keep(_: nn.Module, __: Any, given: Any, read: list[Any] = read) -> None:
+            read.append(given)
+
+        model.encoders["text"].register_forward_pre_hook(keep, with_kwargs=True)
         ctx = ForwardContext(model, batch)
         mlm: Any = model.objectives["mlm_text"]
         mlm(ctx)

@@ -12,6 +12,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from objective_models import build, gradients, random_batch, take_step
 
+from vtp.contracts import offers
 from vtp.train.parallel import full_tensor
 from vtp.types import StepDone
 
@@ -21,6 +22,7 @@ CASES: list[tuple[str, list[str], tuple[str, ...]]] = [
     ("base", ["univl/vtc", "univl/vtm", "univl/itm", "univl/mlm"], ("objectives.vtm.masked=[text]",)),
     ("base", ["univl/moco", "univl/hsm", "univl/mlm_text"], (*MINED, *MOCO)),
     ("simvtp", ["univl/moco", "univl/hsm"], (*MINED, *MOCO)),
+    ("univl", ["univl/moco", "univl/hsm", "univl/itm", "univl/mlm"], (*MINED, *MOCO)),
 ]
 
 
@@ -29,9 +31,9 @@ def step_of(case: int, rows: tuple[int, int], strategy: str) -> dict[str, Any]:
     name, objectives, options = CASES[case]
     model = build(name, objectives, *options)
     out = take_step(model, random_batch(model, 6, video=[1]).rows(*rows), strategy=strategy)
-    moco: Any = model.objectives["vtc"] if "vtc" in model.objectives else None
-    if getattr(moco, "after_step", None) is not None:
-        moco.after_step(StepDone(1, 10))
+    for objective in model.objectives.values():
+        if offers(objective, "after_step"):
+            objective.after_step(StepDone(1, 10))  # type: ignore[operator]
     found: dict[str, Any] = {f"loss {seen.name}": seen.loss for seen in out.values()}
     found |= {f"weight {seen.name}": seen.weight.float() for seen in out.values()}
     found |= {f"state {n}": b.clone() for n, b in model.named_buffers() if "queue" in n}
