@@ -16,6 +16,7 @@ def vtp_register_encoders(register: Register) -> None:
 def vtp_register_objectives(register: Register) -> None:
     """Losses of the family."""
     register("univl_clip_order", "vtp_univl.clip_order:ClipOrder")
+    register("univl_dmae", "vtp_univl.dmae:DMAE")
     register("univl_itm", "vtp_univl.itm:ITM")
     register("univl_mlm", "vtp_univl.mlm:MLM")
     register("univl_moco", "vtp_univl.moco:MoCo")

@@ -1,0 +1,174 @@
+"""Which words of a text say what it is about: nouns, verbs and adjectives that are no stop words. DMAE counts them
+twice (arXiv:2309.11082).
+
+    nltk    English, the averaged perceptron; needs the data sets averaged_perceptron_tagger_eng and stopwords
+    spacy   English, en_core_web_sm
+    jieba   Chinese; brings its dictionary along
+
+None of them is downloaded here: what is missing is named with the command that gets it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
+from typing import Any, Literal
+
+from vtp.errors import ConfigError
+from vtp.types import TextSpec
+
+__all__ = ["ContentWords", "Tagger", "load_tagger"]
+
+Tagger = Literal["nltk", "spacy", "jieba"]
+Words = Sequence[tuple[int, int]]  # where words begin and end in a text
+Tag = Callable[[str, Words], list[bool]]  # a text and its words -> which of them are content words
+_KNOWN = 65536  # texts whose words are kept
+
+
+class ContentWords:
+    """Counts the words of texts: 1 each, 2 for a content word, special tokens 1.
+
+    Args:
+        tagger: which one.
+        spec: of the text encoder.
+        owner: who asks, for messages.
+
+    Raises:
+        ConfigError: the tokenizer knows no words, or the tagger or its data are not installed.
+    """
+
+    def __init__(self, tagger: Tagger, spec: TextSpec, owner: str) -> None:
+        if spec.words is None:
+            raise ConfigError(
+                f"{owner}: content words are words, and the tokenizer of this text encoder does not tell where words "
+                "begin. Use one of the tokenizers library (encoder.text.tokenizer), or use_twm=false."
+            )
+        self.spec = spec
+        self._tag = load_tagger(tagger, owner)
+        self._known: dict[str, list[int]] = {}
+
+    def counts(self, text: str) -> list[int]:
+        """A number per token of ``spec.tokenize([text])``."""
+        found = self._known.get(text)
+        if found is None:
+            if len(self._known) >= _KNOWN:
+                self._known.clear()
+            found = self._known[text] = self._count(text)
+        return found
+
+    def _count(self, text: str) -> list[int]:
+        assert self.spec.words is not None
+        ids = self.spec.tokenize([text])[0]
+        words = self.spec.words(text)
+        content = self._tag(text, list(_spans(text, [word for word, _ in words])))
+        inside = [(2 if twice else 1, i) for twice, (_, own) in zip(content, words, strict=True) for i in own]
+        before = _start(ids, [i for _, i in inside])
+        counts = [1] * len(ids)
+        counts[before : before + len(inside)] = [count for count, _ in inside]
+        return counts
+
+
+def _spans(text: str, words: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """Where words that follow each other stand in a text."""
+    end = 0
+    for word in words:
+        start = text.find(word, end)
+        start = end if start < 0 else start
+        end = start + len(word)
+        yield start, end
+
+
+def _start(ids: Sequence[int], inside: Sequence[int]) -> int:
+    """Where the ids of the words begin among those of the text, behind its first special tokens."""
+    places = range(len(ids) - len(inside) + 1)
+    return next((at for at in places if list(ids[at : at + len(inside)]) == list(inside)), 0)
+
+
+def load_tagger(name: Tagger, owner: str) -> Tag:
+    """A function that tells of each word, given by its begin and end in a text, whether it is a content word.
+
+    Raises:
+        ConfigError: the tagger or its data are not installed.
+    """
+    return {"nltk": _nltk, "spacy": _spacy, "jieba": _jieba}[name](owner)
+
+
+def _missing(owner: str, what: str, command: str) -> ConfigError:
+    return ConfigError(f"{owner}: content words need {what}, which is not installed. Get it with: {command}")
+
+
+def _module(name: str, owner: str, what: str, command: str) -> Any:
+    try:
+        return import_module(name)
+    except ImportError:
+        raise _missing(owner, what, command) from None
+
+
+def _nltk(owner: str) -> Tag:
+    nltk = _module("nltk", owner, "NLTK", "pip install nltk")
+    try:
+        nltk.data.find("taggers/averaged_perceptron_tagger_eng")
+        tagger = nltk.tag.perceptron.PerceptronTagger(lang="eng")
+        stop = frozenset(nltk.corpus.stopwords.words("english"))
+    except LookupError:
+        raise _missing(
+            owner,
+            "the NLTK data averaged_perceptron_tagger_eng and stopwords",
+            "python -m nltk.downloader averaged_perceptron_tagger_eng stopwords (or NLTK_DATA=FOLDER, where they are)",
+        ) from None
+
+    def tag(text: str, words: Words) -> list[bool]:
+        tokens = [text[start:end] for start, end in words]
+        tagged = tagger.tag(tokens)
+        return [
+            token.lower() not in stop and token.isalpha() and _penn(kind)
+            for token, (_, kind) in zip(tokens, tagged, strict=True)
+        ]
+
+    return tag
+
+
+def _penn(kind: str) -> bool:
+    """Tags of the Penn treebank: common nouns, adjectives, verbs."""
+    return kind.startswith(("JJ", "VB")) or kind in ("NN", "NNS")
+
+
+def _spacy(owner: str) -> Tag:
+    spacy = _module("spacy", owner, "spaCy", "pip install spacy")
+    try:
+        load: Any = spacy.load("en_core_web_sm", disable=["parser", "ner", "lemmatizer"])
+    except OSError:
+        raise _missing(
+            owner, "spaCy's en_core_web_sm", "python -m spacy download en_core_web_sm (or tagger=nltk)"
+        ) from None
+
+    def tag(text: str, words: Words) -> list[bool]:
+        content = [
+            (token.idx, token.idx + len(token))
+            for token in load(text)
+            if token.pos_ in ("NOUN", "ADJ", "VERB") and not token.is_stop
+        ]
+        return _overlapping(words, content)
+
+    return tag
+
+
+def _jieba(owner: str) -> Tag:
+    segmenter = _module("jieba.posseg", owner, "jieba", "pip install jieba")
+    logging.getLogger("jieba").setLevel(logging.WARNING)  # it reports that it builds its dictionary
+
+    def tag(text: str, words: Words) -> list[bool]:
+        content, end = [], 0
+        for word, kind in segmenter.cut(text):
+            start, end = end, end + len(word)
+            if kind[:1] in ("n", "v", "a") and kind not in ("nr", "ns", "nt", "nz"):
+                content.append((start, end))
+        return _overlapping(words, content)
+
+    return tag
+
+
+def _overlapping(words: Words, content: Words) -> list[bool]:
+    """Which words share a letter with a content word."""
+    return [any(start < stop and begin < end for begin, stop in content) for start, end in words]
