@@ -15,7 +15,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
-from vtp.members import Read, joined_reads, member, members, misspelt, offers, reads_of, unfit
+from vtp.members import Read, joined_reads, lacking, member, members, misspelt, offers, reads_of, unfit
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,6 +51,7 @@ __all__ = [
     "Transform",
     "contract_of",
     "joined_reads",
+    "lacking",
     "member",
     "members",
     "misspelt",

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from vtp.errors import PluginError
 
-__all__ = ["Read", "joined_reads", "member", "members", "misspelt", "offers", "reads_of", "unfit"]
+__all__ = ["Read", "joined_reads", "lacking", "member", "members", "misspelt", "offers", "reads_of", "unfit"]
 
 _CONTRACTS = "vtp.contracts"
 _NOTHING = object()
@@ -125,6 +125,13 @@ def unfit(component: object, contract: type) -> list[str]:
     required = [name for name, must in members(contract).items() if must]
     lacking = [name for name in required if _read(component, name) is _NOTHING]
     return [_lacks(component, contract, name) for name in lacking] + misspelt(component, contract)
+
+
+def lacking(cls: type, contract: type) -> list[str]:
+    """As :func:`unfit`, of a class that nothing was built of: methods that it must have and has not. What a constructor
+    sets is not known yet."""
+    methods = (name for name, must in members(contract).items() if must and callable(getattr(contract, name, None)))
+    return [_lacks(cls, contract, name) for name in methods if not hasattr(cls, name)]
 
 
 def misspelt(component: object, contract: type) -> list[str]:

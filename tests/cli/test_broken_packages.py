@@ -108,6 +108,15 @@ PACKAGES = {
         HOOK, "needs_fusion", {FILE: OPTIONS, "parts.py": PARTS.replace("    def __init__(self, *, target",
         "    needs_fusoin = True\n\n    def __init__(self, *, target", 1)},
     ),
+    "objective without the base class": Bad(
+        HOOK, "is no subclass of vtp.model.objective.Objective", {FILE: OPTIONS, "parts.py": "class Mine: pass\n"},
+        use=USE, use_says="is no subclass of vtp.model.objective.Objective",
+    ),
+    "data set without samples": Bad(
+        DATA, "it has no `samples`",
+        {"conf/dataset/mine.yaml": "# Mine.\nname: mine\n", "parts.py": "class Pictures: pass\n"},
+        use=("dataset=mine",), use_says="has no `samples`",
+    ),
     # option files
     "shadows a built-in option": Bad(
         HOOK, "conf/objective/vtc.yaml has the name of a built-in one", {"conf/objective/vtc.yaml": OPTIONS},

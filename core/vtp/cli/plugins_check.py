@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vtp.components import check_options
-from vtp.contracts import contract_of, misspelt
+from vtp.contracts import contract_of, lacking, misspelt
 from vtp.errors import PluginError
 from vtp.eval.protocol import Protocol, offered_protocols
 from vtp.options import OptionFiles, option_files, read_options
@@ -48,7 +48,21 @@ def _targets(entries: list[Entry]) -> Iterator[str]:
         if not callable(target):
             yield f"{entry.kind} {entry.name!r}: {entry.target} must be a class or function"
         else:
-            yield from (f"{entry.kind} {entry.name!r}: it {p}" for p in misspelt(target, contract_of(entry.kind)))
+            yield from (f"{entry.kind} {entry.name!r}: it {problem}" for problem in _class_problems(entry.kind, target))
+
+
+def _class_problems(kind: str, target: Any) -> Iterator[str]:
+    """What can be seen without an object."""
+    contract = contract_of(kind)
+    if kind == "objective":
+        from vtp.model.objective import Objective
+
+        if not (isinstance(target, type) and issubclass(target, Objective)):
+            yield "is no subclass of vtp.model.objective.Objective, which it must be"
+            return
+    elif isinstance(target, type) and kind != "importer" and not hasattr(target, "__getattr__"):
+        yield from lacking(target, contract)
+    yield from misspelt(target, contract)
 
 
 def _option_files(point: PluginPoint, host: Host, files: OptionFiles, entries: list[Entry]) -> Iterator[str]:
