@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor, nn
 
-from vtp.contracts import Encoder, member
+from vtp.contracts import Encoder, Fusion, member
 from vtp.model.build import BuildContext
 from vtp.model.context import ForwardContext
 from vtp.model.momentum import Momentum
@@ -60,7 +60,8 @@ class MoCo(VTC):
     ) -> None:
         super().__init__(context=context, width=width, temperature=temperature, mask_duplicates=mask_duplicates)
         average = _Averaged if key_dropout else Momentum
-        self.unimodal = bool(getattr(context.encoders.get("fusion"), "unimodal", False))
+        fusion = context.encoders.get("fusion")
+        self.unimodal = fusion is not None and bool(member(fusion, Fusion, "unimodal"))
         averaged = ["video", "text", *(["fusion"] if self.unimodal else [])]
         self.key_encoders: Any = nn.ModuleDict({slot: average(context.encoders[slot], momentum) for slot in averaged})
         self.key_proj: Any = average(self.proj, momentum) if len(self.proj) else None
