@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from vtp.testing import check_objective
+from vtp_objectives.caption import Caption
 from vtp_objectives.classification import Classification
 from vtp_objectives.mlm import MLM
 from vtp_objectives.mvm import MVM
@@ -18,6 +19,8 @@ CASES = [
     (VTC, {"width": 4}, {}),
     (VTC, {"width": 4, "modalities": ["audio", "text"], "directions": "sum"}, {}),
     (VTM, {}, LOCAL),
+    (Caption, {"depth": 2, "heads": 2}, {}),
+    (Caption, {"depth": 1, "heads": 2, "share_with": None, "modalities": ["video"], "label_smoothing": 0.1}, {}),
     (MLM, {}, {}),
     (MLM, {"tokens": "text"}, {}),
     (MVM, {"decoder_width": 8, "decoder_depth": 1, "decoder_heads": 2}, {}),
@@ -39,6 +42,6 @@ def test_the_contract_is_kept(cls, options, skip):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cls, options", [(VTC, {"width": 4}), (MLM, {}), (QA, {})])
+@pytest.mark.parametrize("cls, options", [(VTC, {"width": 4}), (MLM, {}), (QA, {}), (Caption, {"heads": 2})])
 def test_two_processes_compute_what_one_does(cls, options):
     check_objective(cls, options, processes=2)

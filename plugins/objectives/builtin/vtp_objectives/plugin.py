@@ -6,6 +6,7 @@ from vtp.hookspecs import Register
 
 @hookimpl
 def vtp_register_objectives(register: Register) -> None:
+    register("caption", "vtp_objectives.caption:Caption")
     register("classification", "vtp_objectives.classification:Classification")
     register("mlm", "vtp_objectives.mlm:MLM")
     register("mvm", "vtp_objectives.mvm:MVM")
