@@ -27,6 +27,7 @@ from vtp_datasets.vat import VAT
 from vtp_datasets.vatex import VATEX
 from vtp_datasets.visual_genome import VisualGenome
 from vtp_datasets.webvid import WebVid, iso_seconds
+from vtp_datasets.youcook2 import YouCook2
 
 
 def write(root, files):
@@ -171,6 +172,28 @@ def test_vatex(tmp_path):
         VATEX(language="de")
 
 
+def test_vatex_with_the_splits_of_its_release(tmp_path):
+    released = [*VATEX_ROWS, VATEX_ROWS[0], {"videoID": "short_1_2", "enCap": ["x"]}]
+    files = {
+        "vatex_training_v1.0.json": released,
+        "vatex_validation_v1.0.json": VATEX_ROWS[1:],
+        "vatex_public_test_english_v1.1.json": [{"videoID": VATEX_ROWS[0]["videoID"], "enCap": PUMPKIN}],
+        "train_list.txt": "-J6KPT_uwe8_000001_000011",  # is not read
+        "videos/nJ6KPT1uwe8.mp4": "",
+    }
+    dataset = VATEX(root=write(tmp_path, files), test="public")
+    train = dataset.samples("caption", "train")
+    assert [(s.id, s.texts) for s in train] == [
+        ("nJ6KPT1uwe8_000047_000057", ("A woman is carving a pumpkin", "B")), ("-J6KPT_uwe8_000001_000011", ("C",)),
+    ]  # fmt: skip
+    assert train[0].video == MediaRef(str(tmp_path / "videos/nJ6KPT1uwe8.mp4"), 47.0, 57.0)
+    assert malformed(dataset, "vatex_training_v1.0.json") == [
+        "item 2: nJ6KPT1uwe8_000047_000057 is there already",
+        "item 3: 'short_1_2' is no id_start_end with six digits each",
+    ]
+    assert [len(dataset.samples("caption", split)) for split in ("val", "test")] == [1, 1]
+
+
 ACTIVITYNET = {
     "v_QOlSCBRmfWY": {
         "duration": 82.73,
@@ -208,6 +231,55 @@ def test_activitynet_moments(tmp_path):
     assert table[0].extra["video_id"] == "v_QOlSCBRmfWY[0.83-19.86]"
     assert table[0].video.path.endswith("v_QOlSCBRmfWY.mp4")
     assert "clip v_QOlSCBRmfWY, sentence 2: [60, 56.26] is no span" in malformed(dataset, "train.json")[0]
+
+
+STEPS = {
+    "database": {
+        "GLd3aX16zBg": {
+            "subset": "training",
+            "duration": 241.62,
+            "recipe_type": "113",
+            "annotations": [
+                {"segment": [90, 102], "id": 0, "sentence": "spread margarine on white bread"},
+                {"segment": [114, 127], "id": 1, "sentence": "place cheese on the bread "},
+                {"segment": [130, 130], "id": 2, "sentence": "nothing"},
+                {"segment": [131, 140], "id": 3, "sentence": " "},
+            ],
+        },
+        "xHr8X2Wpmno": {
+            "subset": "validation", "annotations": [{"segment": [47, 60], "id": 0, "sentence": "pick the ends off"}],
+        },
+        "broken": {"annotations": []},
+    },
+    "version": "x",
+}  # fmt: skip
+
+
+def test_youcook2_steps_are_spans_with_a_sentence(tmp_path):
+    root = write(tmp_path, {"youcookii_annotations_trainval.json": STEPS, "videos/GLd3aX16zBg.mkv": ""})
+    dataset = YouCook2(root=root)
+    assert dataset.splits("caption") == ("train", "test")
+    first, second = dataset.samples("caption", "train")
+    assert (first.id, first.texts) == ("GLd3aX16zBg#0", ("spread margarine on white bread",))
+    assert first.video == MediaRef(str(tmp_path / "videos" / "GLd3aX16zBg.mkv"), 90.0, 102.0)
+    assert second.extra["video_id"] == "GLd3aX16zBg[114-127]" and second.texts == ("place cheese on the bread",)
+    assert malformed(dataset, "youcookii_annotations_trainval.json") == [
+        "video GLd3aX16zBg, step 2: [130, 130] is no span with a start before its end",
+        "video GLd3aX16zBg, step 3: no sentence",
+        "video broken: no subset",
+    ]
+    assert [s.id for s in dataset.samples("retrieval", "test")] == ["xHr8X2Wpmno#0"]
+
+
+def test_youcook2_with_what_is_said_during_a_step(tmp_path):
+    said = {"GLd3aX16zBg": {"start": [80, 88.5, 101, 102, 200], "end": [90, 92, 110, 120, 210], "text": list("abcde")}}
+    root = write(tmp_path, {"youcookii_annotations_trainval.json": STEPS, "asr.json": said})
+    first, second = YouCook2(root=root, transcripts="asr.json").samples("caption", "train")
+    assert first.extra["transcript"] == "b c" and second.extra["transcript"] == "d"  # ends are exclusive
+    (other,) = YouCook2(root=root, transcripts="asr.json").samples("caption", "test")
+    assert other.extra["transcript"] == ""
+    with pytest.raises(DataError, match="none.json"):
+        YouCook2(root=root, transcripts="none.json").samples("caption", "train")
 
 
 # -- sound -----------------------------------------------------------------------------------------------------------
@@ -615,6 +687,7 @@ WHOLE: dict[str, tuple[list[str], dict[str, object]]] = {  # reader -> kinds, al
     "vat": (["caption"], {"train.csv": "audio,text,video\n1.wav,1.txt,1.mp4\n", "text/1.txt": "x"}),
     "vatex": (["caption"], {f"{split}_list.txt": CLIP for split in SPLITS} | {"vatex_data.json": VATEX_ROWS}),
     "visual_genome": (["caption"], {"region_descriptions.json": [{"id": 1, "regions": [{"phrase": "x"}]}]}),
+    "youcook2": (["caption"], {"youcookii_annotations_trainval.json": STEPS}),
     "webvid": (["caption"], {f"results_2M_{split}.csv": WEBVID_A for split in ("train", "val")}),
 }  # fmt: skip
 

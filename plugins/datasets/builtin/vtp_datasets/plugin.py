@@ -28,3 +28,4 @@ def vtp_register_datasets(register: Register) -> None:
     register("vatex", "vtp_datasets.vatex:VATEX")
     register("visual_genome", "vtp_datasets.visual_genome:VisualGenome")
     register("webvid", "vtp_datasets.webvid:WebVid")
+    register("youcook2", "vtp_datasets.youcook2:YouCook2")
