@@ -72,6 +72,11 @@ def msvd(root: Path, split: str = "test") -> Parts:
     return pairs((clip, text) for clip in names(root / f"msvd/{split}_list.txt") for text in captions[clip])
 
 
+def msvd_captions(root: Path) -> Parts:
+    found = msvd(root)
+    return {"videos": found["videos"], "captions": found["queries"]}
+
+
 def msvd_cn(root: Path) -> Parts:
     clips = msvd_names(root)
     chosen = set(names(root / "msvd/test_list.txt"))
@@ -126,8 +131,10 @@ SOURCES: dict[str, Callable[[Path], Parts]] = {
     "msrvtt_1ka": msrvtt_1ka,
     "msrvtt_full": lambda root: msrvtt_list(root, "test.full"),
     "msrvtt_qa": msrvtt_qa,
+    "msrvtt_captioning": lambda root: msrvtt_list(root, "test.full"),
     "msrvtt_mc": lambda root: msrvtt_list(root, "test.full"),
     "msvd": msvd,
+    "msvd_captioning": msvd_captions,
     "msvd_cn": msvd_cn,
     "msvd_qa": msvd_qa,
     "didemo": lambda root: didemo(root, "test"),

@@ -14,6 +14,7 @@ from vtp.cli.main import main
 from vtp.cli.run import compose
 from vtp.components import choose
 from vtp.eval.protocol import Protocol
+from vtp_tasks.captioning import Captioning
 from vtp_tasks.classification import Classification
 from vtp_tasks.multiple_choice import MultipleChoice
 from vtp_tasks.pretrain import Pretrain
@@ -21,11 +22,12 @@ from vtp_tasks.qa import QuestionAnswering
 from vtp_tasks.retrieval import Retrieval
 
 CLASSES = {
+    "captioning": Captioning,
     "classification": Classification,
-    "qa": QuestionAnswering,
-    "retrieval": Retrieval,
     "multiple_choice": MultipleChoice,
     "pretrain": Pretrain,
+    "qa": QuestionAnswering,
+    "retrieval": Retrieval,
 }
 FOLDER = Path(vtp_tasks.__file__).parent
 FILES = sorted((FOLDER / "conf/task").glob("*.yaml"))
@@ -88,6 +90,7 @@ def test_a_benchmark_says_only_what_is_its_own(path):
         ("multiple_choice", {"ties": "random", "modality": "text"}),
         ("classification", {"ties": "random", "classes_from": "test", "split": "train"}),
         ("pretrain", {"table": "qa", "selection": "test"}),
+        ("captioning", {"split": "train"}),
     ],
 )
 def test_choices_are_types_which_the_builder_checks(name, options):
@@ -100,6 +103,7 @@ METRICS = {
     "retrieval": {f"{d}/{m}" for d in ("t2v", "v2t", "t2a", "a2t") for m in ("r1", "r5", "r10", "mdr", "mnr")},
     "qa": {"accuracy", "top10", "in_vocabulary"},
     "mc": {"accuracy"},
+    "caption": {"token_f1", "exact_match"},
     "classification": {"top1", "top5", "mean_class"},
 }
 
@@ -108,10 +112,10 @@ METRICS = {
 def test_a_benchmark_as_it_stands_is_what_its_protocol_states(path):
     options = options_of(path)
     protocol = Protocol.find(options["protocol"])
-    assert protocol.ties == options["ties"] and protocol.split == options.get("split", "test")
+    assert protocol.ties == options.get("ties", "expected") and protocol.split == options.get("split", "test")
     assert protocol.options == {name: options[name] for name in protocol.options}
     assert set(protocol.metrics) <= METRICS[protocol.kind]
-    assert ("t2a" in protocol.metrics[0]) == (options.get("modality") == "audio")
+    assert ("t2a" in "".join(protocol.metrics[:1])) == (options.get("modality") == "audio")
 
 
 def test_every_protocol_has_a_task():

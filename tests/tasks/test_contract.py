@@ -6,6 +6,7 @@ import pytest
 
 from vtp.testing import check_task
 from vtp_datasets.own import OwnData
+from vtp_tasks.captioning import Captioning
 from vtp_tasks.classification import Classification
 from vtp_tasks.multiple_choice import MultipleChoice
 from vtp_tasks.plugin import vtp_register_tasks
@@ -13,7 +14,14 @@ from vtp_tasks.pretrain import Pretrain
 from vtp_tasks.qa import QuestionAnswering
 from vtp_tasks.retrieval import Retrieval
 
-CASES = {QuestionAnswering: {"answers": 2}, Retrieval: {}, MultipleChoice: {}, Classification: {}, Pretrain: {}}
+CASES = {
+    Captioning: {},
+    Classification: {},
+    MultipleChoice: {},
+    Pretrain: {},
+    QuestionAnswering: {"answers": 2},
+    Retrieval: {},
+}
 
 
 def test_every_task_is_tested():

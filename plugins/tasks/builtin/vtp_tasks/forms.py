@@ -7,7 +7,12 @@ from vtp.eval.forms import canonical_text
 from vtp.types import Sample
 from vtp_tasks.answers import classes_of
 
-__all__ = ["choices", "classes", "queries", "questions"]
+__all__ = ["captions", "choices", "classes", "queries", "questions"]
+
+
+def captions(sample: Sample) -> list[str]:
+    """Clip and caption; every text of a sample is a reference."""
+    return [f"{media_id(sample)}\t{canonical_text(text)}" for text in sample.texts]
 
 
 def queries(sample: Sample) -> list[str]:

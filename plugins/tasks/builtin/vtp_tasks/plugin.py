@@ -7,6 +7,7 @@ from vtp.hookspecs import Register, hookimpl
 
 @hookimpl
 def vtp_register_tasks(register: Register) -> None:
+    register("captioning", "vtp_tasks.captioning:Captioning")
     register("classification", "vtp_tasks.classification:Classification")
     register("multiple_choice", "vtp_tasks.multiple_choice:MultipleChoice")
     register("pretrain", "vtp_tasks.pretrain:Pretrain")
@@ -16,6 +17,7 @@ def vtp_register_tasks(register: Register) -> None:
 
 @hookimpl
 def vtp_register_forms(register: Register) -> None:
+    register("caption", "vtp_tasks.forms:captions", counted="captions")
     register("classification", "vtp_tasks.forms:classes", counted="items")
     register("mc", "vtp_tasks.forms:choices", counted="choices")
     register("qa", "vtp_tasks.forms:questions", counted="questions")

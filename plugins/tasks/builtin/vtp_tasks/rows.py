@@ -24,7 +24,10 @@ class Measuring(Protocol):
 
     dataset: Any
     protocol: Benchmark
-    ties: TieRule
+
+    @property
+    def ties(self) -> TieRule | None:
+        """None where nothing is ranked."""
 
 
 def facts(task: Measuring, evaluator: Evaluator, limited: bool) -> dict[str, Any]:
