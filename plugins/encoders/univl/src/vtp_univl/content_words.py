@@ -18,7 +18,7 @@ from typing import Any, Literal
 from vtp.errors import ConfigError
 from vtp.types import TextSpec
 
-__all__ = ["ContentWords", "Tagger", "load_tagger"]
+__all__ = ["ContentWords", "Tagger", "load_tagger", "segmenter"]
 
 Tagger = Literal["nltk", "spacy", "jieba"]
 Words = Sequence[tuple[int, int]]  # where words begin and end in a text
@@ -95,7 +95,7 @@ def load_tagger(name: Tagger, owner: str) -> Tag:
 
 
 def _missing(owner: str, what: str, command: str) -> ConfigError:
-    return ConfigError(f"{owner}: content words need {what}, which is not installed. Get it with: {command}")
+    return ConfigError(f"{owner}: words of texts are told by {what}, which is not installed. Get it with: {command}")
 
 
 def _module(name: str, owner: str, what: str, command: str) -> Any:
@@ -103,6 +103,17 @@ def _module(name: str, owner: str, what: str, command: str) -> Any:
         return import_module(name)
     except ImportError:
         raise _missing(owner, what, command) from None
+
+
+def segmenter(owner: str) -> Any:
+    """The module jieba, which cuts Chinese texts into words.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    found = _module("jieba", owner, "jieba", "pip install jieba")
+    logging.getLogger("jieba").setLevel(logging.WARNING)  # it reports that it builds its dictionary
+    return found
 
 
 def _nltk(owner: str) -> Tag:
@@ -155,12 +166,12 @@ def _spacy(owner: str) -> Tag:
 
 
 def _jieba(owner: str) -> Tag:
-    segmenter = _module("jieba.posseg", owner, "jieba", "pip install jieba")
-    logging.getLogger("jieba").setLevel(logging.WARNING)  # it reports that it builds its dictionary
+    segmenter(owner)
+    tagged = import_module("jieba.posseg")
 
     def tag(text: str, words: Words) -> list[bool]:
         content, end = [], 0
-        for word, kind in segmenter.cut(text):
+        for word, kind in tagged.cut(text):
             start, end = end, end + len(word)
             if kind[:1] in ("n", "v", "a") and kind not in ("nr", "ns", "nt", "nz"):
                 content.append((start, end))

@@ -33,3 +33,9 @@ def vtp_register_importers(register: Register) -> None:
 def vtp_register_commands(register: Register) -> None:
     register("export", "vtp_univl.exporter:main", help="write a checkpoint for another program: vtp export antmmf")
     register("import-config", "vtp_univl.config_import:main", help="options of vtp run for a configuration of AntMMF")
+
+
+@hookimpl
+def vtp_register_transforms(register: Register) -> None:
+    """Changes of texts."""
+    register("keyword_dropping", "vtp_univl.keywords:KeywordDropping", modality="text")
