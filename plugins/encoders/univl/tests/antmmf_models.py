@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torchvision.models.video.swin_transformer import SwinTransformer3d
 
 CLS, SEP, MASK, WORDS = 2, 3, 4, 40
-WIDTH, LAYERS, HEADS = 128, 2, 2
+WIDTH, LAYERS, CHANNELS = 128, 2, 64  # channels per attention head
 
 
 def vocabulary(folder: Path) -> Path:
@@ -97,6 +97,8 @@ def head_names(width: int, heads: tuple[str, ...], words: int = WORDS) -> dict[s
             names |= {"similarity_dense.2.weight": (1, 2 * width), "similarity_dense.2.bias": (1,)}
         elif head == "itm":
             names |= {f"itm_head.cls.seq_relationship.{n}": s for n, s in (("weight", (2, width)), ("bias", (2,)))}
+        elif head == "dmae":
+            names |= dmae_names(width)
         elif head == "clf":
             names |= {"clf.weight": (3, width), "clf.bias": (3,)}
         else:
@@ -107,6 +109,19 @@ def head_names(width: int, heads: tuple[str, ...], words: int = WORDS) -> dict[s
     return names
 
 
+def dmae_names(width: int, frames: int = 3, words: int = 8) -> dict[str, tuple[int, ...]]:
+    names: dict[str, tuple[int, ...]] = {"dmae_utils.tis_selector.thresh": ()}
+    for part in ("text", "video"):
+        names |= {f"dmae_utils.{part}_weight_fc.{n}": s for n, s in (("weight", (1, width)), ("bias", (1,)))}
+    for part, queries, tokens in (("t2v", 1, frames + 1), ("v2t", frames + 1, words)):
+        at = f"dmae_utils.{part}_linear_xwp."
+        names |= {f"{at}{n}.weight": (width, width) for n in ("q_proj", "k_proj")}
+        names |= {f"{at}qk_proj.weight": (tokens, queries), f"{at}attn_proj.0.weight": (tokens, 2 * width)}
+        names |= {f"{at}attn_proj.0.bias": (tokens, 2 * width), f"{at}attn_proj.1.weight": (width // 2, 2 * width)}
+        names |= {f"{at}attn_proj.3.weight": (1, width // 2)}
+    return names
+
+
 PRETRAINING = ("similarity", "transformer_mlm", "text_encoder_mlm", "itm")
 
 
@@ -114,7 +129,7 @@ def prefixed(name: str, pretraining: bool) -> str:
     first = name.split(".")[0]
     if first in ("mlm_head", "itm_head", "clf"):
         return f"model.{name}"
-    inner = "" if first in ("similarity_dense", "moco_utils") else "module."
+    inner = "" if first in ("similarity_dense", "moco_utils", "dmae_utils") else "module."
     return f"model.{'model.' if pretraining else ''}{inner}{name}"
 
 
@@ -209,10 +224,10 @@ class Plain:
         for n in range(LAYERS):
             at = f"text_encoder.encoder.layer.{n}."
             q, k, v = (
-                self.linear(x, f"{at}attention.self.{part}").view(batch, length, HEADS, -1).transpose(1, 2)
+                self.linear(x, f"{at}attention.self.{part}").view(batch, length, -1, CHANNELS).transpose(1, 2)
                 for part in ("query", "key", "value")
             )
-            weights = (q @ k.transpose(-1, -2) / (width // HEADS) ** 0.5 + additive).softmax(-1)
+            weights = (q @ k.transpose(-1, -2) / CHANNELS**0.5 + additive).softmax(-1)
             mixed = (weights @ v).transpose(1, 2).reshape(batch, length, width)
             x = self.norm(self.linear(mixed, f"{at}attention.output.dense") + x, f"{at}attention.output.LayerNorm")
             inner = F.gelu(self.linear(x, f"{at}intermediate.dense"))

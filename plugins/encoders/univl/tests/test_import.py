@@ -18,6 +18,7 @@ from vtp.plugins import host
 from vtp.types import Batch
 
 FINETUNED = ("similarity",)
+KINDS = ("pvt", "swin", "resnet")
 
 
 def run_import(state, tmp_path, *options, wrap=None):
@@ -55,12 +56,17 @@ def close(got, want, what):
     torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5, msg=lambda m: f"{what}: {m}")
 
 
-@pytest.mark.parametrize("kind", ["pvt", "swin", "resnet"])
+@pytest.mark.parametrize(
+    "kind, real", [*((k, False) for k in KINDS), *(pytest.param(k, True, marks=pytest.mark.slow) for k in KINDS)]
+)
 @torch.no_grad()
-def test_an_imported_model_computes_what_the_released_one_does(kind, tmp_path):
-    state, net = checkpoint(kind)
+def test_an_imported_model_computes_what_the_released_one_does(kind, real, tmp_path):
+    """``real`` is Base-VTP's own size but for the layers of BERT."""
+    state, net = checkpoint(kind, real=real)
     plain = Plain(state, net, kind)
     model, report = run_import(state, tmp_path)
+    if real:
+        assert "sizes" not in model.spec["encoders"]["video"]
     ids, mask, frames = example()
     ctx = context(model, ids, mask, frames)
     tokens, text = plain.text(ids, mask)
@@ -220,12 +226,42 @@ def without(state, name):
     return {key: tensor for key, tensor in state.items() if key != name}
 
 
+def test_dmae(tmp_path):
+    state, _ = checkpoint("swin", ("similarity", "dmae"))
+    model, report = run_import(state, tmp_path)
+    dmae, at = model.objectives["dmae"], "model.dmae_utils."
+    assert torch.equal(dmae.text_weight_fc.weight, state[f"{at}text_weight_fc.weight"])
+    assert torch.equal(dmae.v2t_linear_xwp.attn_proj[1].weight, state[f"{at}v2t_linear_xwp.attn_proj.1.weight"])
+    assert dmae.partial_type == 4 and model.spec["encoders"]["text"]["max_length"] == 8
+    ids, mask, frames = example()
+    assert dmae.match_logits(context(model, ids, mask, frames)).isfinite().all()
+    assert f"{at}t2v_linear_xwp.q_proj.weight".removeprefix("model.") in report["dropped"]
+    equal(export(tmp_path), state)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("interaction", ["ti", "att_ti", "att_wti"])
+def test_interactions_of_dmae(interaction, tmp_path):
+    state, _ = checkpoint("swin", ("similarity", "dmae"))
+    model, _ = run_import(state, tmp_path, f"interaction={interaction}", "partial_type=3")
+    assert model.objectives["dmae"].weighted is interaction.endswith("wti")
+    equal(export(tmp_path), state)
+
+
 def test_answers_have_names(tmp_path):
     state, _ = checkpoint("swin", ("clf",))
     (tmp_path / "answers.json").write_text('["red", "blue", "two"]')
     model, _ = run_import(state, tmp_path, f"answers={tmp_path / 'answers.json'}")
     assert model.answers == ("red", "blue", "two")
     assert torch.equal(model.objectives["qa"].head[-1].weight, state["model.clf.weight"])
+
+
+def test_classes_of_clips(tmp_path):
+    state, _ = checkpoint("swin", ("clf",))
+    model, _ = run_import(state, tmp_path, "classifier=classification")
+    assert set(model.objectives) == {"classification"} and model.answers == ("answer 0", "answer 1", "answer 2")
+    assert torch.equal(model.objectives["classification"].head[-1].bias, state["model.clf.bias"])
+    equal(export(tmp_path), state)
 
 
 def test_mistakes_of_export_are_told(tmp_path, capsys):

@@ -4,7 +4,7 @@
 |---|---|
 | pre-training | ``univl/vtc``, and of ``univl/vtm``, ``mlm``, ``mlm_text``, ``itm`` those of which it has the head |
 | retrieval, multiple choice | ``univl/vtc``, ``univl/vtm`` |
-| question answering, classification | ``qa`` over the answers of ``answers=FILE`` |
+| question answering, classification | ``qa``, or ``classification``, over the answers of ``answers=FILE`` |
 | with DMAE | ``univl/dmae`` as well |
 
 Sizes are read off the tensors, except what shapes do not tell, which is an option. Further names of one tensor must
@@ -46,6 +46,7 @@ def import_antmmf(
     size: int | None = None,
     max_length: int = 30,
     answers: str | None = None,
+    classifier: Literal["qa", "classification"] = "qa",
     moco: bool = False,
     interaction: Literal["ti", "wti", "att_ti", "att_wti"] | None = None,
     partial_type: Literal[2, 3, 4] = 4,
@@ -62,6 +63,7 @@ def import_antmmf(
         max_length: longest text in tokens.
         answers: file with the names of the classes in their order: a JSON list, or one per line. Null names them
             ``answer 0``, ``answer 1``, ...
+        classifier: what the classes are: answers of questions, or classes of clips without a caption (UCF101).
         moco: keep queues and key encoders, to go on with pre-training.
         interaction: of DMAE, which shapes do not tell; null is ``wti`` or ``ti``, as the file has weights or not.
         partial_type: of DMAE, where the file has its weight predictors.
@@ -86,12 +88,12 @@ def import_antmmf(
     objectives += [f"univl/{name}" for name, prefix in heads_of.items() if _any(names, prefix)]
     objectives += ["univl/dmae"] if _any(names, "dmae_utils.") else []
     if classes is not None:
-        objectives.append("qa")
+        objectives.append(classifier)
         spec["answers"] = _answers(answers, len(classes), found.checkpoint)
     spec |= _recipe(objectives, variant)
     if found.carried:
         spec["encoders"]["video"]["carried"] = {name: list(tensor.shape) for name, tensor in found.carried.items()}
-    _fit_objectives(spec["objectives"], found.checkpoint, interaction, partial_type)
+    _fit_objectives(spec["objectives"], found.checkpoint, spec["encoders"]["text"], interaction, partial_type)
     return _imported(found, spec, _what(names))
 
 
@@ -296,7 +298,9 @@ def _swin(found: Checkpoint, net: Mapping[str, Tensor]) -> dict[str, Any]:
     }
 
 
-def _fit_objectives(objectives: dict[str, Any], found: Checkpoint, interaction: str | None, partial_type: int) -> None:
+def _fit_objectives(
+    objectives: dict[str, Any], found: Checkpoint, text: dict[str, Any], interaction: str | None, partial_type: int
+) -> None:
     """Options of the objectives that the tensors tell."""
     if "vtm" in objectives:
         objectives["vtm"]["hidden"] = found.need("similarity_dense.0.weight").shape[0]
@@ -312,6 +316,7 @@ def _fit_objectives(objectives: dict[str, Any], found: Checkpoint, interaction: 
         dmae |= {"sim_header": "seqTransf" if frames else "meanP", "partial_type": -1}
         if (weight := found.tensors.get("dmae_utils.v2t_linear_xwp.qk_proj.weight")) is not None:
             dmae |= {"partial_type": partial_type, "max_words": weight.shape[0], "max_frames": weight.shape[1] - 1}
+            text["max_length"] = min(text["max_length"], weight.shape[0])
 
 
 def _answers(file: str | None, classes: int, found: Checkpoint) -> list[str]:
@@ -361,6 +366,8 @@ def _imported(found: _Found, spec: dict[str, Any], what: str) -> Imported:
         if name.endswith("cls.predictions.bias"):  # the one in use where there is no decoder.bias
             theirs = name.replace(".bias", ".decoder.bias")
         ours = to_ours(theirs, found.kind)
+        if ours and ours.startswith("objectives.qa.") and "classification" in spec["objectives"]:
+            ours = ours.replace(".qa.", ".classification.", 1)
         section, part = (ours or "..").split(".")[:2]
         if ours is None or part not in spec.get(section, {}):
             unknown.append(name)

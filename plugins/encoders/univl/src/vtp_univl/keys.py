@@ -129,6 +129,7 @@ MODEL = PrefixTable(
         ),
         ("itm_head.cls.seq_relationship.", "objectives.itm.itm_head."),
         ("clf.", "objectives.qa.head.1."),
+        ("clf.", "objectives.classification.head.1."),
         *((f"moco_utils.txt_encoder_k.{n}", f"objectives.vtc.key_encoders.text.module.bert.{o}") for n, o in _BERT),
         ("moco_utils.img_encoder_k.", "objectives.vtc.key_encoders.video.module."),
         ("moco_utils.txt_queue", "objectives.vtc.text_queue"),
