@@ -17,12 +17,13 @@ from vtp.train.parallel import full_tensor
 from vtp.types import StepDone
 
 MINED = ("objectives.vtm.negatives_from=gathered", "objectives.vtm.block=3", "objectives.vtm.dropout=0")
+ATTENTIVE = ("objectives.mlm.attentive_masking=1", "encoder.text.depth=2")  # FSDP2 shards layers of a list alone
 MOCO = ("objectives.vtc.queue_size=32",)
 CASES: list[tuple[str, list[str], tuple[str, ...]]] = [
     ("base", ["univl/vtc", "univl/vtm", "univl/itm", "univl/mlm"], ("objectives.vtm.masked=[text]",)),
     ("base", ["univl/moco", "univl/hsm", "univl/mlm_text"], (*MINED, *MOCO)),
     ("simvtp", ["univl/moco", "univl/hsm"], (*MINED, *MOCO)),
-    ("univl", ["univl/moco", "univl/hsm", "univl/itm", "univl/mlm"], (*MINED, *MOCO)),
+    ("univl", ["univl/moco", "univl/hsm", "univl/itm", "univl/mlm"], (*MINED, *MOCO, *ATTENTIVE)),
 ]
 
 

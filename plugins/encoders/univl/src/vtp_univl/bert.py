@@ -185,9 +185,14 @@ class Layers(nn.Module):
         flat, found = x.flatten(0, 1), []
         layer: Any
         for layer in self.layer:
+            sharded = hasattr(layer, "unshard")  # FSDP2 makes a layer whole for its forward alone
+            if sharded:
+                layer.unshard()
             weights = layer.attention.weights(flat, mask)
             found.append(weights)
             flat = layer.behind(flat, layer.attention.mixed(flat, weights, groups))
+            if sharded:
+                layer.reshard()
         return torch.stack(found)
 
 

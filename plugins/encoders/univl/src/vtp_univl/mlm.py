@@ -10,7 +10,7 @@ that they receive (attentive masking).
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,7 @@ from vtp.model.context import ForwardContext
 from vtp.model.losses import masked_cross_entropy, share_right
 from vtp.model.masking import WeightedWordMask
 from vtp.model.objective import Objective
-from vtp.ranges import Share
+from vtp.ranges import Range
 from vtp.types import IGNORE, LossOutput, TextSpec
 from vtp_univl.draws import step_uniform
 from vtp_univl.losses import word_importance
@@ -52,7 +52,7 @@ class MLM(Objective):
         *,
         context: BuildContext,
         tokens: Literal["fused", "text"] = "fused",
-        attentive_masking: Share | None = None,
+        attentive_masking: Annotated[float, Range(least=0, most=1)] | None = None,
     ) -> None:
         super().__init__()
         self.needs_fusion = tokens == "fused"

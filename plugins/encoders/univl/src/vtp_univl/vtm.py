@@ -71,7 +71,7 @@ class VTM(Objective):
         re_sample_method: Literal["nearliest", "top_k"] = "nearliest",
         re_weight_method: Literal["mean", "median"] | None = None,
         change_iter: Count | None = None,
-        change_rate: Share = 0.15,
+        change_rate: Annotated[float, Range(least=0, most=1)] = 0.15,
         mask_duplicates: bool = True,
         hidden: Size | None = None,
         dropout: Share = 0.1,
