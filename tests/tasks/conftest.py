@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -13,6 +15,8 @@ from vtp.contracts import Task, member
 from vtp.errors import DataError
 from vtp.eval.evaluator import Evaluator
 from vtp.types import AudioSpec, Batch, Sample, TextSpec, VideoSpec
+
+sys.path.insert(0, str(Path(__file__).parent))  # matching_models: the processes of a test import it too
 
 SPECS = {
     "video": VideoSpec(frames=4, size=8),

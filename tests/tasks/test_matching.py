@@ -2,95 +2,36 @@
 
 from __future__ import annotations
 
-import zlib
+import socket
+import time
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from matching_models import QUESTIONS, SPLIT, WANTED, WORDS, frames_of, make_model, score_on_rank, scores
+from matching_models import make_evaluator as make_evaluator_of
 from torch import nn
 
 from vtp.data import Example, collate
 from vtp.errors import ConfigError, RunError
-from vtp.eval.evaluator import Evaluator
-from vtp.model.build import BuildContext, build_model
 from vtp.model.context import ForwardContext
 from vtp.types import MediaRef, Sample
-from vtp_encoders.concat import Concat
-from vtp_encoders.tiny_text import TinyText
-from vtp_encoders.tiny_video import TinyVideo
-from vtp_objectives.vtc import VTC
-from vtp_objectives.vtm import VTM
 from vtp_tasks import matching
 from vtp_tasks.multiple_choice import MultipleChoice
 from vtp_tasks.pairs import Pairs, compare_embeddings, gallery
 from vtp_tasks.rerank import score_pairs
 from vtp_tasks.retrieval import Retrieval
 
-CLASSES = {"text": TinyText, "video": TinyVideo, "fusion": Concat, "vtc": VTC, "vtm": VTM}
-SMALL = {"name": "tiny", "width": 16, "heads": 2}
-SPEC = {
-    "encoders": {
-        "text": SMALL,
-        "video": {**SMALL, "frames": 2, "size": 32},
-        "fusion": {"name": "concat", "width": 16, "depth": 1, "heads": 2},
-    },
-    "objectives": {"vtc": {"name": "vtc"}, "vtm": {"name": "vtm"}},
-}
-WORDS = (
-    "a dog runs",
-    "a red ball",
-    "two",
-    "the small cat sleeps on a very soft chair",
-    "a dog runs",
-    "rain falls here",
-)
-SPLIT = [
-    Sample(f"q{i}", MediaRef(f"clip{i % 5}.mp4"), None, (text,), {}, {"video_id": f"clip{i % 5}"})
-    for i, text in enumerate(WORDS)
-]
-QUESTIONS = [
-    Sample(f"mc{i}", MediaRef(f"clip{i}.mp4"), None, WORDS[: 2 + i], {"answer_index": i}, {"video_id": f"clip{i}"})
-    for i in range(3)
-]
-
-
-def frames_of(name):
-    return np.random.default_rng(zlib.crc32(name.encode())).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
-
-
-class Loader:
-    """Batches of three; the frames of a clip are a function of its name."""
-
-    def __init__(self, model, samples, drop):
-        self.samples, self.drop, self.specs, self.misses = samples, drop, model.specs(), {}
-
-    def __iter__(self):
-        readable = [s for s in self.samples if s.video is None or not s.video.path.startswith("lost")]
-        self.misses = {s.id: "no such file" for s in self.samples if s not in readable}
-        for start in range(0, len(readable), 3):
-            yield collate([self.example(sample) for sample in readable[start : start + 3]], self.specs)
-
-    def example(self, sample):
-        frames = None if sample.video is None or "video" in self.drop else frames_of(sample.video.path)
-        text = None if "text" in self.drop or not sample.texts else self.specs["text"].tokenize([sample.texts[0]])[0]
-        return Example(sample.id, frames=frames, token_ids=text)
-
 
 @pytest.fixture
 def model():
-    context = BuildContext(texts=lambda: WORDS)
-    built = build_model(SPEC, lambda kind, name, slot: CLASSES[slot or name], context)
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in built.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.3)
-    return built.eval()
+    return make_model()
 
 
 @pytest.fixture
 def evaluator(model):
-    return Evaluator(model, lambda samples, drop: Loader(model, samples, drop), progress=False)
+    return make_evaluator_of(model)
 
 
 @pytest.fixture
@@ -308,3 +249,24 @@ def test_all_processes_make_as_many_passes_where_passes_are_collective(monkeypat
     pieces = matching._pieces(rows, 2, True)
     assert [piece.tolist() for piece in pieces] == [[0, 1], [2, 3], [4], [0, 1], [0, 1]]
     assert not matching._is_collective(nn.Linear(1, 1))
+
+
+@pytest.mark.slow
+def test_sharded_parameters_give_the_scores_of_one_process(tmp_path):
+    """Also where the processes have different numbers of pairs, and one of them none."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = torch.multiprocessing.spawn(score_on_rank, (str(tmp_path), port), nprocs=2, join=False)
+    end = time.monotonic() + 240
+    try:
+        while not processes.join(timeout=5):
+            assert time.monotonic() < end, "the ranks wait for each other"
+    finally:
+        for process in processes.processes:
+            process.kill()
+    want = [scores(make_model(), wanted) for wanted in WANTED]
+    for rank in range(2):
+        found = torch.load(tmp_path / f"rank{rank}.pt", weights_only=True)
+        for one, other in zip(found, want, strict=True):
+            torch.testing.assert_close(one, other, rtol=0, atol=1e-5, equal_nan=True)
