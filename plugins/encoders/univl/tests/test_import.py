@@ -140,7 +140,7 @@ def equal(got, want):
 
 
 def test_names_below_module_and_position_numbers_come_back(tmp_path):
-    state, _ = checkpoint("pvt", FINETUNED)
+    state, _ = checkpoint("swin", FINETUNED)
     numbers = {f"model.module.{n}.position_ids": torch.arange(20)[None] for n in ("cross_embeddings",)}
     numbers["model.module.text_encoder.embeddings.position_ids"] = torch.arange(20)[None]
     run_import(state | numbers, tmp_path, wrap=lambda s: {f"module.{n}": t for n, t in s.items()})
@@ -168,7 +168,7 @@ def test_a_resnet_written_as_a_sequence_comes_back(tmp_path):
 
 
 def test_without_decoder_bias_the_other_one_is_in_use(tmp_path):
-    state, net = checkpoint("pvt")
+    state, net = checkpoint("swin")
     state = {name: tensor for name, tensor in state.items() if not name.endswith("decoder.bias")}
     model, _ = run_import(state, tmp_path)
     want = state["model.mlm_head.transformer_mlm.cls.predictions.bias"]

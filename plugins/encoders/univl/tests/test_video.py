@@ -249,5 +249,9 @@ def test_mistakes_are_told():
         encoder("tiny", size=48)
     with pytest.raises(ConfigError, match="cannot be cut into clips of 2"):
         encoder(frames_per_clip=2)(torch.zeros(1, 3, 3, 32, 32))
+    with pytest.raises(ConfigError, match="pretrained=True cannot be loaded .* Without network: give the file"):
+        encoder("pvt_v2_b0", sizes=None, pretrained=True)
+    with pytest.raises(ConfigError, match="there are no published weights of TinyFrames"):
+        encoder(pretrained=True)
     with pytest.raises(ConfigError, match="nowhere.pth does not exist"):
         encoder("resnet50", pretrained="nowhere.pth")

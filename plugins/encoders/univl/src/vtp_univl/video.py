@@ -159,9 +159,10 @@ class ClipEncoder(nn.Module):
             x = grid.permute(0, 1, 3, 4, 2).flatten(1, 3)
             real = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device) if mask is None else ~mask.flatten(1)
             shape = (clips, x.shape[1] // clips, 1)
-        if torch.is_grad_enabled():
+        if self.training and torch.is_grad_enabled():
             # who reads the tokens alone, such as question answering, must not leave img_fc without a gradient
-            x = x + connected_zero(self.img_fc.parameters(), x)
+            idle = [p for p in self.img_fc.parameters() if type(p) is nn.Parameter]  # a sharded one is a DTensor
+            x = x + connected_zero(idle, x)
         return Tokens(x, real, shape)
 
     def clip_features(self, tokens: Tokens) -> Tensor:
