@@ -32,6 +32,7 @@ def vtp_register_importers(register: Register) -> None:
 @hookimpl
 def vtp_register_commands(register: Register) -> None:
     register("export", "vtp_univl.exporter:main", help="write a checkpoint for another program: vtp export antmmf")
+    register("antmmf-videos", "vtp_univl.video_files:main", help="videos of an LMDB or of key frames as files")
     register("import-config", "vtp_univl.config_import:main", help="options of vtp run for a configuration of AntMMF")
 
 
