@@ -255,3 +255,11 @@ def test_waiting_is_said(tmp_path, caplog):
     holder.stdout.close()
     holder.wait()
     assert "waiting for another process" in caplog.text
+
+
+def test_the_class_of_a_clip_is_its_shape(tiny):
+    for split in ("train", "val", "test"):
+        scenes = Blueprint("tiny", 0).scenes(split)
+        found = tiny.samples("classification", split)
+        assert [s.labels["answer"] for s in found] == [scene.shape for scene in scenes]
+        assert {s.texts for s in found} == {("",)} and len({s.extra["video_id"] for s in found}) == len(scenes)

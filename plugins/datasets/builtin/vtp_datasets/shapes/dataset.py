@@ -23,7 +23,8 @@ class Shapes(MSRVTT):
     """A small world with pictures and sound, read back by the MSR-VTT reader.
 
     Questions are of seven types, found in ``extra["question_type"]``: color, shape, motion, count, place, order (in
-    time) and sound. What can happen is told in :mod:`vtp_datasets.shapes.world`.
+    time) and sound. What can happen is told in :mod:`vtp_datasets.shapes.world`. For ``classification`` the class of a
+    clip is the shape of its character, and its text is empty.
 
     Args:
         size: ``tiny``, ``small`` or ``medium``: 24, 2,300 or 11,500 clips.
@@ -35,7 +36,7 @@ class Shapes(MSRVTT):
     """
 
     name = "shapes"
-    kinds = ("caption", "retrieval", "qa")
+    kinds = ("caption", "retrieval", "qa", "classification")
 
     def __init__(
         self, *, size: str = "small", seed: Seed = 0, root: str | Path | None = None, workers: Count | None = None
@@ -58,8 +59,13 @@ class Shapes(MSRVTT):
         return super().samples(kind, split)
 
     def plan(self, kind: str, split: str) -> Plan | None:
-        plan = super().plan(kind, split)
-        return plan if plan is None or kind != "qa" else replace(plan, rows=lambda file: self._typed(plan.rows(file)))
+        plan = super().plan("qa" if kind == "classification" else kind, split)
+        if plan is None or kind not in ("qa", "classification"):
+            return plan
+        if kind == "qa":
+            return replace(plan, rows=lambda file: self._typed(plan.rows(file)))
+        options = {**plan.options, "classes": "shape"}
+        return replace(plan, rows=lambda file: self._classes(plan.rows(file)), options=options)
 
     def _typed(self, rows: Iterable[Row]) -> Iterator[Row]:
         """Questions whose types are the names of their categories."""
@@ -67,6 +73,13 @@ class Shapes(MSRVTT):
             assert row.extra is not None
             row.question_type = self.manifest["categories"][row.extra["category"]]
             yield row
+
+    def _classes(self, rows: Iterable[Row]) -> Iterator[Row]:
+        """Clips with the answer to the one question about their shape."""
+        for row in self._typed(rows):
+            if row.question_type == "shape":
+                row.texts, row.question_type, row.extra = ("",), None, None
+                yield row
 
     def origin(self) -> dict[str, Any]:
         """With the manifest of the folder."""
