@@ -41,9 +41,19 @@ def test_keys_go_into_the_queues(model: str) -> None:
     assert int(moco.text_queue_ptr) == 3 and int(moco.video_queue_ptr) == 3 * n % 16
     known = moco._known(moco.features(ForwardContext(built, batch)), "video")
     assert torch.equal(known[there].sum(dim=1), torch.full((3,), n)) and not known[2].any()
-    loss = take_step(built, batch)["vtc"].loss
+    losses = []
+    for place, row in enumerate(there.tolist()):  # against all columns but those of its own earlier keys
+        texts = [k for k in range(16) if k != place]
+        videos = [k for k in range(16) if not place * n <= k < (place + 1) * n]
+        near = clips[row] @ text[row] / 0.05
+        far = text[row] @ moco.video_queue[:, videos] / 0.05
+        of_text = torch.cat([near, far]).logsumexp(0) - near.logsumexp(0)
+        others = clips[row] @ moco.text_queue[:, texts] / 0.05
+        of_clips = torch.cat([near[:, None], others], dim=1).logsumexp(1) - near
+        losses.append((of_text + of_clips.mean()) / 2)
+    torch.testing.assert_close(take_step(built, batch)["vtc"].loss, torch.stack(losses).mean())
     moco.mask_duplicates = False
-    assert take_step(built, batch)["vtc"].loss > loss
+    assert take_step(built, batch)["vtc"].loss > torch.stack(losses).mean()
 
 
 def test_a_key_that_is_no_number_stays_out() -> None:

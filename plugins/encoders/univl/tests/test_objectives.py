@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from golden import group
-from objective_models import build, random_batch, take_step
+from objective_models import build, gradients, random_batch, take_step
 from torch import nn
 
 from vtp.errors import ConfigError
@@ -61,11 +61,17 @@ def test_all_pairs_are_mil_nce_of_their_scores() -> None:
     scores[0, 2] = scores[2, 0] = -torch.inf
     rows = torch.arange(5) != 3
     want = mil_nce(scores, torch.arange(5), rows)[rows].mean()
-    torch.testing.assert_close(take_step(model, batch)["vtm"].loss, want)
+    model.zero_grad()
+    want.backward()
+    by_hand = gradients(model)
+    torch.testing.assert_close(take_step(model, batch)["vtm"].loss, want.detach())
+    for name, found in gradients(model).items():
+        if name in by_hand:
+            torch.testing.assert_close(found, by_hand[name], atol=1e-6, rtol=1e-4, msg=name)
     released = build("base", ["univl/vtm"], released=True)
     released.load_state_dict(model.state_dict())
     scores = scores_of(released, ForwardContext(released, batch))
-    want = mil_nce(scores, torch.arange(5), rows)[rows].mean()
+    want = mil_nce(scores, torch.arange(5), rows)[rows].mean().detach()
     torch.testing.assert_close(take_step(released, batch)["vtm"].loss, want)
 
 
@@ -325,3 +331,15 @@ def test_the_average_is_the_recorded_one() -> None:
     source.weight.data.copy_(case["query"])
     average.after_step(StepDone(1, 10))
     torch.testing.assert_close(average.module.weight, case["key_after"], atol=1e-6, rtol=0)
+
+
+def test_released_choices_are_one_word() -> None:
+    """No temperature in batch, duplicates compared, rows of one process, a mean for the median."""
+    model: Any = build("base", ["univl/vtc", "univl/hsm"], "objectives.vtm.re_weight_method=median", released=True)
+    vtc, vtm = model.objectives["vtc"], model.objectives["vtm"]
+    assert (vtc.temperature, vtc.mask_duplicates, vtm.mask_duplicates) == (1.0, False, False)
+    assert (vtm.weighting, vtm.everywhere) == ("mean", False)
+    repaired: Any = build("base", ["univl/vtc", "univl/hsm"], "objectives.vtm.re_weight_method=median")
+    vtc, vtm = repaired.objectives["vtc"], repaired.objectives["vtm"]
+    assert (vtc.temperature, vtc.mask_duplicates, vtm.mask_duplicates, vtm.weighting) == (0.05, True, True, "median")
+    assert build("base", ["univl/vtm"]).objectives["vtm"].everywhere
