@@ -75,7 +75,35 @@ def test_msvd_with_the_five_real_clips(tmp_path, shared_data):
 
 
 @pytest.mark.data
-@pytest.mark.parametrize("task", ["retrieval", "qa", "multiple_choice"])
+def test_captions_of_the_five_real_clips(tmp_path, shared_data):
+    tool = [sys.executable, str(TOOLS / "msvd_sample_root.py"), str(shared_data), "root"]
+    subprocess.run(tool, cwd=tmp_path, check=True, capture_output=True)
+    options = ["dataset.root=root", "run_dir=out", "task.selection=last", "task.subsets=[[video]]", "task.max_length=8"]
+    done = run(tmp_path, "task=msvd_captioning", *options)
+    assert done.returncode == 0, done.stderr
+    assert "2 of 670 clips evaluated (0.30 %), 668 missing counted as misses" in done.stdout
+    found = report(tmp_path / "out")
+    assert found["protocol"]["official"] and not found["protocol"]["unverified"]
+    assert found["facts"]["references"] == 27763 and "only video" in found["rows"]
+    lines = [json.loads(line) for line in (tmp_path / "out/predictions.jsonl").read_text().splitlines()]
+    written = [line for line in lines if "missing" not in line]
+    assert len(lines) == 670 and sorted(len(line["references"]) for line in written) == [28, 33]
+    assert all(isinstance(line["prediction"], str) and len(line["prediction"].split()) <= 8 for line in written)
+    assert (tmp_path / "out/report.png").stat().st_size > 10_000
+    # the same sentences without references, of the clips alone
+    names = [line["video"] for line in written]
+    clips = [next((tmp_path / "root/videos").glob(f"{name}.*")) for name in names]
+    (tmp_path / "clips.csv").write_text("\n".join(["video", *map(str, clips)]) + "\n")
+    predict = ["mode=predict", "checkpoint=out", "dataset=csv", "dataset.test_file=clips.csv", "task.max_length=8"]
+    alone = run(tmp_path, "task=captioning", *predict, "run_dir=alone")
+    assert alone.returncode == 0, alone.stderr
+    again = [json.loads(line) for line in (tmp_path / "alone/predictions.jsonl").read_text().splitlines()]
+    assert [line["prediction"] for line in again] == [line["prediction"] for line in written]
+    assert not any("references" in line or "token_f1" in line for line in again)
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("task", ["retrieval", "qa", "multiple_choice", "captioning"])
 def test_own_data_without_code(task, tmp_path, shared_data):
     clips = sorted((shared_data / "videos/msvd").glob("*.avi"))
     rows = []
@@ -83,6 +111,7 @@ def test_own_data_without_code(task, tmp_path, shared_data):
         row = {"video": os.fspath(clip), "split": "train" if i < 3 else "test"}
         columns = {
             "retrieval": {"caption": f"clip number {i}"},
+            "captioning": {"caption": f"clip number {i}"},
             "qa": {"question": "which?", "answer": "one" * (i % 2 + 1)},
             "multiple_choice": {"question": "which?", "options": "a|b|c", "answer": i % 3},
         }
