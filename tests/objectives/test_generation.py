@@ -78,6 +78,36 @@ def test_a_beam_that_holds_everything_finds_the_best_text(penalty, least):
     assert min(lengths) >= least
 
 
+def narrow_search(
+    decoder: CaptionDecoder, memory: Tensor, mask: Tensor, beams: int, penalty: float, least: int, most: int
+) -> list[int]:
+    """Beam search as textbooks have it, to the last step: the best ``beams`` texts go on, and of the same number of
+    candidates those that have ended compete."""
+    words = [END, *range(5, decoder.words.num_embeddings)]
+    running: list[tuple[float, list[int]]] = [(0.0, [])]
+    ended: list[tuple[float, list[int]]] = []
+    for length in range(1, most + 1):
+        texts = [[*text, word] for _, text in running for word in words[length <= least :]]
+        totals = log_probabilities(decoder, memory, mask, texts).tolist()
+        found = sorted(zip(totals, texts, strict=True), reverse=True)
+        done = [(t / length**penalty, text) for t, text in found[:beams] if text[-1] == END or length == most]
+        ended += done
+        running = [(t, text) for t, text in found if text[-1] != END][:beams]
+    return [word for word in max(ended)[1] if word != END]
+
+
+@pytest.mark.parametrize("beams", [2, 4])
+@pytest.mark.parametrize("penalty", [0.0, 1.0, 2.0])
+def test_a_narrow_beam_finds_what_it_finds_when_it_never_stops_early(beams, penalty):
+    memory, mask = memory_of(8)
+    decoder = decoder_of(5, words=7)
+    limits = {"length_penalty": penalty, "min_length": 1, "max_length": 6}
+    written, _ = generate(decoder, memory * 3, mask, **IDS, beams=beams, **limits)
+    for row in range(8):
+        text = narrow_search(decoder, memory[row, None] * 3, mask[row, None], beams, penalty, 1, 6)
+        assert written[row].tolist() == text + [PAD] * (6 - len(text))
+
+
 def test_greedy_search_takes_the_best_next_word():
     memory, mask = memory_of(8)
     decoder = decoder_of(4, words=12)
