@@ -11,9 +11,10 @@ import torch
 from antmmf_models import PRETRAINING, Plain, checkpoint, vocabulary
 
 from vtp.cli.main import main
-from vtp.model.build import lookup_in
+from vtp.cli.run import compose
+from vtp.model.build import BuildContext, build_model, lookup_in
 from vtp.model.context import ForwardContext
-from vtp.model.weights import load_model
+from vtp.model.weights import load_model, load_weights
 from vtp.plugins import host
 from vtp.types import Batch
 
@@ -139,11 +140,25 @@ def equal(got, want):
         assert got[name].dtype == tensor.dtype and torch.equal(got[name], tensor), name
 
 
+def test_training_starts_from_an_imported_model(tmp_path):
+    """``model=univl init_from=MODEL``: heads that it has no use for are left, and so is what is carried along."""
+    imported, _ = run_import(checkpoint("pvt")[0], tmp_path)
+    spec = json.loads(json.dumps(imported.spec))
+    assert spec["encoders"]["video"].pop("carried")
+    spec["objectives"] = {"vtm": spec["objectives"]["vtm"]}
+    fresh = build_model(spec, lookup_in(host().registry), BuildContext(assets=tmp_path / "imported" / "assets"))
+    load_weights(tmp_path / "imported", fresh, allow_unused=compose(["model=univl"])["init_allow_unused"])
+    for name, tensor in fresh.state_dict().items():
+        assert torch.equal(tensor, imported.state_dict()[name]), name
+
+
 def test_names_below_module_and_position_numbers_come_back(tmp_path):
     state, _ = checkpoint("swin", FINETUNED)
     numbers = {f"model.module.{n}.position_ids": torch.arange(20)[None] for n in ("cross_embeddings",)}
     numbers["model.module.text_encoder.embeddings.position_ids"] = torch.arange(20)[None]
-    run_import(state | numbers, tmp_path, wrap=lambda s: {f"module.{n}": t for n, t in s.items()})
+    numbers["model.module.img_proj"] = torch.randn(5, 128)
+    _, report = run_import(state | numbers, tmp_path, wrap=lambda s: {f"module.{n}": t for n, t in s.items()})
+    assert any("img_proj is never set by AntMMF" in note for note in report["notes"])
     equal(export(tmp_path), state | numbers)
     other = export_as(tmp_path, "form=pretraining")
     assert "model.model.module.text_encoder.pooler.dense.weight" in other

@@ -225,6 +225,18 @@ def test_every_tensor_of_a_backbone_gets_a_gradient(backbone, checkpointing):
     assert len(still) < len(grads) / 4, still
 
 
+@pytest.mark.parametrize("backbone, stem", [("pvt_v2_b0", "patch_embed."), ("swin3d_s", "patch_embed.")])
+def test_checkpointing_is_not_re_entrant(backbone, stem):
+    """Behind a frozen stem, too, blocks get gradients, although their input needs none."""
+    model = encoder(backbone, drop_path=0.0).train()
+    model.gradient_checkpointing_enable()
+    net = model.backbone.net
+    for name, parameter in net.named_parameters():
+        parameter.requires_grad_(not name.startswith(stem))
+    model(torch.randn(1, 2, 3, 32, 32)).x.square().sum().backward()
+    assert [n for n, p in net.named_parameters() if p.requires_grad and p.grad is None] == []
+
+
 def test_frozen_batchnorm_is_neither_trained_nor_updated():
     frozen, free = encoder("resnet50"), encoder("resnet50", frozen_norm=False)
     assert not [n for n, _ in frozen.backbone.named_parameters() if "bn" in n]
