@@ -143,12 +143,53 @@ def test_a_file_with_includes_and_settings_of_a_script(tmp_path, capsys):
     assert "vtp import antmmf models/best.ckpt NEW" in said.err
 
 
-FINETUNING = {key: value for key, value in yaml.safe_load(RETRIEVAL).items() if key != "includes"}
+DMAE = """
+model_attributes:
+  univl:
+    training_head_type: video_text_retrieval
+    training_stage: stage1+stage2+stage3
+    with_moco: false
+    n_clips: 10
+    l3_interaction: att_ti
+    l3_loss_type: negNCE
+    l3_with_nfc: true
+    l3_use_twm: "False"
+    l3_partial_type: -1
+    l3_max_frames: 10
+    l3_max_words: 30
+    img_encoder: {type: DetrBatchPVTImageEncoder}
+optimizer_attributes: {type: AdamW, params: {lr: 1e-5, weight_decay: 1e-4}}
+training_parameters: {batch_size: 16, test_batch_size: 96, monitored_metric: val/l3_simi_t2v-mean_recall}
+"""
+QA = """
+model_attributes:
+  univl:
+    training_head_type: video_text_classification
+    num_labels: 1500
+    img_encoder: {type: VideoSwinEncoder, params: {gradient_checkpointing: null}}
+optimizer_attributes: {type: Adam, params: {lr: 1e-5}}
+training_parameters: {run_type: predict, patience: 10, should_early_stop: true}
+"""
+FINETUNED = yaml.safe_dump(
+    yaml.safe_load(BASE) | {k: v for k, v in yaml.safe_load(RETRIEVAL).items() if k != "includes"}
+)
 
 
-@pytest.mark.parametrize("config", [yaml.safe_load(PRETRAINING), yaml.safe_load(BASE) | FINETUNING])
-def test_options_are_those_of_vtp_run(config):
-    options, _ = translate(config)
+def test_configurations_of_dmae_and_of_question_answering():
+    options, _ = translate(yaml.safe_load(DMAE))
+    found = dict(line.split("=", 1) for line in options)
+    assert found["objective"] == "[univl/vtc,univl/vtm,univl/dmae]" and found["task.objective"] == "dmae"
+    assert found["objectives.dmae.use_twm"] == "false" and found["objectives.dmae.max_frames"] == "10"
+    options, notes = translate(yaml.safe_load(QA))
+    found = dict(line.split("=", 1) for line in options)
+    assert found["objective"] == "[qa]" and found["mode"] == "eval" and found["train.patience"] == "10"
+    assert notes["optimizer_attributes.type"] == "training is by AdamW, not by Adam"
+    assert notes["model_attributes.univl.num_labels"] == "the task knows its answers: task.answers"
+
+
+@pytest.mark.parametrize("text", [PRETRAINING, DMAE, QA, FINETUNED], ids=["pretraining", "dmae", "qa", "finetuning"])
+def test_options_are_those_of_vtp_run(text):
+    options, _ = translate(yaml.safe_load(text))
     composed = compose(options)
     assert composed["encoder"]["video"]["backbone"] in ("swin3d_s", "pvt_v2_b2")
     assert composed["train"]["lr"] in (5e-5, 1e-5)
