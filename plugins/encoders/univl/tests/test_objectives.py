@@ -338,7 +338,7 @@ def test_released_choices_are_one_word() -> None:
     model: Any = build("base", ["univl/vtc", "univl/hsm"], "objectives.vtm.re_weight_method=median", released=True)
     vtc, vtm = model.objectives["vtc"], model.objectives["vtm"]
     assert (vtc.temperature, vtc.mask_duplicates, vtm.mask_duplicates) == (1.0, False, False)
-    assert (vtm.weighting, vtm.everywhere) == ("mean", False)
+    assert (vtm.weighting, vtm.everywhere, vtm.block) == ("mean", False, None)
     repaired: Any = build("base", ["univl/vtc", "univl/hsm"], "objectives.vtm.re_weight_method=median")
     vtc, vtm = repaired.objectives["vtc"], repaired.objectives["vtm"]
     assert (vtc.temperature, vtc.mask_duplicates, vtm.mask_duplicates, vtm.weighting) == (0.05, True, True, "median")

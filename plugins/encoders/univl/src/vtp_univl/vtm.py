@@ -39,8 +39,8 @@ class VTM(Objective):
             :meth:`match_logits` looks at clean ones.
         negatives_from: ``gathered`` compares the rows of all processes, which gives the same loss for any number of
             them; ``local``, as published, those of each process, with as many times fewer pairs as there are processes.
-        block: so many rows in a row are compared with each other, and no others; null = all of them. Every row then has
-            as many pairs.
+        block: so many rows in a row are compared with each other, and no others, so that pairs grow with the rows and
+            not with their square; null = all of them, as published.
         hard_example_mining: the videos of a row are the hardest of all processes instead of those of its block. Needs a
             contrastive objective of this package (univl/vtc, univl/moco), whose similarity tells which they are.
         re_sample_method: ``nearliest``: those whose similarity is nearest to that of the own video; ``top_k``: the most
@@ -66,7 +66,7 @@ class VTM(Objective):
         context: BuildContext,
         masked: list[str] | tuple[str, ...] = (),
         negatives_from: Literal["gathered", "local"] = "gathered",
-        block: Annotated[int, Range(least=2)] | None = None,
+        block: Annotated[int, Range(least=2)] | None = 32,
         hard_example_mining: bool = False,
         re_sample_method: Literal["nearliest", "top_k"] = "nearliest",
         re_weight_method: Literal["mean", "median"] | None = None,
