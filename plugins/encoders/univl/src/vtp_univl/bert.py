@@ -124,7 +124,7 @@ class Pooler(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.dense = nn.Linear(width, width)
-        _init(self)
+        _init(self, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, D) -> (B, D)."""
@@ -139,7 +139,7 @@ class Layers(nn.Module):
         super().__init__()
         self.random = dropout > 0 or attention_dropout > 0
         self.layer = nn.ModuleList(Layer(width, heads, dropout, attention_dropout) for _ in range(depth))
-        _init(self)
+        _init(self, width)
 
     def run(
         self, parts: Sequence[Tensor], masks: Sequence[Tensor], *, chunk: int | None = None, recompute: bool = False
@@ -368,9 +368,10 @@ class _Output(nn.Module):
         return out
 
 
-def _init(module: nn.Module) -> None:
-    """Linear layers as BERT starts them: normal, std 0.02, biases 0."""
+def _init(module: nn.Module, width: int) -> None:
+    """Linear layers as BERT starts them: normal, biases 0, std 0.02 at its width of 768. In narrower ones that would
+    let next to nothing of other words through to [CLS], so the gain is kept instead."""
     for part in module.modules():
         if isinstance(part, nn.Linear):
-            nn.init.normal_(part.weight, std=0.02)
+            nn.init.normal_(part.weight, std=0.02 * (768 / width) ** 0.5)
             nn.init.zeros_(part.bias)
