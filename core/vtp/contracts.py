@@ -225,13 +225,15 @@ class Objective(Part, Protocol):
     """Of a contrastive one: the loss over the features of all micro-batches and processes."""
 
     embed: Callable[..., Tensor] | None = None
-    """``embed(ctx, modality)`` -> (B, E) of unit length, for retrieval by embeddings."""
+    """``embed(ctx, modality)`` -> (B, E) of unit length, for retrieval by embeddings; (B, n, E) of a modality with n
+    vectors per row, which are compared by log-sum-exp over them."""
 
     similarity: Callable[[ForwardContext, str, str], Tensor] | None = None
     """``similarity(ctx, rows, columns)`` -> (B, B) between two modalities, for drawing hard negatives."""
 
     match_logits: Callable[..., Tensor] | None = None
-    """``match_logits(ctx, rows)`` -> (R, 2), no match and match, for re-ranking."""
+    """``match_logits(ctx, rows)`` -> (R, 2), no match and match, or one score each, (R, 1) or (R,): for re-ranking, and
+    for retrieval over all pairs."""
 
     logits: Callable[[ForwardContext], Tensor] | None = None
     """``logits(ctx)`` -> (B, A), a number per answer, for question answering."""

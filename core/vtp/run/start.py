@@ -14,7 +14,7 @@ __all__ = ["checkpoint_folder", "take_objective"]
 
 log = logging.getLogger("vtp")
 
-_KEYS = ("objective", "rerank_objective")
+_KEYS = ("objective", "rerank_objective", "embed_objective")
 
 
 def checkpoint_folder(given: str | Path) -> Path:
