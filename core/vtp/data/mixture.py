@@ -75,7 +75,7 @@ class Mixture:
     @cached_property
     def _starts(self) -> list[int]:
         """``bounds`` for single rows: in a list of few numbers they are found faster than NumPy is called."""
-        return self.bounds.tolist()
+        return [int(bound) for bound in self.bounds]
 
     def counts(self, batch: int) -> npt.NDArray[np.int64]:
         """int64 (K,): rows of each part in an epoch of global batches of ``batch`` rows; whole batches where batches

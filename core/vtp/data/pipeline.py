@@ -268,7 +268,8 @@ class Pipeline:
         """At most ``seconds`` of sound: a random stretch in training, the middle one in evaluation. Sound that begins
         later than the clip has silence before it, so that it stays where it belongs."""
         assert self.audio_spec is not None and decoded.waveform is not None
-        channels: npt.NDArray[np.float32] = decoded.waveform
+        channels = decoded.waveform
+        waveform: npt.NDArray[np.float32]
         waveform = channels[0] if len(channels) == 1 else channels.mean(0, dtype=np.float32)
         begin = 0.0 if ref is None or ref.start is None else ref.start
         silent = max(0, round((decoded.sound_start - begin) * decoded.sample_rate))
