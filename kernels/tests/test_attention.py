@@ -106,6 +106,7 @@ def test_head_dimensions(head_dim, relative_error, tolerance):
     compare(layout, dtype, "triton", relative_error, tolerance[dtype], head_dim=head_dim)
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_layout(data, relative_error, tolerance):
@@ -250,7 +251,7 @@ def test_autocast_computes_in_its_type():
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("name", ["padded", "segments"])
+@pytest.mark.parametrize("name", [pytest.param("padded", marks=pytest.mark.slow), "segments"])
 def test_operators_are_registered_soundly(name, backend):
     """torch's own checks: schema, fake tensors, autograd, and tracing."""
     layout = {

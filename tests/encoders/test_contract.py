@@ -30,7 +30,9 @@ def test_every_registered_encoder_is_tested(tiny):
     assert {(slot, name.split()[0]) for slot, name in NAMES} == set(registered) and set(NAMES) == set(tiny)
 
 
-@each
+@pytest.mark.parametrize(
+    "slot, name", [pytest.param(*n, marks=pytest.mark.slow) if n == ("video", "timm patch") else n for n in NAMES]
+)
 def test_the_contract_is_kept(tiny, slot, name):
     (check_fusion if slot == "fusion" else check_encoder)(*tiny[slot, name])
 

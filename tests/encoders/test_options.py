@@ -62,7 +62,10 @@ def test_every_component_has_an_option_file():
     assert offered == {(kind_of(f), f.stem) for f in FILES if f.stem != "none"}
 
 
-@pytest.mark.parametrize("model", sorted(option_files()["model"]))
+@pytest.mark.parametrize(
+    "model",
+    [m if m in ("base", "univl") else pytest.param(m, marks=pytest.mark.slow) for m in sorted(option_files()["model"])],
+)
 def test_every_encoder_fits_every_slot_of_every_model(model):
     """A model chooses encoders and sets nothing inside a slot that another choice does not have."""
     groups = option_files()
@@ -126,7 +129,15 @@ def batch_for(model, rows=6):
 
 
 def test_every_parameter_of_the_default_model_is_trained_by_its_objectives(model, take_step):
-    assert set(take_step(model.train(), batch_for(model))) == {"qa", "vtc", "vtm", "mlm", "mvm"}
+    assert set(take_step(model.train(), batch_for(model))) == {
+        "qa",
+        "vtc",
+        "vtm",
+        "mlm",
+        "mvm",
+        "caption",
+        "classification",
+    }
     assert [n for n, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()] == []
     model.zero_grad()
 

@@ -81,7 +81,9 @@ def test_a_table_of_media_alone_can_be_looked_at_but_not_learnt_from(folder):
     assert tables_of(target.source) == [("media", split) for split in ("train", "val", "test")]
     assert target.media_paths() == [str(folder / path) for path in TEXTS]
     assert [sample.texts for sample in target.samples()] == [(), ()]
-    with pytest.raises(DataError, match=r"Needed are video .* and caption, or question and answer; found: path"):
+    with pytest.raises(
+        DataError, match=r"Needed are video .* and caption, or question and answer, or label; found: path"
+    ):
         target.source.samples("retrieval", "train")
 
 

@@ -43,6 +43,12 @@ def backend(request, monkeypatch):
     return request.param
 
 
+# The kernels are interpreted here, which takes minutes: by default they are held against the outputs alone.
+IN_FULL = pytest.mark.parametrize(
+    "backend", ["torch", "explicit", pytest.param("triton", marks=pytest.mark.slow)], indirect=True
+)
+
+
 def announced(recorded: Recorded):
     """A context in which every objective has made its views."""
     ctx = recorded.context()
@@ -98,6 +104,7 @@ def test_pixel_targets(recorded):
     torch.testing.assert_close(normalised_pixels(values).flatten(2), want["pixel_labels"], atol=1e-5, rtol=0)
 
 
+@IN_FULL
 def test_losses(recorded, backend):
     out = recorded.take_step()
     for name, key in LOSSES.items():
@@ -113,6 +120,7 @@ def test_loss_against_plain_pixels(recorded):
     assert out["mvm"].loss.item() == pytest.approx(recorded.data["losses"]["loss_v_unnormalized_target"], rel=1e-5)
 
 
+@IN_FULL
 @pytest.mark.parametrize("reuse_joint", [False, True])
 def test_gradients(recorded, backend, reuse_joint):
     recorded.model.objectives["vtm"].reuse_joint = reuse_joint

@@ -32,7 +32,9 @@ def encoder(backbone: str = "tiny", **options: object) -> ClipEncoder:
     return ClipEncoder(context=BuildContext(), **small | options)
 
 
-@pytest.mark.parametrize("backbone", SMALL)
+@pytest.mark.parametrize(
+    "backbone", [b if b in ("pvt_v2_b0", "tiny") else pytest.param(b, marks=pytest.mark.slow) for b in SMALL]
+)
 def test_every_backbone_keeps_the_contract(backbone):
     options = {"backbone": backbone, "sizes": SMALL[backbone], "width": 24, "frames": 2, "size": 32, "drop_path": 0.0}
     check_encoder(ClipEncoder, options)
