@@ -3,6 +3,7 @@ cheap ones train."""
 
 from __future__ import annotations
 
+import argparse
 import re
 import shlex
 from pathlib import Path
@@ -98,3 +99,67 @@ def test_a_documented_line_on_generated_data_trains(command, tmp_path, monkeypat
     sizes = [a for a in TINY if not (a == "mode=train" and "profile=true" in RUNNABLE[command])]
     given = [a for a in prepared(RUNNABLE[command], tmp_path) if not a.startswith(("train.epochs=", "profile="))]
     assert main(["run", *given, *root, *sizes]) == 0
+
+
+# -- other commands --------------------------------------------------------------------------------------------------
+
+SPOKEN = re.compile(
+    r"(?:^ {4}|`)(vtp (?:data (?:check|cache|pack)|import|list|show|plugins|protocols|doctor|reconstruct)(?![\w-])"
+    r" ?[^`\n]*)",
+    re.M,
+)
+
+
+def others() -> list[tuple[str, list[str]]]:
+    """(page: line, arguments) of every line that calls another command than run, in blocks and within sentences."""
+    found = {}
+    for page in PAGES:
+        for line in SPOKEN.findall(page.read_text(encoding="utf-8")):
+            for one in re.split(r"\s;\s", re.split(r"\s+#|\s{3,}", line)[0]):
+                words = [word for word in shlex.split(one)[1:] if word not in ("...", "root=...")]
+                if (
+                    one.startswith("vtp ")
+                    and words[-1] != "NAME"
+                    and "my_loss" not in one
+                    and not any(word.startswith("[") for word in words)
+                ):
+                    found[f"{page.name}: {one.strip()}"] = words
+    return list(found.items())
+
+
+OTHERS = others()
+
+
+class Understood(Exception):
+    """The command line was taken apart."""
+
+
+@pytest.mark.parametrize(("line", "words"), OTHERS, ids=[line for line, _ in OTHERS])
+def test_another_documented_line_is_understood(line, words, monkeypatch, capsys):
+    parse = argparse.ArgumentParser.parse_args
+
+    def parse_and_stop(self, arguments):
+        parse(self, arguments)
+        raise Understood
+
+    files = {"data": 4 - (words[1:2] == ["check"]), "import": 3, "reconstruct": 3}  # those name files of the reader
+    plain = [word for word in words if not word.startswith("-")]
+    if words[0] not in files:
+        assert main(words) == 0
+    elif len(plain) >= files[words[0]]:
+        if words[0] == "import":
+            assert main(["list", "importer"]) == 0
+            assert re.search(rf"^ *{words[1]}\b", capsys.readouterr().out, re.M)
+            return
+        monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_and_stop)
+        with pytest.raises(Understood):
+            main(words)
+    else:  # spoken of without its arguments
+        try:
+            assert main([*words, "--help"]) == 0
+        except SystemExit as end:
+            assert end.code == 0
+
+
+def test_the_other_lines_are_found():
+    assert len(OTHERS) > 20 and {words[0] for _, words in OTHERS} >= {"data", "import", "list", "show", "protocols"}

@@ -177,14 +177,8 @@ def _gather(
 
 def _batches(rows: Iterator[Row], used: set[str]) -> Iterator[pa.RecordBatch]:
     names = _SCHEMA.names
-    while True:
-        columns: list[list[Any]] = [[] for _ in names]
-        for row in itertools.islice(rows, BATCH_ROWS):
-            for values, value in zip(columns, _cells(row), strict=True):
-                values.append(value)
-        if not columns[0]:
-            return
-        used.update(name for name, values in zip(names, columns, strict=True) if any(v is not None for v in values))
+    while columns := list(zip(*map(_cells, itertools.islice(rows, BATCH_ROWS)), strict=True)):
+        used.update(name for name, values in zip(names, columns, strict=True) if values.count(None) < len(values))
         arrays = [pa.array(values, field.type) for values, field in zip(columns, _SCHEMA, strict=True)]
         yield pa.RecordBatch.from_arrays(arrays, schema=_SCHEMA)
         if len(columns[0]) < BATCH_ROWS:

@@ -232,7 +232,8 @@ class Paths:
         the folder where it lies, with its extension. ``./clips/a.mp4``, ``clips/a`` and ``/data/clips/a.mp4`` are
         ``clips/a.mp4``. Only a name without an extension is looked for on the disk."""
         path = _one_spelling(name)
-        bare = bool(self.extensions) and stem_of(path) == path.rsplit("/", 1)[-1]
+        bare = bool(self.extensions) and not path.endswith(self.extensions)  # the usual ones, at once
+        bare = bare and stem_of(path) == path.rsplit("/", 1)[-1]
         if bare and (found := self._find(path)) is not None:
             path = os.path.abspath(found)
         elif path.startswith(("/", "../")):

@@ -129,10 +129,15 @@ class Seen:
         return True
 
     def _grow(self) -> None:
-        old, self._slots = self._slots, array("Q", bytes(16 * len(self._slots)))
+        old, slots = self._slots, array("Q", bytes(16 * len(self._slots)))
+        last = len(slots) - 1
         for value in old:
             if value:
-                self._slots[self._slot(value)] = value
+                slot = value & last
+                while slots[slot]:
+                    slot = (slot + 1) & last
+                slots[slot] = value
+        self._slots = slots
 
     def _slot(self, value: int) -> int:
         """Where ``value`` is, or the free place where it belongs."""
@@ -167,15 +172,30 @@ class Ids(Seen):
             ValueError: a row of this name, clip and content is there already.
         """
         said = hash((clip, *content))
-        made = name
-        for made in chain((name, f"{clip}/{name}", f"{name}#{place}"), (f"{name}#{place}.{n}" for n in count(1))):
-            if self.add(made):
-                self._contents[self._slot(hash64(made) or 1)] = said
-                break
-            if self._contents[self._slot(hash64(made) or 1)] == said:
-                raise ValueError(f"the id {name} is there already, with the same content")
-        self.repeated += made != name
+        if self._first(name, said, name):
+            return name
+        names = chain((f"{clip}/{name}", f"{name}#{place}"), (f"{name}#{place}.{n}" for n in count(1)))
+        made = next(made for made in names if self._first(made, said, name))
+        self.repeated += 1
         return made
+
+    def _first(self, made: str, said: int, name: str) -> bool:
+        """Take in ``made``, from the id ``name``, and what its row says; False if it is there with another content.
+
+        Raises:
+            ValueError: it is there with the same content.
+        """
+        if 2 * self._filled >= len(self._slots):
+            self._grow()
+        value = hash64(made) or 1
+        slot = self._slot(value)
+        if not self._slots[slot]:
+            self._slots[slot], self._contents[slot] = value, said
+            self._filled += 1
+            return True
+        if self._contents[slot] == said:
+            raise ValueError(f"the id {name} is there already, with the same content")
+        return False
 
     def _grow(self) -> None:
         old, contents = self._slots, self._contents

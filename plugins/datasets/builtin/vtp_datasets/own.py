@@ -262,6 +262,7 @@ def _match(names: Sequence[str], strict: bool = True) -> dict[str, Any]:
         if (alias := next((a for a in aliases if a in lower), None)) is not None:
             found[column] = lower.pop(alias)
     one_each = [name for key, name in lower.items() if _OPTION.match(key)]
+    found["cells"] = [(column, name) for column, name in found.items() if column not in ("all", "options")]
     found["options"] = [found["options"]] if "options" in found else one_each if len(one_each) > 1 else []
     return found
 
@@ -304,9 +305,9 @@ def _rows(file: AnnotationFile, what: str, media: Paths) -> Iterator[Row]:
             if columns is None:
                 columns = of_row[names] = _match(names)
             row = {
-                ours: value
-                for ours, name in columns.items()
-                if type(name) is str and not is_empty(value := theirs[name])
+                ours: value  # as is_empty, which is too slow to be called for every cell
+                for ours, name in columns["cells"]
+                if (value := theirs[name]) is not None and value != "" and (type(value) is not float or value == value)
             }
             if "split" in table and "split" not in row:
                 raise ValueError("no split")
@@ -344,7 +345,7 @@ def _row(file: AnnotationFile, row: Mapping[str, Any], options: list[Any], what:
     clip = media.clip(video or audio or "")
     if clip.isascii():  # rows that spell it in another way are about the same file, and become one sample
         video, audio = (clip, audio) if video else (video, clip)
-    start, end = (_seconds(row, key) for key in ("start", "end"))
+    start, end = _seconds(row, "start"), _seconds(row, "end")
     if start is not None and end is not None and end <= start:
         raise ValueError(f"the end {end:g} s is not after the start {start:g} s")
     split = None

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Literal
 
@@ -27,6 +27,7 @@ ABOUT = """Where WebVid comes from:
 _DURATION = re.compile(r"P(?:(\d+)D)?T?(?:(\d+)H)?(?:(\d+)M)?(?:(\d+(?:\.\d+)?)S)?", re.IGNORECASE)
 
 
+@lru_cache(maxsize=4096)  # clips last a few lengths
 def iso_seconds(text: str) -> float:
     """``PT00H01M17S`` -> 77.0.
 
