@@ -42,6 +42,7 @@ __all__ = [
 log = logging.getLogger("vtp")
 
 VERSION = 2  # of the columns below; a table of another version is written again
+_BLOCK_ROWS = 1024  # that become columns at once, which is faster than cell by cell
 BATCH_ROWS = 65_536  # rows of every record batch but the last, and of the biggest table that stays in memory
 PASS_ROWS = 1024  # rows that a pass over all samples reads at once
 NONE = ""  # ``Row.audio`` of an item that has no sound
@@ -177,7 +178,16 @@ def _gather(
 
 def _batches(rows: Iterator[Row], used: set[str]) -> Iterator[pa.RecordBatch]:
     names = _SCHEMA.names
-    while columns := list(zip(*map(_cells, itertools.islice(rows, BATCH_ROWS)), strict=True)):
+    while True:
+        columns: list[list[Any]] = [[] for _ in names]
+        while (room := BATCH_ROWS - len(columns[0])) > 0:
+            block = [_cells(row) for row in itertools.islice(rows, min(room, _BLOCK_ROWS))]
+            if not block:
+                break
+            for values, more in zip(columns, zip(*block, strict=True), strict=True):
+                values += more
+        if not columns[0]:
+            return
         used.update(name for name, values in zip(names, columns, strict=True) if values.count(None) < len(values))
         arrays = [pa.array(values, field.type) for values, field in zip(columns, _SCHEMA, strict=True)]
         yield pa.RecordBatch.from_arrays(arrays, schema=_SCHEMA)
