@@ -76,7 +76,7 @@ _SPLITS = {"train": 0, "training": 0, "val": 1, "valid": 1, "validation": 1, "de
 _SPLITS |= {"eval": 2, "evaluation": 2}
 _LOOKED_AT = 10_000  # rows of a JSON file that say which columns there are
 ABOUT = """Own data are one csv, tsv or jsonl file: dataset.file=FILE, with columns video (or audio) and caption, or
-question and answer. Paths of media are relative to dataset.root, or to the folder of the file."""
+question and answer, or label. Paths of media are relative to dataset.root, or to the folder of the file."""
 
 
 class OwnData(Catalogue):
