@@ -1,0 +1,3 @@
+"""What vtp-plugin-snps3 offers."""
+
+from __future__ import annotations

@@ -1,0 +1,192 @@
+"""Tables of words: how often the words of a vocabulary are nouns, verbs and adjectives of a corpus, and which of them
+are significant. A JSON file::
+
+    {"format": "vtp-words-1", "tokenizer": "bert-base-uncased", "vocabulary": sha256, "corpus": sha256,
+     "tagger": "nltk", "language": "en", "settings": {...},
+     "words": [{"id": 2158, "word": "man", "lemma": "man", "total": 6, "verb": 1, "noun": 5, "adj": 0, "rank": 0,
+                "same_lemma": ["man", "men"]}, ...]}
+
+A word that the tokenizer splits (pieces of bytes, Chinese by characters) has ``"ids": [...]``, all tokens of it, in
+place of ``"id"``. Rows stand by rank; words that were never counted may be left out. ``rank`` is that of the total
+count, ties by id.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from vtp.errors import ConfigError, DataError
+from vtp.storage import write_text_atomic
+from vtp.types import TextSpec
+
+__all__ = ["FORMAT", "Word", "WordTable", "load_table", "ranked", "save_table", "vocabulary_hash"]
+
+FORMAT = "vtp-words-1"
+_HEADER = {"tokenizer": str, "vocabulary": str, "corpus": str, "tagger": str, "language": str, "settings": dict}
+_COUNTS = ("total", "verb", "noun", "adj", "rank")
+_CHUNK = 128  # ids that are read together where a vocabulary is hashed
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """One row.
+
+    Attributes:
+        ids: its tokens, one where the word is an entry of the vocabulary.
+        word: as it is counted, in lower case where the tokenizer is uncased.
+        lemma: its basic form.
+        total, verb, noun, adj: how often it occurs, and as what.
+        rank: of ``total``, 0 = most frequent, ties by id.
+        same_lemma: words of the vocabulary with that lemma, itself among them; may be empty.
+    """
+
+    ids: tuple[int, ...]
+    word: str
+    lemma: str
+    total: int
+    verb: int = 0
+    noun: int = 0
+    adj: int = 0
+    rank: int = 0
+    same_lemma: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class WordTable:
+    """A table.
+
+    Attributes:
+        tokenizer: name of the tokenizer whose ids these are, as an encoder was given it.
+        vocabulary: :func:`vocabulary_hash` of it.
+        corpus: sha256 of the captions.
+        tagger: what told nouns, verbs and adjectives.
+        language: ``en`` or ``zh``.
+        settings: whatever else decided the counts.
+        words: the rows, by rank.
+    """
+
+    tokenizer: str
+    vocabulary: str
+    corpus: str
+    tagger: str
+    language: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    words: tuple[Word, ...] = ()
+
+    @cached_property
+    def split(self) -> bool:
+        """Whether some words are more than one token."""
+        return any(len(word.ids) != 1 for word in self.words)
+
+    def header(self) -> dict[str, Any]:
+        """Everything but the rows, for the file and the report of a run."""
+        return {"format": FORMAT, **{name: getattr(self, name) for name in _HEADER}}
+
+    def significant(self, top_k: int, *, released: bool = False) -> tuple[Word, ...]:
+        """The significant words, by rank.
+
+        Args:
+            top_k: the first so many words that were counted at all (SNP-S3 takes 3000), ties by id.
+            released: as the released code has it: all words of which at most ``top_k`` others are more frequent.
+                Words of one count have one rank there, so these are one more than ``top_k``, and more where the last
+                ones tie; words that were never counted belong to them where fewer than ``top_k`` were.
+        """
+        if not released:
+            return tuple(word for word in ranked(self.words)[:top_k] if word.total > 0)
+        found, better = [], 0
+        for place, word in enumerate(rows := ranked(self.words)):
+            if place and word.total < rows[place - 1].total:
+                better = place
+            if better <= top_k:
+                found.append(word)
+        return tuple(found)
+
+
+def ranked(words: Sequence[Word]) -> list[Word]:
+    """By falling count, ties by id."""
+    return sorted(words, key=lambda word: (-word.total, word.ids))
+
+
+def vocabulary_hash(spec: TextSpec) -> str:
+    """sha256 of what the ids of a tokenizer stand for, in their order; ids beyond its words, for which a model may have
+    embeddings, do not count.
+
+    Raises:
+        ConfigError: the tokenizer cannot turn ids into words.
+    """
+    if spec.detokenize is None:
+        raise ConfigError(
+            "words: the tokenizer of this text encoder does not turn ids into words (TextSpec.detokenize), so no table "
+            "of words can be matched with it. Choose another encoder/text."
+        )
+    read = [spec.detokenize(range(at, min(at + _CHUNK, spec.vocab_size))) for at in range(0, spec.vocab_size, _CHUNK)]
+    special = [spec.pad_id, spec.mask_id, spec.cls_id, spec.sep_id, *spec.special_ids]
+    return hashlib.sha256(json.dumps([special, "\n".join(read).rstrip("\n")]).encode()).hexdigest()
+
+
+def load_table(path: str | Path, spec: TextSpec) -> WordTable:
+    """Read a table.
+
+    Args:
+        path: the file.
+        spec: of the tokenizer in use.
+
+    Raises:
+        DataError: there is no such file, or it is no table.
+        ConfigError: it was made for another vocabulary.
+    """
+    path = Path(path).expanduser()
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"words: there is no file {path}. Make one: vtp mine-words DATASET {path}") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"words: {path} is no table of words ({error}). Make one: vtp mine-words DATASET OUT") from None
+    table = _table(path, content)
+    if table.vocabulary != (found := vocabulary_hash(spec)):
+        raise ConfigError(
+            f"words: {path} was made for the vocabulary of {table.tokenizer} (sha256 {table.vocabulary[:12]}), and the "
+            f"text encoder has another one ({found[:12]}). Make a table for it with vtp mine-words, or choose the "
+            "tokenizer that the table is for (encoder.text.tokenizer)."
+        )
+    return table
+
+
+def save_table(table: WordTable, path: str | Path) -> None:
+    """Write a table, whole or not at all; equal tables are equal files."""
+    rows = []
+    for word in table.words:
+        row: dict[str, Any] = {"id": word.ids[0]} if len(word.ids) == 1 else {"ids": list(word.ids)}
+        row |= {name: getattr(word, name) for name in ("word", "lemma", *_COUNTS)}
+        rows.append(json.dumps(row | {"same_lemma": list(word.same_lemma)}, ensure_ascii=False))
+    head = json.dumps(table.header(), ensure_ascii=False, sort_keys=True)[1:-1]
+    write_text_atomic(Path(path), f'{{{head}, "words": [\n' + ",\n".join(rows) + "\n]}\n")
+
+
+def _table(path: Path, content: Any) -> WordTable:
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise DataError(
+            f"words: {path} is no table of the form {FORMAT}. Make one with vtp mine-words; --from-antmmf converts "
+            "the tables of AntMMF."
+        )
+    wrong = [name for name, kind in _HEADER.items() if not isinstance(content.get(name), kind)]
+    if wrong or not isinstance(content.get("words"), list):
+        raise DataError(f"words: {path} lacks {', '.join(wrong or ['words'])}. Make it again with vtp mine-words.")
+    words = []
+    for number, row in enumerate(content["words"]):
+        try:
+            ids = tuple(map(int, row["ids"] if "ids" in row else [row["id"]]))
+            counts = {name: int(row[name]) for name in _COUNTS}
+            words.append(Word(ids, str(row["word"]), str(row["lemma"]), same_lemma=tuple(row["same_lemma"]), **counts))
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(
+                f"words: {path}: row {number + 1} is not as it should be ({type(error).__name__}: {error}). "
+                "Make the table again with vtp mine-words."
+            ) from None
+    return WordTable(words=tuple(words), **{name: content[name] for name in _HEADER})

@@ -1,0 +1,12 @@
+"""The package itself."""
+
+from __future__ import annotations
+
+import vtp_snps3
+from vtp.plugins import discover
+
+
+def test_vtp_finds_the_package_and_its_version() -> None:
+    found = [plugin for plugin in discover() if plugin.package == "vtp_snps3"]
+    assert len(found) == 1
+    assert vtp_snps3.__version__
