@@ -56,10 +56,10 @@ def losses(folder: Path) -> dict[str, dict[str, float]]:
     return found
 
 
-def recall(folder: Path) -> float:
+def recall(folder: Path, name: str = "t2v/r1") -> float:
     """Text-to-video R@1 in percent."""
     report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-    return float(report["metrics"]["t2v/r1"])
+    return float(report["metrics"][name])
 
 
 def interval(differences: list[float]) -> tuple[float, float]:
@@ -98,7 +98,7 @@ def main() -> None:
             {
                 "seed": seed,
                 "losses": losses(pretrained),
-                "zero_shot_t2v_r1": recall(pretrained),
+                "zero_shot_t2v_r1": recall(pretrained, "zero_shot/t2v/r1"),
                 "pretrained_t2v_r1": recall(tuned),
                 "scratch_t2v_r1": recall(scratch),
             }

@@ -203,7 +203,7 @@ def table(positions: int, width: int) -> Tensor:
 
 def vtp_model(options: argparse.Namespace, folder: Path) -> nn.Module:
     words = folder / "vocab.txt"
-    words.write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]) + "\n")
+    words.write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "word"]) + "\n")
     part = {"name": "simvtp", "preset": options.preset}
     text = part | {"tokenizer": str(words), "vocabulary": 30522, "dropout": 0.0}
     recipe = compose(["model=simvtp", "variant=released", f"objective=[{','.join(OBJECTIVES)}]"])
