@@ -9,48 +9,31 @@ and an additive mask, the vocabulary layer on every word. ``vtp`` is ``model=uni
 ``objective=[univl/vtc,univl/vtm,univl/mlm]`` in the step of the engine as ``vtp run`` takes it (``vtp.train.step``, one
 micro-batch, fp32): pairs that belong together and masked words are one pass, and no pass computes anything for padding.
 Both have the same weights, inputs and masked words and no dropout, and the script stops unless their losses and
-gradients agree. Neither is timed with clipping and the optimizer, which are the same for both.
+gradients agree.
 
-Texts have 7 to 19 tokens, [CLS] and [SEP] included, the octiles of the captions of MSR-VTT 1k-A in words.
-
-Each implementation has a process of its own, and they take turns, step by step; the ratio is the median over rounds.
-On a CPU vtp's process keeps freed memory, as ``vtp run`` does (vtp.machine), so there are two ratios: over ``plain``,
-each with its usual setting, and over ``plain, memory kept``, the plain one in a process with vtp's setting. Peak memory
-is the process's resident set (on a GPU: what PyTorch allocated) over all its steps. Processor time is told besides, for
-machines that others use: it does not count waiting.
+Texts have 7 to 19 tokens, [CLS] and [SEP] included, the octiles of the captions of MSR-VTT 1k-A in words. How both are
+timed: see step_pair.py.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import statistics
-import subprocess
 import sys
-import tempfile
-import time
+from collections.abc import Mapping
 from pathlib import Path
 
-import record
 import timm
 import torch
-from simvtp_step import end_of_peak, start_of_peak
+from step_pair import StepPair
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, gelu, normalize
 
 from vtp.cli.run import compose
-from vtp.machine import keep_memory
 from vtp.model.build import BuildContext, build_model, lookup_in
 from vtp.model.context import ForwardContext
 from vtp.plugins import host
-from vtp.train import TrainConfig
-from vtp.train.parallel import Parallel
-from vtp.train.precision import Precision
-from vtp.train.step import Step
 from vtp.types import Batch
 
-SETTINGS = ("batch", "frames", "size", "depth", "rounds", "threads", "device")
-SERVED = ("plain", "vtp", "plain, memory kept")
 WORDS, LENGTH, WIDTH, HEADS = 30522, 30, 768, 12
 LENGTHS = (7, 8, 9, 10, 11, 13, 15, 19)  # octiles of the captions of MSR-VTT 1k-A
 TEMPERATURE = 0.05
@@ -194,27 +177,21 @@ def plain_name(name: str) -> str:
     return next(theirs + name[len(ours) :] for ours, theirs in NAMES if name.startswith(ours))
 
 
-def vtp_model(options: argparse.Namespace, folder: Path) -> nn.Module:
-    words = folder / "vocab.txt"
-    words.write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "word"]) + "\n")
-    recipe = compose(["model=univl", "objective=[univl/vtc,univl/vtm,univl/mlm]"])
-    spec = {key: recipe[key] for key in ("objectives", "masks", "variant")}
-    spec["encoders"] = {slot: dict(recipe["encoder"][slot]) for slot in ("text", "video", "fusion")}
-    spec["encoders"]["text"] |= {"tokenizer": str(words), "vocabulary": WORDS, "depth": options.depth}
-    spec["encoders"]["text"] |= {"dropout": 0.0, "attention_dropout": 0.0}
-    spec["encoders"]["video"] |= {"backbone": "pvt_v2_b0", "frames": options.frames, "size": options.size}
-    spec["objectives"]["vtm"] |= {"masked": ["text"], "dropout": 0.0}
-    spec["objectives"]["mlm"] |= {"attentive_masking": 0.0}
-    return build_model(spec, lookup_in(host().registry), BuildContext())
+class UniVLStep(StepPair):
+    def make_model(self, options: argparse.Namespace, folder: Path) -> nn.Module:
+        words = folder / "vocab.txt"
+        words.write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "word"]) + "\n")
+        recipe = compose(["model=univl", "objective=[univl/vtc,univl/vtm,univl/mlm]"])
+        spec = {key: recipe[key] for key in ("objectives", "masks", "variant")}
+        spec["encoders"] = {slot: dict(recipe["encoder"][slot]) for slot in ("text", "video", "fusion")}
+        spec["encoders"]["text"] |= {"tokenizer": str(words), "vocabulary": WORDS, "depth": options.depth}
+        spec["encoders"]["text"] |= {"dropout": 0.0, "attention_dropout": 0.0}
+        spec["encoders"]["video"] |= {"backbone": "pvt_v2_b0", "frames": options.frames, "size": options.size}
+        spec["objectives"]["vtm"] |= {"masked": ["text"], "dropout": 0.0}
+        spec["objectives"]["mlm"] |= {"attentive_masking": 0.0}
+        return build_model(spec, lookup_in(host().registry), BuildContext())
 
-
-class Case:
-    """Inputs, and a forward and backward of either implementation."""
-
-    def __init__(self, options: argparse.Namespace, folder: Path, which: tuple[str, ...]) -> None:
-        torch.manual_seed(0)
-        device = torch.device(options.device)
-        self.model = vtp_model(options, folder).to(device)
+    def make_batch(self, options: argparse.Namespace) -> Batch:
         rows = options.batch
         lengths = torch.tensor([LENGTHS[i % len(LENGTHS)] for i in range(rows)])
         ids = torch.randint(6, WORDS, (rows, LENGTH))
@@ -224,25 +201,22 @@ class Case:
         real = place < lengths[:, None]
         shape = (rows, options.frames, options.size, options.size, 3)
         longest = int(lengths.max())  # vtp's loader pads to the longest text of the batch, the released one to 30
-        self.batch = Batch(
+        return Batch(
             ids=[str(i) for i in range(rows)],
             inputs={
                 "video": {"frames": torch.randint(0, 256, shape, dtype=torch.uint8)},
                 "text": {"token_ids": (ids * real)[:, :longest], "attention_mask": real[:, :longest]},
             },
             present={m: torch.ones(rows, dtype=torch.bool) for m in ("video", "text")},
-        ).to(device)
-        if "vtp" in which:
-            config = TrainConfig(steps=1, global_batch=rows)
-            precision = Precision(config.precision, device)
-            self.step = Step(Parallel(self.model, config, device), precision, config.accumulation)
-        self.modules: dict[str, nn.Module] = {"vtp": self.model}
-        if "plain" in which:
-            self.modules["plain"] = self._plain(options).to(device)
+        )
 
-    def _plain(self, options: argparse.Namespace) -> nn.Module:
-        plain = PlainUniVL(options.depth)
-        plain.load_state_dict({plain_name(name): tensor for name, tensor in self.model.state_dict().items()})
+    def make_plain(self, options: argparse.Namespace) -> nn.Module:
+        return PlainUniVL(options.depth)
+
+    def to_plain(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {plain_name(name): tensor for name, tensor in tensors.items()}
+
+    def plain_inputs(self) -> tuple[Tensor, ...]:
         ctx = ForwardContext(self.model, self.batch)
         words = ctx.inputs("text", ctx.masked("text"))
         raw = ctx.inputs("text")
@@ -252,78 +226,7 @@ class Case:
 
         real = padded(raw["attention_mask"], 0)
         ids = (padded(raw["token_ids"], 0), padded(words["token_ids"], 0))
-        self.inputs = (ctx.inputs("video")["video"], *ids, real, padded(words["labels"], -100))
-        return plain
-
-    def forward_backward(self, which: str) -> dict[str, Tensor]:
-        self.modules[which].zero_grad(set_to_none=True)
-        if which == "vtp":
-            losses = {seen.name: seen.loss for seen in self.step(self.batch)}
-        else:
-            losses = self.modules["plain"](*self.inputs)
-            torch.stack(list(losses.values())).sum().backward()
-        if self.batch.inputs["video"]["frames"].is_cuda:
-            torch.cuda.synchronize()
-        return {name: loss.detach() for name, loss in losses.items()}
-
-    def check(self) -> float:
-        """Largest relative difference of losses and of gradients."""
-        plain, ours = ({n: float(x) for n, x in self.forward_backward(w).items()} for w in ("plain", "vtp"))
-        errors = [abs(plain[name] - ours[name]) / abs(plain[name]) for name in plain]
-        grads = {plain_name(name): p.grad for name, p in self.model.named_parameters()}
-        theirs = {name: p.grad for name, p in self.modules["plain"].named_parameters()}
-        largest = max(grad.norm() for grad in theirs.values())
-        # Some gradients are zero but for rounding, those of the biases of keys: a softmax does not see them. So
-        # differences are measured against at least a hundred thousandth of the largest norm.
-        errors += [float((grads[n] - g).norm() / g.norm().clamp(min=1e-5 * largest)) for n, g in theirs.items()]
-        return max(errors)
-
-
-def serve(options: argparse.Namespace, folder: Path, which: str) -> int:
-    """The process of one implementation: for each line of stdin a step, answered by its seconds; then its memory."""
-    name = which.split(",")[0]
-    if which != "plain" and options.device == "cpu":
-        keep_memory(1 << 30, 2 << 30)
-    case = Case(options, folder, (name,))
-    if name == "plain":
-        del case.model.encoders, case.model.objectives  # the weights of the other one
-    before = start_of_peak(options.device)
-    case.forward_backward(name)
-    print("ready", flush=True)
-    for _ in sys.stdin:
-        start, processor = time.perf_counter(), time.process_time()
-        case.forward_backward(name)
-        print(time.perf_counter() - start, time.process_time() - processor, flush=True)
-    print(json.dumps({"before": before, "peak": max(before, end_of_peak(options.device))}))
-    return 0
-
-
-class Served:
-    """A process that serves one implementation."""
-
-    def __init__(self, options: argparse.Namespace, which: str) -> None:
-        flags = [f"--{k}={getattr(options, k)}" for k in SETTINGS]
-        command = [sys.executable, __file__, "--serve", which, *flags]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.times: list[float] = []
-        self.processor: list[float] = []
-        assert self.process.stdin and self.process.stdout
-        self.stdin, self.stdout = self.process.stdin, self.process.stdout
-        if self.stdout.readline() != "ready\n":
-            raise SystemExit(f"the process of {which} ended before its first step; what it said stands above")
-
-    def step(self) -> None:
-        print("step", file=self.stdin, flush=True)
-        wall, processor = map(float, self.stdout.readline().split())
-        self.times.append(wall)
-        self.processor.append(processor)
-
-    def memory(self) -> dict[str, float]:
-        """End it."""
-        self.stdin.close()
-        memory: dict[str, float] = json.loads(self.stdout.readline())
-        self.process.wait()
-        return memory
+        return (ctx.inputs("video")["video"], *ids, real, padded(words["labels"], -100))
 
 
 def main() -> int:
@@ -333,65 +236,8 @@ def main() -> int:
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--depth", type=int, default=12, help="layers of BERT")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--serve", choices=SERVED, help=argparse.SUPPRESS)
-    parser.add_argument(
-        "--out", type=Path, default=None, help="JSON file; default benchmarks/results/univl_<device>.json"
-    )
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        if options.serve:
-            return serve(options, folder, options.serve)
-        return compare(options, folder)
-
-
-def compare(options: argparse.Namespace, folder: Path) -> int:
-    case = Case(options, folder, ("plain", "vtp"))
-    error = case.check()
-    print(f"losses and gradients agree within {error:.1e} (relative)", flush=True)
-    if error > 1e-3:
-        print("they must agree within 1e-3; no timing is reported")
-        return 1
-    del case
-    names = SERVED if options.device == "cpu" else SERVED[:2]
-    served = {name: Served(options, name) for name in names}
-    for i in range(options.rounds):
-        for one in served.values() if i % 2 == 0 else reversed(served.values()):
-            one.step()
-        line = ", ".join(f"{name} {one.times[-1]:.3f} s" for name, one in served.items())
-        print(f"round {i + 1}: {line}", flush=True)
-    times = {name: one.times for name, one in served.items()}
-    processor = {name: one.processor for name, one in served.items()}
-    memory = {name: one.memory() for name, one in served.items()}
-    speedup = {
-        name: {
-            "median_of_rounds": statistics.median(a / b for a, b in zip(times[name], times["vtp"], strict=True)),
-            "of_minima": min(times[name]) / min(times["vtp"]),
-            "of_processor_time": statistics.median(processor[name]) / statistics.median(processor["vtp"]),
-        }
-        for name in names
-        if name != "vtp"
-    }
-    for name, ratio in speedup.items():
-        told = f"{ratio['median_of_rounds']:.2f} (median), {ratio['of_minima']:.2f} (minima)"
-        print(f"speed-up over {name}: {told}, {ratio['of_processor_time']:.2f} (processor time)")
-    print(f"peak memory: plain {memory['plain']['peak']:.0f} MiB, vtp {memory['vtp']['peak']:.0f} MiB")
-    record.save(
-        options.out or record.RESULTS / f"univl_{options.device.replace(':', '')}.json",
-        "UniVL step (VTC, VTM over all pairs, MLM), forward and backward; vtp's is the engine's (vtp.train.step)",
-        settings={k: getattr(options, k) for k in SETTINGS},
-        gpu=None if options.device == "cpu" else torch.cuda.get_device_name(),
-        largest_relative_difference=error,
-        seconds={k: {"median": statistics.median(v), "min": min(v), "all": v} for k, v in times.items()},
-        processor_seconds=processor,
-        vtp_speedup_over=speedup,
-        memory_mib=memory,
-        memory_ratio=memory["vtp"]["peak"] / memory["plain"]["peak"],
-    )
-    return 0
+    what = "UniVL step (VTC, VTM over all pairs, MLM), forward and backward; vtp's is the engine's (vtp.train.step)"
+    return UniVLStep.main(parser, what)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ SMALLEST = {  # a script's arguments, and what its result file holds; "out" stan
     "univl_retrieval": ("--preset tiny --texts 3 --clips 3 --plain 4 --batch 2 --out out.json", "vtp_speedup"),
 }  # fmt: skip
 ELSEWHERE = {"data": "tests/data/test_benchmark.py", "run": "kernels/tests/test_benchmarks.py"}
-SHARED = {"harness", "record"}
+SHARED = {"harness", "record", "step_pair"}
 
 
 def test_no_script_goes_unrun():
