@@ -18,7 +18,7 @@ from typing import Any, Literal
 from vtp.errors import ConfigError
 from vtp.types import TextSpec
 
-__all__ = ["ContentWords", "Tagger", "load_tagger", "segmenter"]
+__all__ = ["ContentWords", "Tag", "Tagger", "Words", "load_tagger", "segmenter"]
 
 Tagger = Literal["nltk", "spacy", "jieba"]
 Words = Sequence[tuple[int, int]]  # where words begin and end in a text
@@ -30,7 +30,7 @@ class ContentWords:
     """Counts the words of texts: 1 each, 2 for a content word, special tokens 1.
 
     Args:
-        tagger: which one.
+        tagger: which one, or a function that tells content words.
         spec: of the text encoder.
         owner: who asks, for messages.
 
@@ -38,14 +38,14 @@ class ContentWords:
         ConfigError: the tokenizer knows no words, or the tagger or its data are not installed.
     """
 
-    def __init__(self, tagger: Tagger, spec: TextSpec, owner: str) -> None:
+    def __init__(self, tagger: Tagger | Tag, spec: TextSpec, owner: str) -> None:
         if spec.words is None:
             raise ConfigError(
                 f"{owner}: content words are words, and the tokenizer of this text encoder does not tell where words "
                 "begin. Use one of the tokenizers library (encoder.text.tokenizer), or use_twm=false."
             )
         self.spec = spec
-        self._tag = load_tagger(tagger, owner)
+        self._tag = tagger if callable(tagger) else load_tagger(tagger, owner)
         self._known: dict[str, list[int]] = {}
 
     def counts(self, text: str) -> list[int]:

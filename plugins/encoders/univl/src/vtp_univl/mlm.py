@@ -21,7 +21,7 @@ from vtp.errors import ConfigError
 from vtp.model.build import BuildContext
 from vtp.model.context import ForwardContext
 from vtp.model.losses import masked_cross_entropy, share_right
-from vtp.model.masking import WeightedWordMask
+from vtp.model.masking import WeightedWordMask, WordMask
 from vtp.model.objective import Objective
 from vtp.ranges import Range
 from vtp.types import IGNORE, LossOutput, TextSpec
@@ -39,9 +39,10 @@ class MLM(Objective):
             reads the masked words too.
         attentive_masking: share of the steps in which words are drawn by the attention that they receive from the
             others in the text encoder (``attentions(token_ids, attention_mask)``): 15 % of the words of a text, at
-            least one, all of them [MASK]. Null = 0.5 where the text encoder tells, else 0.
+            least one, all of them [MASK]. Null = 0.5 where the text encoder tells and no other objective brings a mask
+            of words (snps3/mssm), which attention would discard; else 0.
         context: tells the tokenizer and the widths, and the variant: ``released`` reads unmasked words with
-            tokens=text, and counts attention of padding.
+            tokens=text, counts attention of padding, and discards masks of other objectives.
     """
 
     needs = frozenset({"text"})
@@ -75,6 +76,7 @@ class MLM(Objective):
             )
         self.share = (0.5 if tells else 0.0) if attentive_masking is None else attentive_masking
         self.released = context.variant == "released"
+        self.yields = attentive_masking is None and not self.released
         self.attentive = WeightedWordMask("univl.attentive", self._weights, 0.15)
         width = int(context.encoders["fusion" if self.needs_fusion else "text"].width)
         self.transform = _Transform(width)
@@ -116,6 +118,8 @@ class MLM(Objective):
 
     def _attends(self, ctx: ForwardContext) -> bool:
         """Whether words are drawn by attention in this step."""
+        if self.yields and not isinstance(ctx.model.masks["text"], WordMask):  # another objective has put its own there
+            return False
         return self.share > 0 and float(step_uniform(ctx, "univl.attentive")) < self.share
 
     def _masked(self, ctx: ForwardContext) -> dict[str, Tensor]:
