@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import vtp_snps3
 from vtp.plugins import discover
+from vtp.testing import check_plugin
 
 
 def test_vtp_finds_the_package_and_its_version() -> None:
     found = [plugin for plugin in discover() if plugin.package == "vtp_snps3"]
     assert len(found) == 1
     assert vtp_snps3.__version__
+
+
+def test_the_package_keeps_its_promises() -> None:
+    check_plugin("vtp_snps3.plugin")
