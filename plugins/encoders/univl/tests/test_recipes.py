@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from recipe_sizes import held, small
 
 import vtp_univl
 from vtp.cli.run import compose
@@ -17,26 +18,6 @@ from vtp_univl import content_words
 CONF = Path(vtp_univl.__file__).parent / "conf" / "experiment" / "univl"
 NAMES = sorted(file.stem for file in CONF.glob("*.yaml"))
 TINY = [name for name in NAMES if name.startswith("tiny_")]
-SMALL = {
-    "pvt_v2_b2": {"widths": [8, 16, 40, 64], "depths": [1, 1, 1, 1]},
-    "swin3d_s": {"width": 12, "depths": [1, 1, 1, 1], "heads": [1, 2, 4, 8]},
-    "resnet50": {"depths": [1, 1, 1, 1]},
-}
-
-
-def small(found):
-    """The specification of a recipe with the sizes of a test; weights and tokenizers of the hub are left out."""
-    encoders = {slot: dict(node) for slot, node in found["encoder"].items() if node and node.get("name")}
-    encoders["text"] |= {"preset": "tiny", "width": 32, "depth": 1, "tokenizer": "texts", "pretrained": None}
-    video = encoders["video"]
-    video |= {"pretrained": False, "width": 32}
-    if video["backbone"] in SMALL:
-        video |= {"size": 64, "sizes": SMALL[video["backbone"]]}
-    objectives = {name: dict(node) for name, node in found["objectives"].items()}
-    for node in objectives.values():
-        node |= {"queue_size": 16} if node["name"] == "univl_moco" else {}
-    return {"encoders": encoders, "objectives": objectives, "masks": found["masks"]}
-
 
 # backbone, frames, batch, learning rate, weight decay, steps or epochs, milestone
 PUBLISHED = {
@@ -75,14 +56,6 @@ PUBLISHED = {
 def no_tagger(monkeypatch):
     """Without NLTK and its data."""
     monkeypatch.setattr(content_words, "load_tagger", lambda name, owner: lambda text, words: [False] * len(words))
-
-
-def held(found):
-    """What :data:`PUBLISHED` has of a recipe."""
-    train, video = found["train"], found["encoder"]["video"]
-    length = train["epochs"] if train["steps"] is None else train["steps"]
-    numbers = (train["global_batch"], train["lr"], train["weight_decay"], length, *train["lr_milestones"])
-    return (video["backbone"], video["frames"], *numbers)
 
 
 # The others differ from these in numbers alone, or in Video Swin, which takes seconds to build.

@@ -1,0 +1,57 @@
+"""What `model=snps3` composes to, and a few steps of it with the words of a generated data set."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vtp.cli.main import main
+from vtp.cli.run import compose
+
+
+@pytest.mark.parametrize(
+    ("task", "dataset"), [("msrvtt_qa", None), ("msrvtt_retrieval", "shapes"), ("pretrain", "shapes")]
+)
+def test_the_objectives_stand_beside_those_of_the_task(task: str, dataset: str | None) -> None:
+    given = [] if dataset is None else [f"dataset={dataset}"]
+    found = compose([f"task={task}", "model=snps3", *given])
+    univl = compose([f"task={task}", "model=univl", *given])
+    assert set(found["objectives"]) == {*univl["objectives"], "mssm", "lvwm"}
+    for key in ("encoder", "train", "data", "masks", "task"):
+        assert found[key] == univl[key]
+
+
+def test_options_of_the_words_are_given_once() -> None:
+    found = compose(["task=msrvtt_qa", "model=snps3", "objectives.mssm.words=a.json", "objectives.mssm.top_k=7"])
+    lvwm = found["objectives"]["lvwm"]
+    assert (lvwm["words"], lvwm["top_k"]) == ("a.json", 7)
+    own = compose(["task=msrvtt_qa", "model=univl", "objective=[qa,snps3/lvwm]"])["objectives"]["lvwm"]
+    assert (own["words"], own["top_k"]) == (None, 3000)
+    assert compose(["task=msrvtt_qa", "model=snps3", "variant=released"])["objectives"]["lvwm"]["temperature"] == 1.0
+
+
+def test_naming_an_objective_twice_is_once() -> None:
+    found = compose(["task=pretrain", "model=snps3", "objective=[snps3/mssm,univl/vtc]"])
+    assert set(found["objectives"]) == {"mssm", "lvwm", "vtc"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["msrvtt_qa", "msrvtt_retrieval"])
+def test_a_run_trains_evaluates_and_is_evaluated_again(task: str, tmp_path: Path) -> None:
+    """From the command line; the checkpoint keeps the words that were counted in the training texts."""
+    command = ["run", f"task={task}", "model=snps3", "dataset=shapes", "dataset.size=tiny", "threads=1"]
+    train = [*command, "train.steps=2", "train.global_batch=8", f"run_dir={tmp_path / 'run'}"]
+    assert main(train) == 0
+    checkpoint = next((tmp_path / "run" / "checkpoints").glob("step_*"))
+    tables = {file.name: json.loads(file.read_text()) for file in checkpoint.rglob("snps3_*_words.json")}
+    assert set(tables) == {"snps3_mssm_words.json", "snps3_lvwm_words.json"}
+    words: list[dict[str, Any]] = tables["snps3_mssm_words.json"]["words"]
+    assert {"red", "circle", "light", "shines"} & {row["word"] for row in words}
+    assert not {"the", "is", "and"} & {row["word"] for row in words}
+    again = [*command, "mode=eval", f"checkpoint={tmp_path / 'run'}", f"run_dir={tmp_path / 'eval'}"]
+    assert main(again) == 0
+    first, second = (json.loads((tmp_path / name / "report.json").read_text()) for name in ("run", "eval"))
+    assert first["metrics"] == second["metrics"]
