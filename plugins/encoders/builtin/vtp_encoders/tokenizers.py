@@ -12,13 +12,15 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from vtp.errors import ConfigError
-from vtp.model.build import BuildContext
 from vtp.types import TextSpec
+
+if TYPE_CHECKING:
+    from vtp.model.build import BuildContext  # which imports torch; tools that only tokenize do without
 
 __all__ = [
     "SPECIAL",
@@ -26,6 +28,7 @@ __all__ = [
     "TokenizeTransformers",
     "build_tokenizer",
     "load_tokenizer",
+    "named_tokenizer",
     "save_tokenizer",
     "saved_tokenizer",
     "spec_of",
@@ -76,6 +79,11 @@ def load_tokenizer(encoder: str, source: str, context: BuildContext) -> Tokenize
         return saved
     if source == "texts":
         return build_tokenizer(context.texts(), encoder=encoder)
+    return named_tokenizer(encoder, source)
+
+
+def named_tokenizer(encoder: str, source: str) -> Tokenizer:
+    """:func:`load_tokenizer` of a file, a folder or a name on the hub."""
     path = Path(source).expanduser()
     found = [p for p in (path, path / _FILE, path / "vocab.txt") if p.is_file()]
     tokenizer = _read(encoder, found[0]) if found else _from_hub(encoder, source)
