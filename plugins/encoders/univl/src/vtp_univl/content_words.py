@@ -1,26 +1,28 @@
 """Which words of a text say what it is about: nouns, verbs and adjectives that are no stop words. DMAE counts them
 twice (arXiv:2309.11082).
 
-    nltk    English, the averaged perceptron; needs the data sets averaged_perceptron_tagger_eng and stopwords
-    spacy   English, en_core_web_sm
-    jieba   Chinese; brings its dictionary along
-
-None of them is downloaded here: what is missing is named with the command that gets it.
+The taggers are those of :mod:`vtp_univl.parts_of_speech`; ``nltk`` needs the data set ``stopwords`` besides.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
-from importlib import import_module
-from typing import Any, Literal
 
 from vtp.errors import ConfigError
 from vtp.types import TextSpec
+from vtp_univl.parts_of_speech import (
+    Tagger,
+    installed,
+    jieba_tagger,
+    nltk_tagger,
+    part_of_jieba,
+    part_of_penn,
+    part_of_universal,
+    spacy_pipeline,
+)
 
-__all__ = ["ContentWords", "Tag", "Tagger", "Words", "load_tagger", "segmenter"]
+__all__ = ["ContentWords", "Tag", "Tagger", "Words", "load_tagger"]
 
-Tagger = Literal["nltk", "spacy", "jieba"]
 Words = Sequence[tuple[int, int]]  # where words begin and end in a text
 Tag = Callable[[str, Words], list[bool]]  # a text and its words -> which of them are content words
 _KNOWN = 65536  # texts whose words are kept
@@ -94,71 +96,28 @@ def load_tagger(name: Tagger, owner: str) -> Tag:
     return {"nltk": _nltk, "spacy": _spacy, "jieba": _jieba}[name](owner)
 
 
-def _missing(owner: str, what: str, command: str) -> ConfigError:
-    return ConfigError(f"{owner}: words of texts are told by {what}, which is not installed. Get it with: {command}")
-
-
-def _module(name: str, owner: str, what: str, command: str) -> Any:
-    try:
-        return import_module(name)
-    except ImportError:
-        raise _missing(owner, what, command) from None
-
-
-def segmenter(owner: str) -> Any:
-    """The module jieba, which cuts Chinese texts into words.
-
-    Raises:
-        ConfigError: it is not installed.
-    """
-    found = _module("jieba", owner, "jieba", "pip install jieba")
-    logging.getLogger("jieba").setLevel(logging.WARNING)  # it reports that it builds its dictionary
-    return found
-
-
 def _nltk(owner: str) -> Tag:
-    nltk = _module("nltk", owner, "NLTK", "pip install nltk")
-    try:
-        nltk.data.find("taggers/averaged_perceptron_tagger_eng")
-        tagger = nltk.tag.perceptron.PerceptronTagger(lang="eng")
-        stop = frozenset(nltk.corpus.stopwords.words("english"))
-    except LookupError:
-        raise _missing(
-            owner,
-            "the NLTK data averaged_perceptron_tagger_eng and stopwords",
-            "python -m nltk.downloader averaged_perceptron_tagger_eng stopwords (or NLTK_DATA=FOLDER, where they are)",
-        ) from None
+    tagger = nltk_tagger(owner, "corpora/stopwords")
+    stop = frozenset(installed("nltk.corpus", owner, "NLTK", "pip install nltk").stopwords.words("english"))
 
     def tag(text: str, words: Words) -> list[bool]:
         tokens = [text[start:end] for start, end in words]
-        tagged = tagger.tag(tokens)
         return [
-            token.lower() not in stop and token.isalpha() and _penn(kind)
-            for token, (_, kind) in zip(tokens, tagged, strict=True)
+            token.lower() not in stop and token.isalpha() and part_of_penn(kind) is not None
+            for token, kind in tagger.tag(tokens)
         ]
 
     return tag
 
 
-def _penn(kind: str) -> bool:
-    """Tags of the Penn treebank: common nouns, adjectives, verbs."""
-    return kind.startswith(("JJ", "VB")) or kind in ("NN", "NNS")
-
-
 def _spacy(owner: str) -> Tag:
-    spacy = _module("spacy", owner, "spaCy", "pip install spacy")
-    try:
-        load: Any = spacy.load("en_core_web_sm", disable=["parser", "ner", "lemmatizer"])
-    except OSError:
-        raise _missing(
-            owner, "spaCy's en_core_web_sm", "python -m spacy download en_core_web_sm (or tagger=nltk)"
-        ) from None
+    load = spacy_pipeline(owner)
 
     def tag(text: str, words: Words) -> list[bool]:
         content = [
             (token.idx, token.idx + len(token))
             for token in load(text)
-            if token.pos_ in ("NOUN", "ADJ", "VERB") and not token.is_stop
+            if part_of_universal(token.pos_) and not token.is_stop
         ]
         return _overlapping(words, content)
 
@@ -166,14 +125,13 @@ def _spacy(owner: str) -> Tag:
 
 
 def _jieba(owner: str) -> Tag:
-    segmenter(owner)
-    tagged = import_module("jieba.posseg")
+    tagged = jieba_tagger(owner)
 
     def tag(text: str, words: Words) -> list[bool]:
         content, end = [], 0
         for word, kind in tagged.cut(text):
             start, end = end, end + len(word)
-            if kind[:1] in ("n", "v", "a") and kind not in ("nr", "ns", "nt", "nz"):
+            if part_of_jieba(kind):
                 content.append((start, end))
         return _overlapping(words, content)
 

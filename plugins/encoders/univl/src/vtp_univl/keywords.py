@@ -25,7 +25,7 @@ from vtp.data.table import media_id
 from vtp.errors import ConfigError
 from vtp.ranges import Count, Positive, Range
 from vtp.types import Sample
-from vtp_univl.content_words import segmenter
+from vtp_univl.parts_of_speech import segmenter
 
 __all__ = ["KeywordDropping", "keywords"]
 
