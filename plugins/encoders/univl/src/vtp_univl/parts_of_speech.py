@@ -23,6 +23,7 @@ __all__ = [
     "jieba_tagger",
     "missing",
     "nltk_tagger",
+    "nltk_with",
     "part_of_jieba",
     "part_of_penn",
     "part_of_universal",
@@ -75,27 +76,32 @@ def installed(name: str, owner: str, what: str, command: str) -> Any:
         raise missing(owner, what, command) from None
 
 
-def nltk_tagger(owner: str, *data: str) -> Any:
-    """NLTK's ``PerceptronTagger``.
+def nltk_with(owner: str, *data: str) -> Any:
+    """The module nltk.
 
     Args:
-        data: further data sets that must be there, as ``corpora/stopwords``.
+        data: data sets that must be there, as ``corpora/stopwords``.
 
     Raises:
-        ConfigError: it, or its data, are not installed.
+        ConfigError: it, or one of these, is not installed.
     """
     nltk = installed("nltk", owner, "NLTK", "pip install nltk")
     try:
-        for path in (f"taggers/{PERCEPTRON}", *data):
+        for path in data:
             nltk.data.find(path)
     except LookupError:
-        names = [PERCEPTRON, *(path.rpartition("/")[2] for path in data)]
+        names = [path.rpartition("/")[2] for path in data]
         raise missing(
             owner,
             f"the NLTK data {' and '.join(names)}",
             f"python -m nltk.downloader {' '.join(names)} (or NLTK_DATA=FOLDER, where they are)",
         ) from None
-    return nltk.tag.perceptron.PerceptronTagger(lang="eng")
+    return nltk
+
+
+def nltk_tagger(owner: str, *data: str) -> Any:
+    """NLTK's ``PerceptronTagger``; arguments and errors as those of :func:`nltk_with`."""
+    return nltk_with(owner, f"taggers/{PERCEPTRON}", *data).tag.perceptron.PerceptronTagger(lang="eng")
 
 
 def spacy_pipeline(owner: str) -> Any:

@@ -2,7 +2,7 @@
 are significant. A JSON file::
 
     {"format": "vtp-words-1", "tokenizer": "bert-base-uncased", "vocabulary": sha256, "corpus": sha256,
-     "tagger": "nltk", "language": "en", "settings": {...},
+     "tagger": "nltk", "language": "en", "settings": {...}, "counted": {"captions": 3, "words": 14, ...},
      "words": [{"id": 2158, "word": "man", "lemma": "man", "total": 6, "verb": 1, "noun": 5, "adj": 0, "rank": 0,
                 "same_lemma": ["man", "men"]}, ...]}
 
@@ -25,7 +25,7 @@ from vtp.errors import ConfigError, DataError
 from vtp.storage import write_text_atomic
 from vtp.types import TextSpec
 
-__all__ = ["FORMAT", "Word", "WordTable", "load_table", "ranked", "save_table", "vocabulary_hash"]
+__all__ = ["FORMAT", "Word", "WordTable", "load_table", "ranked", "read_table", "save_table", "vocabulary_hash"]
 
 FORMAT = "vtp-words-1"
 _HEADER = {"tokenizer": str, "vocabulary": str, "corpus": str, "tagger": str, "language": str, "settings": dict}
@@ -69,6 +69,8 @@ class WordTable:
         language: ``en`` or ``zh``.
         settings: whatever else decided the counts.
         words: the rows, by rank.
+        counted: what there was to count: ``captions``, and ``words`` of letters alone in them, function words too;
+            empty where that is not known.
     """
 
     tokenizer: str
@@ -78,6 +80,7 @@ class WordTable:
     language: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     words: tuple[Word, ...] = ()
+    counted: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
     def split(self) -> bool:
@@ -86,7 +89,8 @@ class WordTable:
 
     def header(self) -> dict[str, Any]:
         """Everything but the rows, for the file and the report of a run."""
-        return {"format": FORMAT, **{name: getattr(self, name) for name in _HEADER}}
+        head = {"format": FORMAT, **{name: getattr(self, name) for name in _HEADER}}
+        return head | ({"counted": self.counted} if self.counted else {})
 
     def significant(self, top_k: int, *, released: bool = False) -> tuple[Word, ...]:
         """The significant words, by rank.
@@ -141,14 +145,7 @@ def load_table(path: str | Path, spec: TextSpec) -> WordTable:
         DataError: there is no such file, or it is no table.
         ConfigError: it was made for another vocabulary.
     """
-    path = Path(path).expanduser()
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"words: there is no file {path}. Make one: vtp mine-words DATASET {path}") from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"words: {path} is no table of words ({error}). Make one: vtp mine-words DATASET OUT") from None
-    table = _table(path, content)
+    table = read_table(path)
     if table.vocabulary != (found := vocabulary_hash(spec)):
         raise ConfigError(
             f"words: {path} was made for the vocabulary of {table.tokenizer} (sha256 {table.vocabulary[:12]}), and the "
@@ -156,6 +153,18 @@ def load_table(path: str | Path, spec: TextSpec) -> WordTable:
             "tokenizer that the table is for (encoder.text.tokenizer)."
         )
     return table
+
+
+def read_table(path: str | Path) -> WordTable:
+    """:func:`load_table`, for whoever uses no vocabulary with it."""
+    path = Path(path).expanduser()
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"words: there is no file {path}. Make one: vtp mine-words DATASET {path}") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"words: {path} is no table of words ({error}). Make one: vtp mine-words DATASET OUT") from None
+    return _table(path, content)
 
 
 def save_table(table: WordTable, path: str | Path) -> None:
@@ -189,4 +198,6 @@ def _table(path: Path, content: Any) -> WordTable:
                 f"words: {path}: row {number + 1} is not as it should be ({type(error).__name__}: {error}). "
                 "Make the table again with vtp mine-words."
             ) from None
-    return WordTable(words=tuple(words), **{name: content[name] for name in _HEADER})
+    counted = content.get("counted")
+    counted = counted if isinstance(counted, dict) else {}
+    return WordTable(words=tuple(words), counted=counted, **{name: content[name] for name in _HEADER})
