@@ -16,6 +16,9 @@ from vtp.model.build import BuildContext, build_model, lookup_in
 from vtp.model.context import ForwardContext
 from vtp.model.weights import load_model, load_weights
 from vtp.plugins import host
+from vtp.train import TrainConfig
+from vtp.train.after_step import AfterStep
+from vtp.train.parallel import Parallel
 from vtp.types import Batch
 
 FINETUNED = ("similarity",)
@@ -140,16 +143,29 @@ def equal(got, want):
         assert got[name].dtype == tensor.dtype and torch.equal(got[name], tensor), name
 
 
-def test_training_starts_from_an_imported_model(tmp_path):
-    """``model=univl init_from=MODEL``: heads that it has no use for are left, and so is what is carried along."""
+def test_training_starts_from_an_imported_model(tmp_path, caplog):
+    """``model=univl objective=[univl/moco,...] init_from=MODEL``: heads that it has no use for are left, and so is what
+    is carried along; queues start anew, and key encoders as copies of what was read."""
     imported, _ = run_import(checkpoint("pvt")[0], tmp_path)
     spec = json.loads(json.dumps(imported.spec))
     assert spec["encoders"]["video"].pop("carried")
-    spec["objectives"] = {"vtm": spec["objectives"]["vtm"]}
+    spec["objectives"] = {"vtm": spec["objectives"]["vtm"], "vtc": {"name": "univl_moco", "queue_size": 8}}
     fresh = build_model(spec, lookup_in(host().registry), BuildContext(assets=tmp_path / "imported" / "assets"))
-    load_weights(tmp_path / "imported", fresh, allow_unused=compose(["model=univl"])["init_allow_unused"])
+    config = compose(["model=univl", "objective=[univl/moco,univl/vtm]"])
+    allowed = {name: config[f"init_{name}"] for name in ("allow_missing", "allow_unused")}
+    with caplog.at_level("INFO", logger="vtp"):
+        load_weights(tmp_path / "imported", fresh, **allowed)
+    assert "kept their own values: objectives.vtc.text_queue, " in caplog.text
+    AfterStep(Parallel(fresh, TrainConfig(steps=1, global_batch=3), torch.device("cpu"))).begin()
+    wanted = imported.state_dict()
     for name, tensor in fresh.state_dict().items():
-        assert torch.equal(tensor, imported.state_dict()[name]), name
+        source = re.sub(r"^objectives\.vtc\.key_encoders\.(\w+)\.module\.", r"encoders.\1.", name)
+        if source in wanted:
+            assert torch.equal(tensor, wanted[source]), name
+        else:
+            assert "_queue" in name or name.endswith(".updates"), name
+    loss = fresh.objectives["vtc"]
+    assert loss.loss_from_features(loss.features(context(fresh, *example()))).loss.isfinite()
 
 
 def test_names_below_module_and_position_numbers_come_back(tmp_path):
@@ -225,6 +241,7 @@ def test_moco_is_left_out_or_kept(tmp_path):
         (lambda s: without(s, "model.model.module.img_encoder.model.block1.0.attn.q.bias"), "not in the file.*q.bias"),
         (lambda s: without(s, "model.model.module.img_encoder.model.block3.0.norm1.weight"), "its PVTv2 lacks"),
         (lambda s: without(s, "model.model.similarity_dense.0.weight"), "not whole: it lacks similarity_dense.0"),
+        (lambda s: with_clip(s), "neither a PVTv2, a Video Swin nor a ResNet.* CLIP's vision transformer"),
         (lambda s: {"text.weight": torch.ones(2)}, "is no checkpoint of AntMMF's video-text models"),
     ],
 )
@@ -235,6 +252,14 @@ def test_what_does_not_fit_is_an_error(change, message, tmp_path, capsys):
     said = capsys.readouterr().err
     assert re.search(message, said), said
     assert not (tmp_path / "out").exists()
+
+
+def with_clip(state):
+    """Its image encoder under the names that OpenAI gave those of CLIP."""
+    at = "model.model.module.img_encoder."
+    kept = {name: tensor for name, tensor in state.items() if not name.startswith(f"{at}model.")}
+    names = ("class_embedding", "conv1.weight", "transformer.resblocks.0.attn.in_proj_weight")
+    return kept | {f"{at}vit.{name}": torch.ones(2) for name in names}
 
 
 def without(state, name):

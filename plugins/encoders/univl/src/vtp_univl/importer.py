@@ -173,10 +173,18 @@ def _kind(found: Checkpoint) -> str:
     nets = [name.split(".", 2)[2] for name in found.tensors if re.match(r"img_encoder\.(swin|model)\.", name)]
     kind = backbone_kind(nets)
     if kind is None:
+        whole = [name for name in found.tensors if re.match(r"img_encoder\.(?!img_fc|output_proj)", name)]
+        clip = any(re.search(r"class_embedding|cls_token|resblocks", name) for name in whole)
         raise DataError(
             f"{found.file}: img_encoder is neither a PVTv2, a Video Swin nor a ResNet by its names "
-            f"({', '.join(sorted(nets)[:3]) or 'none below img_encoder.model. or img_encoder.swin.'}). Other image "
-            "encoders of AntMMF are not imported."
+            f"({', '.join(sorted(whole)[:3]) or 'there are none'}). "
+            + (
+                "AntMMF has CLIP's vision transformer too, but no configuration of it was released and how its tensors "
+                "are named is not documented, so it is not imported; encoder.video.backbone=clip with "
+                "encoder.video.pretrained=true starts from the weights of OpenAI."
+                if clip
+                else "Other image encoders of AntMMF are not imported."
+            )
         )
     return kind
 
