@@ -562,6 +562,15 @@ def test_antmmf_mixes_clips_spans_and_images(tmp_path):
     assert dataset.splits("caption") == ("train",) and dataset.splits("mc") == ("test",)
 
 
+def test_antmmf_clips_may_be_folders_of_key_frames(tmp_path):
+    lines = "\n".join(json.dumps({"caption": "c", "clip_name": name}) for name in ("video1", "video2.mp4", "video3"))
+    root = write(tmp_path, {"train.jsonl": lines, "videos/video1/frame_1.jpg": "", "videos/video2/frame_1.jpg": ""})
+    (root / "videos/video2.mp4").touch()
+    found = AntMMF(root=root).samples("caption", "train")
+    names = [str(Path(sample.video.path).relative_to(root)) for sample in found]
+    assert names == ["videos/video1", "videos/video2.mp4", "videos/video3.mp4"]  # a file counts before a folder
+
+
 def test_antmmf_labels_are_numbers_names_or_lists(tmp_path):
     rows = [*ANTMMF[:5], {"clip_name": "a", "label": ["b", 3]}, {"clip_name": "c", "caption": "x"}]
     files = {"train.jsonl": "\n".join(map(json.dumps, rows))}

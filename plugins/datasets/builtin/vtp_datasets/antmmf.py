@@ -14,6 +14,7 @@ found by its path, or by its stem.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -101,7 +102,15 @@ class AntMMF(Catalogue):
         return Plan((names,), _rows, self._media, options={"kind": "caption"}, group=True)
 
     def _media(self) -> ClipFolders:
-        return ClipFolders(self.root, self._videos, FOLDERS, VIDEOS | IMAGES)
+        return _ClipFolders(self.root, self._videos, FOLDERS, VIDEOS | IMAGES)
+
+
+class _ClipFolders(ClipFolders):
+    """Files, or in their place folders of key frames, for decoders that read those."""
+
+    def _find(self, stem: str) -> str | None:
+        folders = (os.path.join(folder, stem) for folder in self.folders)
+        return super()._find(stem) or next(filter(os.path.isdir, folders), None)
 
 
 def _rows(file: AnnotationFile, labelled: bool = False) -> Iterator[Row]:

@@ -30,6 +30,11 @@ def vtp_register_importers(register: Register) -> None:
 
 
 @hookimpl
+def vtp_register_decoders(register: Register) -> None:
+    register("key_frames", "vtp_univl.key_frames:KeyFrameDecoder")
+
+
+@hookimpl
 def vtp_register_commands(register: Register) -> None:
     register("export", "vtp_univl.exporter:main", help="write a checkpoint for another program: vtp export antmmf")
     register("antmmf-videos", "vtp_univl.video_files:main", help="videos of an LMDB or of key frames as files")

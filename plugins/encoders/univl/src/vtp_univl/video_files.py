@@ -23,7 +23,7 @@ from vtp.errors import ConfigError, DataError
 from vtp.progress import bar
 from vtp.ranges import Range
 
-__all__ = ["copy_videos", "main"]
+__all__ = ["CODECS", "copy_videos", "main", "place_of"]
 
 USAGE = """vtp antmmf-videos: videos of an LMDB, or of folders of key frames, as files.
 
@@ -130,11 +130,11 @@ def _folders(source: Path) -> Iterator[tuple[str, Sequence[Path]]]:
     with bar("videos") as tell:
         for done, folder in enumerate(folders, start=1):
             frames = [file for file in folder.iterdir() if file.suffix.lower() in CODECS]
-            yield folder.name, sorted(frames, key=lambda file: (_place(file), file.name))
+            yield folder.name, sorted(frames, key=lambda file: (place_of(file), file.name))
             tell(done, len(folders))
 
 
-def _place(file: Path) -> int:
+def place_of(file: Path) -> int:
     """The number that a name ends in; -1 without one, refused later."""
     found = _NUMBER.search(file.stem)
     return int(found[1]) if found else -1
@@ -186,7 +186,7 @@ def _join(frames: Sequence[Path], out: Path, fps: float) -> None:
     codecs = {CODECS[file.suffix.lower()] for file in frames}
     if len(codecs) != 1:
         raise ValueError("it has both .jpg and .png" if codecs else "it has no .jpg or .png")
-    if unnumbered := [file.name for file in frames if _place(file) < 0]:
+    if unnumbered := [file.name for file in frames if place_of(file) < 0]:
         raise ValueError(f"{unnumbered[0]} has no number at its end, which would say its place")
     sizes = set()
     for file in frames:
