@@ -22,7 +22,8 @@ WEBVID = DATA / "annotations" / "webvid"
 ODD = [
     "I cannot do it, gonna try.", "a red-hot ball -- it rolls...", "He's 3,000 m away (or 1999) .", "don't!", "",
     "Two  spaces", "a, b,c, d", "x.", "..", "wanna", "so wanna dance", "-START- of -END-", "1990 a 12th b-c -d",
-    "Ünder\ttab", "lemme see", "a man 's dog", "The 'quoted' \"words\"", "end, ", "more'n that, 'tis",
+    "Ünder\ttab", "lemme see", "Gonna go", "so-gonna", "it cannot.", "cannot, he",
+    "a man 's dog", "The 'quoted' \"words\"", "end, ", "more'n that, 'tis",
 ]  # fmt: skip
 
 

@@ -81,7 +81,7 @@ class Spelling:
     def vocabulary(self) -> Iterator[tuple[int, str]]:
         """The tokens that may be words, made of letters alone, each with its text. That they are words inside a text is
         for :meth:`ids` to say."""
-        return ((i, text) for i, text in enumerate(self.texts) if text.isalpha())
+        return ((i, text) for i, text in enumerate(self.texts) if len(text) > 1 and text.isalpha())
 
     def _edges(self) -> Collection[int]:
         return (self._spec.cls_id, self._spec.sep_id)
@@ -152,11 +152,14 @@ def _with_families(words: Sequence[Word], spelling: Spelling, lemma: Lemmatize) 
     families: dict[tuple[str, int], dict[tuple[int, ...], tuple[str, int]]] = {}
     for word in words:
         families.setdefault((word.lemma, len(word.ids)), {})[word.ids] = (word.word, word.total)
+    mined = {word.ids for word in words}
     for i, text in spelling.vocabulary():
+        if (i,) in mined:
+            continue
         # Without a caption to say what it is, a word is in the family of each of its lemmas
         for name in {*lemma(text).values()} or {text.lower()}:
             family = families.get((name, 1))
-            if family is not None and (i,) not in family and spelling.ids(text) == (i,):
+            if family is not None and spelling.ids(text) == (i,):
                 family[(i,)] = (text, 0)
     lists = {
         key: tuple(text for text, _ in (family[ids] for ids in sorted(family, key=lambda ids: (-family[ids][1], ids))))

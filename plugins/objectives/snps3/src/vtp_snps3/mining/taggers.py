@@ -8,6 +8,7 @@ and with the same outcome: a caption of plain words is cut at its spaces.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module, metadata
@@ -22,7 +23,6 @@ from vtp_univl.parts_of_speech import (
     Part,
     Tagger,
     jieba_tagger,
-    nltk_tagger,
     nltk_with,
     part_of_jieba,
     part_of_penn,
@@ -37,8 +37,8 @@ Count = Callable[[Sequence[str], Sequence[int]], Counts]  # of captions that occ
 
 CHUNK: dict[Tagger, int] = {"nltk": 16384, "spacy": 2048, "jieba": 2048}  # captions that are counted together: seconds
 _COLUMNS: dict[Part | None, int] = {"verb": 0, "noun": 1, "adj": 2, None: 3}
-# Letters, digits and spaces, single hyphens between them, commas before a space, a full stop at the end
-_PLAIN = re.compile(r"[A-Za-z0-9 ]*(?:(?:, |-(?!-))[A-Za-z0-9 ]*)*\.?")
+# Letters, digits and spaces, commas before a space, a full stop at the end
+_PLAIN = re.compile(r"[A-Za-z0-9 ]*(?:, [A-Za-z0-9 ]*)*\.?")
 
 
 def facts_of(tagger: Tagger, owner: str) -> dict[str, str]:
@@ -53,10 +53,16 @@ def facts_of(tagger: Tagger, owner: str) -> dict[str, str]:
     if tagger == "spacy":
         pipeline = spacy_pipeline(owner)
         return {"spacy": metadata.version("spacy"), "en_core_web_sm": str(pipeline.meta["version"])}
-    nltk = nltk_with(owner, f"taggers/{PERCEPTRON}")
-    with nltk.data.find(f"taggers/{PERCEPTRON}/").join(f"{PERCEPTRON}.weights.json").open() as file:
-        digest = hashlib.sha256(file.read()).hexdigest()
+    digest = hashlib.sha256(_data(owner, "weights")).hexdigest()
     return {"nltk": metadata.version("nltk"), PERCEPTRON: digest[:16]}
+
+
+def _data(owner: str, name: str) -> bytes:
+    """A file of NLTK's English tagger."""
+    nltk = nltk_with(owner, f"taggers/{PERCEPTRON}")
+    with nltk.data.find(f"taggers/{PERCEPTRON}/").join(f"{PERCEPTRON}.{name}.json").open() as file:
+        content: bytes = file.read()
+    return content
 
 
 def make_counter(tagger: Tagger, owner: str) -> Count:
@@ -75,24 +81,26 @@ class Tokens:
 
     def __init__(self) -> None:
         self._tool: Any = import_module("nltk.tokenize").TreebankWordTokenizer()
-        parts = [*self._tool.CONTRACTIONS2, *self._tool.CONTRACTIONS3]  # gonna, cannot, ...
-        self._contraction = re.compile("|".join(part.pattern.replace("(?i)", "") for part in parts), re.IGNORECASE)
+        # The words that are cut in two, gonna and cannot, without what the patterns say about their places
+        patterns = [part.pattern for part in (*self._tool.CONTRACTIONS2, *self._tool.CONTRACTIONS3)]
+        self._contractions = frozenset(re.sub(r"\(\?[^)]*\)|\\b|[() ]", "", pattern).lower() for pattern in patterns)
 
     def __call__(self, text: str) -> list[str]:
         """All words and marks, in order."""
-        if not _PLAIN.fullmatch(text) or self._contraction.search(f" {text} "):
-            words: list[str] = self._tool.tokenize(text)
-            return words
-        if "," in text:
-            text = text.replace(", ", " , ")
-        return (f"{text[:-1]} ." if text.endswith(".") else text).split()
+        if _PLAIN.fullmatch(text):
+            plain = text.replace(", ", " , ") if "," in text else text
+            words = (f"{plain[:-1]} ." if plain.endswith(".") else plain).split()
+            if self._contractions.isdisjoint(map(str.lower, words)):
+                return words
+        found: list[str] = self._tool.tokenize(text)
+        return found
 
 
 class _Nltk:
     def __init__(self, owner: str) -> None:
-        tagger = nltk_tagger(owner)
         self._tokens = Tokens()
-        self._perceptron = Perceptron(tagger.model.weights, tagger.tagdict, tagger.classes)
+        # As NLTK reads them, less its search for what json does not allow, which takes as long again
+        self._perceptron = Perceptron(*(json.loads(_data(owner, name)) for name in ("weights", "tagdict", "classes")))
         self._columns = np.array([_COLUMNS[part_of_penn(tag)] for tag in self._perceptron.classes])
 
     def __call__(self, texts: Sequence[str], times: Sequence[int]) -> Counts:
