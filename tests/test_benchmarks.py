@@ -33,7 +33,11 @@ SMALLEST = {  # a script's arguments, and what its result file holds; "out" stan
     "univl": (f"--frames 1 --size 32 --depth 1 {STEP}", "vtp_speedup_over"),
     "univl_retrieval": ("--preset tiny --texts 3 --clips 3 --plain 4 --batch 2 --out out.json", "vtp_speedup"),
 }  # fmt: skip
-ELSEWHERE = {"data": "tests/data/test_benchmark.py", "run": "kernels/tests/test_benchmarks.py"}
+ELSEWHERE = {
+    "data": "tests/data/test_benchmark.py",
+    "mining": "plugins/objectives/snps3/tests/test_mining_benchmark.py",
+    "run": "kernels/tests/test_benchmarks.py",
+}
 SHARED = {"harness", "record", "step_pair"}
 
 
