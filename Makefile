@@ -3,12 +3,12 @@ PYTHON ?= python3
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint bench pretraining clean
+.PHONY: help install demo test test-slow lint bench pretraining snps3-ablation clean
 
 RUN = python=$$($(PYTHON) tools/bootstrap.py | tail -n 1);
 
 help:  ## this list
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 install:  ## put vtp and the tested versions of its libraries into .venv (or the active environment)
 	@$(RUN) echo "use $$python, or: source $$(dirname $$python)/activate"
@@ -30,6 +30,9 @@ bench:  ## benchmarks that need no GPU; results go to benchmarks/results
 
 pretraining:  ## does SimVTP pre-training help? three seeds on generated clips; long, and goes on where it was stopped
 	@$(RUN) $$python benchmarks/simvtp_pretraining_helps.py
+
+snps3-ablation:  ## do SNP-S3's objectives help? three seeds on generated clips, under half an hour on 2 cores
+	@$(RUN) $$python benchmarks/snps3_ablation.py
 
 clean:  ## remove caches, never outputs or data
 	@find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -r {} +

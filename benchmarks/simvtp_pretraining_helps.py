@@ -17,31 +17,11 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import record
-
-T_95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
-
-
-def vtp(*arguments: str) -> None:
-    subprocess.run([sys.executable, "-m", "vtp", *arguments], check=True)
-
-
-def run(folder: Path, experiment: str, seed: int, steps: int, options: argparse.Namespace, *more: str) -> Path:
-    """One `vtp run` into ``folder``, unless it finished there before."""
-    if not (folder / "report.json").is_file():
-        settings = [f"seed={seed}", f"train.steps={steps}", f"dataset.size={options.size}", f"run_dir={folder}"]
-        settings += [
-            f"data.cache={options.work / 'cache' / options.size}",
-            "resume=auto" if folder.exists() else "resume=null",
-        ]
-        threads = [f"threads={options.threads}"] if options.threads else []
-        vtp("run", f"experiment=simvtp/{experiment}", *settings, *threads, *more)
-    return folder
+from pretrainings import interval, metric, run, vtp
 
 
 def losses(folder: Path) -> dict[str, dict[str, float]]:
@@ -54,21 +34,6 @@ def losses(folder: Path) -> dict[str, dict[str, float]]:
             if isinstance(value, (int, float)):
                 found.setdefault(name, {"first": value})["last"] = value
     return found
-
-
-def recall(folder: Path, name: str = "t2v/r1") -> float:
-    """Text-to-video R@1 in percent."""
-    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-    return float(report["metrics"][name])
-
-
-def interval(differences: list[float]) -> tuple[float, float]:
-    """95 % interval of the mean, Student's t."""
-    mean = statistics.mean(differences)
-    if len(differences) < 2:
-        return mean, mean
-    half = T_95[len(differences) - 1] * statistics.stdev(differences) / len(differences) ** 0.5
-    return mean - half, mean + half
 
 
 def main() -> None:
@@ -88,19 +53,21 @@ def main() -> None:
     rows = []
     for seed in options.seeds:
         work = options.work / f"{options.size}-{options.steps}-{options.finetune_steps}" / f"seed{seed}"
-        pretrained = run(work / "pretrain", "tiny_pretrain", seed, options.steps, options)
+        pretrained = run(work / "pretrain", "simvtp/tiny_pretrain", seed, options.steps, options)
         start = work / "start"
         if not start.is_dir():
             vtp("import", "simvtp_dual", str(pretrained), str(start))
-        tuned = run(work / "finetune", "tiny_finetune", seed, options.finetune_steps, options, f"init_from={start}")
-        scratch = run(work / "scratch", "tiny_finetune", seed, options.finetune_steps, options)
+        tuned = run(
+            work / "finetune", "simvtp/tiny_finetune", seed, options.finetune_steps, options, f"init_from={start}"
+        )
+        scratch = run(work / "scratch", "simvtp/tiny_finetune", seed, options.finetune_steps, options)
         rows.append(
             {
                 "seed": seed,
                 "losses": losses(pretrained),
-                "zero_shot_t2v_r1": recall(pretrained, "zero_shot/t2v/r1"),
-                "pretrained_t2v_r1": recall(tuned),
-                "scratch_t2v_r1": recall(scratch),
+                "zero_shot_t2v_r1": metric(pretrained, "zero_shot/t2v/r1"),
+                "pretrained_t2v_r1": metric(tuned, "t2v/r1"),
+                "scratch_t2v_r1": metric(scratch, "t2v/r1"),
             }
         )
         print(json.dumps(rows[-1]), flush=True)

@@ -21,6 +21,7 @@ import argparse
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -178,10 +179,12 @@ def plain_name(name: str) -> str:
 
 
 class UniVLStep(StepPair):
+    objectives = "univl/vtc,univl/vtm,univl/mlm"
+
     def make_model(self, options: argparse.Namespace, folder: Path) -> nn.Module:
         words = folder / "vocab.txt"
         words.write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "word"]) + "\n")
-        recipe = compose(["model=univl", "objective=[univl/vtc,univl/vtm,univl/mlm]"])
+        recipe = compose(["model=univl", f"objective=[{self.objectives}]"])
         spec = {key: recipe[key] for key in ("objectives", "masks", "variant")}
         spec["encoders"] = {slot: dict(recipe["encoder"][slot]) for slot in ("text", "video", "fusion")}
         spec["encoders"]["text"] |= {"tokenizer": str(words), "vocabulary": WORDS, "depth": options.depth}
@@ -189,6 +192,9 @@ class UniVLStep(StepPair):
         spec["encoders"]["video"] |= {"backbone": "pvt_v2_b0", "frames": options.frames, "size": options.size}
         spec["objectives"]["vtm"] |= {"masked": ["text"], "dropout": 0.0}
         spec["objectives"]["mlm"] |= {"attentive_masking": 0.0}
+        return self.build(spec, folder)
+
+    def build(self, spec: dict[str, Any], folder: Path) -> nn.Module:
         return build_model(spec, lookup_in(host().registry), BuildContext())
 
     def make_batch(self, options: argparse.Namespace) -> Batch:

@@ -26,6 +26,10 @@ SMALLEST = {  # a script's arguments, and what its result file holds; "out" stan
     "overhead": ("--steps 3 --step-ms 2 --out .", "wall_clock"),
     "simvtp_pretraining_helps": ("--seeds 0 --size tiny --steps 2 --finetune-steps 2 --out out.json", "difference"),
     "simvtp_step": (f"--preset tiny --text 4 {STEP}", "vtp_speedup_over"),
+    "snps3_ablation": (
+        "--seeds 0 --arms mlm both --size tiny --steps 2 --finetune-steps 2 --out out.json", "differences"
+    ),
+    "snps3_step": (f"--frames 1 --size 32 --depth 1 {STEP}", "added_over_mlm"),
     "turns": (
         "--twins --pairs 1 --seconds 0.1 --warm 1 --out out.json task=msrvtt_qa dataset=shapes dataset.size=tiny",
         "ratios",
@@ -38,7 +42,7 @@ ELSEWHERE = {
     "mining": "plugins/objectives/snps3/tests/test_mining_benchmark.py",
     "run": "kernels/tests/test_benchmarks.py",
 }
-SHARED = {"harness", "record", "step_pair"}
+SHARED = {"harness", "pretrainings", "record", "step_pair"}
 
 
 def test_no_script_goes_unrun():
