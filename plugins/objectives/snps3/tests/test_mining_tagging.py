@@ -45,6 +45,37 @@ def test_words_and_tags_are_those_of_nltk(count: int | None, nltk: Any) -> None:
     assert ours.names(want[0]) == [tag for _, tag in tagger.tag(want[0])]
 
 
+def test_of_equal_scores_the_last_tag_of_the_alphabet_is_taken() -> None:
+    weights = {"bias": {"DT": 1.0, "NN": 1.0, "JJ": 0.5}, "i word dog": {"DT": -1.0}}
+    ours = Perceptron(weights, {"red": "JJ"}, ["NN", "JJ", "VB", "DT"])
+    assert ours.names(["a", "dog", "red"]) == ["NN", "NN", "JJ"]
+    assert Perceptron({}, {}, ["NN", "VB", "DT"]).names(["a"]) == ["VB"]
+
+
+@pytest.mark.parametrize(
+    ("feature", "places"),
+    [
+        ("i suffix hot", [1]), ("i suffix Dog", [3]), ("i pref1 B", [0]),
+        ("i word big", [0]), ("i word !HYPHEN", [1]), ("i word !YEAR", [2]), ("i word !DIGITS", [4]),
+        ("i-1 word -START2-", [0]), ("i-1 word !HYPHEN", [2]), ("i-1 suffix HEN", [2]), ("i-1 suffix dog", [4]),
+        ("i-2 word -START-", [0]), ("i-2 word -START2-", [1]), ("i-2 word !YEAR", [4]),
+        ("i+1 word dog", [2]), ("i+1 word -END-", [4]), ("i+1 suffix HEN", [0]), ("i+2 word !YEAR", [0]),
+        ("i+2 word -END-", [3]), ("i+2 word -END2-", [4]),
+        ("i-1 tag -START-", [0]), ("i-2 tag -START2-", [0]), ("i-2 tag -START-", [1]), ("i-1 tag A", [1, 3]),
+        ("i tag+i-2 tag -START- -START2-", [0]), ("i tag+i-2 tag A -START-", [1]), ("i tag+i-2 tag A A", [2]),
+        ("i-1 tag+i word -START- big", [0]), ("i-1 tag+i word A !HYPHEN", [1]), ("i-1 tag+i word B !HYPHEN", []),
+    ],
+)  # fmt: skip
+def test_a_feature_is_of_its_place(feature: str, places: list[int]) -> None:
+    """All words are A but where the feature is: the names are those of the perceptron's data."""
+    words = ["Big", "red-hot", "1999", "Dog", "12th"]
+    ours = Perceptron({"bias": {"A": 0.5}, feature: {"X": 1.0}}, {}, ["A", "B", "X"])
+    assert [place for place, tag in enumerate(ours.names(words)) if tag == "X"] == places
+    # The same in a batch, between longer and shorter texts
+    tags = ours.tag(["a", *words, "a", "b", "c", "d", "e", "f"], np.array([1, 5, 6]))[1:6]
+    assert [place for place, tag in enumerate(tags) if ours.classes[tag] == "X"] == places
+
+
 def test_words_are_tagged_the_same_when_others_are_forgotten(nltk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vtp_snps3.mining.perceptron._MOST", 10)
     tagger = nltk.tag.perceptron.PerceptronTagger(lang="eng")

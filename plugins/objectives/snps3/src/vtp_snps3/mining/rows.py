@@ -117,13 +117,13 @@ def make_rows(
         lemma: of a word as its most frequent part of speech (of equally frequent ones: verb, then noun).
         pieces: whether words of several tokens have rows.
     """
-    stop = frozenset(stop_words)
+    stop = frozenset(map(str.lower, stop_words))
     found: dict[tuple[int, ...], Word] = {}
     left: dict[bool, list[int]] = {True: [], False: []}  # counts of words that are unknown, and that are split
     for word in sorted(counts):
         verb, noun, adj, _ = counts[word]
         total = verb + noun + adj
-        if not total or word in stop or word.lower() in stop or (len(word) == 1 and word < _CJK):
+        if not total or word.lower() in stop or (len(word) == 1 and word < _CJK):
             continue
         ids = spelling.ids(word)
         if not ids or (len(ids) > 1 and not pieces):
