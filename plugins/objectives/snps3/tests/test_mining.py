@@ -218,6 +218,14 @@ def test_two_commands_for_one_table_are_kept_apart(tmp_path: Path, capsys: pytes
 
 
 @pytest.mark.usefixtures("spacy")
+def test_only_the_parts_are_removed(tmp_path: Path) -> None:
+    (tmp_path / "words.json.parts").mkdir()
+    (tmp_path / "words.json.parts" / "mine.txt").write_text("mine")
+    mined(tmp_path)
+    assert [file.name for file in (tmp_path / "words.json.parts").iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.usefixtures("spacy")
 @pytest.mark.parametrize("broken", ["", "{", '{"word": []}', '{"man": [1, 2]}', "[1]"])
 def test_a_broken_part_is_counted_again(broken: str, tmp_path: Path) -> None:
     from vtp_snps3.mining.counting import How, count_words

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import inspect
-import shutil
+import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -132,7 +132,7 @@ def mine(
     """
     from vtp.storage import alone, clean_leftovers
     from vtp_snps3.mining.captions import captions_of
-    from vtp_snps3.mining.counting import How, corpus_hash, count_words
+    from vtp_snps3.mining.counting import How, corpus_hash, count_words, remove_parts
     from vtp_snps3.mining.rows import Spelling, lemmatizer, make_rows
     from vtp_snps3.mining.taggers import facts_of
     from vtp_snps3.words import WordTable, save_table, vocabulary_hash
@@ -163,14 +163,15 @@ def mine(
         language=language,
         settings={"lower": how.lower, **facts, "lemmas": version, "pieces": pieces, "stop_words": sorted(set(stop))},
     )
-    if out.exists():
-        return _same(out, head, lambda: corpus_hash(captions)), True
     folder = out.with_name(f"{out.name}.parts")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    folder.mkdir(exist_ok=True)
-    with alone(folder):
+    if not out.exists():
+        refuse_file(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+    with alone(folder) if not out.exists() else nullcontext():
+        if out.exists():
+            return _same(out, head, lambda: corpus_hash(captions)), True
         clean_leftovers(folder)
-        with _progress(captions) as progress:
+        with _progress(captions) as progress, _told(folder):
             corpus = count_words(captions, how, folder, workers=workers or cores(), progress=progress)
         rows = make_rows(corpus.words, spelling, stop, lemma, pieces)
         counted = {
@@ -183,11 +184,20 @@ def mine(
         }
         table = WordTable(**{**_fields(head), "corpus": corpus.sha256, "counted": counted, "words": rows.words})
         save_table(table, out)
-    shutil.rmtree(folder, ignore_errors=True)
+        remove_parts(folder)
     return table, False
 
 
 _OWN = [name for name, p in inspect.signature(mine).parameters.items() if p.kind is p.KEYWORD_ONLY]
+
+
+@contextmanager
+def _told(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(f"vtp {OWNER}: what was counted is kept in {folder}; the same command goes on", file=sys.stderr)
+        raise
 
 
 def _fields(table: WordTable) -> dict[str, Any]:
@@ -265,8 +275,6 @@ def _parted(argument: str) -> list[str]:
 
 @contextmanager
 def _progress(captions: Captions) -> Iterator[Any]:
-    import sys
-
     with ExitStack() as stack:
         tell = stack.enter_context(bar("captions"))
         total = captions.total() if sys.stderr.isatty() else 0

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
+import re
 import signal
 import traceback
 from collections import Counter
@@ -22,13 +23,14 @@ from pathlib import Path
 from typing import Any
 
 from vtp.errors import RunError, VtpError
-from vtp.storage import write_text_atomic
+from vtp.storage import LOCK, write_text_atomic
 from vtp_snps3.mining.taggers import CHUNK, Count, Counts, make_counter
 from vtp_univl.parts_of_speech import Tagger
 
-__all__ = ["Corpus", "How", "corpus_hash", "count_words"]
+__all__ = ["Corpus", "How", "corpus_hash", "count_words", "remove_parts"]
 
 OWNER = "mine-words"
+_PART = re.compile(r"[0-9a-f]{32}\.json")
 _ALONE = 4  # chunks that are counted without starting processes for them
 
 
@@ -132,6 +134,15 @@ def count_words(
         progress(done)
     corpus.sha256 = digest.hexdigest()
     return corpus
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove the counts of chunks, and the folder if nothing else is in it."""
+    for file in folder.iterdir():
+        if _PART.fullmatch(file.name) or file.name == LOCK:
+            file.unlink(missing_ok=True)
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def corpus_hash(captions: Iterable[str]) -> str:
