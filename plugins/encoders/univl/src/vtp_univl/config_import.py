@@ -177,6 +177,7 @@ class _Translation:
         if head == "video_pretraining":
             chosen += ["univl/itm"] if self.take("add_false_caption") else []
             chosen.append("univl/mlm")
+            self._significant_words(chosen)
             if "univl/vtm" in chosen or "univl/hscl" in chosen or "univl/hsm" in chosen:
                 self.options["objectives.vtm.masked"] = ["text"]
         self.options = {"objective": chosen, **self.options}
@@ -184,6 +185,18 @@ class _Translation:
             for name in [name for name in self.last if name.startswith("l3_")]:
                 self.take(name)
                 self.note(name, "of DMAE, which needs stage3 in training_stage")
+
+    def _significant_words(self, chosen: list[str]) -> None:
+        """SNP-S3: MSSM in the place of MLM, and LVWM."""
+        names: dict[str, str] = {}
+        if self.take("IW_MLM"):
+            chosen[chosen.index("univl/mlm")] = "snps3/mssm"
+            names["words_top_k"] = "objectives.mssm.top_k"
+        if self.take("Vision_Word_Matching"):
+            chosen.append("snps3/lvwm")
+            names |= {"Word_Chosen_Num": "objectives.lvwm.chosen", "VWM_count_stage": "objectives.lvwm.stage"}
+            names.setdefault("words_top_k", "objectives.lvwm.top_k")
+        self._copy(names)
 
     def _mining(self, chosen: list[str]) -> None:
         mined = self.take("hard_example_mining")

@@ -90,7 +90,7 @@ NUMBERS: dict[str, tuple[str, Convert]] = {
     "l3_max_words": ("objectives.dmae.max_words", _as_is),
 }
 _DEAD = "is never read by AntMMF"
-_SS = "of SNP-S3: objectives of vtp-plugin-snps3"
+_SS = "of SNP-S3 (vtp-plugin-snps3), and without effect in this configuration"
 # last name -> why it has no option
 LEFT_OVER = {
     "fps": _DEAD,
@@ -125,7 +125,6 @@ INSIDE = {
     "cross_encoder": "is never read by AntMMF: the cross encoder is the text encoder (encoder.fusion.share_with=text)",
     "img_embeddings": _DEAD,
     "temporal_encoder": "off in every configuration; objective=[univl/clip_order] is what it was for",
-    "MASK_All_IWords_info": _SS,
     "pretrained_mapping": "vtp import antmmf finds out what stands in front of the names",
     "pyvideo_transform": "augmentation: data.randaugment=[2,9] data.short_side=[268,336] data.flip=0.5, size 224",
     "custom_transforms": "augmentation: data.crop_scale, data.short_side, data.flip; frames are squares here",
