@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,11 @@ import pytest
 from mining import DATA, msvd_captions, straightforward, use_nltk_data, write_vocabulary
 
 from vtp.cli.main import main
+from vtp.errors import ConfigError
 from vtp_snps3.mining.counting import How, count_words
 from vtp_snps3.mining.perceptron import Perceptron
 from vtp_snps3.mining.released import convert
+from vtp_snps3.mining.rows import lemmatizer
 from vtp_snps3.mining.show import coverage, first_words
 from vtp_snps3.mining.taggers import Tokens
 from vtp_snps3.words import Word, WordTable, read_table, save_table
@@ -123,6 +126,38 @@ def test_the_chinese_captions_of_msvd(tmp_path: Path) -> None:
     assert all(word.ids == tuple(place[letter] for letter in word.word) for word in chinese)
     assert {"人", "男人", "女人"} <= {word.word for word in first_words(table, "noun", 12)}
     assert {"切", "跳舞", "吃"} <= {word.word for word in first_words(table, "verb", 12)}
+
+
+# -- lemmas ------------------------------------------------------------------------------------------------------------
+
+
+def test_lemmas_of_each_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    from vtp_snps3.mining import rows
+
+    assert lemmatizer("none", "it")[0]("dogs") == {}
+    pytest.importorskip("lemminflect")
+    lemma, version = lemmatizer("lemminflect", "it")
+    assert (lemma("cutting"), lemma("Leaves")["verb"], lemma("slicing")) == (
+        {"verb": "cut", "noun": "cutting"}, "leave", {"verb": "slice"},
+    )  # fmt: skip
+    assert version.startswith("lemminflect 0.")
+    known = {("leaves", "v"): "leave", ("leaves", "n"): "leaf"}
+    wordnet = SimpleNamespace(morphy=lambda word, part: known.get((word, part)))
+    monkeypatch.setattr(rows, "nltk_with", lambda *names: SimpleNamespace(corpus=SimpleNamespace(wordnet=wordnet)))
+    monkeypatch.setattr(rows, "_version", lambda *names: "1")
+    assert lemmatizer("wordnet", "it")[0]("Leaves") == {"verb": "leave", "noun": "leaf"}
+
+
+def test_simplemma_knows_one_lemma() -> None:
+    pytest.importorskip("simplemma")
+    assert lemmatizer("simplemma", "it")[0]("Dogs") == dict.fromkeys(("verb", "noun", "adj"), "dog")
+
+
+def test_missing_data_of_wordnet_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("nltk")
+    monkeypatch.setattr("nltk.data.path", [])
+    with pytest.raises(ConfigError, match="python -m nltk.downloader wordnet"):
+        lemmatizer("wordnet", "it")
 
 
 # -- tables of AntMMF --------------------------------------------------------------------------------------------------
