@@ -189,6 +189,7 @@ def _is_foreign(cls: type) -> bool:
     return package == "torch" or package in sys.stdlib_module_names or module in ("vtp.model.objective", _CONTRACTS)
 
 
+@cache  # the same names are compared for every part of every model
 def _is_misspelt(name: str, wanted: str) -> bool:
     """Whether ``name`` is ``wanted`` with swapped letters, or a long one with a slip. A plural is no slip."""
     if sorted(name) == sorted(wanted):
