@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any
 
 import torch
+import yaml
 from torch import Tensor
 
 from vtp.cli.run import compose
@@ -34,10 +35,38 @@ UNIVL += ["encoder.video.width=32", "encoder.video.frames=4", "encoder.video.siz
 SIZES = {"base": BASE, "simvtp": SIMVTP, "univl": UNIVL}
 
 
+# Composing takes longer than most tests, so that these are composed together and taken one by one.
+TOGETHER = ("caption", *(f"univl/{name}" for name in ("vtc", "vtm", "itm", "mlm", "mlm_text", "clip_order", "dmae")))
+
+
 @cache
-def _composed(model: str, objectives: tuple[str, ...], released: bool, options: tuple[str, ...]) -> dict[str, Any]:
+def _composed(model: str, objectives: tuple[str, ...], released: bool) -> dict[str, Any]:
     chosen = f"objective=[{','.join(objectives)}]"
-    return compose([f"model={model}", chosen, f"variant={'released' if released else 'null'}", *SIZES[model], *options])
+    found = compose([f"model={model}", chosen, f"variant={'released' if released else 'null'}", *SIZES[model]])
+    return {key: found[key] for key in ("encoder", "objectives", "masks", "variant")}
+
+
+def _config(model: str, objectives: Sequence[str], released: bool) -> dict[str, Any]:
+    """What ``objective=[...]`` composes to: option files of objectives say nothing about each other."""
+    found = deepcopy(_composed(model, TOGETHER, released))
+    nodes: dict[str, Any] = {}
+    for name in objectives:
+        if name in TOGETHER:
+            own = name.rpartition("/")[2]
+            nodes[own] = found["objectives"][own]
+        else:
+            nodes |= deepcopy(_composed(model, (name,), released)["objectives"])
+    return found | {"objectives": nodes}
+
+
+def _set(found: dict[str, Any], option: str) -> None:
+    """``a.b=value`` without composing again; no other value depends on it."""
+    key, _, value = option.partition("=")
+    *parents, last = key.split(".")
+    for parent in parents:
+        found = found[parent]
+    assert last in found, option
+    found[last] = yaml.safe_load(value)
 
 
 def build(
@@ -49,7 +78,9 @@ def build(
         model: base, simvtp or univl.
         encoders: specifications of encoders in place of the model's.
     """
-    found = deepcopy(_composed(model, tuple(objectives), released, options))
+    found = _config(model, objectives, released)
+    for option in options:
+        _set(found, option)
     spec = {
         "encoders": encoders or found["encoder"],
         "objectives": found["objectives"],

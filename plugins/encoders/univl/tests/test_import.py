@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from copy import deepcopy
+from functools import cache
 
 import antmmf_models as released
 import pytest
@@ -23,6 +25,15 @@ from vtp.types import Batch
 
 FINETUNED = ("similarity",)
 KINDS = ("pvt", "swin", "resnet")
+
+
+composed = cache(lambda options: compose(list(options)))
+
+
+@pytest.fixture(autouse=True)
+def composed_once(monkeypatch):
+    """The importer composes a recipe, which takes longer than the rest of it; the same options give the same."""
+    monkeypatch.setattr("vtp.cli.run.compose", lambda options: deepcopy(composed(tuple(options))))
 
 
 def run_import(state, tmp_path, *options, wrap=None):
@@ -107,10 +118,10 @@ def test_an_imported_model_computes_what_the_released_one_does(kind, real, tmp_p
     [
         ("swin", PRETRAINING, (492, 414)),
         ("pvt", PRETRAINING, (477, 399)),
-        ("resnet", PRETRAINING, (408, 330)),
-        ("swin", ("clf",), (474, 398)),
+        pytest.param("resnet", PRETRAINING, (408, 330), marks=pytest.mark.slow),
+        pytest.param("swin", ("clf",), (474, 398), marks=pytest.mark.slow),
         ("swin", FINETUNED, (476, 400)),
-        ("pvt", FINETUNED, (461, 385)),
+        pytest.param("pvt", FINETUNED, (461, 385), marks=pytest.mark.slow),
     ],
 )
 def test_the_layout_has_as_many_names_as_the_release(kind, heads, count, monkeypatch):
