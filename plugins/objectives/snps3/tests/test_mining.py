@@ -148,6 +148,21 @@ def test_the_words_of_the_captions_can_be_the_vocabulary(tmp_path: Path) -> None
     assert all(len(word.ids) == 1 for word in table.words)
 
 
+@pytest.mark.usefixtures("spacy")
+def test_a_name_on_the_hub_may_have_dots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vtp_encoders import tokenizers
+
+    asked = []
+
+    def named(owner: str, source: str) -> Any:
+        asked.append(source)
+        return tokenizers.word_pieces(write_vocabulary(tmp_path / "vocab.txt"))
+
+    monkeypatch.setattr(tokenizers, "named_tokenizer", named)
+    assert mined(tmp_path, "tokenizer=org/model-1.3b").tokenizer == "org/model-1.3b"
+    assert asked == ["org/model-1.3b"]
+
+
 def many(tmp_path: Path) -> Path:
     """Five chunks of captions, each another one."""
     return write_captions(tmp_path / "many.jsonl", (f"{c} {n}" for n in range(512) for c in CAPTIONS))

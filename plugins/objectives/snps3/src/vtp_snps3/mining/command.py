@@ -234,7 +234,7 @@ def _tokenizer(source: str, captions: Captions) -> tuple[str, TextSpec]:
     path = Path(source).expanduser()
     if source == "texts":
         return source, spec_of(build_tokenizer(captions, encoder=OWNER), _LENGTH)
-    if (path.suffix or len(path.parts) > 2) and not path.exists():
+    if (path.suffix in (".txt", ".json") or len(path.parts) > 2) and not path.exists():  # a name on the hub has dots
         raise ConfigError(f"tokenizer={source}: there is no such file or folder.")
     try:
         return path.name if path.exists() else source, spec_of(named_tokenizer(OWNER, source), _LENGTH)
