@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,9 @@ import pytest
 
 from vtp.cli.main import main
 from vtp.cli.run import compose
+
+ROOT = Path(__file__).resolve().parents[4]
+DATA = ROOT.parent / "shared" / "data"
 
 
 @pytest.mark.parametrize(
@@ -55,3 +60,26 @@ def test_a_run_trains_evaluates_and_is_evaluated_again(task: str, tmp_path: Path
     assert main(again) == 0
     first, second = (json.loads((tmp_path / name / "report.json").read_text()) for name in ("run", "eval"))
     assert first["metrics"] == second["metrics"]
+
+
+@pytest.mark.slow
+@pytest.mark.data
+@pytest.mark.skipif(not (DATA.is_dir() and (ROOT / "tools").is_dir()), reason="the sample clips are not there")
+@pytest.mark.parametrize("task", ["msrvtt_qa", "msvd_retrieval"])
+def test_the_command_of_the_readme_starts_with_real_annotations(task: str, tmp_path: Path) -> None:
+    """With the vocabulary of BERT; two clips of each data set are here."""
+    name = task.partition("_")[0]
+    tool = [sys.executable, str(ROOT / "tools" / f"{name}_sample_root.py"), str(DATA), str(tmp_path / name)]
+    subprocess.run(tool, check=True, capture_output=True)
+    vocabulary = DATA / "vocabs" / "bert-base-uncased_vocab.txt"
+    small = [
+        "encoder.text.preset=tiny",
+        "encoder.video.preset=tiny",
+        f"encoder.text.tokenizer={vocabulary}",
+        "threads=1",
+    ]
+    short = ["mode=train", "train.steps=2", "train.global_batch=4", "train.epochs=null", "data.on_leak=stamp"]
+    options = [f"dataset.root={tmp_path / name}", f"run_dir={tmp_path / 'run'}", "task.selection=last"]
+    assert main(["run", f"task={task}", "model=snps3", *options, *small, *short]) == 0
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text()
+    assert "mssm" in lines and "lvwm" in lines
