@@ -10,7 +10,7 @@ import pytest
 import torch
 from objective_models import build, gradients, random_batch, take_step
 from torch.nn.functional import normalize
-from word_tables import TextOnly, context_of, numbered_spec, ranked_table
+from word_tables import TextOnly, context_of, numbered_spec, ranked_table, table_of
 
 from vtp.errors import ConfigError
 from vtp.model.context import ForwardContext
@@ -91,6 +91,17 @@ def test_every_allowed_position_is_drawn_equally_often() -> None:
         [0, 1, 1],
         [0, 1, 1],
     ]
+
+
+def test_padding_and_micro_batches_do_not_change_what_is_chosen() -> None:
+    spec = numbered_spec()
+    objective = object.__new__(LVWM)
+    torch.nn.Module.__init__(objective)
+    objective.significant, objective.spec, objective.chosen = Significant(table_of(spec, {(9,): 1}), 9, spec), spec, 3
+    rows = [[101, *range(160, 180), 102], [101, *range(150, 158), 102]]
+    alone = context_of(spec, rows[1:])
+    alone.batch.global_rows, alone.batch.row_offset = 2, 1
+    assert torch.equal(objective.positions(context_of(spec, rows))[1:], objective.positions(alone))
 
 
 def test_words_before_and_after_the_layers() -> None:
