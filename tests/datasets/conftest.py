@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from pathlib import Path
 
 import pytest
 
 from vtp_datasets.shapes import Shapes
+
+sys.path.insert(0, str(Path(__file__).parent))  # small_files.py
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "msrvtt_sample_root.py"
 

@@ -1,10 +1,11 @@
-"""Timed speech: segments that are too short take in their neighbours."""
+"""The readers of timed speech on small files; segments that are too short take in their neighbours."""
 
 from __future__ import annotations
 
 import json
 
 import pytest
+from small_files import malformed, write
 
 from vtp.errors import ConfigError
 from vtp_datasets.timed_text import CNVid, HowTo100M
@@ -61,3 +62,43 @@ def test_segments_without_sense_are_no_neighbours(tmp_path):
 def test_characters_need_neighbours(tmp_path):
     with pytest.raises(ConfigError, match="grow=neighbours"):
         HowTo100M(root=tmp_path, min_characters=5)
+
+
+def test_howto100m_with_a_file_per_video(tmp_path):
+    files = {
+        "captions/-tCQ4tCQdWE.csv": "start,end,text\n0.41,3.91,check pic tonight pick\n3.91,3.91,x\n5,6,\n7,9,bowl\n",
+        "captions/abc.csv": "end,start,text\n4,1,salt\n",
+        "captions/validation_youcook.csv": "end,start,task,text,video_id\n60,47,226,pick the ends,xHr8X2Wpmno\n",
+        "videos/-/-tCQ4tCQdWE.mp4": "",
+    }
+    dataset = HowTo100M(root=write(tmp_path, files))
+    table = dataset.samples("retrieval", "train")
+    assert [(s.texts[0], s.video.start, s.video.end) for s in table] == [
+        ("check pic tonight pick", 0.41, 3.91), ("bowl", 7.0, 9.0), ("salt", 1.0, 4.0),
+    ]  # fmt: skip
+    assert table[0].video.path == str(tmp_path / "videos/-/-tCQ4tCQdWE.mp4")
+    assert table[0].extra["video_id"] == "-tCQ4tCQdWE[0.41-3.91]" and len({s.id for s in table}) == 3
+    record = dataset.origin()["files"][0]
+    assert (record["rows"], record["malformed"], record["files"]) == (3, 2, 2)
+    assert record["malformed_first"][0].startswith("-tCQ4tCQdWE.csv, line 3: ")
+    (test,) = dataset.samples("retrieval", "test")
+    assert (test.texts, test.video.start, test.video.end) == (("pick the ends",), 47.0, 60.0)
+    longer = HowTo100M(root=tmp_path, min_seconds=6).samples("retrieval", "train")
+    assert [(s.video.start, s.video.end) for s in longer] == [(0.0, 6.0), (5.0, 11.0), (0.0, 6.0)]
+
+
+def test_a_changed_folder_of_captions_is_read_again(tmp_path):
+    root = write(tmp_path, {"captions/a.csv": "start,end,text\n0,1,x\n"})
+    assert len(HowTo100M(root=root).samples("caption", "train")) == 1
+    write(tmp_path, {"captions/b.csv": "start,end,text\n0,1,x\n2,3,y\n"})
+    assert len(HowTo100M(root=root).samples("caption", "train")) == 3
+
+
+@pytest.mark.parametrize("cls", [CNVid, HowTo100M])
+def test_timed_text_in_one_file(tmp_path, cls):
+    good = {"text": ["睡了。", "吃"], "start": [0.76, 3], "end": [2.2, 4.5]}
+    dataset = cls(root=write(tmp_path, {"caption.json": {"v1": good, "v2": {"text": ["a"], "start": []}}}))
+    first, second = dataset.samples("caption", "train")
+    assert (first.texts, first.video.start, first.video.end) == (("睡了。",), 0.76, 2.2)
+    assert (second.id, second.extra["source"]) == ("v1#1", "caption.json:v1:1")
+    assert malformed(dataset, "caption.json") == ["video v2: no end"]
