@@ -354,7 +354,11 @@ class TinyFrames(Backbone):
             nn.GELU(),
         )
         embed = nn.Conv2d(third, channels, side, stride=side)
-        self.net = nn.ModuleDict({"stem": stem, "embed": embed, "motion": nn.Conv1d(channels, channels, 3, padding=1)})
+        motion = nn.Conv1d(channels, channels, 3, padding=1)
+        norm = nn.LayerNorm(channels)
+        # as small as BERT's tables, whose positions say which moment a clip is: next to larger clips they go under
+        nn.init.constant_(norm.weight, 0.02)
+        self.net = nn.ModuleDict({"stem": stem, "embed": embed, "motion": motion, "norm": norm})
         self.channels = channels
 
     def forward(self, video: Tensor) -> Tensor:
@@ -366,7 +370,7 @@ class TinyFrames(Backbone):
         h, w = x.shape[2:]
         x = x.unflatten(0, (batch, frames)).permute(0, 3, 4, 2, 1)  # (B, h, w, C, T)
         x = x + F.gelu(net["motion"](x.flatten(0, 2))).view(x.shape)
-        out: Tensor = x.permute(0, 4, 3, 1, 2)
+        out: Tensor = net["norm"](x.permute(0, 4, 1, 2, 3)).permute(0, 1, 4, 2, 3)
         return out
 
     def layer_of(self, name: str) -> int:

@@ -28,7 +28,7 @@ from torch.utils.checkpoint import checkpoint
 from vtp.errors import ConfigError
 from vtp.model.attention import attention
 
-__all__ = ["PRESETS", "Bert", "Embeddings", "Layers", "Pooler", "sizes"]
+__all__ = ["PRESETS", "Bert", "Embeddings", "Layers", "Pooler", "init_linear", "sizes"]
 
 # width, depth, heads
 PRESETS = {"tiny": (128, 2, 4), "base": (768, 12, 12)}
@@ -124,7 +124,7 @@ class Pooler(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.dense = nn.Linear(width, width)
-        _init(self, width)
+        init_linear(self, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, D) -> (B, D)."""
@@ -139,7 +139,7 @@ class Layers(nn.Module):
         super().__init__()
         self.random = dropout > 0 or attention_dropout > 0
         self.layer = nn.ModuleList(Layer(width, heads, dropout, attention_dropout) for _ in range(depth))
-        _init(self, width)
+        init_linear(self, width)
 
     def run(
         self, parts: Sequence[Tensor], masks: Sequence[Tensor], *, chunk: int | None = None, recompute: bool = False
@@ -368,10 +368,11 @@ class _Output(nn.Module):
         return out
 
 
-def _init(module: nn.Module, width: int) -> None:
-    """Linear layers as BERT starts them: normal, biases 0, std 0.02 at its width of 768. In narrower ones that would
-    let next to nothing of other words through to [CLS], so the gain is kept instead."""
+def init_linear(module: nn.Module, width: int) -> None:
+    """Normal weights, zero biases: std 0.02 as BERT starts, from its width of 768 on; in narrower ones 1/sqrt(width), a
+    gain of one. Behind the two layers of a tiny model BERT's own would leave next to nothing of clips in [CLS]."""
+    std = 0.02 if width >= 768 else width**-0.5
     for part in module.modules():
         if isinstance(part, nn.Linear):
-            nn.init.normal_(part.weight, std=0.02 * (768 / width) ** 0.5)
+            nn.init.normal_(part.weight, std=std)
             nn.init.zeros_(part.bias)

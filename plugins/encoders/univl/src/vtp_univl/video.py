@@ -22,6 +22,7 @@ from vtp.model.importing import read_checkpoint
 from vtp.ranges import Count, Share, Size
 from vtp.types import Tokens, VideoSpec
 from vtp_univl.backbones import Backbone, make_backbone
+from vtp_univl.bert import init_linear
 from vtp_univl.keys import backbone_kind, backbone_to_ours
 
 __all__ = ["ClipEncoder", "carried_name", "pool_clips"]
@@ -124,6 +125,7 @@ class ClipEncoder(nn.Module):
         channels = self.backbone.channels
         self.output_proj = None if channels == self.width else nn.Conv2d(channels, self.width, 1)
         self.img_fc = nn.Sequential(nn.Linear(self.width, self.width), nn.ReLU(), nn.Linear(self.width, self.width))
+        init_linear(self.img_fc, self.width)
         self.carried = nn.Module()
         for given_name, shape in (carried or {}).items():
             self.carried.register_buffer(carried_name(given_name), torch.zeros(shape))
