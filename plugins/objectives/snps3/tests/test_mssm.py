@@ -23,14 +23,16 @@ def view_of(model: Any, batch: Any) -> tuple[str, dict[str, torch.Tensor]]:
     return name, ctx.inputs("text", name)
 
 
+OTHERS = {"base": ["mlm"], "simvtp": ["simvtp/mlm"], "univl": ["univl/mlm", "univl/mlm_text", "univl/itm"]}
+
+
 @pytest.mark.parametrize(
-    ("model", "others"),
-    [("base", ["mlm"]), ("simvtp", ["simvtp/mlm"]), ("univl", ["univl/mlm", "univl/mlm_text", "univl/itm"])],
+    ("model", "tokens"),
+    [("base", "fused"), ("base", "null"), ("simvtp", "text"), ("univl", "fused"), ("univl", "null")],
 )
-@pytest.mark.parametrize("tokens", ["fused", "text", "null"])
-def test_every_objective_of_a_model_reads_the_mask(model: str, others: list[str], tokens: str) -> None:
+def test_every_objective_of_a_model_reads_the_mask(model: str, tokens: str) -> None:
     """With a head of its own, and with those of other objectives alone."""
-    found = build(model, [*others, "snps3/mssm"], f"objectives.mssm.tokens={tokens}")
+    found = build(model, [*OTHERS[model], "snps3/mssm"], f"objectives.mssm.tokens={tokens}")
     batch = random_batch(found, 6, text=[5])
     name, view = view_of(found, batch)
     assert name.startswith("mssm")
@@ -67,7 +69,7 @@ def test_share_and_replacement_are_those_of_the_run() -> None:
     assert chosen.sum(dim=1).tolist() == want
 
 
-def attends(model: Any, name: str, steps: int = 60) -> float:
+def attends(model: Any, name: str, steps: int = 40) -> float:
     """Share of the steps in which an objective reads words that attention chose."""
     batch = random_batch(model, 3)
     found = []
@@ -76,15 +78,15 @@ def attends(model: Any, name: str, steps: int = 60) -> float:
     return sum(found) / steps
 
 
-@pytest.mark.parametrize("order", [["univl/mlm", "snps3/mssm"], ["snps3/mssm", "univl/mlm"]])
-def test_attention_discards_the_masks_of_the_released_variant_alone(order: list[str]) -> None:
-    assert attends(build("univl", ["univl/mlm"]), "mlm") == pytest.approx(0.5, abs=0.2)
+def test_attention_discards_the_masks_of_the_released_variant_alone() -> None:
+    order = ["univl/mlm", "snps3/mssm"]
+    assert attends(build("univl", ["univl/mlm"]), "mlm") == pytest.approx(0.5, abs=0.25)
     repaired = build("univl", order)
     assert attends(repaired, "mlm") == attends(repaired, "mssm") == 0
     released = build("univl", order, released=True)
-    assert attends(released, "mlm") == attends(released, "mssm") == pytest.approx(0.5, abs=0.2)
+    assert attends(released, "mlm") == attends(released, "mssm") == pytest.approx(0.5, abs=0.25)
     asked = build("univl", order, "objectives.mlm.attentive_masking=0.5")  # who asks for it gets it
-    assert attends(asked, "mlm") == pytest.approx(0.5, abs=0.2)
+    assert attends(asked, "mlm") == pytest.approx(0.5, abs=0.25)
 
 
 def test_masks_that_nobody_predicts_are_refused() -> None:
@@ -101,7 +103,7 @@ def test_masks_that_nobody_predicts_are_refused() -> None:
     [
         (["masks.text.whole_words=true"], "whole_words=true cannot be"),
         (["objectives.mssm.words=/nowhere/words.json"], "there is no file"),
-        (["encoder/fusion=none"], "tokens=fused needs a fusion encoder"),
+        (["encoder.fusion=null"], "tokens=fused needs a fusion encoder"),
     ],
 )
 def test_what_cannot_be_is_refused(options: list[str], message: str) -> None:

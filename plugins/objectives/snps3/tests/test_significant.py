@@ -16,7 +16,7 @@ from word_tables import (
     words_spec,
 )
 
-from vtp.errors import ConfigError
+from vtp.errors import ConfigError, DataError
 from vtp.model.build import BuildContext
 from vtp_snps3.counting import FUNCTION_WORDS, table_of_texts
 from vtp_snps3.significant import Significant
@@ -128,15 +128,15 @@ def test_a_tokenizer_without_words_needs_a_table(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_keeps_the_significant_words(tmp_path: Path) -> None:
-    """With the other forms of their lemmas, and without the rest."""
+    """With the other forms of their lemmas, and without the rest. Another table that is given counts instead."""
     spec = numbered_spec()
     table = table_of(spec, {(200,): 3, (201,): 2, (202,): 1, (203,): 0}, w200=["w203"])
-    significant = Significant(table, 2, spec)
+    significant = Significant(table, 2, spec, source="gone.json")
     folder = tmp_path / "objectives" / "any"
     folder.mkdir(parents=True)
     context = BuildContext(encoders={"text": torch.nn.Module()}, assets=tmp_path)
     context.encoders["text"].spec = spec
-    with pytest.raises(ConfigError, match="lacks its table of words"):
+    with pytest.raises(DataError, match="there is no file gone.json"):
         Significant.of(context, "gone.json", 2, "snps3_mssm")
     significant.save(folder, "snps3_mssm")
     found = Significant.of(context, "gone.json", 2, "snps3_mssm")
@@ -145,3 +145,20 @@ def test_a_checkpoint_keeps_the_significant_words(tmp_path: Path) -> None:
     numbers = torch.rand(2, 50)
     want = significant.replacements(*numbers, inflect=True)
     assert torch.equal(found.replacements(*numbers, inflect=True), want) and 203 in want
+    save_table(table_of(spec, {(205,): 1}), tmp_path / "other.json")
+    other = Significant.of(context, str(tmp_path / "other.json"), 2, "snps3_mssm")
+    assert [word.word for word in other.table.words] == ["w205"]
+
+
+def test_words_that_were_counted_are_kept_too(tmp_path: Path) -> None:
+    """A model that is described by a checkpoint without them counts anew."""
+    folder = tmp_path / "objectives" / "any"
+    folder.mkdir(parents=True)
+    context = BuildContext(texts=lambda: ["the red ball"], encoders={"text": torch.nn.Module()}, assets=tmp_path)
+    context.encoders["text"].spec = words_spec()
+    found = Significant.of(context, None, 2, "snps3_mssm")
+    assert [word.word for word in found.table.words] == ["red", "ball"]
+    found.save(folder, "snps3_mssm")
+    context.texts = lambda: ["two green balls"]
+    assert Significant.of(context, None, 2, "snps3_mssm").table == found.table
+    assert Significant.of(context, None, 2, "snps3_lvwm").table != found.table

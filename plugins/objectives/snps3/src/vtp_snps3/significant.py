@@ -7,6 +7,7 @@ end of one (Chinese by characters: a word is several of those), and what was fou
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
@@ -76,21 +77,19 @@ class Significant:
         """That of an objective.
 
         Args:
-            context: of its constructor; gives the training texts, or the table that a checkpoint keeps.
+            context: of its constructor; gives the training texts, or the table that a checkpoint keeps of a training
+                with the same ``words``.
             words: file of a table, None = the words of the training texts, by count.
             owner: name of the objective, for messages and for the file in a checkpoint.
         """
         spec: TextSpec = context.encoders["text"].spec
-        if context.assets is not None:
-            kept = sorted(context.assets.glob(f"objectives/*/{_file(owner)}"))
-            if not kept:
-                raise ConfigError(
-                    f"objective {owner}: the checkpoint lacks its table of words, objectives/*/{_file(owner)}. Copy "
-                    "the folder as a whole."
-                )
+        kept = sorted(context.assets.glob(f"objectives/*/{_file(owner, words)}")) if context.assets is not None else []
+        if kept:
             table = load_table(kept[0], spec)
+        elif words is not None:
+            table = load_table(words, spec)
         else:
-            table = table_of_texts(context.texts(), spec, owner) if words is None else load_table(words, spec)
+            table = table_of_texts(context.texts(), spec, owner)
         found = cls(table, top_k, spec, released=context.variant == "released", source=words)
         log.info(
             "%s: %d significant words of %s (%s)", owner, len(found.table.words), words or "the training texts", found
@@ -107,7 +106,7 @@ class Significant:
         """Write the significant rows, and those of other forms of their lemmas, beside the tensors of a checkpoint."""
         forms = {form for word in self.table.words for form in word.same_lemma}
         kept = [word for word in self.whole.words if word.word in forms or word in self._kept]
-        save_table(replace(self.table, words=tuple(kept)), folder / _file(owner))
+        save_table(replace(self.table, words=tuple(kept)), folder / _file(owner, self.source))
 
     def tokens(self, ctx: ForwardContext) -> Tensor:
         """bool (B, L): tokens of significant words. Special tokens and padding are none."""
@@ -206,5 +205,7 @@ def _drawn(uniform: Tensor, count: Tensor | int) -> Tensor:
     return found.clamp(max=count - 1) if isinstance(count, int) else found.minimum(count - 1)
 
 
-def _file(owner: str) -> str:
-    return f"{owner}_words.json"
+def _file(owner: str, words: str | None) -> str:
+    """Name of the table that a checkpoint keeps: another one that was given has another name."""
+    given = "" if words is None else f"_{hashlib.sha256(words.encode()).hexdigest()[:8]}"
+    return f"{owner}_words{given}.json"
