@@ -7,6 +7,7 @@ the counts are the same for any number of processes.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import multiprocessing
@@ -29,7 +30,6 @@ from vtp_univl.parts_of_speech import Tagger
 
 __all__ = ["Corpus", "How", "corpus_hash", "count_words", "remove_parts"]
 
-OWNER = "mine-words"
 _PART = re.compile(r"[0-9a-f]{32}\.json")
 _ALONE = 4  # chunks that are counted without starting processes for them
 
@@ -188,7 +188,7 @@ def _here(how: How) -> Iterator[Submit]:
     def submit(job: int, chunk: list[str] | None) -> Iterator[tuple[int, Counts]]:
         if chunk is not None:
             if not made:
-                made.append(make_counter(how.tagger, OWNER))
+                made.append(make_counter(how.tagger, "tagger"))
             yield job, _count(made[0], how, chunk)
 
     yield submit
@@ -250,13 +250,14 @@ def _processes(how: How, workers: int) -> Iterator[Submit]:
 
 def _serve(pipe: Any, how: How) -> None:
     """What a process does: counts of the chunks that come, until no more can."""
+    gc.disable()  # nothing here makes cycles
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the whole group: the parent tells
     count: Count | None = None
     with suppress(EOFError, OSError):
         while True:
             chunk: list[str] = pipe.recv()
             try:
-                count = count or make_counter(how.tagger, OWNER)
+                count = count or make_counter(how.tagger, "tagger")
                 answer: Counts | VtpError = _count(count, how, chunk)
             except VtpError as error:
                 answer = error

@@ -190,7 +190,7 @@ def lemmatizer(lemmas: Lemmas, owner: str) -> tuple[Lemmatize, str]:
                 part: found for part, letter in letters.items() if (found := wordnet.morphy(word.lower(), letter))
             }
         ), _version("nltk", "wordnet of ")
-    tool = installed(lemmas, owner, f"{lemmas}, for their lemmas,", f"pip install {lemmas}")
+    tool = installed(lemmas, owner, lemmas, f"pip install {lemmas}")
     if lemmas == "simplemma":
         return (
             lambda word: dict.fromkeys(_PARTS.values(), str(tool.lemmatize(word.lower(), lang="en")).lower())

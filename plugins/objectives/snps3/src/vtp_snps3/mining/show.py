@@ -74,8 +74,7 @@ def draw(table: WordTable, path: Path) -> None:
         from matplotlib.figure import Figure
     except ImportError:
         raise ConfigError(
-            "mine-words: the picture is drawn by matplotlib, which is not installed. Get it with: pip install "
-            "matplotlib"
+            "the picture is drawn by matplotlib, which is not installed. Get it with: pip install matplotlib"
         ) from None
     curve, what = coverage(table)
     figure = Figure(figsize=(7, 4), layout="constrained")
