@@ -11,6 +11,7 @@ import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -27,6 +28,8 @@ from vtp_univl.content_words import ContentWords, Words
 __all__ = ["Significant", "ordinary_words"]
 
 log = logging.getLogger("vtp")
+
+_KNOWN = 65536  # texts whose significant tokens are kept
 
 
 class Significant:
@@ -71,6 +74,7 @@ class Significant:
         self._flags = torch.zeros(spec.vocab_size, dtype=torch.bool)
         self._flags[[i for word in self.table.words for i in word.ids if i not in special]] = True
         self._placed: dict[tuple[str, torch.device], Tensor] = {}
+        self._read = lru_cache(maxsize=_KNOWN)(self._tokens_of)  # captions come again in every epoch
 
     @classmethod
     def of(cls, context: BuildContext, words: str | None, top_k: int, owner: str) -> Significant:
@@ -115,12 +119,11 @@ class Significant:
         if self._spans is None:
             flags: Tensor = self._at("flags", ctx.device, self._flags)[ids] & real
             return flags
-        out = torch.zeros(2, *ids.shape, dtype=torch.int64)  # ids as the text has them, and which count twice
+        out = torch.zeros(2, *ids.shape, dtype=torch.int64)
         for row, text in enumerate(ctx.batch.extra.get("text", [None] * len(ids))):
             if text:
-                for place, values in enumerate((self.spec.tokenize([text])[0], self._spans.counts(text))):
-                    kept = values[: ids.shape[1]]
-                    out[place, row, : len(kept)] = torch.tensor(kept)
+                found = self._read(text)[:, : ids.shape[1]]
+                out[:, row, : found.shape[1]] = found
         known, counts = out.to(ctx.device, non_blocking=True).unbind()
         same = ((known == ids) | ~real).all(dim=1, keepdim=True)  # a text may be withheld (data.modality_dropout)
         return (counts == 2) & real & same
@@ -145,6 +148,11 @@ class Significant:
         drawn = _drawn(word, len(self.table.words))
         found: Tensor = flat[start[drawn] + _drawn(entry, size[drawn])]
         return found
+
+    def _tokens_of(self, text: str) -> Tensor:
+        """int64 (2, L): the ids of a text, and 2 for each that counts."""
+        assert self._spans is not None
+        return torch.tensor([self.spec.tokenize([text])[0], self._spans.counts(text)])
 
     def _forms(self, row: Word) -> Sequence[int]:
         """Ids of the vocabulary's words with the lemma of a word."""
