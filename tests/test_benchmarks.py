@@ -61,7 +61,7 @@ def test_runs_at_its_smallest_size(script, tmp_path):
     write_clip(tmp_path / "clips" / "one.mp4", np.zeros((40, 64, 64, 3), np.uint8), None)
     done = subprocess.run(
         [sys.executable, str(FOLDER / f"{script}.py"), *arguments.split()],
-        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300,
+        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=900,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
     if measured is None:

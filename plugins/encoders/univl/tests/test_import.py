@@ -133,7 +133,13 @@ def test_the_layout_has_as_many_names_as_the_release(kind, heads, count, monkeyp
 
 
 @pytest.mark.parametrize(
-    "kind, heads", [("pvt", PRETRAINING), ("swin", PRETRAINING), ("swin", FINETUNED), ("resnet", ("clf",))]
+    "kind, heads",
+    [
+        ("pvt", PRETRAINING),
+        ("swin", PRETRAINING),
+        ("swin", FINETUNED),
+        pytest.param("resnet", ("clf",), marks=pytest.mark.slow),
+    ],
 )
 def test_what_is_exported_is_what_was_imported(kind, heads, tmp_path):
     state, _ = checkpoint(kind, heads)

@@ -125,10 +125,13 @@ def original_names(kind: str, state: dict[str, torch.Tensor]) -> dict[str, torch
 
 
 USED = ("pvt_v2_b0", "pvt_v2_b2", "swin3d_s", "resnet50")  # those of recipes; timm draws weights on the meta device too
-NAMES = [name if name in USED else pytest.param(name, marks=pytest.mark.slow) for name in (*PVT, *SWIN, "resnet50")]
+SIZED = (*PVT, *SWIN, "resnet50")
+NAMES = [name if name in USED else pytest.param(name, marks=pytest.mark.slow) for name in SIZED]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", [n if n in ("pvt_v2_b0", "resnet50") else pytest.param(n, marks=pytest.mark.slow) for n in SIZED]
+)
 def test_names_lead_there_and_back(name):
     cls, sizes = family_of(name)
     with torch.device("meta"):
