@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,14 @@ def test_words_of_several_characters() -> None:
     assert significant.replacements(*torch.rand(2, 200), inflect=True).unique().tolist() == sorted(
         {i for word in table.words for i in word.ids}
     )
+
+
+@pytest.mark.parametrize("word", ["大学", "大"])
+def test_they_can_be_sent_to_other_processes(word: str) -> None:
+    spec = words_spec(["大 学 生 在"])
+    significant = Significant(named_table(spec, {word: 3}), 9, spec)
+    again = pickle.loads(pickle.dumps(significant))
+    assert marked(again, ["大学生"]) == marked(significant, ["大学生"]) == [list(range(1, len(word) + 1))]
 
 
 def test_a_text_that_is_withheld_has_no_significant_words() -> None:

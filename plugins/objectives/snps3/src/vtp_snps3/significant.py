@@ -11,7 +11,6 @@ import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -74,7 +73,7 @@ class Significant:
         self._flags = torch.zeros(spec.vocab_size, dtype=torch.bool)
         self._flags[[i for word in self.table.words for i in word.ids if i not in special]] = True
         self._placed: dict[tuple[str, torch.device], Tensor] = {}
-        self._read = lru_cache(maxsize=_KNOWN)(self._tokens_of)  # captions come again in every epoch
+        self._found: dict[str, Tensor] = {}  # captions come again in every epoch
 
     @classmethod
     def of(cls, context: BuildContext, words: str | None, top_k: int, owner: str) -> Significant:
@@ -122,7 +121,7 @@ class Significant:
         out = torch.zeros(2, *ids.shape, dtype=torch.int64)
         for row, text in enumerate(ctx.batch.extra.get("text", [None] * len(ids))):
             if text:
-                found = self._read(text)[:, : ids.shape[1]]
+                found = self._tokens_of(text)[:, : ids.shape[1]]
                 out[:, row, : found.shape[1]] = found
         known, counts = out.to(ctx.device, non_blocking=True).unbind()
         same = ((known == ids) | ~real).all(dim=1, keepdim=True)  # a text may be withheld (data.modality_dropout)
@@ -152,7 +151,12 @@ class Significant:
     def _tokens_of(self, text: str) -> Tensor:
         """int64 (2, L): the ids of a text, and 2 for each that counts."""
         assert self._spans is not None
-        return torch.tensor([self.spec.tokenize([text])[0], self._spans.counts(text)])
+        found = self._found.get(text)
+        if found is None:
+            if len(self._found) >= _KNOWN:
+                self._found.clear()
+            found = self._found[text] = torch.tensor([self.spec.tokenize([text])[0], self._spans.counts(text)])
+        return found
 
     def _forms(self, row: Word) -> Sequence[int]:
         """Ids of the vocabulary's words with the lemma of a word."""
