@@ -153,6 +153,7 @@ def test_the_base_classes_of_objectives_keep_the_contract():
         "nested",
         "variants",
         "save_assets",
+        "origin",
         "no_weight_decay",
         "features",
         "loss_from_features",

@@ -84,6 +84,11 @@ class Part(Component, Protocol):
     """``save_assets(folder)`` writes the files that a checkpoint keeps beside the tensors, such as a tokenizer;
     ``context.assets_of("encoders/text")`` gives the folder back to the constructor."""
 
+    origin: Callable[[], Mapping[str, Any]] | None = None
+    """``origin()`` tells what it was made of besides its options and its tensors, such as the hash of a vocabulary:
+    plain JSON, which the report of a run and its checkpoints name. A part that is restored from its assets tells the
+    same."""
+
     after_step: Callable[[StepDone], None] | None = None
     """``after_step(done)`` runs once after every update of the weights, without gradients, on whole weights whatever
     the strategy; what it writes into parameters and buffers is kept. Any module inside may have this too."""

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from vtp.errors import ConfigError
+from vtp.errors import ConfigError, PluginError
 from vtp.model.context import ForwardContext
 from vtp.model.model import VTPModel
 from vtp.model.objective import ContrastiveObjective, Objective, masked_mean
@@ -140,3 +140,31 @@ def test_an_objective_must_say_what_it_does(model, make_batch):
         Objective()(ctx)
     with pytest.raises(NotImplementedError, match=r"must define features\(ctx\)"):
         ContrastiveObjective().features(ctx)
+
+
+class Told(Length):
+    def __init__(self, origin):
+        super().__init__()
+        self.origin = lambda: origin
+
+
+def test_parts_tell_what_they_were_made_of(stubs):
+    encoders = {"video": stubs.Frames(), "text": stubs.Words()}
+    encoders["text"].origin = lambda: {"vocabulary": "ab12"}
+    objectives = {"length": Length(), "told": Told({"table": {"words": (1, 2)}})}
+    found = VTPModel(encoders, objectives).origins()
+    assert found == {"encoders.text": {"vocabulary": "ab12"}, "objectives.told": {"table": {"words": [1, 2]}}}
+
+
+@pytest.mark.parametrize(
+    "origin, problem",
+    [
+        ({"size": torch.ones(2)}, "gave no plain JSON: Object of type Tensor"),
+        ([1], r"gave \[1\], expected a dict"),
+        (None, "gave None, expected a dict"),
+    ],
+)
+def test_what_no_record_can_keep_is_refused(stubs, origin, problem):
+    model = VTPModel({"video": stubs.Frames()}, {"told": Told(origin)})
+    with pytest.raises(PluginError, match=rf"objectives\.told: origin\(\) of Told {problem}"):
+        model.origins()

@@ -124,6 +124,20 @@ class ForgetsItsWords(Text):
         return Vocabulary(["another", "text"] if context.assets else list(context.texts()))
 
 
+class TellsOfAnotherOrigin(Text):
+    def __init__(self, *, context):
+        super().__init__(context=context)
+        self.made_of = {"words": WORDS} if context.assets is None else {}
+
+    def origin(self):
+        return self.made_of
+
+
+class TellsNoJson(Text):
+    def origin(self):
+        return {"words": {1, 2}}
+
+
 def letters(text):
     return [(letter, [5]) for letter in text]
 
@@ -175,6 +189,12 @@ class Overflows(Text):
         ("padding", SeesPadding, "padding must have no influence"),
         ("missing", BreaksOnEmptyRows, "must be finite"),
         ("restore", ForgetsItsWords, "a restored tokenizer must give the same ids"),
+        (
+            "restore",
+            TellsOfAnotherOrigin,
+            r"origin\(\) must tell the same after save_assets: {\"words\": 20}, and then {}",
+        ),
+        ("restore", TellsNoJson, r"origin\(\) must be plain JSON: Object of type set"),
         ("workers", Lambda, "must travel to loader workers by pickle"),
         ("words", Splits, "must have the ids of tokenize without the special tokens around"),
         ("words", Numbers, "detokenize must give a string, got list"),

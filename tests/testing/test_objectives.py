@@ -120,6 +120,11 @@ class Forgets(Count):
         return super().error(ctx) + self.shift * self.head.weight.sum()
 
 
+class TellsAList(Count):
+    def origin(self):
+        return ["words"]
+
+
 @pytest.mark.parametrize(
     "check, cls, words",
     [
@@ -134,6 +139,7 @@ class Forgets(Count):
         ("nothing", Disconnected, "zero that is connected to the graph"),
         ("micro-batches", Summed, "three micro-batches must give the gradient of the whole batch"),
         ("restore", Forgets, "must compute the same"),
+        ("restore", TellsAList, r"origin\(\) must be a dict, got list"),
     ],
 )
 def test_a_faulty_objective_is_caught(check, cls, words):

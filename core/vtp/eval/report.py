@@ -2,8 +2,8 @@
 one line per query, and tables.
 
 The keys of report.json: ``task``, ``split``, ``metrics``, ``intervals``, ``rows``, ``ledger``, ``ledgers``,
-``protocol``, ``train``, ``leaks``, ``selection``, ``facts``, ``checkpoint``, ``config``, ``environment``,
-``warnings``, ``files``. Numbers that are not finite are written as null.
+``protocol``, ``train``, ``leaks``, ``selection``, ``facts``, ``checkpoint``, ``dataset``, ``model``, ``config``,
+``environment``, ``warnings``, ``files``. Numbers that are not finite are written as null.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def write_report(
         checkpoint: folder of the evaluated weights.
         config: the resolved configuration.
         plugins: name, distribution and version of what was loaded.
-        extra: further keys, such as the data set's origin.
+        extra: further keys: what the data set and the parts of the model were made of.
 
     Returns:
         the record that was written.

@@ -10,6 +10,7 @@ skip the exchange of gradients.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 from vtp import contracts
 from vtp.contracts import Encoder, Fusion, Read, joined_reads, member, reads_of
-from vtp.errors import ConfigError
+from vtp.errors import ConfigError, PluginError
 from vtp.model.context import ForwardContext
 from vtp.model.masking import Masker, default_masks
 from vtp.model.objective import Objective
@@ -106,6 +107,25 @@ class VTPModel(nn.Module):
             yield f"encoders.{slot}", module
         for name, module in self.objectives.items():
             yield f"objectives.{name}", module
+
+    def origins(self) -> dict[str, dict[str, Any]]:
+        """What parts say they were made of, for the record of a run, by the names of :meth:`parts`.
+
+        Raises:
+            PluginError: one of them says something else than plain JSON.
+        """
+        found = {}
+        for name, part in self.parts():
+            if (origin := member(part, contracts.Part, "origin")) is None:
+                continue
+            try:
+                told = json.loads(json.dumps(origin()))
+            except (TypeError, ValueError) as error:
+                raise PluginError(f"{name}: origin() of {type(part).__name__} gave no plain JSON: {error}.") from error
+            if not isinstance(told, dict):
+                raise PluginError(f"{name}: origin() of {type(part).__name__} gave {told!r}, expected a dict.")
+            found[name] = told
+        return found
 
     def normalize_video(self, frames: Tensor) -> Tensor:
         """Frames as decoded, uint8 (B, T, H, W, 3) -> what the spec of the video encoder asks for: float

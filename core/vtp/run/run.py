@@ -312,7 +312,7 @@ class Run:
             checkpoint=self.evaluated or self.folder.last_checkpoint(),
             config=self.folder.environment.asked(self.config),
             plugins=self.plugins,
-            extra={"dataset": self._origin()},
+            extra={"dataset": self._origin(), "model": self.origins},
         )
 
     def _strips(self, evaluator: Any, result: Any) -> Any:
@@ -431,7 +431,13 @@ class Run:
     def provenance(self) -> dict[str, Any]:
         """What a checkpoint must know about where it comes from."""
         asked = self.folder.environment.asked(self.config)
-        return {"stages": self.stages, "dataset": self._origin(), "plugins": self.plugins, "config": asked}
+        made_of = {"dataset": self._origin(), "model": self.origins}
+        return {"stages": self.stages, **made_of, "plugins": self.plugins, "config": asked}
+
+    @cached_property
+    def origins(self) -> Any:
+        """What the parts of the model were made of."""
+        return self.folder.environment.hide(self.model.origins())
 
     def _origin(self) -> Any:
         return self.folder.environment.hide(member(self.dataset, Dataset, "origin")())

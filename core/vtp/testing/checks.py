@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -10,9 +11,20 @@ import torch
 from torch import Tensor
 
 from vtp.components import check_options
-from vtp.contracts import unfit
+from vtp.contracts import Part, member, unfit
 
-__all__ = ["Check", "ContractError", "backward", "close", "construct", "expect", "keeps_members", "run", "some"]
+__all__ = [
+    "Check",
+    "ContractError",
+    "backward",
+    "close",
+    "construct",
+    "expect",
+    "keeps_members",
+    "run",
+    "same_origin",
+    "some",
+]
 
 Check = Callable[[], None]
 
@@ -101,3 +113,17 @@ def keeps_members(component: object, contract: type) -> None:
     """The check of :func:`vtp.contracts.unfit`."""
     problems = unfit(component, contract)
     expect(not problems, "; ".join(f"it {problem}" for problem in problems))
+
+
+def same_origin(part: object, again: object) -> None:
+    """The check of ``origin`` of a part of a model, and of the same part that was restored from its assets."""
+    told = []
+    for one in (part, again):
+        origin = member(one, Part, "origin")
+        found = {} if origin is None else origin()
+        expect(isinstance(found, Mapping), f"origin() must be a dict, got {type(found).__name__}")
+        try:
+            told.append(json.dumps(found, sort_keys=True))
+        except (TypeError, ValueError) as error:
+            raise ContractError(f"origin() must be plain JSON: {error}") from None
+    expect(told[0] == told[1], f"origin() must tell the same after save_assets: {told[0]}, and then {told[1]}")

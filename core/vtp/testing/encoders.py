@@ -14,7 +14,18 @@ from torch import Tensor, nn
 
 from vtp.contracts import Encoder, Fusion, Part, member
 from vtp.model.build import BuildContext
-from vtp.testing.checks import Check, ContractError, backward, close, construct, expect, keeps_members, run, some
+from vtp.testing.checks import (
+    Check,
+    ContractError,
+    backward,
+    close,
+    construct,
+    expect,
+    keeps_members,
+    run,
+    same_origin,
+    some,
+)
 from vtp.testing.inputs import TEXTS, arguments, slot_of
 from vtp.types import Fused, TextSpec, Tokens
 
@@ -159,6 +170,7 @@ class _Checks:
             except RuntimeError as error:
                 raise ContractError(f"state_dict must load into a new instance of the same options: {error}") from None
             self.compare_restored(encoder, again)
+            same_origin(encoder, again)
             for a, b in zip(self.call(encoder), self.call(again), strict=True):
                 expect(torch.equal(a, b), "an instance with the state_dict of another must compute the same")
 

@@ -22,7 +22,18 @@ from vtp.model.context import ForwardContext
 from vtp.model.masking import Masker
 from vtp.model.model import VTPModel
 from vtp.model.objective import ContrastiveObjective, Objective
-from vtp.testing.checks import Check, ContractError, backward, close, construct, expect, keeps_members, run, some
+from vtp.testing.checks import (
+    Check,
+    ContractError,
+    backward,
+    close,
+    construct,
+    expect,
+    keeps_members,
+    run,
+    same_origin,
+    some,
+)
 from vtp.testing.inputs import TEXTS, batch_for, tiny_encoders
 from vtp.types import Batch, LossOutput
 
@@ -241,6 +252,7 @@ class _Trial:
             again.load_state_dict(model.state_dict(), strict=True)
         except RuntimeError as error:
             raise ContractError(f"state_dict must load into a new instance of the same options: {error}") from None
+        same_origin(_it(model), _it(again))
         same = torch.equal(_output(model, self.batch(model)).loss, _output(again, self.batch(again)).loss)
         expect(same, "an instance with the state_dict of another must compute the same")
 
