@@ -32,7 +32,8 @@ from univl import WORDS, UniVLStep
 from vtp.machine import keep_memory
 from vtp.model.build import BuildContext, build_model, lookup_in
 from vtp.plugins import host
-from vtp_snps3.words import Word, WordTable, save_table, vocabulary_hash
+from vtp_encoders.tokenizers import vocabulary_hash
+from vtp_snps3.words import Word, WordTable, save_table
 
 OBJECTIVES = {
     "mlm": [],

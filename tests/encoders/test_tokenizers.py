@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from vtp.errors import ConfigError
@@ -10,9 +12,11 @@ from vtp_encoders.tokenizers import (
     SPECIAL,
     build_tokenizer,
     load_tokenizer,
+    origin_of,
     save_tokenizer,
     saved_tokenizer,
     spec_of,
+    vocabulary_hash,
     word_pieces,
 )
 
@@ -119,3 +123,21 @@ def test_a_model_folder_without_its_tokenizer_is_refused(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(ConfigError, match="^encoder x: tokenizer[ =].*(knows no word|nor to be had)"):
         load_tokenizer("x", str(tmp_path), BuildContext())
+
+
+def test_the_hash_is_that_of_the_words_and_their_order():
+    def spec(texts=TEXTS, **options):
+        return spec_of(build_tokenizer(texts), 16, **options)
+
+    own = vocabulary_hash(spec())
+    assert own == vocabulary_hash(spec(list(reversed(TEXTS))))  # the same vocabulary
+    assert own == vocabulary_hash(spec(vocab_size=300))  # more embeddings than words
+    assert own == vocabulary_hash(replace(spec(), max_length=8))
+    assert own != vocabulary_hash(spec([*TEXTS, "one"]))
+    assert own != vocabulary_hash(spec([*TEXTS, "end", "end"]))  # the same words with other ids
+    assert origin_of(spec(vocab_size=300)) == {"vocabulary": own, "vocab_size": 300}
+
+
+def test_a_tokenizer_that_cannot_be_read_backwards_has_no_hash():
+    with pytest.raises(ConfigError, match="does not turn ids into words"):
+        vocabulary_hash(replace(spec_of(build_tokenizer(TEXTS), 16), detokenize=None))

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
+from tokenizers import Tokenizer
 
 from vtp.errors import DataError
 from vtp.run.start import checkpoint_folder
+from vtp_encoders.tokenizers import origin_of, spec_of
 
 
 def test_a_run_starts_from_the_averaged_weights(
@@ -92,3 +94,16 @@ def test_a_selection_by_nothing_is_mentioned_in_the_report(
     assert vtp(f"dataset.file={file}", "task.selection=val", "data.max_bad_fraction=1", "run_dir=a") == 0
     warnings = json.loads(Path("a/report.json").read_text())["warnings"]
     assert [w for w in warnings if w.startswith("selection: none of 2 ") and "of val could be evaluated" in w]
+
+
+def test_report_and_checkpoint_name_what_the_model_was_made_of(
+    vtp: Callable[..., int], table: Callable[..., str]
+) -> None:
+    made_of = {}
+    for name, options in {"a": ["run_dir=a"], "b": ["mode=eval", "checkpoint=a", "run_dir=b"]}.items():
+        assert vtp(f"dataset.file={table('words.csv', train=range(12), test=range(12, 16))}", *options) == 0
+        made_of[name] = json.loads(Path(name, "report.json").read_text())["model"]
+    kept = json.loads(Path("a/checkpoints/last/provenance.json").read_text())["model"]
+    spec = spec_of(Tokenizer.from_file("a/checkpoints/last/assets/encoders/text/tokenizer.json"), 8)
+    assert spec.vocab_size == 5 + len({"dark", "light", "clip"})
+    assert made_of["a"] == made_of["b"] == kept == {"encoders.text": origin_of(spec)}

@@ -9,6 +9,7 @@ tokens          (B, L, D)
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, arange, nn
 
@@ -16,7 +17,7 @@ from vtp.model.blocks import Transformer, layer_of_blocks
 from vtp.model.build import BuildContext
 from vtp.ranges import Count, Depth, Share, Size
 from vtp.types import Tokens
-from vtp_encoders.tokenizers import build_tokenizer, save_tokenizer, saved_tokenizer, spec_of
+from vtp_encoders.tokenizers import build_tokenizer, origin_of, save_tokenizer, saved_tokenizer, spec_of
 
 __all__ = ["TinyText"]
 
@@ -81,3 +82,7 @@ class TinyText(nn.Module):
     def save_assets(self, directory: Path) -> None:
         """Write the tokenizer, so that a checkpoint can be loaded without the training texts."""
         save_tokenizer(self.tokenizer, directory)
+
+    def origin(self) -> dict[str, Any]:
+        """Hash and size of the vocabulary."""
+        return origin_of(self.spec)

@@ -2,11 +2,13 @@
 
 An encoder takes a tokenizer from :func:`load_tokenizer`, its ``spec`` from :func:`spec_of` (or
 :func:`spec_of_transformers`, for a tokenizer object of transformers), and writes it with :func:`save_tokenizer` from
-``save_assets``: then a checkpoint needs neither training texts nor the hub.
+``save_assets``: then a checkpoint needs neither training texts nor the hub. Its ``origin`` is :func:`origin_of`.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -29,15 +31,18 @@ __all__ = [
     "build_tokenizer",
     "load_tokenizer",
     "named_tokenizer",
+    "origin_of",
     "save_tokenizer",
     "saved_tokenizer",
     "spec_of",
     "spec_of_transformers",
+    "vocabulary_hash",
     "word_pieces",
 ]
 
 PAD, UNKNOWN, CLS, SEP, MASK = SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _FILE = "tokenizer.json"
+_CHUNK = 128  # ids that are read together where a vocabulary is hashed
 
 
 class Tokenize:
@@ -263,6 +268,28 @@ def spec_of_transformers(encoder: str, tokenizer: Any, max_length: int, model: s
         detokenize=tokenize.detokenize,
         words=tokenize.words if tokenizer.is_fast else None,
     )
+
+
+def vocabulary_hash(spec: TextSpec) -> str:
+    """sha256 of what the ids of a tokenizer stand for, in their order; ids beyond its words, for which a model may have
+    embeddings, do not count.
+
+    Raises:
+        ConfigError: the tokenizer cannot turn ids into words.
+    """
+    if spec.detokenize is None:
+        raise ConfigError(
+            "the tokenizer of this text encoder does not turn ids into words (TextSpec.detokenize), so its vocabulary "
+            "cannot be told from others. Choose another encoder/text."
+        )
+    read = [spec.detokenize(range(at, min(at + _CHUNK, spec.vocab_size))) for at in range(0, spec.vocab_size, _CHUNK)]
+    special = [spec.pad_id, spec.mask_id, spec.cls_id, spec.sep_id, *spec.special_ids]
+    return hashlib.sha256(json.dumps([special, "\n".join(read).rstrip("\n")]).encode()).hexdigest()
+
+
+def origin_of(spec: TextSpec) -> dict[str, Any]:
+    """What a text encoder was made of: sha256 of its vocabulary, and how many ids it has embeddings for."""
+    return {"vocabulary": vocabulary_hash(spec), "vocab_size": spec.vocab_size}
 
 
 def _tells_words_apart(encode: Callable[[str], list[int]], unknown: int | None, own: Callable[[], list[str]]) -> bool:

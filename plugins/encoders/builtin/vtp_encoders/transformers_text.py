@@ -28,7 +28,7 @@ from vtp_encoders.huggingface import (
     load_weights,
     saved_folder,
 )
-from vtp_encoders.tokenizers import spec_of_transformers
+from vtp_encoders.tokenizers import origin_of, spec_of_transformers
 
 __all__ = ["TransformersText"]
 
@@ -111,6 +111,10 @@ class TransformersText(nn.Module):
         """Write configuration and tokenizer, so that a checkpoint can be loaded without the hub."""
         self.model.config.save_pretrained(directory)
         self.tokenizer.save_pretrained(directory)
+
+    def origin(self) -> dict[str, Any]:
+        """Hash and size of the vocabulary."""
+        return origin_of(self.spec)
 
 
 def _class_of(config: Any) -> Any:

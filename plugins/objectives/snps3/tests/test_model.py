@@ -59,7 +59,11 @@ def test_a_run_trains_evaluates_and_is_evaluated_again(task: str, tmp_path: Path
     again = [*command, "mode=eval", f"checkpoint={tmp_path / 'run'}", f"run_dir={tmp_path / 'eval'}"]
     assert main(again) == 0
     first, second = (json.loads((tmp_path / name / "report.json").read_text()) for name in ("run", "eval"))
-    assert first["metrics"] == second["metrics"]
+    assert first["metrics"] == second["metrics"] and first["model"] == second["model"]
+    for name in ("mssm", "lvwm"):
+        named = first["model"][f"objectives.{name}"]["words"]
+        assert named["vocabulary"] == first["model"]["encoders.text"]["vocabulary"]
+        assert named["corpus"] == tables[f"snps3_{name}_words.json"]["corpus"]
 
 
 @pytest.mark.slow

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -157,6 +159,29 @@ def test_a_checkpoint_keeps_the_significant_words(tmp_path: Path) -> None:
     save_table(table_of(spec, {(205,): 1}), tmp_path / "other.json")
     other = Significant.of(context, str(tmp_path / "other.json"), 2, "snps3_mssm")
     assert [word.word for word in other.table.words] == ["w205"]
+
+
+def test_a_report_names_the_table(tmp_path: Path) -> None:
+    """Its header as it stands in the file, whose folder is nobody's business; from a checkpoint as well."""
+    spec = numbered_spec()
+    table = replace(
+        table_of(spec, {(200,): 3, (201,): 2, (202,): 1}), counted={"captions": 3}, settings={"pieces": True}
+    )
+    save_table(table, file := tmp_path / "words.json")
+    folder = tmp_path / "objectives" / "any"
+    folder.mkdir(parents=True)
+    context = BuildContext(encoders={"text": torch.nn.Module()})
+    context.encoders["text"].spec = spec
+    given = Significant.of(context, str(file), 2, "snps3_mssm")
+    header = json.loads(file.read_text())
+    del header["words"]
+    assert {"vocabulary", "corpus", "tagger", "settings"} <= set(header)
+    assert given.origin() == {"words": {"file": "words.json", **header, "significant": 2}}
+    given.save(folder, "snps3_mssm")
+    file.unlink()
+    context.assets = tmp_path
+    assert Significant.of(context, str(file), 2, "snps3_mssm").origin() == given.origin()
+    assert Significant(table, 2, spec).origin()["words"]["file"] is None
 
 
 def test_words_that_were_counted_are_kept_too(tmp_path: Path) -> None:

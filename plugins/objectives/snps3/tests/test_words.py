@@ -11,8 +11,8 @@ import pytest
 
 from vtp.errors import ConfigError, DataError
 from vtp.types import TextSpec
-from vtp_encoders.tokenizers import build_tokenizer, spec_of
-from vtp_snps3.words import Word, WordTable, load_table, ranked, save_table, vocabulary_hash
+from vtp_encoders.tokenizers import build_tokenizer, spec_of, vocabulary_hash
+from vtp_snps3.words import Word, WordTable, load_table, ranked, save_table
 
 TEXTS = ["a red cube rolls to the left", "two green balls stand still", "the red ball"]
 
@@ -72,15 +72,6 @@ def test_significant_words(top_k: int, paper: list[str], released: list[str]) ->
     shared = table.significant(top_k, released=True)
     assert {word.word for word in shared} == set(released)
     assert by_id([w for w in shared if w.total == 2])[0].word == "ball"
-
-
-def test_the_hash_is_that_of_the_words_and_their_order() -> None:
-    own = vocabulary_hash(spec())
-    assert own == vocabulary_hash(spec(list(reversed(TEXTS))))  # the same vocabulary
-    assert own == vocabulary_hash(spec(vocab_size=300))  # more embeddings than words
-    assert own == vocabulary_hash(replace(spec(), max_length=8))
-    assert own != vocabulary_hash(spec([*TEXTS, "one"]))
-    assert own != vocabulary_hash(spec([*TEXTS, "still", "still"]))  # the same words with other ids
 
 
 def test_a_table_for_another_vocabulary_is_refused(tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ from vtp.model.masking import Masker
 from vtp.model.model import VTPModel
 from vtp.testing.inputs import TinyText, tiny_encoders
 from vtp.types import Batch, TextSpec, Tokens
-from vtp_encoders.tokenizers import build_tokenizer, spec_of
-from vtp_snps3.words import Word, WordTable, ranked, vocabulary_hash
+from vtp_encoders.tokenizers import build_tokenizer, spec_of, vocabulary_hash
+from vtp_snps3.words import Word, WordTable, ranked
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 TEXTS = ["a red cube rolls to the left", "two green balls stand still", "the red ball"]

@@ -9,6 +9,7 @@ tokens          (B, L, D)
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -16,7 +17,7 @@ from vtp.errors import ConfigError
 from vtp.model.build import BuildContext
 from vtp.ranges import Count, Depth, Share, Size
 from vtp.types import Tokens
-from vtp_encoders.tokenizers import load_tokenizer, save_tokenizer, spec_of
+from vtp_encoders.tokenizers import load_tokenizer, origin_of, save_tokenizer, spec_of
 from vtp_simvtp.vit import width_and_depth
 
 __all__ = ["TextEmbeddings", "WordEmbeddings"]
@@ -106,3 +107,7 @@ class TextEmbeddings(nn.Module):
     def save_assets(self, directory: Path) -> None:
         """Write the tokenizer, so that a checkpoint can be loaded without hub or training texts."""
         save_tokenizer(self.tokenizer, directory)
+
+    def origin(self) -> dict[str, Any]:
+        """Hash and size of the vocabulary."""
+        return origin_of(self.spec)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import replace
 from math import prod
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from torch import Tensor, nn
 
@@ -241,3 +241,7 @@ class TextTower(nn.Module):
     def save_assets(self, directory: Path) -> None:
         """Write the tokenizer, so that a checkpoint can be loaded without hub or training texts."""
         self.embedding.save_assets(directory)
+
+    def origin(self) -> dict[str, Any]:
+        """Hash and size of the vocabulary."""
+        return self.embedding.origin()

@@ -19,7 +19,7 @@ from vtp.model.blocks import connected_zero
 from vtp.model.build import BuildContext
 from vtp.ranges import Count, Depth, Share, Size
 from vtp.types import Tokens
-from vtp_encoders.tokenizers import load_tokenizer, save_tokenizer, spec_of
+from vtp_encoders.tokenizers import load_tokenizer, origin_of, save_tokenizer, spec_of
 from vtp_univl.bert import Bert, sizes
 
 __all__ = ["UniVLText", "layer_of_bert"]
@@ -126,6 +126,10 @@ class UniVLText(nn.Module):
     def save_assets(self, directory: Path) -> None:
         """Write the tokenizer, so that a checkpoint can be loaded without hub or training texts."""
         save_tokenizer(self.tokenizer, directory)
+
+    def origin(self) -> dict[str, Any]:
+        """Hash and size of the vocabulary."""
+        return origin_of(self.spec)
 
 
 def layer_of_bert(name: str, depth: int) -> int:

@@ -11,7 +11,8 @@ from collections.abc import Iterable
 
 from vtp.errors import ConfigError
 from vtp.types import TextSpec
-from vtp_snps3.words import Word, WordTable, ranked, vocabulary_hash
+from vtp_encoders.tokenizers import vocabulary_hash
+from vtp_snps3.words import Word, WordTable, ranked
 
 __all__ = ["FUNCTION_WORDS", "table_of_texts"]
 

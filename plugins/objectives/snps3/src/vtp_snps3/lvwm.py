@@ -148,6 +148,10 @@ class LVWM(ContrastiveObjective):
         """Write the significant words, so that a checkpoint can be loaded without the table."""
         self.significant.save(directory, OWNER)
 
+    def origin(self) -> dict[str, Any]:
+        """Of which table of words its significant words are."""
+        return self.significant.origin()
+
     def _words(self, ctx: ForwardContext, stage: str) -> Tensor:
         """Vectors of all tokens of the clean texts, (B, L, D)."""
         if stage == "before":

@@ -9,7 +9,7 @@ masked first, and guessed from what is left of the text and from the clip.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -123,6 +123,10 @@ class MSSM(Objective):
     def save_assets(self, directory: Path) -> None:
         """Write the significant words, so that a checkpoint can be loaded without the table."""
         self.mask.significant.save(directory, OWNER)
+
+    def origin(self) -> dict[str, Any]:
+        """Of which table of words its significant words are."""
+        return self.mask.significant.origin()
 
     def _check_used(self, ctx: ForwardContext) -> None:
         """Masks that nobody predicts are a mistake; whether somebody does is known after the first step."""

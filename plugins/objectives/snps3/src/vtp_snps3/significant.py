@@ -12,6 +12,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -104,6 +105,12 @@ class Significant:
         table = self.table
         hashes = f"vocabulary {table.vocabulary[:12]}, corpus {table.corpus[:12]}, tagger {table.tagger}"
         return f"{table.tokenizer}, {hashes}" if table.tokenizer else hashes
+
+    def origin(self) -> dict[str, Any]:
+        """The header of the table, with the name of its file (None = the training texts) and how many of its words are
+        significant."""
+        name = None if self.source is None else Path(self.source).name
+        return {"words": {"file": name, **self.table.header(), "significant": len(self.table.words)}}
 
     def save(self, folder: Path, owner: str) -> None:
         """Write the significant rows, and those of other forms of their lemmas, beside the tensors of a checkpoint."""

@@ -13,7 +13,6 @@ count, ties by id.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,13 +23,13 @@ from typing import Any
 from vtp.errors import ConfigError, DataError
 from vtp.storage import write_text_atomic
 from vtp.types import TextSpec
+from vtp_encoders.tokenizers import vocabulary_hash
 
-__all__ = ["FORMAT", "Word", "WordTable", "load_table", "ranked", "read_table", "save_table", "vocabulary_hash"]
+__all__ = ["FORMAT", "Word", "WordTable", "load_table", "ranked", "read_table", "save_table"]
 
 FORMAT = "vtp-words-1"
 _HEADER = {"tokenizer": str, "vocabulary": str, "corpus": str, "tagger": str, "language": str, "settings": dict}
 _COUNTS = ("total", "verb", "noun", "adj", "rank")
-_CHUNK = 128  # ids that are read together where a vocabulary is hashed
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +62,7 @@ class WordTable:
 
     Attributes:
         tokenizer: name of the tokenizer whose ids these are, as an encoder was given it.
-        vocabulary: :func:`vocabulary_hash` of it.
+        vocabulary: :func:`vtp_encoders.tokenizers.vocabulary_hash` of it.
         corpus: sha256 of the captions.
         tagger: what told nouns, verbs and adjectives.
         language: ``en`` or ``zh``.
@@ -115,23 +114,6 @@ class WordTable:
 def ranked(words: Sequence[Word]) -> list[Word]:
     """By falling count, ties by id."""
     return sorted(words, key=lambda word: (-word.total, word.ids))
-
-
-def vocabulary_hash(spec: TextSpec) -> str:
-    """sha256 of what the ids of a tokenizer stand for, in their order; ids beyond its words, for which a model may have
-    embeddings, do not count.
-
-    Raises:
-        ConfigError: the tokenizer cannot turn ids into words.
-    """
-    if spec.detokenize is None:
-        raise ConfigError(
-            "words: the tokenizer of this text encoder does not turn ids into words (TextSpec.detokenize), so no table "
-            "of words can be matched with it. Choose another encoder/text."
-        )
-    read = [spec.detokenize(range(at, min(at + _CHUNK, spec.vocab_size))) for at in range(0, spec.vocab_size, _CHUNK)]
-    special = [spec.pad_id, spec.mask_id, spec.cls_id, spec.sep_id, *spec.special_ids]
-    return hashlib.sha256(json.dumps([special, "\n".join(read).rstrip("\n")]).encode()).hexdigest()
 
 
 def load_table(path: str | Path, spec: TextSpec) -> WordTable:

@@ -133,11 +133,12 @@ def mine(
         RunError: the disk is full, or a process has died.
     """
     from vtp.storage import alone, clean_leftovers
+    from vtp_encoders.tokenizers import vocabulary_hash
     from vtp_snps3.mining.captions import captions_of
     from vtp_snps3.mining.counting import How, corpus_hash, count_words, remove_parts
     from vtp_snps3.mining.rows import Spelling, lemmatizer, make_rows
     from vtp_snps3.mining.taggers import facts_of
-    from vtp_snps3.words import WordTable, save_table, vocabulary_hash
+    from vtp_snps3.words import WordTable, save_table
 
     tagger = tagger or ("nltk" if language == "en" else "jieba")
     lemmas = lemmas or ("lemminflect" if language == "en" else "none")

@@ -14,8 +14,8 @@ from typing import Any
 
 from vtp.errors import ConfigError, DataError
 from vtp.types import TextSpec
-from vtp_encoders.tokenizers import SPECIAL, spec_of, word_pieces
-from vtp_snps3.words import Word, WordTable, ranked, vocabulary_hash
+from vtp_encoders.tokenizers import SPECIAL, spec_of, vocabulary_hash, word_pieces
+from vtp_snps3.words import Word, WordTable, ranked
 
 __all__ = ["convert"]
 
