@@ -1,0 +1,10 @@
+"""What vtp-plugin-crossformer offers."""
+
+from vtp import hookimpl
+from vtp.hookspecs import Register
+
+
+@hookimpl
+def vtp_register_encoders(register: Register) -> None:
+    """Fusion encoders; ``concat`` is built in."""
+    register("crossformer", "vtp_crossformer.crossformer:Crossformer", slot="fusion")

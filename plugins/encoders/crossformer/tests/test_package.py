@@ -1,0 +1,42 @@
+"""The package itself."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+import pytest
+import yaml
+
+import vtp_crossformer
+from vtp.cli.run import compose
+from vtp.plugins import discover, host
+from vtp.testing import check_plugin
+
+CONF = Path(vtp_crossformer.__file__).parent / "conf"
+
+
+def test_vtp_finds_the_package_and_its_version() -> None:
+    found = [plugin for plugin in discover() if plugin.package == "vtp_crossformer"]
+    assert len(found) == 1
+    assert vtp_crossformer.__version__
+
+
+def test_the_package_keeps_its_promises() -> None:
+    check_plugin("vtp_crossformer.plugin")
+
+
+@pytest.mark.parametrize("file", sorted((CONF / "encoder" / "fusion").glob("*.yaml")), ids=lambda file: file.stem)
+def test_option_files_name_every_option(file: Path) -> None:
+    given = yaml.safe_load(file.read_text())
+    cls = host().registry.get("encoder/fusion", given.pop("name")).load()
+    parameters = {n: p.default for n, p in inspect.signature(cls).parameters.items() if n != "context"}
+    assert given == parameters
+
+
+@pytest.mark.parametrize("file", sorted((CONF / "encoder" / "fusion").glob("*.yaml")), ids=lambda file: file.stem)
+@pytest.mark.parametrize("task", ["msrvtt_qa", "msrvtt_retrieval"])
+def test_every_fusion_takes_its_place_in_the_model(file: Path, task: str) -> None:
+    given = [f"task={task}", "model=crossformer", "dataset=shapes", f"encoder/fusion={file.stem}"]
+    fusion = compose(given)["encoder"]["fusion"]
+    assert (fusion["name"], fusion["preset"]) == (file.stem, "tiny")
