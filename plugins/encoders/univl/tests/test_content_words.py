@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import warnings
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -10,8 +12,11 @@ import pytest
 from vtp.errors import ConfigError
 from vtp_encoders.tokenizers import build_tokenizer, spec_of, word_pieces
 from vtp_univl.content_words import ContentWords
+from vtp_univl.parts_of_speech import jieba_tagger
 
 DATA = Path(__file__).resolve().parents[5] / "shared" / "data"
+
+needs_jieba = pytest.mark.skipif(find_spec("jieba") is None, reason="needs jieba: pip install jieba")
 
 
 @pytest.fixture
@@ -42,8 +47,8 @@ def test_all_pieces_of_a_content_word_count(tmp_path):
     assert ContentWords("nltk", spec, "it").counts("a giraffe runs") == [1, 1, 2, 2, 1]
 
 
+@needs_jieba
 def test_jieba_tells_content_words_of_chinese():
-    pytest.importorskip("jieba")
     text = "一个男人在厨房里切红色的苹果"
     spec = spec_of(build_tokenizer([text]), 40)
     counts = ContentWords("jieba", spec, "it").counts(text)
@@ -51,6 +56,21 @@ def test_jieba_tells_content_words_of_chinese():
     twice = "".join(word for word, count in zip(letters, counts[1:-1], strict=True) if count == 2)
     assert {"男", "人", "厨", "房", "切", "苹", "果"} <= set(twice)
     assert not {"在", "的", "一"} & set(twice)
+
+
+def test_the_age_of_jieba_is_not_told(tmp_path, monkeypatch):
+    """It imports pkg_resources, which warns."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "jieba"]:
+        monkeypatch.delitem(sys.modules, name)
+    (tmp_path / "jieba").mkdir()
+    (tmp_path / "jieba" / "__init__.py").write_text("import warnings\nwarnings.warn('pkg_resources is deprecated')\n")
+    (tmp_path / "jieba" / "posseg.py").write_text("cut = '\\d'.split\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert jieba_tagger("it").cut() == ["\\d"]
+    for name in ("jieba", "jieba.posseg"):
+        monkeypatch.delitem(sys.modules, name)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -63,8 +64,8 @@ def test_it_keeps_the_contract(table):
     check_transform(KeywordDropping, {"dataset": table}, modality="text")
 
 
+@pytest.mark.skipif(find_spec("jieba") is None, reason="needs jieba: pip install jieba")
 def test_chinese_words_are_those_of_jieba(tmp_path):
-    pytest.importorskip("jieba")
     rows = ["a.mp4,一个男人在厨房里切苹果,train"] * 8 + ["a.mp4,一个男人慢慢地切苹果,train"]
     (tmp_path / "table.csv").write_text("\n".join(["video,caption,split", *rows]))
     dataset = {"name": "csv", "file": str(tmp_path / "table.csv")}

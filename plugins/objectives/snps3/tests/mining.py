@@ -8,10 +8,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+needs_jieba = pytest.mark.skipif(find_spec("jieba") is None, reason="needs jieba: pip install jieba")
 
 DATA = Path(__file__).resolve().parents[5] / "shared" / "data"
 MSVD = DATA / "annotations" / "msvd"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mining import CAPTIONS, GOLDEN, WORDS, fake_spacy, start, write_captions, write_vocabulary
+from mining import CAPTIONS, GOLDEN, WORDS, fake_spacy, needs_jieba, start, write_captions, write_vocabulary
 
 from vtp.cli.main import main
 from vtp_snps3.words import WordTable, read_table
@@ -108,8 +108,8 @@ def test_pieces_of_bytes_are_those_inside_a_caption(tmp_path: Path) -> None:
     assert rows["dog"] != tuple(tokenizer.encode("dog").ids)
 
 
+@needs_jieba
 def test_chinese_words_are_all_their_characters(tmp_path: Path) -> None:
-    pytest.importorskip("jieba")
     captions = ["一个男人在切洋葱", "女人在切洋葱", "一个小女孩在跳舞"]
     letters = sorted({letter for caption in captions for letter in caption})
     vocabulary = write_vocabulary(tmp_path / "vocab.txt", " ".join(["[PAD] [UNK] [CLS] [SEP] [MASK]", *letters]))

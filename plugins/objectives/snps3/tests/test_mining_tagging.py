@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from mining import DATA, msvd_captions, straightforward, use_nltk_data, write_vocabulary
+from mining import DATA, msvd_captions, needs_jieba, straightforward, use_nltk_data, write_vocabulary
 
 from vtp.cli.main import main
 from vtp.errors import ConfigError
@@ -105,10 +105,10 @@ def test_missing_data_of_nltk_are_named(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert "python -m nltk.downloader averaged_perceptron_tagger_eng" in said and said.count("\n") == 1
 
 
+@needs_jieba
 @pytest.mark.slow
 def test_the_chinese_captions_of_msvd(tmp_path: Path) -> None:
     """All 11,758: words of several characters have all of them, and twice gives the same bytes."""
-    pytest.importorskip("jieba")
     source = DATA / "annotations" / "msvd_cn" / "msvd_cn_captions_release_utf8.csv"
     if not source.is_file():
         pytest.skip("needs ../shared/data/annotations/msvd_cn, beside the repository")

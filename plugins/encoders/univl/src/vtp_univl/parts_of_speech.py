@@ -10,6 +10,7 @@ None of them is downloaded here: what is missing is named with the command that 
 from __future__ import annotations
 
 import logging
+import warnings
 from importlib import import_module
 from typing import Any, Literal
 
@@ -124,16 +125,18 @@ def segmenter(owner: str) -> Any:
     Raises:
         ConfigError: it is not installed.
     """
-    found = installed("jieba", owner, "jieba", "pip install jieba")
-    logging.getLogger("jieba").setLevel(logging.WARNING)  # it reports that it builds its dictionary
-    return found
+    return _jieba("jieba", owner)
 
 
 def jieba_tagger(owner: str) -> Any:
-    """The module ``jieba.posseg``, which also tags them.
+    """The module ``jieba.posseg``, which also tags them; errors as :func:`segmenter`."""
+    return _jieba("jieba.posseg", owner)
 
-    Raises:
-        ConfigError: jieba is not installed.
-    """
-    segmenter(owner)
-    return import_module("jieba.posseg")
+
+def _jieba(name: str, owner: str) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of its age: pkg_resources, and escapes that Python 3.12 doubts
+        installed("jieba", owner, "jieba", "pip install jieba")
+        found = import_module(name)
+    logging.getLogger("jieba").setLevel(logging.WARNING)  # it reports that it builds its dictionary
+    return found
