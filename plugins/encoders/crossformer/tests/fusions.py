@@ -10,7 +10,10 @@ from torch import Tensor, nn
 
 from vtp.model.build import BuildContext
 from vtp.types import MODALITIES, Fused, Tokens
+from vtp_crossformer.bottleneck import Bottleneck
 from vtp_crossformer.crossformer import Crossformer
+from vtp_crossformer.gate import Gate
+from vtp_crossformer.pairwise import Pairwise
 
 WIDTHS = {"video": 12, "audio": 16, "text": 8}
 COUNTS = {"video": 6, "audio": 5, "text": 7}  # tokens
@@ -18,6 +21,10 @@ SMALL: dict[str, Any] = {"preset": "tiny", "width": 16, "heads": 2}
 CASES: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
     "crossformer": (Crossformer, {}),
     "crossformer padded": (Crossformer, {"packed": False}),
+    "pairwise": (Pairwise, {}),
+    "bottleneck": (Bottleneck, {}),
+    "bottleneck from the second layer on": (Bottleneck, {"start": 1, "tokens": 2}),
+    "gate": (Gate, {}),
 }
 SUBSETS = [[m for i, m in enumerate(MODALITIES) if number >> i & 1] for number in range(1, 8)]
 

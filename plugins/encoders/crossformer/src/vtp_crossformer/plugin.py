@@ -8,3 +8,6 @@ from vtp.hookspecs import Register
 def vtp_register_encoders(register: Register) -> None:
     """Fusion encoders; ``concat`` is built in."""
     register("crossformer", "vtp_crossformer.crossformer:Crossformer", slot="fusion")
+    register("pairwise", "vtp_crossformer.pairwise:Pairwise", slot="fusion")
+    register("bottleneck", "vtp_crossformer.bottleneck:Bottleneck", slot="fusion")
+    register("gate", "vtp_crossformer.gate:Gate", slot="fusion")

@@ -6,7 +6,7 @@ of their modality and, where they are mixed, their positions.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 
 import torch
@@ -91,7 +91,7 @@ class Projections(nn.Module):
         marked: Tensor = self.proj[modality](x) + self.modality[modality]
         return marked
 
-    def idle(self, passes: Iterable[Mapping[str, Tokens]]) -> Iterator[nn.Parameter]:
+    def idle(self, passes: Iterable[Iterable[str]]) -> Iterator[nn.Parameter]:
         """Parameters of modalities that none of the passes has; they would get no gradient."""
         given = {m for tokens in passes for m in tokens}
         for m in self.modalities:
