@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +15,8 @@ from torch import nn
 from vtp.model.build import BuildContext
 from vtp.testing.checks import construct
 from vtp.types import Tokens
+
+sys.path.insert(0, str(Path(__file__).parent))  # hub_models
 
 TEXTS = ["a red ball moves to the left", "two blue boxes stand still", "what moves?"]
 
@@ -95,7 +98,22 @@ def ast(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny(bert, videomae, ast) -> dict[tuple[str, str], tuple[type[nn.Module], dict[str, Any]]]:
+def hub(tmp_path_factory) -> Callable[[str], Path]:
+    """``hub("whisper")``: folder of a model of hub_models, written once."""
+    import hub_models
+
+    root, written = tmp_path_factory.mktemp("hub"), {}
+
+    def folder(name: str) -> Path:
+        if name not in written:
+            written[name] = hub_models.save(name, root / name.replace(" ", "_"))
+        return written[name]
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny(bert, videomae, ast, hub) -> dict[tuple[str, str], tuple[type[nn.Module], dict[str, Any]]]:
     """(slot, name) -> class and options that make it tiny. A new encoder adds a line here; a test counts them."""
     from vtp_encoders.ast_audio import AST
     from vtp_encoders.concat import Concat
@@ -105,6 +123,8 @@ def tiny(bert, videomae, ast) -> dict[tuple[str, str], tuple[type[nn.Module], di
     from vtp_encoders.tiny_video import TinyVideo
     from vtp_encoders.transformers_text import TransformersText
     from vtp_encoders.videomae import VideoMAE
+    from vtp_encoders.wav2vec2 import Wav2Vec2
+    from vtp_encoders.whisper import Whisper
 
     timm = {"frames": 2, "size": 32}
     return {
@@ -118,6 +138,9 @@ def tiny(bert, videomae, ast) -> dict[tuple[str, str], tuple[type[nn.Module], di
         ("video", "videomae"): (VideoMAE, {"model": str(videomae)}),
         ("audio", "tiny"): (TinyAudio, {"width": 16, "heads": 2, "depth": 1, "seconds": 0.7}),
         ("audio", "ast"): (AST, {"model": str(ast)}),
+        ("audio", "wav2vec2"): (Wav2Vec2, {"model": str(hub("wav2vec2")), "seconds": 0.03}),
+        ("audio", "wav2vec2 layer"): (Wav2Vec2, {"model": str(hub("wav2vec2 layer")), "seconds": 0.03}),
+        ("audio", "whisper"): (Whisper, {"model": str(hub("whisper"))}),
         ("fusion", "concat"): (Concat, {"width": 16, "heads": 2}),
     }
 

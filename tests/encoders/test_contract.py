@@ -19,6 +19,9 @@ NAMES = [
     ("video", "videomae"),
     ("audio", "tiny"),
     ("audio", "ast"),
+    ("audio", "wav2vec2"),
+    ("audio", "wav2vec2 layer"),
+    ("audio", "whisper"),
     ("fusion", "concat"),
 ]
 each = pytest.mark.parametrize("slot, name", NAMES)

@@ -40,6 +40,8 @@ WRONG = {  # slot -> encoder -> option -> values
     "audio": {
         "tiny": {"seconds": [0, -1, NAN, INF, 1e9], "sample_rate": [0, 1000, HUGE], "bins": [0, 7], "width": [0]},
         "ast": {"seconds": [0, 0.1, NAN], "std": [0, -1]},
+        "wav2vec2": {"seconds": [0, 0.01, NAN]},
+        "whisper": {"seconds": [0, -1, NAN]},
     },
     "fusion": {
         "concat": {"width": [0], "depth": [-1], "heads": [0], "mlp_ratio": [0, -1, NAN], "dropout": [2]},

@@ -21,8 +21,19 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from vtp.errors import ConfigError
+from vtp.model.build import BuildContext
 
-__all__ = ["checkpoint_blocks", "drop_pooler", "layer_of_huggingface", "load", "load_weights", "saved_folder"]
+__all__ = [
+    "HubEncoder",
+    "checkpoint_blocks",
+    "drop_pooler",
+    "layer_of_huggingface",
+    "load",
+    "load_settings",
+    "load_weights",
+    "saved_folder",
+    "source_of",
+]
 
 T = TypeVar("T")
 
@@ -146,6 +157,48 @@ def saved_folder(encoder: str, folder: Path | None) -> str | None:
             f"encoder {encoder}: the checkpoint lacks the folder {folder}. Copy the checkpoint as a whole."
         )
     return str(folder)
+
+
+def source_of(encoder: str, slot: str, model: str, context: BuildContext) -> tuple[str, bool]:
+    """What to open, as transformers wants it, and whether it is the folder of a checkpoint that is being restored: then
+    it holds no weights, and nothing is downloaded.
+    """
+    saved = saved_folder(encoder, context.assets_of(f"encoders/{slot}"))
+    return saved or os.path.expanduser(model), saved is not None
+
+
+def load_settings(encoder: str, cls: Any, model: str) -> Any:
+    """The settings of the preprocessing that stand beside a model, as an instance of ``cls``, a feature extractor of
+    transformers; its defaults for a folder that has none.
+    """
+    names = ("preprocessor_config.json", "processor_config.json")
+    if os.path.isdir(model) and not any(os.path.isfile(os.path.join(model, name)) for name in names):
+        return cls()
+    return load(encoder, model, "settings of the preprocessing", lambda: cls.from_pretrained(model))
+
+
+class HubEncoder(nn.Module):
+    """An encoder around one model of transformers, ``model``, with the settings of its preprocessing, ``settings``, if
+    it has any. ``depth`` counts its layers.
+    """
+
+    model: Any
+    settings: Any = None
+    depth: int
+
+    def layer_of(self, name: str) -> int:
+        """Layer of a parameter for learning-rate decay: 0 embeddings, 1..depth layers, depth + 1 behind them."""
+        return layer_of_huggingface(name, self.depth)
+
+    def gradient_checkpointing_enable(self) -> None:
+        """Recompute the layers in the backward pass."""
+        checkpoint_blocks(self.model)
+
+    def save_assets(self, directory: Path) -> None:
+        """Write configuration and settings, so that a checkpoint can be loaded without the hub."""
+        self.model.config.save_pretrained(directory)
+        if self.settings is not None:
+            self.settings.save_pretrained(directory)
 
 
 def checkpoint_blocks(model: PreTrainedModel) -> None:

@@ -1,0 +1,68 @@
+"""Folders as ``save_pretrained`` writes them, of models with random weights, a width of 32 and heads of 16."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import transformers as hf
+
+SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+RANDOM = {"initializer_range": 0.2}  # large enough that attention is not uniform
+
+
+def wav2vec2(folder: Path, norm: str = "group", **options: object) -> None:
+    """Tokens of 10 samples, of 25 samples each."""
+    config = hf.Wav2Vec2Config(
+        **SMALL,
+        **RANDOM,
+        feat_extract_norm=norm,
+        do_stable_layer_norm=norm == "layer",
+        conv_dim=(8, 16),
+        conv_kernel=(10, 4),
+        conv_stride=(5, 2),
+        num_feat_extract_layers=2,
+        num_conv_pos_embeddings=4,
+        num_conv_pos_embedding_groups=2,
+        vocab_size=9,
+        **options,
+    )
+    hf.Wav2Vec2Model(config).save_pretrained(folder)
+    hf.Wav2Vec2FeatureExtractor(do_normalize=True).save_pretrained(folder)
+
+
+def whisper(folder: Path) -> None:
+    """1 second in 50 tokens; 8 mel bins."""
+    config = hf.WhisperConfig(
+        d_model=32,
+        encoder_layers=2,
+        encoder_attention_heads=2,
+        encoder_ffn_dim=32,
+        decoder_layers=1,
+        decoder_attention_heads=2,
+        decoder_ffn_dim=32,
+        num_mel_bins=8,
+        max_source_positions=50,
+        max_target_positions=8,
+        vocab_size=20,
+        **{f"{name}_token_id": 1 for name in ("pad", "bos", "eos", "decoder_start")},
+        init_std=0.2,
+    )
+    hf.WhisperModel(config).save_pretrained(folder)
+    hf.WhisperFeatureExtractor(feature_size=8, chunk_length=1).save_pretrained(folder)
+
+
+MODELS: dict[str, Callable[[Path], None]] = {
+    "wav2vec2": wav2vec2,
+    "wav2vec2 layer": lambda folder: wav2vec2(folder, "layer"),
+    "whisper": whisper,
+}
+
+
+def save(name: str, folder: Path) -> Path:
+    """The folder of a model of :data:`MODELS`, with the same weights every time."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        MODELS[name](folder)
+    return folder
