@@ -39,3 +39,22 @@ def test_a_fusion_takes_its_place_in_the_model() -> None:
     for task, name in (("msrvtt_qa", "bottleneck"), ("msrvtt_retrieval", "gate")):
         fusion = compose([f"task={task}", "model=crossformer", "dataset=shapes", f"encoder/fusion={name}"])["encoder"]
         assert (fusion["fusion"]["name"], fusion["fusion"]["preset"]) == (name, "tiny")
+
+
+@pytest.mark.parametrize(
+    "file", sorted((CONF / "objective" / "crossformer").glob("*.yaml")), ids=lambda file: file.stem
+)
+def test_objectives_have_their_options(file: Path) -> None:
+    given = compose(["task=pretrain", "model=crossformer", "dataset=shapes", f"objective=[crossformer/{file.stem}]"])
+    node = given["objectives"][file.stem]
+    cls = host().registry.get("objective", node.pop("name")).load()
+    assert node.pop("weight") == 1.0
+    parameters = {n: p.default for n, p in inspect.signature(cls).parameters.items() if n != "context"}
+    assert node.keys() == parameters.keys()
+    plain = {name: _plain(value) for name, value in parameters.items()}
+    differs = {name for name, value in node.items() if value != plain[name]}
+    assert differs <= {"sides"}
+
+
+def _plain(value: object) -> object:
+    return [_plain(part) for part in value] if isinstance(value, tuple) else value

@@ -11,3 +11,10 @@ def vtp_register_encoders(register: Register) -> None:
     register("pairwise", "vtp_crossformer.pairwise:Pairwise", slot="fusion")
     register("bottleneck", "vtp_crossformer.bottleneck:Bottleneck", slot="fusion")
     register("gate", "vtp_crossformer.gate:Gate", slot="fusion")
+
+
+@hookimpl
+def vtp_register_objectives(register: Register) -> None:
+    """Losses between groups of modalities; mlm, mvm and mam are built in."""
+    register("crossformer_contrast", "vtp_crossformer.contrast:Contrast")
+    register("crossformer_match", "vtp_crossformer.match:Match")
