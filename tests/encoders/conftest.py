@@ -116,6 +116,7 @@ def hub(tmp_path_factory) -> Callable[[str], Path]:
 def tiny(bert, videomae, ast, hub) -> dict[tuple[str, str], tuple[type[nn.Module], dict[str, Any]]]:
     """(slot, name) -> class and options that make it tiny. A new encoder adds a line here; a test counts them."""
     from vtp_encoders.ast_audio import AST
+    from vtp_encoders.clap import Clap
     from vtp_encoders.concat import Concat
     from vtp_encoders.timm_video import TimmVideo
     from vtp_encoders.tiny_audio import TinyAudio
@@ -141,6 +142,7 @@ def tiny(bert, videomae, ast, hub) -> dict[tuple[str, str], tuple[type[nn.Module
         ("audio", "wav2vec2"): (Wav2Vec2, {"model": str(hub("wav2vec2")), "seconds": 0.03}),
         ("audio", "wav2vec2 layer"): (Wav2Vec2, {"model": str(hub("wav2vec2 layer")), "seconds": 0.03}),
         ("audio", "whisper"): (Whisper, {"model": str(hub("whisper"))}),
+        ("audio", "clap"): (Clap, {"model": str(hub("clap"))}),
         ("fusion", "concat"): (Concat, {"width": 16, "heads": 2}),
     }
 

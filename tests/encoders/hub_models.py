@@ -53,10 +53,34 @@ def whisper(folder: Path) -> None:
     hf.WhisperFeatureExtractor(feature_size=8, chunk_length=1).save_pretrained(folder)
 
 
+def clap(folder: Path, fused: bool = False) -> None:
+    """1 second of 48 kHz in 8 mel bins, folded into a square of 32; 3 blocks in 2 stages, 1 x 16 tokens."""
+    audio = hf.ClapAudioConfig(
+        spec_size=32,
+        num_mel_bins=8,
+        window_size=4,
+        patch_embeds_hidden_size=16,
+        hidden_size=32,
+        depths=[2, 1],
+        num_attention_heads=[1, 2],
+        enable_fusion=fused,
+        aff_block_r=1,
+        projection_dim=8,
+        **RANDOM,
+    )
+    text = hf.ClapTextConfig(**SMALL, vocab_size=9, projection_dim=8)
+    config = hf.ClapConfig(text_config=text.to_dict(), audio_config=audio.to_dict(), projection_dim=8)
+    hf.ClapModel(config).save_pretrained(folder)
+    truncation = "fusion" if fused else "rand_trunc"
+    hf.ClapFeatureExtractor(feature_size=8, max_length_s=1, truncation=truncation).save_pretrained(folder)
+
+
 MODELS: dict[str, Callable[[Path], None]] = {
     "wav2vec2": wav2vec2,
     "wav2vec2 layer": lambda folder: wav2vec2(folder, "layer"),
     "whisper": whisper,
+    "clap": clap,
+    "clap fused": lambda folder: clap(folder, fused=True),
 }
 
 

@@ -22,6 +22,7 @@ NAMES = [
     ("audio", "wav2vec2"),
     ("audio", "wav2vec2 layer"),
     ("audio", "whisper"),
+    ("audio", "clap"),
     ("fusion", "concat"),
 ]
 each = pytest.mark.parametrize("slot, name", NAMES)
