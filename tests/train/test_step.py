@@ -108,6 +108,10 @@ def test_gradcache_with_dropout_is_the_gradient_of_its_own_loss():
     assert_same(gradients(model), want, 2e-6)
 
 
+def run_name(objective) -> str:
+    return "features" if objective.contrastive else "forward"
+
+
 @pytest.mark.parametrize(
     "accumulation, want",
     [
@@ -120,11 +124,45 @@ def test_objectives_announce_before_the_first_one_runs(accumulation, want):
     model, said = toy_model(objectives=("qa", "vtc")), []
     for name, objective in model.objectives.items():
         objective.plan = lambda ctx, name=name: said.append(f"plan {name}")
-        run = "features" if objective.contrastive else "forward"
+        run = run_name(objective)
         made = getattr(objective, run)
         setattr(objective, run, lambda ctx, name=name, made=made: said.append(name) or made(ctx))
     run_step(model, toy_batch(list(range(1, 5)), 0, 4), accumulation)
     assert said == want
+
+
+@pytest.mark.parametrize("accumulation", [1, 3])
+@pytest.mark.parametrize("idle", ["vtc", "qa"])
+def test_an_objective_of_weight_0_is_not_computed(idle, accumulation):
+    """Its parameters get zeros: all processes reduce the same gradients. A weight that is given later counts."""
+    batch = toy_batch(list(range(1, 13)), 0, 12)
+    model = toy_model()
+    model.weights[idle] = 0.0
+    want = {name: g for name, g in reference(model, batch).items() if idle not in name}
+    assert len(want) > 5
+    model.zero_grad()
+    objective = model.objectives[idle]
+    computed = getattr(objective, run_name(objective))
+    setattr(objective, run_name(objective), None)
+    step, seen = run_step(model, batch, accumulation)
+    got = gradients(model)
+    assert set(got) == {name for name, _ in model.named_parameters()}
+    assert all(not g.any() for name, g in got.items() if idle in name)
+    assert_same({name: g for name, g in got.items() if idle not in name}, want, 2e-6)
+    assert {one.name for one in seen} == {"vtc", "qa"} - {idle}
+    setattr(objective, run_name(objective), computed)
+    model.weights[idle] = 0.5
+    model.zero_grad()
+    assert {one.name for one in step(batch)} == {"vtc", "qa"}
+    assert all(g.any() for name, g in gradients(model).items() if idle in name)
+
+
+def test_where_no_objective_has_a_weight_all_are_computed():
+    model = toy_model()
+    model.weights.update(vtc=0.0, qa=0.0)
+    _, seen = run_step(model, toy_batch(list(range(1, 5)), 0, 4), 1)
+    assert {one.name for one in seen} == {"vtc", "qa"}
+    assert all(not g.any() for g in gradients(model).values())
 
 
 def test_random_state_after_a_step_does_not_depend_on_what_the_passes_drew():

@@ -7,6 +7,8 @@ A contrastive objective compares all rows of the step. With one micro-batch its 
 processes with gradients. With several, GradCache (arXiv:2101.06983): a pass without gradients collects all features,
 the loss gives the gradient of each feature, and a second pass repeats each micro-batch (same random numbers) and
 sends those gradients back.
+
+An objective of weight 0 is not computed; its parameters get zero gradients, as if it were.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from torch import Tensor
 from vtp import distributed
 from vtp.contracts import Objective, member
 from vtp.model import checks
+from vtp.model.blocks import connected_zero
 from vtp.model.context import ForwardContext
 from vtp.train.parallel import Parallel
 from vtp.train.precision import Precision
@@ -63,8 +66,10 @@ class Step:
         self._accumulation = accumulation
         self._objectives: dict[str, Any] = dict(parallel.model.objectives.items())
         self.weights: dict[str, float] = parallel.model.weights
-        self._contrastive = [n for n, o in self._objectives.items() if member(o, Objective, "contrastive")]
-        self._ordinary = [n for n in self._objectives if n not in self._contrastive]
+        self._compares = {n: member(o, Objective, "contrastive") for n, o in self._objectives.items()}
+        self._contrastive: list[str] = []  # of the objectives that count in this step
+        self._ordinary: list[str] = []
+        self._idle: list[str] = []
         self._watch = watch
         self._first = True  # what the parts give is checked in the first step
         self._watched: ForwardContext | None = None
@@ -72,10 +77,18 @@ class Step:
 
     def __call__(self, batch: Batch) -> list[Observation]:
         """Forward and backward passes of this process's share of the step."""
+        self._sort()
         parts = self._split(batch)
         seen = self._whole(parts[0]) if len(parts) == 1 else self._accumulated(batch, parts)
         self._first = False
         return seen
+
+    def _sort(self) -> None:
+        """Which objectives count: those with a weight, and all where none has one."""
+        counting = [name for name in self._objectives if self.weights[name]] or list(self._objectives)
+        self._contrastive = [name for name in counting if self._compares[name]]
+        self._ordinary = [name for name in counting if not self._compares[name]]
+        self._idle = [name for name in self._objectives if name not in counting]
 
     def _accumulated(self, batch: Batch, parts: list[Batch]) -> list[Observation]:
         """Several micro-batches."""
@@ -136,7 +149,13 @@ class Step:
                 out["metric", name, metric] = value.detach()
         if self._watch or self._first:
             self._watched = ctx
-        return out
+        return self._with_idle(out)
+
+    def _with_idle(self, out: dict[tuple[str, ...], Tensor]) -> dict[tuple[str, ...], Tensor]:
+        """What a pass gives, with zero gradients for objectives that do not count, where any tensor has a gradient."""
+        idle = [p for name in self._idle for p in self._objectives[name].parameters() if type(p) is torch.nn.Parameter]
+        key = next((key for key, value in out.items() if value.requires_grad), None) if idle else None
+        return out if key is None else {**out, key: out[key] + connected_zero(idle, out[key])}
 
     def _check(self, ctx: ForwardContext, name: str, output: Any) -> None:
         """Look at what an ordinary objective gives for the first time."""
