@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+import vtp_snps3
+import vtp_tasks
 from vtp.cli.main import main
 from vtp.cli.run import compose
 
@@ -27,6 +29,23 @@ def test_the_objectives_stand_beside_those_of_the_task(task: str, dataset: str |
     assert set(found["objectives"]) == {*univl["objectives"], "mssm", "lvwm"}
     for key in ("encoder", "train", "data", "masks", "task"):
         assert found[key] == univl[key]
+    weights = {name: found["objectives"][name]["weight"] for name in ("mssm", "lvwm")}
+    assert set(weights.values()) == {0.0 if task.endswith("qa") else 1.0}  # as published: pre-training alone has them
+
+
+def test_all_questions_are_trained_alike() -> None:
+    """A task of questions that has no file here would train on words of questions."""
+    tasks, recipes = (
+        {file.stem for file in (Path(str(package.__file__)).parent / "conf" / group).glob("*qa.yaml")}
+        for package, group in ((vtp_tasks, "task"), (vtp_snps3, "recipe/task"))
+    )
+    assert {"qa", "msrvtt_qa", "msvd_qa"} <= tasks
+    assert recipes == {f"for_snps3_{name}" for name in tasks}
+
+
+def test_an_objective_that_is_named_has_its_weight() -> None:
+    named = compose(["task=qa", "model=snps3", "objective=[qa,snps3/mssm]", "objectives.lvwm.weight=0.5"])
+    assert {name: node["weight"] for name, node in named["objectives"].items()} == {"mssm": 1.0, "lvwm": 0.5, "qa": 1.0}
 
 
 def test_options_of_the_words_are_given_once() -> None:
@@ -86,4 +105,4 @@ def test_the_command_of_the_readme_starts_with_real_annotations(task: str, tmp_p
     options = [f"dataset.root={tmp_path / name}", f"run_dir={tmp_path / 'run'}", "task.selection=last"]
     assert main(["run", f"task={task}", "model=snps3", *options, *small, *short]) == 0
     lines = (tmp_path / "run" / "metrics.jsonl").read_text()
-    assert "mssm" in lines and "lvwm" in lines
+    assert ("mssm" in lines, "lvwm" in lines) == (2 * (task == "msvd_retrieval",))
