@@ -1,0 +1,135 @@
+"""Experiments: every one composes, is accepted and builds at small size; and data in the form of the original run."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import struct
+import wave
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import vtp_crossformer
+from vtp.cli.main import main
+from vtp.cli.run import compose
+from vtp.model.build import BuildContext, build_model, lookup_in
+from vtp.plugins import host
+from vtp.run.check import check
+from vtp.train.config import TrainConfig
+
+CONF = Path(vtp_crossformer.__file__).parent / "conf" / "experiment" / "crossformer"
+NAMES = sorted(file.stem for file in CONF.glob("*.yaml"))
+CLIPS = Path(__file__).resolve().parents[5] / "shared" / "data" / "videos" / "vggsound"
+
+
+def small(encoders: dict[str, Any]) -> dict[str, Any]:
+    """Hub names as presets from scratch."""
+    made = {slot: dict(node) for slot, node in encoders.items() if node and node.get("name")}
+    if made["text"]["name"] == "transformers":
+        made["text"] = {"name": "tiny", "width": 48}
+        for slot in ("video", "audio"):
+            made[slot] |= {"model": None, "preset": "tiny"}
+    return made
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n == "small" else ()) for n in NAMES])
+def test_every_recipe_is_accepted_and_builds(name: str, tmp_path: Path) -> None:
+    found = compose([f"experiment=crossformer/{name}", f"run_dir={tmp_path / 'run'}"])
+    assert TrainConfig(**found["train"]).validate() == []
+    check(found, tmp_path / "run")
+    spec = {"encoders": small(found["encoder"]), "objectives": found["objectives"], "masks": found["masks"]}
+    context = BuildContext(texts=lambda: ["a red square moves to the left"], answers=("red", "blue"))
+    model = build_model(spec, lookup_in(host().registry), context)
+    assert {"text", "video", "audio", "fusion"} == set(model.encoders)
+    scored = found["task"].get("zero_shot") or found["task"]
+    assert scored.get("objective") in {None, *model.objectives}
+
+
+def test_the_published_command() -> None:
+    """Numbers of the README of simple-multimodal, and defaults of its parser."""
+    found = compose(["experiment=crossformer/vat"])
+    train, masks = found["train"], found["masks"]
+    assert (train["lr"], train["epochs"], train["warmup"], train["schedule"]) == (2e-5, 50, 0.1, "cosine")
+    assert (masks["text"]["probability"], masks["video"]["ratio"], masks["audio"]["ratio"]) == (0.3, 0.8, 0.3)
+    assert found["encoder"]["text"]["model"] == "microsoft/deberta-v2-xlarge"
+    assert found["encoder"]["video"]["model"] == "MCG-NJU/videomae-base"
+    assert found["objectives"]["match"]["groups"] == [["video"], ["text", "audio"]]
+    assert found["objectives"]["vt"]["width"] == 768
+    assert all(node["weight"] == 1.0 for node in found["objectives"].values())
+
+
+def sound(seconds: float, rate: int = 8000) -> bytes:
+    """A tone, as 16-bit samples."""
+    count = round(seconds * rate)
+    return struct.pack(f"<{count}h", *(int(8000 * math.sin(i / 7)) for i in range(count)))
+
+
+def write_wav(file: Path, seconds: float) -> None:
+    with wave.open(str(file), "wb") as out:
+        out.setnchannels(1)
+        out.setsampwidth(2)
+        out.setframerate(8000)
+        out.writeframes(sound(seconds))
+
+
+def write_m4a(file: Path, source: Path) -> None:
+    """The sound of a clip, as it is, in a container of its own."""
+    import av
+
+    with av.open(str(source)) as clip, av.open(str(file), "w", format="ipod") as out:
+        stream = clip.streams.audio[0]
+        copy = out.add_stream_from_template(stream)
+        for packet in clip.demux(stream):
+            if packet.dts is not None:
+                packet.stream = copy
+                out.mux(packet)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """ROOT/train.csv over the sample clips: sounds as mp4, wav and m4a; 0.1 s, ten minutes, absent."""
+    if not CLIPS.is_dir():
+        pytest.skip("the sample clips are not there (../shared/data/videos/vggsound)")
+    clips = sorted(CLIPS.glob("*.mp4"))[:4]
+    for name in ("audio", "text", "video"):
+        (tmp_path / name).mkdir()
+    write_wav(tmp_path / "audio" / "short.wav", 0.1)
+    write_wav(tmp_path / "audio" / "long.wav", 600)
+    write_m4a(tmp_path / "audio" / "own.m4a", clips[0])
+    for i, clip in enumerate(clips):
+        (tmp_path / "video" / f"clip{i}.mp4").symlink_to(clip)
+        (tmp_path / "text" / f"clip{i}.txt").write_text(f"clip number {i} with a sound #tag")
+    sounds = ["own.m4a", "short.wav", "long.wav", str(tmp_path / "video" / "clip3.mp4"), "own.m4a", ""]
+    rows = [(audio, f"clip{i % 4}.txt", f"clip{i % 4}.mp4") for i, audio in enumerate(sounds)]
+    for split, taken in {"train": rows, "val": rows[:2], "test": rows[2:]}.items():
+        with (tmp_path / f"{split}.csv").open("w", newline="") as out:
+            csv.writer(out).writerows([("audio", "text", "video"), *taken])
+    yield tmp_path
+
+
+@pytest.mark.slow
+@pytest.mark.data
+def test_clips_with_sound_are_trained_on_evaluated_and_predicted(folder: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    small = ["train.global_batch=4", "train.tensorboard=false", "data.workers=0", "threads=1", "data.on_leak=stamp"]
+    small += [f"dataset.root={folder}"]
+    training = ["experiment=crossformer/tiny", "train.steps=2", f"run_dir={run}", *small]
+    assert main(["run", *training]) == 0
+    report = json.loads((run / "report.json").read_text())
+    assert report["ledger"]["missing"] == 0
+    searching = [
+        "task=retrieval",
+        "dataset=vat",
+        f"checkpoint={run}",
+        "task.objective=joint",
+        "task.subsets=all",
+        *small,
+    ]
+    assert main(["run", "mode=eval+predict", *searching, f"run_dir={tmp_path / 'eval'}"]) == 0
+    report = json.loads((tmp_path / "eval" / "report.json").read_text())
+    assert report["rows"].keys() >= {"only video+text", "only audio+text"}
+    assert len((tmp_path / "eval" / "predictions.jsonl").read_text().splitlines()) > 0
