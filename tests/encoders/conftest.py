@@ -118,12 +118,14 @@ def tiny(bert, videomae, ast, hub) -> dict[tuple[str, str], tuple[type[nn.Module
     from vtp_encoders.ast_audio import AST
     from vtp_encoders.clap import Clap
     from vtp_encoders.concat import Concat
+    from vtp_encoders.timm_audio import TimmAudio
     from vtp_encoders.timm_video import TimmVideo
     from vtp_encoders.tiny_audio import TinyAudio
     from vtp_encoders.tiny_text import TinyText
     from vtp_encoders.tiny_video import TinyVideo
     from vtp_encoders.transformers_text import TransformersText
     from vtp_encoders.videomae import VideoMAE
+    from vtp_encoders.vit_mae import ViTMAE
     from vtp_encoders.wav2vec2 import Wav2Vec2
     from vtp_encoders.whisper import Whisper
 
@@ -142,6 +144,8 @@ def tiny(bert, videomae, ast, hub) -> dict[tuple[str, str], tuple[type[nn.Module
         ("audio", "wav2vec2"): (Wav2Vec2, {"model": str(hub("wav2vec2")), "seconds": 0.03}),
         ("audio", "wav2vec2 layer"): (Wav2Vec2, {"model": str(hub("wav2vec2 layer")), "seconds": 0.03}),
         ("audio", "whisper"): (Whisper, {"model": str(hub("whisper"))}),
+        ("audio", "vit_mae"): (ViTMAE, {"model": str(hub("vit_mae")), "bins": 16, "steps": 48}),
+        ("audio", "timm"): (TimmAudio, {"model": "test_vit", "bins": 32, "steps": 64}),
         ("audio", "clap"): (Clap, {"model": str(hub("clap"))}),
         ("fusion", "concat"): (Concat, {"width": 16, "heads": 2}),
     }

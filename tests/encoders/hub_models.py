@@ -75,10 +75,27 @@ def clap(folder: Path, fused: bool = False) -> None:
     hf.ClapFeatureExtractor(feature_size=8, max_length_s=1, truncation=truncation).save_pretrained(folder)
 
 
+def vit_mae(folder: Path, channels: int = 3) -> None:
+    """Pictures of 32 pixels in 4 x 4 patches."""
+    config = hf.ViTMAEConfig(
+        **SMALL,
+        **RANDOM,
+        image_size=32,
+        patch_size=8,
+        num_channels=channels,
+        **{f"decoder_{name}": number for name, number in SMALL.items()},
+    )
+    model = hf.ViTMAEForPreTraining(config)
+    torch.nn.init.normal_(model.vit.embeddings.position_embeddings)  # transformers 5.23 leaves them at 0
+    model.save_pretrained(folder)
+
+
 MODELS: dict[str, Callable[[Path], None]] = {
     "wav2vec2": wav2vec2,
     "wav2vec2 layer": lambda folder: wav2vec2(folder, "layer"),
     "whisper": whisper,
+    "vit_mae": vit_mae,
+    "vit_mae grey": lambda folder: vit_mae(folder, channels=1),
     "clap": clap,
     "clap fused": lambda folder: clap(folder, fused=True),
 }

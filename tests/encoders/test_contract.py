@@ -22,6 +22,8 @@ NAMES = [
     ("audio", "wav2vec2"),
     ("audio", "wav2vec2 layer"),
     ("audio", "whisper"),
+    ("audio", "vit_mae"),
+    ("audio", "timm"),
     ("audio", "clap"),
     ("fusion", "concat"),
 ]

@@ -13,6 +13,7 @@ NAMES = [
     ("text", "transformers"),
     ("video", "videomae"),
     ("audio", "ast"),
+    ("audio", "vit_mae"),
     ("audio", "wav2vec2"),
     ("audio", "wav2vec2 layer"),
     ("audio", "whisper"),

@@ -41,6 +41,8 @@ WRONG = {  # slot -> encoder -> option -> values
         "tiny": {"seconds": [0, -1, NAN, INF, 1e9], "sample_rate": [0, 1000, HUGE], "bins": [0, 7], "width": [0]},
         "ast": {"seconds": [0, 0.1, NAN], "std": [0, -1]},
         "wav2vec2": {"seconds": [0, 0.01, NAN]},
+        "vit_mae": {"bins": [0, 7], "steps": [0, -1], "std": [0, NAN]},
+        "timm": {"bins": [0, 7], "steps": [0], "scale": [0], "std": [-1]},
         "whisper": {"seconds": [0, -1, NAN]},
     },
     "fusion": {
@@ -94,7 +96,7 @@ def test_shares_of_masks(mask, key, values):
         assert problem.startswith(f"masks.{mask}") and key in problem
 
 
-FREE = {("encoder/audio", "ast", "mean")}  # any number will do
+FREE = {("encoder/audio", name, "mean") for name in ("ast", "vit_mae", "timm")}  # any number will do
 
 
 def test_every_number_of_the_built_in_parts_says_its_bounds():

@@ -14,6 +14,8 @@ def vtp_register_encoders(register: Register) -> None:
     register("tiny", "vtp_encoders.tiny_audio:TinyAudio", slot="audio")
     register("ast", "vtp_encoders.ast_audio:AST", slot="audio")
     register("wav2vec2", "vtp_encoders.wav2vec2:Wav2Vec2", slot="audio")
+    register("vit_mae", "vtp_encoders.vit_mae:ViTMAE", slot="audio")
+    register("timm", "vtp_encoders.timm_audio:TimmAudio", slot="audio")
     register("clap", "vtp_encoders.clap:Clap", slot="audio")
     register("whisper", "vtp_encoders.whisper:Whisper", slot="audio")
     register("concat", "vtp_encoders.concat:Concat", slot="fusion")
