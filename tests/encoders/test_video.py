@@ -86,6 +86,27 @@ def test_timm_frame_tokens_are_the_image_model(tmp_path):
     torch.testing.assert_close(encoder(video).x[:, maps.shape[1] :], maps, rtol=1e-5, atol=1e-6)
 
 
+def test_timm_reads_a_folder_and_restores_without_it(tmp_path):
+    import timm
+
+    torch.manual_seed(0)
+    reference = timm.create_model("test_vit", img_size=32, num_classes=0).eval()
+    timm.models.save_for_hf(reference, tmp_path / "saved", model_args={"img_size": 32}, safe_serialization=True)
+    options = {"pretrained": True, "frames": 2, "size": 32}
+    encoder = TimmVideo(context=BuildContext(), model=str(tmp_path / "saved"), **options).eval()
+    video = torch.randn(8, 2, 3, 32, 32)
+    expected = reference(video.flatten(0, 1)).unflatten(0, (8, 2))
+    torch.testing.assert_close(encoder(video).x, expected, rtol=0, atol=1e-5)
+    folder = tmp_path / "assets" / "encoders" / "video"
+    folder.mkdir(parents=True)
+    encoder.save_assets(folder)
+    again = TimmVideo(context=BuildContext(assets=tmp_path / "assets"), model="gone", **options).eval()
+    again.load_state_dict(encoder.state_dict(), strict=True)
+    assert torch.equal(again(video).x, encoder(video).x) and again.spec == encoder.spec
+    with pytest.raises(ConfigError, match="lacks config.json"):
+        TimmVideo(context=BuildContext(), model=str(tmp_path))
+
+
 def test_timm_positions_of_a_convolution_are_row_by_row():
     encoder = TimmVideo(context=BuildContext(), model="resnet10t", frames=1, size=64, tokens="patch").eval()
     video = torch.randn(1, 1, 3, 64, 96)  # 2 x 3 positions

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import math
 import re
+from pathlib import Path
 from typing import Any, Literal, cast
 
-import timm
 import torch
 from timm.data import resolve_model_data_config
 from timm.models import group_parameters
@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from vtp.errors import ConfigError
 from vtp.model.build import BuildContext
 from vtp.ranges import Size
-from vtp.registry import did_you_mean
 from vtp.types import Tokens, VideoSpec
+from vtp_encoders.timm_models import create, save_config, source_of
 
 __all__ = ["TimmVideo"]
 
@@ -31,7 +31,8 @@ class TimmVideo(nn.Module):
     """An image model over frames.
 
     Args:
-        model: name in timm (``timm.list_models()``): ResNet, ViT, Swin, PVTv2, ConvNeXt, ...
+        model: name in timm (``timm.list_models()``): ResNet, ViT, Swin, PVTv2, ConvNeXt, ...; a name on the hub with
+            ``hf-hub:`` before it; or a folder as timm saves for the hub.
         pretrained: True downloads timm's weights once; False starts from random ones. Restoring a checkpoint downloads
             nothing.
         frames: frames per clip, T.
@@ -53,13 +54,9 @@ class TimmVideo(nn.Module):
         pooling: Literal["mean", "attention"] = "mean",
     ) -> None:
         super().__init__()
-        if not timm.is_model(model):
-            known = timm.list_models()
-            raise ConfigError(
-                f"encoder timm: timm {timm.__version__} has no model {model!r}.{did_you_mean(model, known)} "
-                "List them with: python -c 'import timm; print(timm.list_models())'"
-            )
-        self.model = _create(model, pretrained and context.assets is None, size)
+        source, restored = source_of("video", model, context)
+        self.model = create(source, pretrained and not restored, img_size=size)
+        self._elsewhere = ":" in source  # not a name that timm knows by itself
         data = resolve_model_data_config(self.model)
         side = size if size is not None else int(data["input_size"][-1])
         self.spec = VideoSpec(frames=frames, size=side, mean=_triple(data["mean"]), std=_triple(data["std"]))
@@ -100,6 +97,11 @@ class TimmVideo(nn.Module):
         """Recompute the stages in the backward pass, where the model can."""
         self.model.set_grad_checkpointing(True)
 
+    def save_assets(self, directory: Path) -> None:
+        """Write what timm makes a model of the hub or a folder from."""
+        if self._elsewhere:
+            save_config(self.model, directory)
+
     def _encode(self, images: Tensor) -> Tensor:
         """(I, 3, H, W) -> (I, P, D): one pooled vector per image, or its positions without cls and register tokens."""
         if self.tokens != "patch":
@@ -110,25 +112,6 @@ class TimmVideo(nn.Module):
         if str(getattr(self.model, "output_fmt", "NCHW")).endswith("NHWC"):
             return features.flatten(1, 2)
         return features.flatten(2).transpose(1, 2)
-
-
-def _create(model: str, pretrained: bool, size: int | None) -> Any:
-    options: dict[str, Any] = {"pretrained": pretrained, "num_classes": 0}
-    try:
-        if size is None:
-            return timm.create_model(model, **options)
-        try:
-            return timm.create_model(model, img_size=size, **options)
-        except TypeError:  # convolutional families take any size and no such argument
-            return timm.create_model(model, **options)
-    except (OSError, RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        hint = (
-            "Without network: use pretrained=false, or fill the Hugging Face cache on this machine first."
-            if pretrained
-            else "Check the size: it must suit the patches and windows of this model."
-        )
-        raise ConfigError(f"encoder timm: cannot create {model!r} ({reason}). {hint}") from error
 
 
 def _prefix(model: Any) -> int:
