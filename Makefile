@@ -3,7 +3,7 @@ PYTHON ?= python3
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint bench pretraining snps3-ablation clean
+.PHONY: help install demo test test-slow lint bench pretraining snps3-ablation crossformer-fusions clean
 
 RUN = python=$$($(PYTHON) tools/bootstrap.py | tail -n 1);
 
@@ -33,6 +33,9 @@ pretraining:  ## does SimVTP pre-training help? three seeds on generated clips; 
 
 snps3-ablation:  ## do SNP-S3's objectives help? three seeds on generated clips, under half an hour on 2 cores
 	@$(RUN) $$python benchmarks/snps3_ablation.py
+
+crossformer-fusions:  ## what does sound bring, and which fusion brings most? three seeds on generated clips; long
+	@$(RUN) $$python benchmarks/fusions.py
 
 clean:  ## remove caches, never outputs or data
 	@find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -r {} +

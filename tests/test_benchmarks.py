@@ -23,6 +23,7 @@ SMALLEST = {  # a script's arguments, and what its result file holds; "out" stan
     "data_turns": (
         f"--against {ROOT} --python {sys.executable} --videos clips --seconds 0.1 --only alone --out out.json", "rows"
     ),
+    "fusions": ("--seeds 0 --fusions gate --size tiny --steps 2 --out out.json", "means"),
     "overhead": ("--steps 3 --step-ms 2 --out .", "wall_clock"),
     "simvtp_pretraining_helps": ("--seeds 0 --size tiny --steps 2 --finetune-steps 2 --out out.json", "difference"),
     "simvtp_step": (f"--preset tiny --text 4 {STEP}", "vtp_speedup_over"),
