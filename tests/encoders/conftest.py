@@ -123,11 +123,14 @@ def tiny(bert, videomae, ast, hub) -> dict[tuple[str, str], tuple[type[nn.Module
     from vtp_encoders.tiny_audio import TinyAudio
     from vtp_encoders.tiny_text import TinyText
     from vtp_encoders.tiny_video import TinyVideo
+    from vtp_encoders.torchvision_video import TorchvisionVideo
     from vtp_encoders.transformers_text import TransformersText
     from vtp_encoders.videomae import VideoMAE
     from vtp_encoders.vit_mae import ViTMAE
+    from vtp_encoders.vjepa2 import VJEPA2
     from vtp_encoders.wav2vec2 import Wav2Vec2
     from vtp_encoders.whisper import Whisper
+    from vtp_encoders.xclip import XCLIP
 
     timm = {"frames": 2, "size": 32}
     return {
@@ -146,6 +149,9 @@ def tiny(bert, videomae, ast, hub) -> dict[tuple[str, str], tuple[type[nn.Module
         ("audio", "whisper"): (Whisper, {"model": str(hub("whisper"))}),
         ("audio", "vit_mae"): (ViTMAE, {"model": str(hub("vit_mae")), "bins": 16, "steps": 48}),
         ("audio", "timm"): (TimmAudio, {"model": "test_vit", "bins": 32, "steps": 64}),
+        ("video", "vjepa2"): (VJEPA2, {"model": str(hub("vjepa2"))}),
+        ("video", "xclip"): (XCLIP, {"model": str(hub("xclip"))}),
+        ("video", "torchvision"): (TorchvisionVideo, {"frames": 2, "size": 32}),
         ("audio", "clap"): (Clap, {"model": str(hub("clap"))}),
         ("fusion", "concat"): (Concat, {"width": 16, "heads": 2}),
     }

@@ -90,12 +90,47 @@ def vit_mae(folder: Path, channels: int = 3) -> None:
     model.save_pretrained(folder)
 
 
+def vjepa2(folder: Path) -> None:
+    """4 frames of 16 pixels in tubelets of 2 x 8 x 8, so 8 tokens; other colours than ImageNet's."""
+    config = hf.VJEPA2Config(
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        mlp_ratio=1.0,
+        patch_size=8,
+        crop_size=16,
+        frames_per_clip=4,
+        pred_hidden_size=32,
+        pred_num_attention_heads=2,
+        pred_num_hidden_layers=1,
+        **RANDOM,
+    )
+    hf.VJEPA2Model(config).save_pretrained(folder)
+    colours = {"image_mean": [0.4, 0.5, 0.6], "image_std": [0.2, 0.3, 0.4]}
+    hf.VJEPA2VideoProcessor(crop_size=16, **colours).save_pretrained(folder)
+
+
+def xclip(folder: Path) -> None:
+    """4 frames of 16 pixels."""
+    vision = {"image_size": 16, "patch_size": 8, "num_frames": 4, "mit_hidden_size": 32, "mit_intermediate_size": 32}
+    vision |= {"mit_num_hidden_layers": 1, "mit_num_attention_heads": 2}
+    text = {**SMALL, "vocab_size": 9, "max_position_embeddings": 8}
+    config = hf.XCLIPConfig(text_config=text, vision_config=SMALL | vision, projection_dim=32)
+    config.vision_config.initializer_range = 0.2
+    hf.XCLIPModel(config).save_pretrained(folder)
+    colours = {"image_mean": [0.4, 0.5, 0.6], "image_std": [0.2, 0.3, 0.4]}
+    size = {"size": {"shortest_edge": 16}, "crop_size": {"height": 16, "width": 16}}
+    hf.VideoMAEImageProcessor(**size, **colours).save_pretrained(folder)
+
+
 MODELS: dict[str, Callable[[Path], None]] = {
     "wav2vec2": wav2vec2,
     "wav2vec2 layer": lambda folder: wav2vec2(folder, "layer"),
     "whisper": whisper,
     "vit_mae": vit_mae,
     "vit_mae grey": lambda folder: vit_mae(folder, channels=1),
+    "vjepa2": vjepa2,
+    "xclip": xclip,
     "clap": clap,
     "clap fused": lambda folder: clap(folder, fused=True),
 }

@@ -24,10 +24,16 @@ NAMES = [
     ("audio", "whisper"),
     ("audio", "vit_mae"),
     ("audio", "timm"),
+    ("video", "vjepa2"),
+    ("video", "xclip"),
+    ("video", "torchvision"),
     ("audio", "clap"),
     ("fusion", "concat"),
 ]
-each = pytest.mark.parametrize("slot, name", NAMES)
+LARGE = [("video", "torchvision")]  # no small one by name
+each = pytest.mark.parametrize(
+    "slot, name", [pytest.param(*n, marks=pytest.mark.slow) if n in LARGE else n for n in NAMES]
+)
 
 
 def test_every_registered_encoder_is_tested(tiny):
@@ -37,7 +43,8 @@ def test_every_registered_encoder_is_tested(tiny):
 
 
 @pytest.mark.parametrize(
-    "slot, name", [pytest.param(*n, marks=pytest.mark.slow) if n == ("video", "timm patch") else n for n in NAMES]
+    "slot, name",
+    [pytest.param(*n, marks=pytest.mark.slow) if n in [*LARGE, ("video", "timm patch")] else n for n in NAMES],
 )
 def test_the_contract_is_kept(tiny, slot, name):
     (check_fusion if slot == "fusion" else check_encoder)(*tiny[slot, name])

@@ -12,6 +12,8 @@ from vtp_kernels import transformers_attention  # noqa: E402  (after the check t
 NAMES = [
     ("text", "transformers"),
     ("video", "videomae"),
+    ("video", "vjepa2"),
+    ("video", "xclip"),
     ("audio", "ast"),
     ("audio", "vit_mae"),
     ("audio", "wav2vec2"),

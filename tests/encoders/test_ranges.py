@@ -33,6 +33,8 @@ WRONG = {  # slot -> encoder -> option -> values
     "video": {
         "tiny": {"width": [0], "depth": [-1], "frames": [0, -1, HUGE], "size": [0, -64], "patch": [0], "dropout": [2]},
         "timm": {"frames": [0], "size": [0, -1]},
+        "vjepa2": {"frames": [0, -2]},
+        "torchvision": {"frames": [0], "size": [0, -32]},
         "videomae": {"frames": [0], "size": [0], "tubelet": [0, -2], "patch": [0]},
         "simvtp": {"frames": [0], "tubelet": [0], "patch": [0], "stride": [0, -1], "width": [0], "depth": [-1]},
         "simvtp_tower": {"heads": [0], "drop_path": [-0.1], "unused_vocabulary": [0], "unused_positions": [0]},

@@ -167,13 +167,14 @@ def source_of(encoder: str, slot: str, model: str, context: BuildContext) -> tup
     return saved or os.path.expanduser(model), saved is not None
 
 
-def load_settings(encoder: str, cls: Any, model: str) -> Any:
-    """The settings of the preprocessing that stand beside a model, as an instance of ``cls``, a feature extractor of
-    transformers; its defaults for a folder that has none.
+def load_settings(encoder: str, cls: Any, model: str, *, known: bool = True) -> Any:
+    """The settings of the preprocessing that stand beside a model, as an instance of ``cls``, a feature extractor or
+    processor of transformers; for a folder that has none its defaults, or None where ``cls`` is not ``known``, one of
+    those that choose the class by the settings.
     """
-    names = ("preprocessor_config.json", "processor_config.json")
+    names = ("preprocessor_config.json", "video_preprocessor_config.json", "processor_config.json")
     if os.path.isdir(model) and not any(os.path.isfile(os.path.join(model, name)) for name in names):
-        return cls()
+        return cls() if known else None
     return load(encoder, model, "settings of the preprocessing", lambda: cls.from_pretrained(model))
 
 

@@ -22,6 +22,7 @@ from vtp.errors import ConfigError
 from vtp.model.build import BuildContext
 from vtp.ranges import Size
 from vtp.types import Tokens, VideoSpec
+from vtp_encoders.colours import triple
 from vtp_encoders.timm_models import create, save_config, source_of
 
 __all__ = ["TimmVideo"]
@@ -59,7 +60,7 @@ class TimmVideo(nn.Module):
         self._elsewhere = ":" in source  # not a name that timm knows by itself
         data = resolve_model_data_config(self.model)
         side = size if size is not None else int(data["input_size"][-1])
-        self.spec = VideoSpec(frames=frames, size=side, mean=_triple(data["mean"]), std=_triple(data["std"]))
+        self.spec = VideoSpec(frames=frames, size=side, mean=triple(data["mean"]), std=triple(data["std"]))
         self.tokens = tokens
         self._prefix = _prefix(self.model)
         self.model.eval()
@@ -168,8 +169,3 @@ def _layers(model: Any) -> tuple[int, dict[str, int]]:
         return 0, dict.fromkeys(names, 0)
     layers = {str(k): int(v) for k, v in group_parameters(model, matcher(coarse=False), reverse=True).items()}
     return max(max(layers.values(), default=0) - 1, 0), layers
-
-
-def _triple(values: Any) -> tuple[float, float, float]:
-    r, g, b = (float(v) for v in values)
-    return r, g, b
