@@ -3,6 +3,9 @@
 token_ids       (B, L) int64      as its tokenizer makes them
 attention_mask  (B, L) bool       True = real
 tokens          (B, L, D)         last hidden state
+
+SigLIP was trained on texts padded to its 64 positions, without a mask: so it is run, and what stands behind a text is
+masked afterwards.
 """
 
 from __future__ import annotations
@@ -36,7 +39,7 @@ NAME = "transformers"
 
 
 class TransformersText(nn.Module):
-    """Text by BERT, RoBERTa, DeBERTa, MPNet, the text half of CLIP, the encoder of T5, ...
+    """Text by BERT, RoBERTa, DeBERTa, ModernBERT, MPNet, the text half of CLIP and SigLIP, the encoder of T5, ...
 
     Args:
         model: hub name (``bert-base-uncased``) or folder written by ``save_pretrained``. Nothing is downloaded when the
@@ -44,7 +47,9 @@ class TransformersText(nn.Module):
         pretrained: False takes the architecture and the tokenizer only, with random weights.
         max_length: longest text in tokens, special tokens included; the rest is cut off. No more than the positions of
             the model reach: 77 of CLIP, 512 of BERT.
-        pooling: the vector of a text: ``mean`` over its real tokens, or ``cls``, its first token.
+        pooling: the vector of a text: ``mean`` over its real tokens; or ``cls``, the token that sums it up: its first
+            one; the last real one of a model that only looks back (CLIP); the last of all positions of SigLIP, through
+            its head. Of SigLIP tokens of all positions are given then.
         context: gives the saved configuration and tokenizer when a checkpoint is restored; then nothing is downloaded.
     """
 
@@ -65,18 +70,36 @@ class TransformersText(nn.Module):
         if pretrained and saved is None:
             found: Any = load_weights(NAME, _class_of(config), source)
         else:
-            found = load(NAME, source, "model", lambda: AutoModel.from_config(config))
+            cls = _class_of(config)
+            make = cls.from_config if hasattr(cls, "from_config") else cls
+            found = load(NAME, source, "model", lambda: make(config))
         self.model = _text_half(found)
         drop_pooler(self.model)
+        self.siglip = str(self.model.config.model_type).startswith("siglip")
+        if self.siglip and pooling == "mean":
+            self.model.head = nn.Identity()
+        elif self.siglip:
+            self.model.head.requires_grad_(False)  # of the pooled vector alone, where nothing else may be pooled
         rows = _rows(self.model, model)
         self.width = int(self.model.config.hidden_size)
         self.depth = int(self.model.config.num_hidden_layers)
         self.pooling = pooling
         self.spec = spec_of_transformers(NAME, self.tokenizer, max_length, model, rows)
+        self.positions = int(self.model.config.max_position_embeddings) if self.siglip else 0
         _check_positions(self, model)
+        self.last = pooling == "cls" and not self.siglip and _looks_back(self)
 
     def forward(self, token_ids: Tensor, attention_mask: Tensor) -> Tokens:
         """(B, L) ids -> Tokens (B, L, D)."""
+        if self.siglip:
+            length = token_ids.shape[1]
+            more = max(self.positions - length, 0)
+            token_ids = token_ids.masked_fill(~attention_mask, self.spec.pad_id)
+            token_ids = nn.functional.pad(token_ids, (0, more), value=self.spec.pad_id)
+            hidden = self.model(input_ids=token_ids).last_hidden_state
+            if self.pooling == "mean":
+                return Tokens(hidden[:, :length], attention_mask)
+            return Tokens(hidden, nn.functional.pad(attention_mask, (0, more)))
         numbers = _open_empty_rows(attention_mask).long()  # some families compute with them: 1 - mask
         hidden = self.model(input_ids=token_ids, attention_mask=numbers).last_hidden_state
         return Tokens(hidden, attention_mask)
@@ -96,8 +119,21 @@ class TransformersText(nn.Module):
         return Tokens(layer(input_ids=token_ids), attention_mask)
 
     def pool(self, tokens: Tokens) -> Tensor:
-        """(B, D): mean over real tokens, or the first one."""
-        return tokens.pooled() if self.pooling == "mean" else tokens.x[:, 0]
+        """(B, D): mean over real tokens, or the token that sums a text up."""
+        if self.pooling == "mean":
+            return tokens.pooled()
+        if self.siglip:
+            pooled: Tensor = self.model.head(tokens.x[:, -1])
+            return pooled
+        if not self.last:
+            return tokens.x[:, 0]
+        place = (tokens.attention_mask * torch.arange(tokens.x.shape[1], device=tokens.x.device)).amax(1)
+        return tokens.x[torch.arange(len(place), device=place.device), place]
+
+    @property
+    def pooled_width(self) -> int:
+        """Width of what ``pool`` gives: that of SigLIP's head may be another one."""
+        return int(self.model.head.out_features) if self.siglip and self.pooling == "cls" else self.width
 
     def layer_of(self, name: str) -> int:
         """Layer of a parameter for learning-rate decay: 0 embeddings, 1..depth layers, depth + 1 behind them."""
@@ -118,7 +154,11 @@ class TransformersText(nn.Module):
 
 
 def _class_of(config: Any) -> Any:
-    """What loads the weights: ``T5EncoderModel`` for a folder that was saved by it, which has no decoder to load."""
+    """What loads the weights: ``T5EncoderModel`` for a folder that was saved by it, which has no decoder to load; the
+    text tower of SigLIP, which AutoModel does not know by itself.
+    """
+    if isinstance(config, (transformers.SiglipTextConfig, transformers.Siglip2TextConfig)):
+        return getattr(transformers, type(config).__name__.replace("Config", "Model"))
     names = getattr(config, "architectures", None) or [""]
     alone = getattr(transformers, names[0], None) if names[0].endswith("EncoderModel") else None
     return AutoModel if alone is None else alone
@@ -183,6 +223,19 @@ def _fault_at(encoder: TransformersText, length: int) -> str:
     finally:
         encoder.train(training)
     return ""
+
+
+def _looks_back(encoder: TransformersText) -> bool:
+    """Whether the first token of a text knows nothing of the others."""
+    ids = torch.tensor(encoder.spec.tokenize([" ".join("abcde")]))
+    other = ids.clone()
+    other[:, 1:] = ids[:, :1]
+    training = encoder.training
+    with torch.no_grad():
+        rows = torch.cat([ids, other])
+        first = encoder.eval()(rows, torch.ones_like(rows, dtype=torch.bool)).x[:, 0]
+    encoder.train(training)
+    return torch.allclose(first[0], first[1], rtol=0, atol=1e-6)
 
 
 def _open_empty_rows(attention_mask: Tensor) -> Tensor:
