@@ -34,6 +34,14 @@ def test_option_files_name_every_option(file: Path) -> None:
     assert given == parameters
 
 
+@pytest.mark.parametrize("slot", ["video", "audio", "text"])
+def test_towers_have_their_options(slot: str) -> None:
+    given = yaml.safe_load((CONF / "encoder" / slot / "tower.yaml").read_text())
+    cls = host().registry.get(f"encoder/{slot}", given.pop("name")).load()
+    parameters = {n: p.default for n, p in inspect.signature(cls).parameters.items() if n != "context"}
+    assert given == parameters | {"encoder": {"name": "tiny"}}
+
+
 def test_a_fusion_takes_its_place_in_the_model() -> None:
     """The sizes of the model are for any of them."""
     for task, name in (("msrvtt_qa", "bottleneck"), ("msrvtt_retrieval", "gate")):

@@ -31,8 +31,8 @@ def small(encoders: dict[str, Any]) -> dict[str, Any]:
     made = {slot: dict(node) for slot, node in encoders.items() if node and node.get("name")}
     if made["text"]["name"] == "transformers":
         made["text"] = {"name": "tiny", "width": 48}
-        for slot in ("video", "audio"):
-            made[slot] |= {"model": None, "preset": "tiny"}
+        made["video"] |= {"model": None, "preset": "tiny"}
+        made["audio"] = {"name": "ast", "preset": "tiny"}
     return made
 
 
@@ -57,6 +57,7 @@ def test_the_published_command() -> None:
     assert (masks["text"]["probability"], masks["video"]["ratio"], masks["audio"]["ratio"]) == (0.3, 0.8, 0.3)
     assert found["encoder"]["text"]["model"] == "microsoft/deberta-v2-xlarge"
     assert found["encoder"]["video"]["model"] == "MCG-NJU/videomae-base"
+    assert found["encoder"]["audio"]["model"] == "facebook/vit-mae-base"
     assert found["objectives"]["match"]["groups"] == [["video"], ["text", "audio"]]
     assert found["objectives"]["vt"]["width"] == 768
     assert all(node["weight"] == 1.0 for node in found["objectives"].values())

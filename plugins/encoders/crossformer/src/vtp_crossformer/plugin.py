@@ -6,11 +6,14 @@ from vtp.hookspecs import Register
 
 @hookimpl
 def vtp_register_encoders(register: Register) -> None:
-    """Fusion encoders; ``concat`` is built in."""
+    """Fusion encoders, ``concat`` being built in; and what runs another encoder for the rows that have something."""
     register("crossformer", "vtp_crossformer.crossformer:Crossformer", slot="fusion")
     register("pairwise", "vtp_crossformer.pairwise:Pairwise", slot="fusion")
     register("bottleneck", "vtp_crossformer.bottleneck:Bottleneck", slot="fusion")
     register("gate", "vtp_crossformer.gate:Gate", slot="fusion")
+    register("tower", "vtp_crossformer.tower:VideoTower", slot="video")
+    register("tower", "vtp_crossformer.tower:AudioTower", slot="audio")
+    register("tower", "vtp_crossformer.tower:TextTower", slot="text")
 
 
 @hookimpl
