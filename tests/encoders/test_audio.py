@@ -43,6 +43,26 @@ def test_ast_output_is_that_of_the_model(ast):
     assert tokens.x.shape[1] == encoder.grid[0] * encoder.grid[1] and tokens.attention_mask.all()
 
 
+@pytest.mark.parametrize("lengths", [[8000], [8000, 4000, 1, 399, 400, 7999, 2640, 6000]], ids=["1", "8"])
+def test_ast_can_attend_to_padding_as_transformers_does(ast, lengths):
+    """Extractor and model of transformers, which asks for a whole window: shorter sounds are padded to one there."""
+    from transformers import ASTFeatureExtractor, ASTModel
+
+    encoder = AST(context=BuildContext(), model=str(ast), padding="attended").eval()
+    waves = [sound(max(length, 400)) * (torch.arange(max(length, 400)) < length) for length in lengths]
+    extractor = ASTFeatureExtractor(num_mel_bins=32, max_length=50)
+    given = extractor([wave.numpy() for wave in waves], sampling_rate=16000, return_tensors="pt").input_values
+    waveform = torch.stack([torch.nn.functional.pad(wave, (0, 8000 - len(wave)), value=0.7) for wave in waves])
+    count = torch.tensor([len(wave) for wave in waves])
+    with torch.no_grad():
+        tokens = encoder(waveform, count)
+        torch.testing.assert_close(encoder.features(waveform, count)[0], given, rtol=0, atol=2e-3)
+        model = ASTModel.from_pretrained(ast).eval()
+        expected = model(encoder.features(waveform, count)[0]).last_hidden_state[:, PREFIX:]
+    torch.testing.assert_close(tokens.x, expected, rtol=0, atol=1e-5)
+    assert len(lengths) == 1 or not tokens.attention_mask.all()
+
+
 def test_ast_masks_the_time_steps_behind_the_sound(ast):
     encoder = AST(context=BuildContext(), model=str(ast)).eval()
     waveform = torch.nn.functional.pad(sound(4000), (0, 4000))[None]

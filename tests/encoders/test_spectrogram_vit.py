@@ -164,6 +164,8 @@ def test_timm_vit_gives_what_timm_gives(saved, lengths, scale, mean, std):
         tokens = encoder(waveform, count)
         expected = reference.forward_features(picture, attn_mask=real[:, None, None])
         torch.testing.assert_close(tokens.x[real], expected[real], rtol=0, atol=1e-5)
+        encoder.attended = True  # padding=attended
+        torch.testing.assert_close(encoder(waveform, count).x, reference.forward_features(picture), rtol=0, atol=1e-5)
         if real.all():
             torch.testing.assert_close(encoder.pool(tokens), reference(picture), rtol=0, atol=1e-5)
 

@@ -7,7 +7,8 @@ device.
     tokens   (B, N, D)      N = F' * S', patches of 16 x 16 with stride 10; frequency slowest (the order of AST)
     visible  (B, N_vis, D)  only if a mask is given
 
-AST attends to padded steps; here they are masked, so that what follows a sound has no influence on it.
+AST attends to padded steps; here they are masked, so that what follows a sound has no influence on it, unless
+``padding=attended`` asks for what transformers gives.
 """
 
 from __future__ import annotations
@@ -48,6 +49,8 @@ class AST(nn.Module):
         seconds: without ``model``: longest sound, at least one patch of 0.16 s; with one it is the model's max_length
             of 10 ms steps.
         mean, std: of the features; the defaults are those of AudioSet.
+        padding: whether the steps behind a sound are ``masked``, or ``attended`` to as the released checkpoints were
+            trained. Tokens that begin there are masked afterwards either way.
         context: gives the saved configuration when a checkpoint is restored; then nothing is downloaded.
     """
 
@@ -61,6 +64,7 @@ class AST(nn.Module):
         seconds: Annotated[float, Range(least=0.16, most=3600)] = 10.24,
         mean: float = MEAN,
         std: Positive = STD,
+        padding: Literal["masked", "attended"] = "masked",
     ) -> None:
         super().__init__()
         saved = saved_folder(NAME, context.assets_of("encoders/audio"))
@@ -80,6 +84,7 @@ class AST(nn.Module):
         self.depth = int(config.num_hidden_layers)
         self.mean = mean
         self.std = std
+        self.attended = padding == "attended"
         self.grid = (
             (self.bins - config.patch_size) // config.frequency_stride + 1,
             (self.steps - config.patch_size) // config.time_stride + 1,
@@ -100,7 +105,7 @@ class AST(nn.Module):
             real = real.gather(1, index)
             kept = hidden[:, PREFIX:].gather(1, index[..., None].expand(-1, -1, hidden.shape[-1]))
             hidden = torch.cat([hidden[:, :PREFIX], kept], dim=1)
-        keys = torch.cat([real.new_ones(len(real), PREFIX), real], dim=1)
+        keys = torch.cat([real.new_ones(len(real), PREFIX), real | self.attended], dim=1)
         for layer in self.model.layers:
             hidden = layer(hidden, keys[:, None, None, :])
         return Tokens(self.model.layernorm(hidden)[:, PREFIX:], real, self.grid, index)

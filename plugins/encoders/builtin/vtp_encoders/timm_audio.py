@@ -6,14 +6,14 @@ device.
     tokens   (B, N, D)      N = F / patch * M / patch, time slowest
     visible  (B, N_vis, D)  only if a mask is given
 
-Tokens that begin behind the sound are masked: what follows a sound has no influence on it. Class tokens take part
-inside and are not returned.
+Tokens that begin behind the sound are masked: what follows a sound has no influence on it, unless ``padding=attended``
+asks for it. Class tokens take part inside and are not returned.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 from timm.models import group_parameters
@@ -46,6 +46,8 @@ class TimmAudio(nn.Module):
         steps, bins: 10 ms steps of the longest sound and mel bins, multiples of the patch.
         scale: what the samples are multiplied with: 1, or 32768 as Kaldi reads files and BEATs was trained.
         mean, std: of the features; those of AudioSet at scale 1 by default. BEATs has 15.41663 and 6.55582.
+        padding: whether the steps behind a sound are ``masked``, or ``attended`` to as AudioMAE was trained. Tokens
+            that begin there are masked afterwards either way.
         context: gives the saved configuration when a checkpoint is restored.
     """
 
@@ -60,6 +62,7 @@ class TimmAudio(nn.Module):
         scale: Positive = 1.0,
         mean: float = MEAN,
         std: Positive = STD,
+        padding: Literal["masked", "attended"] = "masked",
     ) -> None:
         super().__init__()
         source, restored = source_of("audio", model, context)
@@ -85,6 +88,7 @@ class TimmAudio(nn.Module):
         groups = group_parameters(self.model, self.model.group_matcher(coarse=False), reverse=True)
         self._layers = {str(name): min(int(layer), self.depth + 1) for name, layer in groups.items()}
         self.steps, self.bins, self.scale, self.mean, self.std = steps, bins, scale, mean, std
+        self.attended = padding == "attended"
         self.checkpointing = False
 
     def forward(self, waveform: Tensor, lengths: Tensor, mask: Tensor | None = None) -> Tokens:
@@ -100,7 +104,8 @@ class TimmAudio(nn.Module):
             real = real.gather(1, index)
             kept = x[:, first:].gather(1, index[..., None].expand(-1, -1, x.shape[-1]))
             x = torch.cat([x[:, :first], kept], dim=1)
-        keys = torch.cat([real.new_ones(len(real), first), real | ~real.any(1, keepdim=True)], dim=1)[:, None, None]
+        opened = real | ~real.any(1, keepdim=True) | self.attended
+        keys = torch.cat([real.new_ones(len(real), first), opened], dim=1)[:, None, None]
         for block in model.blocks:
             if self.checkpointing and torch.is_grad_enabled():
                 x = checkpoint(block, x, keys, use_reentrant=False)
