@@ -49,6 +49,18 @@ def test_every_recipe_is_accepted_and_builds(name: str, tmp_path: Path) -> None:
     assert scored.get("objective") in {None, *model.objectives}
 
 
+def test_binding_trains_projections_and_temperatures_alone(tmp_path: Path) -> None:
+    found = compose(["experiment=bind", f"run_dir={tmp_path / 'run'}"])
+    check(found, tmp_path / "run")
+    spec = {"encoders": {s: n for s, n in found["encoder"].items() if n}, "objectives": found["objectives"]}
+    context = BuildContext(texts=lambda: ["a red square moves to the left"])
+    model = build_model(spec | {"masks": found["masks"]}, lookup_in(host().registry), context)
+    pairs = {"vt": ("video", "text"), "at": ("audio", "text"), "av": ("video", "audio")}
+    want = {f"objectives.{name}.proj.{m}.weight" for name, pair in pairs.items() for m in pair}
+    want |= {f"objectives.{name}.logit_scale" for name in pairs}
+    assert {name for name, p in model.named_parameters() if p.requires_grad} == want
+
+
 def test_the_published_command() -> None:
     """Numbers of the README of simple-multimodal, and defaults of its parser."""
     found = compose(["experiment=crossformer/vat"])
