@@ -31,6 +31,15 @@ NAMES = [
     ("fusion", "concat"),
 ]
 LARGE = [("video", "torchvision")]  # no small one by name
+SLOW = [
+    *LARGE,
+    ("video", "timm patch"),
+    ("video", "xclip"),
+    ("audio", "wav2vec2 layer"),
+    ("video", "vjepa2"),
+    ("audio", "timm"),
+    ("audio", "clap"),
+]
 each = pytest.mark.parametrize(
     "slot, name", [pytest.param(*n, marks=pytest.mark.slow) if n in LARGE else n for n in NAMES]
 )
@@ -44,7 +53,7 @@ def test_every_registered_encoder_is_tested(tiny):
 
 @pytest.mark.parametrize(
     "slot, name",
-    [pytest.param(*n, marks=pytest.mark.slow) if n in [*LARGE, ("video", "timm patch")] else n for n in NAMES],
+    [pytest.param(*n, marks=pytest.mark.slow) if n in SLOW else n for n in NAMES],
 )
 def test_the_contract_is_kept(tiny, slot, name):
     (check_fusion if slot == "fusion" else check_encoder)(*tiny[slot, name])

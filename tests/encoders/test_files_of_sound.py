@@ -63,10 +63,8 @@ def tokens_of(encoder, refs: list[MediaRef]):
         return encoder(**collate(examples, {"audio": encoder.spec}).inputs["audio"])
 
 
-FEW = ("wav2vec2",)  # the others in the slow run
-
-
-@pytest.mark.parametrize("name", [n if n in FEW else pytest.param(n, marks=pytest.mark.slow) for n in AUDIO])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", AUDIO)
 def test_every_kind_of_file_has_tokens(build, files, name):
     encoder = build("audio", name).eval()
     tokens = tokens_of(encoder, list(files.values()))

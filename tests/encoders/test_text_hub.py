@@ -80,19 +80,19 @@ def ours(encoder, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
     return token_ids, torch.tensor([[i < len(row) for i in range(longest)] for row in ids])
 
 
-@pytest.mark.parametrize("texts", [TEXTS[:1], TEXTS], ids=["1", "8"])
 @pytest.mark.parametrize("family", MODELS)
-def test_texts_give_what_transformers_gives(folder, family, texts):
+def test_texts_give_what_transformers_gives(folder, family):
     encoder = TransformersText(context=BuildContext(), model=str(folder(family)), max_length=16).eval()
-    hidden, _, real = pipeline(folder(family), texts)
-    given = ours(encoder, texts)
-    with torch.no_grad():
-        tokens = encoder(*given)
-    length = given[0].shape[1]
-    assert torch.equal(tokens.attention_mask, real[:, :length]) and not real[:, length:].any()
-    torch.testing.assert_close(tokens.x[given[1]], hidden[:, :length][given[1]], rtol=0, atol=1e-5)
-    expected = (hidden * real[..., None]).sum(1) / real.sum(1, keepdim=True)
-    torch.testing.assert_close(encoder.pool(tokens), expected, rtol=0, atol=1e-5)
+    for texts in (TEXTS[:1], TEXTS):
+        hidden, _, real = pipeline(folder(family), texts)
+        given = ours(encoder, texts)
+        with torch.no_grad():
+            tokens = encoder(*given)
+        length = given[0].shape[1]
+        assert torch.equal(tokens.attention_mask, real[:, :length]) and not real[:, length:].any()
+        torch.testing.assert_close(tokens.x[given[1]], hidden[:, :length][given[1]], rtol=0, atol=1e-5)
+        expected = (hidden * real[..., None]).sum(1) / real.sum(1, keepdim=True)
+        torch.testing.assert_close(encoder.pool(tokens), expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("family", ["clip", "siglip"])
@@ -121,14 +121,16 @@ def test_a_folder_of_siglips_text_tower_alone(folder, tmp_path):
 OTHERS = [("clip", "cls"), ("roberta", "mean"), ("deberta", "mean"), ("modernbert", "mean"), ("siglip", "mean")]
 
 
-@pytest.mark.parametrize(
-    "family, pooling", [("siglip", "cls"), *(pytest.param(*other, marks=pytest.mark.slow) for other in OTHERS)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("family, pooling", [("siglip", "cls"), *OTHERS])
 def test_families_keep_the_contract(folder, family, pooling):
     check_encoder(TransformersText, {"model": str(folder(family)), "max_length": 12, "pooling": pooling})
 
 
-@pytest.mark.parametrize("family", [f for f in MODELS if f != "deberta"])  # which has an attention of its own
+@pytest.mark.parametrize(
+    "family",  # deberta has an attention of its own
+    [pytest.param(f, marks=pytest.mark.slow) if f in ("bert", "roberta") else f for f in MODELS if f != "deberta"],
+)
 def test_families_under_the_dispatcher(folder, family):
     attention = pytest.importorskip("vtp_kernels.transformers_attention")
     encoder = TransformersText(context=BuildContext(), model=str(folder(family)), max_length=16).eval()
