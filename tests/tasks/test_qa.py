@@ -323,6 +323,20 @@ def test_accuracy_by_group_type_and_category(fake_dataset, fake_model, make_eval
     assert [row[0] for row in plain.tables[0].rows] == ["what", "who", "how", "all"] and len(plain.tables) == 1
 
 
+def test_accuracy_on_clips_with_sound_and_on_those_without(fake_dataset, fake_model, make_evaluator):
+    """The clips of questions 4 and 5, one of which has no answer in the list, are silent; that of 0 cannot be read."""
+    breakdown = ["question_type", "modalities"]
+    task = QuestionAnswering(dataset=fake_dataset(train=TRAIN, test=TEST), answers=4, breakdown=breakdown)
+    task.check_split("test")
+    evaluator = make_evaluator(
+        fake_model(qa=_oracle(task)), task, broken=("clip0.mp4",), silent=("clip4.mp4", "clip5.mp4"), max_missing=1
+    )
+    result = task.evaluate(evaluator)
+    (table,) = [table for table in result.tables if "modalities" in table.title]
+    assert sorted(table.rows) == [("missing", 1, 0.0), ("video", 2, 50.0), ("video+audio", 4, 100.0)]
+    assert result.metrics["accuracy/modalities=video"] == 50.0
+
+
 def test_own_questions_have_no_official_protocol(fake_dataset, fake_model, make_evaluator):
     task = QuestionAnswering(dataset=fake_dataset(name="csv", train=TRAIN, test=TEST), answers=4)
     result = task.evaluate(make_evaluator(fake_model(qa=_oracle(task)), task))

@@ -40,6 +40,7 @@ __all__ = ["QuestionAnswering"]
 log = logging.getLogger("vtp")
 
 BREAKDOWN = ("question_type",)  # tables without it are not broken down
+MODALITIES_OF = "modalities"  # in breakdown: which of video and audio the clip of a question really has
 MOST_TYPES = 50  # of questions, in tables and figures
 ABLATE_UP_TO = 5000  # test questions: above, scoring them again per modality is a decision of the user
 
@@ -54,7 +55,8 @@ class QuestionAnswering:
         answers: size of the answer list; None = every training answer.
         answers_from: ``train``, or ``all`` to add the answers that only other splits have behind them.
         breakdown: keys of ``extra`` by which accuracy is broken down, where every question has them; the first one
-            heads the table, the others follow. ``question_group`` is what stands before the ``/`` of a question type.
+            heads the table, the others follow. ``question_group`` is what stands before the ``/`` of a question type,
+            ``modalities`` what the clip had when it was read: ``video+audio``, ``video``, ``audio`` or ``none``.
         objective: the objective whose ``logits(ctx)`` (B, answers) are scored.
         selection: rule by which the checkpoint is chosen; None = ``val`` if there is a validation split, else ``last``.
         ties: tie rule. Under ``expected`` a right answer that shares the best score with t others earns 1 / (t + 1).
@@ -237,7 +239,7 @@ class QuestionAnswering:
         """Whether every question of the split has an answer, and any of them what the table is broken down by."""
         samples = self.samples(split)
         self._refuse_unanswered(split, samples)
-        asked = [key for key in self.breakdown if key not in BREAKDOWN]
+        asked = [key for key in self.breakdown if key not in (*BREAKDOWN, MODALITIES_OF)]
         absent = [key for key in asked if all(_extra(sample, key) is None for sample in samples)]
         if absent and len(samples):
             there = ", ".join(sorted({key for sample in samples for key in sample.extra}))
@@ -345,7 +347,9 @@ class QuestionAnswering:
     def _further_tables(self, result: TaskResult, scored: Judged) -> list[ReportTable]:
         """Accuracy by every further key of ``breakdown``."""
         tables = []
-        for key in scored.breakdowns()[1:]:
+        for key in scored.breakdowns():
+            if key == scored.head():
+                continue
             by_value = accuracy_by_type(scored.credit, _few(scored.values(key)))
             rows = [(value, count, accuracy) for value, (accuracy, count) in by_value.items()]
             title = f"{result.title}: accuracy in % by {key.replace('_', ' ')} ({result.split})"
@@ -381,16 +385,34 @@ class Judged:
 
     def breakdowns(self) -> list[str]:
         """The keys of ``breakdown`` that every question has."""
-        return [key for key in self.task.breakdown if all(_extra(sample, key) is not None for sample in self.samples)]
+        return [
+            key
+            for key in self.task.breakdown
+            if key == MODALITIES_OF or all(_extra(sample, key) is not None for sample in self.samples)
+        ]
 
     def values(self, key: str) -> list[str]:
+        if key == MODALITIES_OF:
+            return self._modalities()
         return [str(_extra(sample, key)) for sample in self.samples]
+
+    def _modalities(self) -> list[str]:
+        """Per question what its clip has; ``missing`` where nothing could be read."""
+        found = ["missing"] * len(self.samples)
+        there = self.collected.present
+        for place, row in enumerate(self.collected.rows):
+            found[row] = "+".join(m for m in ("video", "audio") if m in there and there[m][place]) or "none"
+        return found
 
     def groups(self) -> list[str]:
         """What the table is broken down by: the data set's own question types where every question has one, else first
         words."""
-        keys = self.breakdowns()
-        return _few(self.values(keys[0])) if keys else self.types
+        key = self.head()
+        return self.types if key is None else _few(self.values(key))
+
+    def head(self) -> str | None:
+        """What of ``breakdown`` heads the table: the first of what questions are told apart by."""
+        return next((key for key in self.breakdowns() if key != MODALITIES_OF), None)
 
     @property
     def types(self) -> list[str]:
