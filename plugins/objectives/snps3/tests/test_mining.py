@@ -275,6 +275,19 @@ def test_a_process_that_is_killed_is_told_of(spacy: Path, tmp_path: Path) -> Non
         (["nothing", "o.json"], "neither a data set nor a file"),
         (["msvd", "o.json", "split=test"], "training captions alone"),
         (["o.json", "--same-lemma", "x"], "--same-lemma goes with --from-antmmf"),
+        (["captions.jsonl", "o.json", "tokeniser=x"], "Did you mean 'tokenizer'?"),
+        (["captions.jsonl", "captions.jsonl"], "has the captions"),
+        (["captions.jsonl", "/dev/full"], "is no file"),
+        (["captions.jsonl", "/proc/o.json"], "no folder can be made there"),
+        (["captions.jsonl", "o.json", "lemmas=none", "tagger=spacy", "tokenizer=captions.jsonl"], "of another family"),
+        (["empty.csv", "o.json"], "has no captions"),
+        (["empty.json", "o.json"], "not JSON"),
+        (["ages.csv", "o.json"], "there is no column caption"),
+        (["numbers.csv", "o.json"], "no nouns, verbs and adjectives for a table in its 2 captions (the first: '1')"),
+        (["captions.jsonl", "o.json", "tokenizer=few.txt"], "but 11 that the tokenizer does not know. Is this"),
+        (["o.json", "--from-antmmf", "/dev/zero"], "is no file"),
+        (["captions.jsonl", "--from-antmmf", "none.json"], "there is no such file"),
+        (["show", "none.json", "picture.jpg"], "the picture is a .png, such as none.png"),
         (["show"], "expected show TABLE"),
         (["show", "none.json"], "there is no file none.json"),
     ],
@@ -285,10 +298,26 @@ def test_mistakes_are_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_captions(tmp_path / "captions.jsonl")
+    write_vocabulary(tmp_path / "few.txt", "[PAD] [UNK] [CLS] [SEP] [MASK] the")
+    write_vocabulary(tmp_path / "vocab.txt")
+    for name, text in {
+        "empty.csv": "",
+        "empty.json": "",
+        "ages.csv": "id,age\n1,2\n",
+        "numbers.csv": "text\n1\n2\n",
+    }.items():
+        (tmp_path / name).write_text(text)
+    before = sorted(tmp_path.iterdir())
+    if "--from-antmmf" not in arguments and arguments[0] != "show":
+        given = {argument.partition("=")[0] for argument in arguments}
+        usual = {"tagger": "spacy", "lemmas": "none", "tokenizer": "vocab.txt"}
+        arguments = [*arguments, *(f"{name}={value}" for name, value in usual.items() if name not in given)]
     assert main(["mine-words", *arguments]) == 2
     said = capsys.readouterr().err
     assert message in said, said
     assert said.count("\n") == 1
+    left = set(tmp_path.iterdir()) - set(before)
+    assert {file.name for file in left} <= ({"o.json.parts"} if "few.txt" in str(arguments) else set())
 
 
 @pytest.mark.parametrize(

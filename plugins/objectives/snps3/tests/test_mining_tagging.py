@@ -216,6 +216,12 @@ def test_what_is_no_released_table_is_refused(tmp_path: Path, capsys: pytest.Cap
     assert "no such file" in convert_it(tmp_path / "none.json")
     assert "no table of counts of AntMMF" in convert_it(released(tmp_path, total_count=[1]))
     assert "the counts of id 0" in convert_it(released(tmp_path, total_count=["x"] * 8))
+    infinite = convert_it(released(tmp_path, total_count=[float("inf")] * 8))
+    assert "the counts of id 0 ('[PAD]') are no numbers" in infinite
+    assert "a count of id 6 ('runs') is less than 0" in convert_it(released(tmp_path, verb_count=[0] * 6 + [-1, 0]))
+    assert "the name of id 7 is 7, and no word" in convert_it(
+        released(tmp_path, name=["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "dog", "runs", 7])
+    )
     assert "no vocabulary of BERT: [MASK]" in convert_it(
         released(tmp_path, name=["w0", "w1", "w2", "w3", "[PAD]", "[UNK]", "[CLS]", "[SEP]"])
     )

@@ -87,6 +87,7 @@ def test_a_table_for_another_vocabulary_is_refused(tmp_path: Path) -> None:
         ('{"id": [0], "rank": [3]}', "--from-antmmf converts"),
         ("no json", "is no table of words"),
         ('{"format": "vtp-words-1", "words": []}', "lacks tokenizer, vocabulary"),
+        ("[" * 100_000, "is no table of words .*recursion"),
     ],
 )
 def test_what_is_no_table_is_said_to_be_none(content: str, message: str, tmp_path: Path) -> None:
@@ -100,9 +101,59 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
         load_table(tmp_path / "none.json", spec())
 
 
-def test_a_row_that_is_not_as_it_should_be_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"total": None}, "total must be a whole number from 0, got None"),
+        ({"total": "5"}, "total must be a whole number from 0, got '5'"),
+        ({"noun": 2.5}, "noun must be a whole number from 0, got 2.5"),
+        ({"verb": -1}, "verb must be a whole number from 0, got -1"),
+        ({"adj": True}, "adj must be a whole number from 0, got True"),
+        ({"total": float("inf")}, "total must be a whole number from 0, got inf"),
+        ({"rank": 0}, "it has the rank of row 1"),
+        ({"id": 5}, "it has the ids of row 1"),
+        ({"id": "x"}, r"id or ids must be whole numbers from 0, got \['x'\]"),
+        ({"ids": []}, r"id or ids must be whole numbers from 0, got \[\]"),
+        ({"ids": "12"}, "id or ids must be whole numbers from 0, got 12"),
+        ({"word": ""}, "word must be a word, got ''"),
+        ({"lemma": 3}, "lemma must be a word, got 3"),
+        ({"same_lemma": "balls"}, "same_lemma must be a list of words, got balls"),
+        ({"same_lemma": [1]}, r"same_lemma must be a list of words, got \[1\]"),
+    ],
+)
+def test_a_row_that_is_not_as_it_should_be_is_named(change: dict[str, Any], message: str, tmp_path: Path) -> None:
     save_table(table_for(spec(), {"red": 3, "ball": 1}), tmp_path / "one.json")
-    text = (tmp_path / "one.json").read_text()
-    (tmp_path / "one.json").write_text(text.replace('"total": 1', '"total": null'))
-    with pytest.raises(DataError, match="row 2 is not as it should be"):
+    content = json.loads((tmp_path / "one.json").read_text())
+    assert content["words"][0]["id"] == 5
+    content["words"][1].update(change)
+    (tmp_path / "one.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=f"one.json: row 2 is not as it should be: {message}. Make the table again"):
         load_table(tmp_path / "one.json", spec())
+
+
+def test_an_id_that_the_vocabulary_has_not_is_named(tmp_path: Path) -> None:
+    table = table_for(found := spec(), {"red": 3, "ball": 1})
+    save_table(replace(table, words=(table.words[0], replace(table.words[1], ids=(7, 10**30)))), tmp_path / "one.json")
+    with pytest.raises(
+        DataError, match=rf"row 2 \(ball\) has the id {10**30}, and the vocabulary has {found.vocab_size}"
+    ):
+        load_table(tmp_path / "one.json", found)
+
+
+@pytest.mark.parametrize("counted", [[1], {"words": "many"}, {"captions": -1}])
+def test_what_was_counted_are_numbers(counted: Any, tmp_path: Path) -> None:
+    save_table(replace(table_for(spec(), {"red": 3}), counted=counted), tmp_path / "one.json")
+    with pytest.raises(DataError, match="counted must have captions and words as whole numbers"):
+        load_table(tmp_path / "one.json", spec())
+
+
+def test_an_editor_may_have_put_a_mark_in_front(tmp_path: Path) -> None:
+    save_table(table := table_for(spec(), {"red": 3}), tmp_path / "one.json")
+    (tmp_path / "one.json").write_bytes(b"\xef\xbb\xbf" + (tmp_path / "one.json").read_bytes())
+    assert load_table(tmp_path / "one.json", spec()) == table
+
+
+@pytest.mark.parametrize("name", [".", "/dev/zero"])
+def test_what_is_no_file_is_not_read(name: str) -> None:
+    with pytest.raises(DataError, match="is no file"):
+        load_table(name, spec())

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from vtp.errors import ConfigError, DataError
-from vtp.storage import write_text_atomic
+from vtp.storage import replacing
 from vtp.types import TextSpec
 from vtp_encoders.tokenizers import vocabulary_hash
 
@@ -124,7 +124,7 @@ def load_table(path: str | Path, spec: TextSpec) -> WordTable:
         spec: of the tokenizer in use.
 
     Raises:
-        DataError: there is no such file, or it is no table.
+        DataError: there is no such file, or it is no table, or a row of it cannot be.
         ConfigError: it was made for another vocabulary.
     """
     table = read_table(path)
@@ -134,30 +134,44 @@ def load_table(path: str | Path, spec: TextSpec) -> WordTable:
             f"text encoder has another one ({found[:12]}). Make a table for it with vtp mine-words, or choose the "
             "tokenizer that the table is for (encoder.text.tokenizer)."
         )
+    for number, word in enumerate(table.words, 1):
+        if max(word.ids) >= spec.vocab_size:
+            raise DataError(
+                f"words: {path}: row {number} ({word.word}) has the id {max(word.ids)}, and the vocabulary has "
+                f"{spec.vocab_size:,}. Make the table again with vtp mine-words."
+            )
     return table
 
 
 def read_table(path: str | Path) -> WordTable:
     """:func:`load_table`, for whoever uses no vocabulary with it."""
     path = Path(path).expanduser()
+    if path.exists() and not path.is_file():
+        raise DataError(f"words: {path} is no file. Make one: vtp mine-words DATASET OUT")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise DataError(f"words: there is no file {path}. Make one: vtp mine-words DATASET {path}") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"words: {path} is no table of words ({error}). Make one: vtp mine-words DATASET OUT") from None
     return _table(path, content)
 
 
-def save_table(table: WordTable, path: str | Path) -> None:
-    """Write a table, whole or not at all; equal tables are equal files."""
+def save_table(table: WordTable, path: str | Path, then: str = "") -> None:
+    """Write a table, whole or not at all; equal tables are equal files.
+
+    Args:
+        then: what to do when the disk is full; by default, to go on with the run.
+    """
     rows = []
     for word in table.words:
         row: dict[str, Any] = {"id": word.ids[0]} if len(word.ids) == 1 else {"ids": list(word.ids)}
         row |= {name: getattr(word, name) for name in ("word", "lemma", *_COUNTS)}
         rows.append(json.dumps(row | {"same_lemma": list(word.same_lemma)}, ensure_ascii=False))
     head = json.dumps(table.header(), ensure_ascii=False, sort_keys=True)[1:-1]
-    write_text_atomic(Path(path), f'{{{head}, "words": [\n' + ",\n".join(rows) + "\n]}\n")
+    data = (f'{{{head}, "words": [\n' + ",\n".join(rows) + "\n]}\n").encode()
+    with replacing(path, len(data), then) as file:
+        file.write(data)
 
 
 def _table(path: Path, content: Any) -> WordTable:
@@ -169,17 +183,46 @@ def _table(path: Path, content: Any) -> WordTable:
     wrong = [name for name, kind in _HEADER.items() if not isinstance(content.get(name), kind)]
     if wrong or not isinstance(content.get("words"), list):
         raise DataError(f"words: {path} lacks {', '.join(wrong or ['words'])}. Make it again with vtp mine-words.")
-    words = []
-    for number, row in enumerate(content["words"]):
+    counted = content.get("counted", {})
+    if not isinstance(counted, dict) or not all(_is_count(counted.get(name, 0)) for name in ("captions", "words")):
+        raise DataError(
+            f"words: {path}: counted must have captions and words as whole numbers, got {str(counted)[:80]}. "
+            "Make the table again with vtp mine-words."
+        )
+    words: list[Word] = []
+    places: dict[Any, int] = {}  # of ids and of ranks
+    for number, row in enumerate(content["words"], 1):
         try:
-            ids = tuple(map(int, row["ids"] if "ids" in row else [row["id"]]))
-            counts = {name: int(row[name]) for name in _COUNTS}
-            words.append(Word(ids, str(row["word"]), str(row["lemma"]), same_lemma=tuple(row["same_lemma"]), **counts))
-        except (KeyError, TypeError, ValueError) as error:
+            words.append(word := _word(row))
+            for what, value in (("ids", word.ids), ("rank", word.rank)):
+                if (first := places.setdefault((what, value), number)) != number:
+                    raise ValueError(f"it has the {what} of row {first}")
+        except ValueError as error:
             raise DataError(
-                f"words: {path}: row {number + 1} is not as it should be ({type(error).__name__}: {error}). "
-                "Make the table again with vtp mine-words."
+                f"words: {path}: row {number} is not as it should be: {error}. Make the table again with vtp "
+                "mine-words."
             ) from None
-    counted = content.get("counted")
-    counted = counted if isinstance(counted, dict) else {}
     return WordTable(words=tuple(words), counted=counted, **{name: content[name] for name in _HEADER})
+
+
+def _word(row: Any) -> Word:
+    """A row. ValueError, with what is wrong with it."""
+    if not isinstance(row, dict):
+        raise ValueError(f"expected an object, got {str(row)[:40]}")
+    ids, forms = row.get("ids", [row.get("id")]), row.get("same_lemma")
+    if not isinstance(ids, list) or not ids or not all(map(_is_count, ids)):
+        raise ValueError(f"id or ids must be whole numbers from 0, got {str(ids)[:40]}")
+    for name in _COUNTS:
+        if not _is_count(row.get(name)):
+            raise ValueError(f"{name} must be a whole number from 0, got {row.get(name)!r}")
+    for name in ("word", "lemma"):
+        if not isinstance(row.get(name), str) or not row[name]:
+            raise ValueError(f"{name} must be a word, got {row.get(name)!r}")
+    if not isinstance(forms, list) or not all(isinstance(form, str) for form in forms):
+        raise ValueError(f"same_lemma must be a list of words, got {str(forms)[:40]}")
+    counts = {name: row[name] for name in _COUNTS}
+    return Word(tuple(ids), row["word"], row["lemma"], same_lemma=tuple(forms), **counts)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0

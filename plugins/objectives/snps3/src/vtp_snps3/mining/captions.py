@@ -58,8 +58,6 @@ def captions_of(name: str, options: Mapping[str, Any], column: str | None = None
     """
     path = Path(name).expanduser()
     if path.is_file():
-        if options:
-            raise ConfigError(f"{name} is a file, and {next(iter(options))} is for data sets.")
         return CaptionFile(path, column)
     if column is not None:
         raise ConfigError(f"column={column} is for files, and {name} is none.")

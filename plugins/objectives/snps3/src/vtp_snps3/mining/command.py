@@ -6,7 +6,7 @@ import gc
 import inspect
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,8 +14,10 @@ from vtp.cli.arguments import key_values, refuse_file
 from vtp.components import check_options, refuse
 from vtp.errors import ConfigError, DataError
 from vtp.machine import cores
+from vtp.prepare import GO_ON
 from vtp.progress import bar
 from vtp.ranges import Processes
+from vtp.registry import did_you_mean
 from vtp_snps3.mining.rows import STOP_WORDS, Lemmas
 from vtp_univl.parts_of_speech import Tagger
 
@@ -63,6 +65,7 @@ exit code: 0 done, 1 the run failed, 2 a mistake
 """
 OWNER = "mine-words"
 _HOW_MANY = ("distinct", "total")
+_LEFT = (("unknown_words", "does not know"), ("split_words", "splits (pieces=true keeps them)"))
 _LENGTH = 512  # tokens of a caption that are looked at where a word's are asked for
 
 
@@ -88,6 +91,9 @@ def main(arguments: list[str]) -> int:
     check_options("", OWNER, mine, own, problems, given=("source", "out", "dataset"))
     refuse(problems)
     dataset = {name.removeprefix("dataset."): value for name, value in options.items()}
+    if dataset and Path(rest[0]).expanduser().is_file():
+        name = next(iter(dataset))
+        raise ConfigError(f"{rest[0]} is a file, and {name} is for data sets.{did_you_mean(name, _OWN)}{_EXPLAINED}")
     with _without_collection():
         table, there = mine(rest[0], Path(rest[1]).expanduser(), dataset, **own)
     _say(table, Path(rest[1]), "was there already, with these options" if there else "written")
@@ -135,7 +141,7 @@ def mine(
     from vtp.storage import alone, clean_leftovers
     from vtp_encoders.tokenizers import vocabulary_hash
     from vtp_snps3.mining.captions import captions_of
-    from vtp_snps3.mining.counting import How, corpus_hash, count_words, remove_parts
+    from vtp_snps3.mining.counting import How, corpus_hash, count_words, remove_parts, without_empty
     from vtp_snps3.mining.rows import Spelling, lemmatizer, make_rows
     from vtp_snps3.mining.taggers import facts_of
     from vtp_snps3.words import WordTable, save_table
@@ -147,9 +153,7 @@ def mine(
             f"tagger={tagger} and lemmas={lemmas} do not go with language={language}: en has the taggers nltk and "
             "spacy, zh has jieba, and its words are their own lemmas."
         )
-    refuse_file(out.parent)
-    if out.is_dir():
-        raise ConfigError(f"{out} is a folder; the table is a file, such as {out / 'words.json'}.")
+    _check_out(out, source)
     captions = captions_of(source, dataset, column)
     facts = facts_of(tagger, "tagger")
     lemma, version = lemmatizer(lemmas, "lemmas")
@@ -167,11 +171,15 @@ def mine(
         settings={"lower": how.lower, **facts, "lemmas": version, "pieces": pieces, "stop_words": sorted(set(stop))},
     )
     folder = out.with_name(f"{out.name}.parts")
-    if not out.exists():
-        refuse_file(folder)
+    if out.exists():
+        return _same(out, head, lambda: corpus_hash(captions)), True
+    refuse_file(folder)
+    try:
         folder.mkdir(parents=True, exist_ok=True)
-    with alone(folder) if not out.exists() else nullcontext():
-        if out.exists():
+    except FileNotFoundError:  # /proc
+        raise ConfigError(f"{folder}: no folder can be made there. Name another place.") from None
+    with alone(folder), without_empty(folder):
+        if out.exists():  # by now
             return _same(out, head, lambda: corpus_hash(captions)), True
         clean_leftovers(folder)
         with _progress(captions) as progress, _told(folder):
@@ -186,12 +194,40 @@ def mine(
             "left_out": captions.left_out(),
         }
         table = WordTable(**{**_fields(head), "corpus": corpus.sha256, "counted": counted, "words": rows.words})
-        save_table(table, out)
+        if not rows.words:
+            if not any(any(row[:3]) for row in corpus.words.values()):  # another tokenizer would find none either
+                remove_parts(folder)
+            raise DataError(_nothing(captions, table))
+        save_table(table, out, GO_ON)
         remove_parts(folder)
     return table, False
 
 
 _OWN = [name for name, p in inspect.signature(mine).parameters.items() if p.kind is p.KEYWORD_ONLY]
+
+
+def _check_out(out: Path, source: str = "") -> None:
+    """Refuse what cannot be a new table, before any work is done for it."""
+    refuse_file(out.parent)
+    if out.is_dir():
+        raise ConfigError(f"{out} is a folder; the table is a file, such as {out / 'words.json'}.")
+    if out.exists() and not out.is_file():
+        raise ConfigError(f"{out} is no file, and the table is to be written there. Name another one.")
+    if source and out.is_file() and Path(source).expanduser().is_file() and out.samefile(Path(source).expanduser()):
+        raise ConfigError(f"{out} has the captions, and the table is to be written there. Name another file.")
+
+
+def _nothing(captions: Captions, table: WordTable) -> str:
+    """Why there is no table."""
+    counted = table.counted
+    left = [
+        f"{counted[name]['distinct']:,} that the tokenizer {what}" for name, what in _LEFT if counted[name]["total"]
+    ]
+    return (
+        f"{captions.name} has no nouns, verbs and adjectives for a table in its {counted['captions']:,} captions (the "
+        f"first: {next(iter(captions))[:60]!r}){', but ' if left else ''}{' and '.join(left)}. Is this the column of "
+        f"the captions (column=NAME), their language (language={table.language}), and the tokenizer of the model?"
+    )
 
 
 @contextmanager
@@ -211,7 +247,8 @@ def _told(folder: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        print(f"vtp {OWNER}: what was counted is kept in {folder}; the same command goes on", file=sys.stderr)
+        if any(folder.glob("*.json")):
+            print(f"vtp {OWNER}: what was counted is kept in {folder}; the same command goes on", file=sys.stderr)
         raise
 
 
@@ -221,12 +258,7 @@ def _fields(table: WordTable) -> dict[str, Any]:
 
 def _same(out: Path, head: WordTable, corpus: Any) -> WordTable:
     """The table that is there, if it was made with these options from these captions."""
-    from vtp_snps3.words import read_table
-
-    try:
-        there = read_table(out)
-    except DataError:
-        raise ConfigError(f"{out} exists, and is no table of words. Give another name, or remove it.") from None
+    there = _read(out)
     ours, theirs = _fields(head), _fields(there)
     different = [name for name in ours if ours[name] != theirs[name] and name != "tokenizer"]
     if "settings" in different:
@@ -242,6 +274,16 @@ def _same(out: Path, head: WordTable, corpus: Any) -> WordTable:
     return there
 
 
+def _read(out: Path) -> WordTable:
+    """The table that is there."""
+    from vtp_snps3.words import read_table
+
+    try:
+        return read_table(out)
+    except DataError:
+        raise ConfigError(f"{out} exists, and is no table of words. Give another name, or remove it.") from None
+
+
 def _tokenizer(source: str, captions: Captions) -> tuple[str, TextSpec]:
     """A tokenizer by its name, file or folder, and what it is called in the table."""
     from vtp_encoders.tokenizers import build_tokenizer, named_tokenizer, spec_of
@@ -254,10 +296,11 @@ def _tokenizer(source: str, captions: Captions) -> tuple[str, TextSpec]:
     try:
         return path.name if path.exists() else source, spec_of(named_tokenizer(OWNER, source), _LENGTH)
     except ConfigError as error:
-        if "lacks [" not in str(error) and "it needs those of BERT" not in str(error):
-            raise ConfigError(
-                str(error).replace(f"encoder {OWNER}: ", "").replace("encoder.text.tokenizer=", "tokenizer=")
-            ) from None
+        others = "lacks [" in str(error) or "it needs those of BERT" in str(error)  # no BERT's: of another family
+        if not others or path.is_file():
+            told = str(error).replace(f"encoder {OWNER}: ", "").replace("encoder.text.tokenizer=", "tokenizer=")
+            more = " Of a tokenizer of another family give the folder, with all of its files." if others else ""
+            raise ConfigError(told + more) from None
     from transformers import AutoTokenizer
 
     from vtp_encoders.huggingface import load
@@ -298,7 +341,7 @@ def _progress(captions: Captions) -> Iterator[Any]:
 
 def _convert(out: Path, files: dict[str, Path], options: dict[str, Any]) -> int:
     from vtp_snps3.mining.released import convert
-    from vtp_snps3.words import read_table, save_table
+    from vtp_snps3.words import save_table
 
     if strange := [name for name in options if name != "tokenizer"]:
         raise ConfigError(f"{strange[0]}= does not go with --from-antmmf, which counts nothing.")
@@ -307,11 +350,11 @@ def _convert(out: Path, files: dict[str, Path], options: dict[str, Any]) -> int:
         raise ConfigError(f"tokenizer={source}: expected the name of a tokenizer, or its file or folder.")
     tokenizer = None if source is None else _tokenizer(source, _NoCaptions())
     table = convert(files["--from-antmmf"], files.get("--same-lemma"), tokenizer)
-    there = out.exists()
-    if there and (out.is_dir() or read_table(out) != table):
+    _check_out(out)
+    if (there := out.exists()) and _read(out) != table:
         raise ConfigError(f"{out} exists, and holds something else. Give another name, or remove it.")
     out.parent.mkdir(parents=True, exist_ok=True)
-    save_table(table, out)
+    save_table(table, out, GO_ON)
     _say(table, out, "was there already" if there else "written")
     return 0
 
@@ -337,12 +380,12 @@ def _show(paths: list[str], options: dict[str, Any]) -> int:
     top = options.pop("top", 30)
     if options or not 1 <= len(paths) <= 2 or not isinstance(top, int) or isinstance(top, bool) or top < 1:
         raise ConfigError(f"expected show TABLE [OUT.png] [top=30].{_EXPLAINED}")
+    out = Path(paths[-1]).expanduser()
+    if len(paths) == 2 and out.suffix.lower() != ".png":
+        raise ConfigError(f"{out}: the picture is a .png, such as {Path(paths[0]).with_suffix('.png').name}.")
     table = read_table(paths[0])
     print_tables(tables(table, top))
     if len(paths) == 2:
-        out = Path(paths[1]).expanduser()
-        if out.suffix.lower() != ".png":
-            raise ConfigError(f"{out}: the picture is a .png.")
         out.parent.mkdir(parents=True, exist_ok=True)
         draw(table, out)
         print(f"coverage: {out}")
@@ -358,7 +401,7 @@ def _say(table: WordTable, out: Path, what: str) -> None:
     left = counted.get("left_out") or {}
     if left.get("rows"):
         print(printable(f"  left out: {left['rows']:,} rows without a caption (first: {'; '.join(left['first'][:3])})"))
-    for name, what in (("unknown_words", "does not know"), ("split_words", "splits (pieces=true keeps them)")):
+    for name, what in _LEFT:
         if (found := counted.get(name, {})).get("distinct"):
             print(f"  left out: {found['distinct']:,} words that the tokenizer {what}, {found['total']:,} times")
     print(printable(f"  corpus sha256 {table.corpus[:16]}, vocabulary sha256 {table.vocabulary[:16]}"))

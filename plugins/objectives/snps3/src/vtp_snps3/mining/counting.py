@@ -24,11 +24,12 @@ from pathlib import Path
 from typing import Any
 
 from vtp.errors import RunError, VtpError
-from vtp.storage import LOCK, write_text_atomic
+from vtp.prepare import GO_ON
+from vtp.storage import LOCK, replacing
 from vtp_snps3.mining.taggers import CHUNK, Count, Counts, make_counter
 from vtp_univl.parts_of_speech import Tagger
 
-__all__ = ["Corpus", "How", "corpus_hash", "count_words", "remove_parts"]
+__all__ = ["Corpus", "How", "corpus_hash", "count_words", "remove_parts", "without_empty"]
 
 _PART = re.compile(r"[0-9a-f]{32}\.json")
 _ALONE = 4  # chunks that are counted without starting processes for them
@@ -145,6 +146,17 @@ def remove_parts(folder: Path) -> None:
         folder.rmdir()
 
 
+@contextmanager
+def without_empty(folder: Path) -> Iterator[None]:
+    """Where the block fails before anything was counted, the folder goes again."""
+    try:
+        yield
+    except BaseException:
+        if folder.is_dir() and not any(file.name != LOCK for file in folder.iterdir()):
+            remove_parts(folder)
+        raise
+
+
 def corpus_hash(captions: Iterable[str]) -> str:
     """``Corpus.sha256`` of captions that need not be counted."""
     source, digest = iter(captions), hashlib.sha256()
@@ -167,7 +179,9 @@ def _kept(file: Path) -> Counts | None:
 
 
 def _keep(file: Path, counts: Counts) -> None:
-    write_text_atomic(file, json.dumps(counts, separators=(",", ":")))
+    data = json.dumps(counts, separators=(",", ":")).encode()
+    with replacing(file, len(data), GO_ON) as out:
+        out.write(data)
 
 
 def _count(count: Count, how: How, chunk: list[str]) -> Counts:

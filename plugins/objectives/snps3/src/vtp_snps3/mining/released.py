@@ -44,19 +44,24 @@ def convert(file: Path, same_lemma: Path | None = None, tokenizer: tuple[str, Te
             f"{file} is no table of counts of AntMMF: expected an object with lists of one length, name, "
             f"{', '.join(_COUNTS)}, as in count_reprocess_webvid.json."
         )
+    odd = [i for i, name in enumerate(names) if not isinstance(name, str) or not name or "\n" in name]
+    if odd:
+        raise DataError(f"{file}: the name of id {odd[0]} is {names[odd[0]]!r}, and no word.")
     families = _families(same_lemma, size)
     of_file = vocabulary_hash(_bert(file, names))
     if tokenizer is not None and vocabulary_hash(tokenizer[1]) != of_file:
         raise ConfigError(f"{file} is for another vocabulary than tokenizer={tokenizer[0]}. Leave tokenizer= out.")
-    words = []
-    for i, row in enumerate(zip(names, *columns, strict=True)):
-        name, counts = row[0], list[Any](row[1:])
+    words: list[Word] = []
+    counts: list[Any]
+    for i, (name, *counts) in enumerate(zip(names, *columns, strict=True)):
         try:
             total, verb, noun, adj = (round(count) for count in counts)  # shares of counts are no whole numbers
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise DataError(f"{file}: the counts of id {i} ({name!r}) are no numbers.") from None
+        if min(total, verb, noun, adj) < 0:
+            raise DataError(f"{file}: a count of id {i} ({name!r}) is less than 0.")
         if total > 0:
-            words.append(Word((i,), str(name), str(name), total, verb, noun, adj, same_lemma=families[i]))
+            words.append(Word((i,), name, name, total, verb, noun, adj, same_lemma=families[i]))
     files = [path.read_bytes() for path in (file, same_lemma) if path is not None]
     return WordTable(
         tokenizer=tokenizer[0] if tokenizer is not None else f"the words of {file.name}",
@@ -88,6 +93,8 @@ def _families(file: Path | None, size: int) -> list[tuple[str, ...]]:
 
 
 def _json(file: Path) -> Any:
+    if file.exists() and not file.is_file():
+        raise DataError(f"{file} is no file.")
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -91,7 +91,7 @@ def draw(table: WordTable, path: Path) -> None:
     axes.set_ylabel(f"percent {what}", fontsize=8)
     axes.set_title(_title(table), fontsize=10, parse_math=False)
     axes.grid(alpha=0.3)
-    with replacing(path) as file:
+    with replacing(path, then="Free some space, or name another place.") as file:
         figure.savefig(file, format="png", dpi=110)
 
 
