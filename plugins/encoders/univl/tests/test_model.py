@@ -47,13 +47,13 @@ def test_an_encoder_that_is_named_is_taken() -> None:
 def test_the_recipe_is_that_of_the_model_and_the_data_set() -> None:
     """Generated clips have a recipe for vtp's own small models, which learn from steps that BERT does not survive."""
     own = compose(["model=univl", RETRIEVAL, "dataset=shapes"])["train"]
-    assert (own["lr"], own["global_batch"]) == (1e-3, 64)
+    assert (own["lr"], own["global_batch"]) == (5e-4, 64)
     assert compose([RETRIEVAL, "dataset=shapes"])["train"]["lr"] == 2e-3
     assert compose(["model=univl", RETRIEVAL])["train"]["lr"] != own["lr"]
     assert compose(["model=univl", RETRIEVAL, "dataset=shapes", "train.lr=3e-3"])["train"]["lr"] == 3e-3
     assert compose(["dataset=shapes"])["train"]["lr"] == 2e-3
     questions = compose(["model=univl", "task=msrvtt_qa", "dataset=shapes"])
-    assert (questions["train"]["lr"], questions["train"]["global_batch"], questions["data"]["group"]) == (1e-3, 240, 10)
+    assert (questions["train"]["lr"], questions["train"]["global_batch"], questions["data"]["group"]) == (5e-4, 240, 10)
 
 
 @pytest.mark.parametrize(

@@ -344,7 +344,7 @@ class TinyFrames(Backbone):
         first, second, third = widths
         side = size // 16 if whole else 2
         stem = nn.Sequential(
-            nn.Conv2d(3, first, 4, stride=4),
+            nn.Conv2d(3, first, 7, stride=4, padding=3),  # windows overlap, or corners are cut apart
             nn.GroupNorm(1, first),
             nn.GELU(),
             nn.Conv2d(first, second, 3, stride=2, padding=1),
@@ -354,11 +354,13 @@ class TinyFrames(Backbone):
             nn.GELU(),
         )
         embed = nn.Conv2d(third, channels, side, stride=side)
+        anywhere = nn.Linear(third, channels)
         motion = nn.Conv1d(channels, channels, 3, padding=1)
         norm = nn.LayerNorm(channels)
         # as small as BERT's tables, whose positions say which moment a clip is: next to larger clips they go under
         nn.init.constant_(norm.weight, 0.02)
-        self.net = nn.ModuleDict({"stem": stem, "embed": embed, "motion": motion, "norm": norm})
+        parts = {"stem": stem, "embed": embed, "anywhere": anywhere, "motion": motion, "norm": norm}
+        self.net = nn.ModuleDict(parts)
         self.channels = channels
 
     def forward(self, video: Tensor) -> Tensor:
@@ -366,7 +368,8 @@ class TinyFrames(Backbone):
         net: Any = self.net
         batch, frames = video.shape[:2]
         x = self.run(net["stem"], video.flatten(0, 1).contiguous(memory_format=torch.channels_last))
-        x = net["embed"](x)  # (B * T, C, h, w)
+        there = net["anywhere"](x.amax(dim=(2, 3)))[:, :, None, None]  # what is in the frame, wherever it is
+        x = net["embed"](x) + there  # (B * T, C, h, w)
         h, w = x.shape[2:]
         x = x.unflatten(0, (batch, frames)).permute(0, 3, 4, 2, 1)  # (B, h, w, C, T)
         x = x + F.gelu(net["motion"](x.flatten(0, 2))).view(x.shape)
