@@ -144,7 +144,7 @@ def test_clips_of_one_video_are_no_negatives() -> None:
     close(lvwm.loss_from_features(features).loss, mil_nce_of_clips(sim, excluded).mean())
 
 
-@pytest.mark.parametrize("model", ["base", "simvtp"])
+@pytest.mark.parametrize("model", ["base", pytest.param("simvtp", marks=pytest.mark.slow)])
 def test_models_of_others(model: str) -> None:
     found = build(model, ["snps3/lvwm"])
     seen = take_step(found, random_batch(found, 6))

@@ -28,7 +28,13 @@ OTHERS = {"base": ["mlm"], "simvtp": ["simvtp/mlm"], "univl": ["univl/mlm", "uni
 
 @pytest.mark.parametrize(
     ("model", "tokens"),
-    [("base", "fused"), ("base", "null"), ("simvtp", "text"), ("univl", "fused"), ("univl", "null")],
+    [
+        pytest.param("base", "fused", marks=pytest.mark.slow),
+        ("base", "null"),
+        ("simvtp", "text"),
+        ("univl", "fused"),
+        pytest.param("univl", "null", marks=pytest.mark.slow),
+    ],
 )
 def test_every_objective_of_a_model_reads_the_mask(model: str, tokens: str) -> None:
     """With a head of its own, and with those of other objectives alone."""

@@ -94,6 +94,7 @@ def test_ablations_differ_in_the_two_objectives_alone(both: str, prefix: str) ->
         assert all(not share for share in attentive) or "mssm" in masks
 
 
+@pytest.mark.slow
 def test_the_two_training_lists_of_msrvtt() -> None:
     lists = [compose([f"experiment=snps3/{name}"])["dataset"] for name in ("finetune_msrvtt_7k", "finetune_msrvtt")]
     assert lists[0] == lists[1] | {"train_list": "7k"} != lists[1]
