@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 import vtp_snps3
 import vtp_tasks
+import vtp_univl
 from vtp.cli.main import main
 from vtp.cli.run import compose
 
@@ -42,6 +44,20 @@ def test_all_questions_are_trained_alike() -> None:
     )
     assert {"qa", "msrvtt_qa", "msvd_qa"} <= tasks
     assert recipes == {f"for_snps3_{name}" for name in tasks}
+
+
+def test_generated_clips_have_the_recipes_of_univl() -> None:
+    for folder in ("recipe/shapes", "recipe/shapes/task"):
+        univl, snps3 = (
+            {
+                file.stem.replace("univl", "snps3"): file
+                for file in (Path(str(package.__file__)).parent / "conf" / folder).glob("*.yaml")
+            }
+            for package in (vtp_univl, vtp_snps3)
+        )
+        assert univl.keys() == snps3.keys() != set()
+        for name, file in snps3.items():
+            assert yaml.safe_load(file.read_text()) == {"defaults": [univl[name].stem]}
 
 
 def test_options_of_the_words_are_given_once_and_a_named_objective_has_its_weight() -> None:
