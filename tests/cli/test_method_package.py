@@ -222,6 +222,7 @@ def test_a_method_package_needs_nothing_from_the_tree(vtp, tmp_path):
     assert len((tmp_path / "again" / "predictions.jsonl").read_text().splitlines()) == report["ledger"]["expected"]
 
 
+@pytest.mark.slow
 def test_its_importer_makes_a_checkpoint(vtp, tmp_path):
     import torch
     from safetensors.torch import save_file

@@ -64,7 +64,7 @@ def test_every_component_has_an_option_file():
 
 @pytest.mark.parametrize(
     "model",
-    [m if m in ("base", "univl") else pytest.param(m, marks=pytest.mark.slow) for m in sorted(option_files()["model"])],
+    [m if m == "base" else pytest.param(m, marks=pytest.mark.slow) for m in sorted(option_files()["model"])],
 )
 def test_every_encoder_fits_every_slot_of_every_model(model):
     """A model chooses encoders and sets nothing inside a slot that another choice does not have."""

@@ -20,7 +20,7 @@ from vtp.types import Tokens
 from vtp_datasets.shapes import Shapes
 
 # most lines of Python and of YAML: what strangers needed, and the lists of what the packages register
-KINDS = {"siglip": 55, "swin3d": 42, "wav2vec2": 39, "perceiver": 59}
+KINDS = {"siglip": 55, "swin3d": 42, "speechwaves": 39, "perceiver": 59}
 KINDS |= {"clipcls": 155, "oclip": 118, "marble": 79}
 TINY = ["dataset=shapes", "dataset.size=tiny", "train.steps=2", "train.epochs=null", "train.global_batch=8"]
 TINY += ["train.log_every=1", "train.tensorboard=false", "data.workers=0", "threads=1"]
@@ -73,7 +73,7 @@ def test_they_load_and_nothing_is_wrong_with_them(world: Path, capsys: pytest.Ca
     "options",
     [
         ["task=msrvtt_retrieval", "objective=[siglip]", "task.objective=siglip"],
-        [*QA, "encoder/video=swin3d", "encoder/audio=wav2vec2", "encoder/fusion=perceiver"],
+        [*QA, "encoder/video=swin3d", "encoder/audio=speechwaves", "encoder/fusion=perceiver"],
         ["task=clipcls", "encoder/video=oclip"],
         ["experiment=marble/tiny"],
         ["experiment=marble/tiny", "encoder/fusion=concat"],  # nothing in the model file was meant for perceiver alone
@@ -87,7 +87,7 @@ def test_their_options_compose(world: Path, capsys: pytest.CaptureFixture[str], 
 def test_components_keep_their_contracts(world: Path) -> None:
     check_encoder(component("encoder/video", "swin3d"), {"frames": 5})
     check_encoder(component("encoder/video", "oclip"), {"layers": 1})
-    check_encoder(component("encoder/audio", "wav2vec2"), {"depth": 1})
+    check_encoder(component("encoder/audio", "speechwaves"), {"depth": 1})
     check_fusion(component("encoder/fusion", "perceiver"))
     check_objective(component("objective", "siglip"))
     check_objective(component("objective", "trialign"))
@@ -110,7 +110,7 @@ def test_a_pairwise_loss_trains_and_is_searched_with(world: Path) -> None:
 
 @pytest.mark.slow
 def test_encoders_and_a_fusion_take_the_places_of_the_default_ones(world: Path) -> None:
-    run(world, "qa", *QA, "encoder/video=swin3d", "encoder/audio=wav2vec2", "encoder/fusion=perceiver")
+    run(world, "qa", *QA, "encoder/video=swin3d", "encoder/audio=speechwaves", "encoder/fusion=perceiver")
     model = restored(world, "qa")
     sound, picture = model.encoders["audio"], model.encoders["video"]
     assert len(sound.model.encoder.layers) == sound.depth == 2  # of its own option file, whatever the default model has

@@ -177,6 +177,7 @@ def test_a_failure_of_rank_0_while_saving_is_raised_on_every_rank(runs):
     assert not list((runs / "full" / "checkpoints").glob("*"))
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_rank_stops_both_and_saves(tmp_path):
     """Under the real torchrun: rank 1 alone is signalled, the ranks agree after the step, the checkpoint is whole."""
     options = {"run_dir": str(tmp_path), "steps": 1000, "delay": 0.05, "strategy": "fsdp2", "eval_every": 0}
@@ -238,6 +239,7 @@ distributed.shutdown()
 """
 
 
+@pytest.mark.slow
 def test_running_statistics_are_the_mean_of_all_ranks_where_they_are_evaluated_and_saved(tmp_path, two_ranks):
     """Rank 0 has the means 2, 2, 6 and the variances 2, 0, 18; rank 1 twice, and four times as much."""
     script = tmp_path / "script.py"
