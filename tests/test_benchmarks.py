@@ -38,6 +38,7 @@ SMALLEST = {  # a script's arguments, and what its result file holds; "out" stan
     ),
     "univl": (f"--frames 1 --size 32 --depth 1 {STEP}", "vtp_speedup_over"),
     "univl_retrieval": ("--preset tiny --texts 3 --clips 3 --plain 4 --batch 2 --out out.json", "vtp_speedup"),
+    "univl_shapes": ("--tasks captioning --size tiny --steps 2 --out out.json", "rows"),
 }  # fmt: skip
 ELSEWHERE = {
     "data": "tests/data/test_benchmark.py",
