@@ -66,7 +66,8 @@ def main(arguments: list[str]) -> int:
 
     model = build_model(spec, lookup_in(registry))
     fill(model, state, source, allow_missing=report.get("missing", {}))
-    _write(out, model, report, {"importer": arguments[0], "source": str(source), "options": options})
+    origin = {"importer": arguments[0], "source": str(source), "options": options}
+    _write(out, model, report, {"import": {**origin, "kind": report.get("kind", "")}, **_trained_on(source)})
     print(_summary(report, model))
     print(f"written to {out}; details in {out / 'import_report.json'}")
     return 0
@@ -98,13 +99,25 @@ def _options(importer: Importer, name: str, arguments: list[str]) -> dict[str, A
     return options
 
 
-def _write(out: Path, model: VTPModel, report: Mapping[str, Any], origin: Mapping[str, Any]) -> None:
+def _trained_on(source: Path) -> dict[str, Any]:
+    """``stages`` of a checkpoint of vtp: its weights have seen the same clips when they are another model's. Of a
+    foreign one nothing is known."""
+    from vtp.run.stages import recorded
+    from vtp.train.checkpoint import locate
+
+    folder = source if source.is_dir() else source.parent
+    if (folder / "checkpoints").is_dir():  # a run folder
+        folder = locate(folder)
+    return {"stages": recorded(folder)} if (folder / "provenance.json").is_file() else {}
+
+
+def _write(out: Path, model: VTPModel, report: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
     from vtp.model.weights import save_weights
     from vtp.storage import DirectoryTransaction
 
     size = sum(value.numel() * value.element_size() for value in model.state_dict().values())
     with DirectoryTransaction(out, size) as folder:
-        save_weights(folder, model, {"import": {**origin, "kind": report.get("kind", "")}})
+        save_weights(folder, model, provenance)
         (folder / "import_report.json").write_text(
             json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
         )

@@ -15,10 +15,13 @@ from simvtp_models import GOLDEN, build, dual_spec, random_batch, spec
 from vtp.cli.main import main
 from vtp.cli.run import compose
 from vtp.errors import DataError
+from vtp.eval.leaks import check_leaks
 from vtp.model.build import lookup_in
 from vtp.model.context import ForwardContext
 from vtp.model.weights import load_model, load_weights, save_weights
 from vtp.plugins import host
+from vtp.run.stages import recorded
+from vtp.storage import DirectoryTransaction
 from vtp_simvtp.dual import import_dual
 from vtp_simvtp.importer import import_simvtp
 from vtp_simvtp.keys import DUAL, PRETRAIN
@@ -157,6 +160,29 @@ def test_two_towers_from_a_vtp_checkpoint(vocab, tmp_path):
     towers.load_state_dict(tensors, strict=True)
     assert torch.equal(towers.encoders["video"].tower.norm.weight, model.encoders["fusion"].norm.weight)
     assert towers.encoders["text"].tower.blocks[0].attn.heads == 4
+
+
+@pytest.mark.parametrize("given", ["", "checkpoints/last", "the folder of model.safetensors"])
+def test_two_towers_remember_what_the_shared_model_was_trained_on(given, vocab, tmp_path):
+    stages = [{"stage": "pre-training", "media": ["webvid:a"]}, {"stage": "mine", "media": ["msrvtt:video7010"]}]
+    step = tmp_path / "run/checkpoints/step_00000002" if "model" not in given else tmp_path / "run"
+    with DirectoryTransaction(step, 0) as folder:
+        save_weights(folder, build(spec(vocab)), {"stages": stages})
+        for name in ("optimizer.safetensors", "trainer.json", "rng.json"):  # what a run's checkpoint has besides
+            (folder / name).touch()
+    if given == "checkpoints/last":
+        (step.parent / "last").symlink_to(step.name)
+    source = tmp_path / "run" / ("" if "model" in given else given)  # the folder of weights, of a run, or a pointer
+    assert main(["import", "simvtp_dual", str(source), str(tmp_path / "towers")]) == 0
+    assert recorded(tmp_path / "towers") == stages
+    with pytest.raises(DataError, match="LEAK: 1 of 1 test clips were in training .stage mine"):
+        check_leaks(recorded(tmp_path / "towers"), ["msrvtt:video7010"])
+
+
+def test_of_a_foreign_checkpoint_nothing_is_known(original, vocab, tmp_path):
+    torch.save({"model": original}, tmp_path / "a.pth")
+    assert main(["import", "simvtp", str(tmp_path / "a.pth"), str(tmp_path / "o"), f"tokenizer={vocab}", *FLAGS]) == 0
+    assert check_leaks(recorded(tmp_path / "o"), ["msrvtt:video7010"]).unknown == ("o",)
 
 
 def test_command_writes_a_checkpoint_that_loads(original, vocab, tmp_path, capsys):
