@@ -50,17 +50,36 @@ def test_expected_ranks_are_the_mean_over_all_orders_of_tied_candidates(query):
 
 @settings(max_examples=100, deadline=None)
 @given(queries())
-def test_pessimistic_and_optimistic_ranks_are_the_ends_and_average_the_middle(query):
+def test_pessimistic_and_optimistic_ranks_are_the_ends(query):
     scores, relevant = query
     ranks = rank_queries(np.array([scores]), [sorted(relevant)])
     best = max(scores[j] for j in relevant)
     others = [s for j, s in enumerate(scores) if j not in relevant]
-    lowest, highest = 1 + sum(s > best for s in others), 1 + sum(s >= best for s in others)
-    assert ranks.values("optimistic")[0] == lowest
-    assert ranks.values("pessimistic")[0] == highest
-    assert ranks.values("average")[0] == (lowest + highest) / 2
-    for rule in ("optimistic", "pessimistic", "average"):
+    assert ranks.values("optimistic")[0] == 1 + sum(s > best for s in others)
+    assert ranks.values("pessimistic")[0] == 1 + sum(s >= best for s in others)
+    for rule in ("optimistic", "pessimistic"):
         assert ranks.hits(2, rule)[0] == float(ranks.values(rule)[0] <= 2)
+
+
+@settings(max_examples=200, deadline=None)
+@given(queries())
+def test_the_average_rule_is_the_mean_position_among_all_that_tie(query):
+    """As the formula has it: sort the row, look up every column with the score of a relevant candidate, take the mean
+    of their positions, counted from 0, and of several relevant candidates the least."""
+    scores, relevant = query
+    ordered = sorted(scores, reverse=True)
+    position = min(np.mean([i for i, s in enumerate(ordered) if s == scores[j]]) for j in relevant)
+    ranks = rank_queries(np.array([scores]), [sorted(relevant)])
+    assert ranks.values("average")[0] == position + 1
+    assert ranks.hits(1, "average")[0] == float(position == 0)
+    assert [ranks.hits(k, "average")[0] for k in (2, 3, 5)] == [float(position < k) for k in (2, 3, 5)]
+
+
+def test_the_average_rule_differs_where_it_was_taken_for_another():
+    five = rank_queries(np.zeros((1, 10)), [[0]])  # positions 0 to 9: 4.5
+    assert five.values("average") == [5.5] and five.hits(5, "average") == [1.0] and five.hits(1, "average") == [0.0]
+    own = rank_queries(np.zeros((1, 3)), [[0, 1, 2]])  # three captions of the clip itself, and nothing else
+    assert own.values("average") == [2.0] and own.hits(1, "average") == [0.0] and own.hits(1) == [1.0]
 
 
 @settings(max_examples=60, deadline=None)

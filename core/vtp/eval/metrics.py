@@ -11,7 +11,11 @@ The tie term is named in every report. With t irrelevant and p relevant candidat
     expected      t / (p + 1)   mean over all orders of the tied ones; R@K is the probability of the first K (default)
     pessimistic   t             ties count against the model
     optimistic    0             ties count for the model (legacy: a collapsed model is perfect)
-    average       t / 2         the middle of the tied block (legacy: R@K compares this number with K)
+    average       (t + p - 1) / 2   the middle of the tied block, the relevant ones counted as well (legacy)
+
+``average`` is what the evaluation of collaborative-experts and of Frozen computes: it counts positions from 0, takes
+the mean one of all columns with the best relevant score, and asks for position == 0 for R@1 and position < K for other
+K. A rank is that position + 1.
 
 A query whose relevant candidates all lack a finite score, or whose row holds any other score that is not finite, is a
 miss: it has the last rank, G, and is in no first K. A candidate without any finite score (a video that could not be
@@ -76,7 +80,7 @@ class Ranks:
             "expected": self.tied / (self.positives + 1),
             "pessimistic": self.tied,
             "optimistic": np.zeros(len(self)),
-            "average": self.tied / 2,
+            "average": (self.tied + self.positives - 1) / 2,
         }[ties]
         return np.where(self.miss, float(self.gallery), 1.0 + self.higher + term)
 
@@ -87,6 +91,8 @@ class Ranks:
         ones, lies in the ``k - higher`` places that are left: 1 - C(t + p - places, p) / C(t + p, p). The other rules
         give 0 or 1. Misses give 0.
         """
+        if ties == "average" and k > 1:  # position < k, counted from 0
+            return np.where(self.miss, 0.0, self.values(ties) - 1 < k).astype(np.float64)
         if ties != "expected":
             return np.where(self.miss, 0.0, self.values(ties) <= k).astype(np.float64)
         outside = np.ones(len(self))  # probability that the places seen so far hold no relevant candidate
