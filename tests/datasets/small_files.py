@@ -81,6 +81,23 @@ AUDIOCAPS = (
 )
 
 
+CLOTHO = (
+    "file_name,caption_1,caption_2,caption_3,caption_4,caption_5\r\n"
+    '"Ambience, waves .wav",Waves roll in,"Water, then wind",Surf,The sea moves,Waves\r\n'
+    "Distorted AM Radio noise.wav,A muddled noise,Static,A radio,Noise,Buzz\r\n"
+    "Distorted AM Radio noise.wav,a,b,c,d,e\r\nempty.wav,,,,,\r\ngap.wav,one,,three,four,five\r\n"
+)
+
+
+VALOR = [
+    {"video_id": "CEfOX4fYlsY_20.000_30.000", "desc": "In one room, a yellow bird leaped over the fence."},
+    {"video_id": "a_b-c4fYlsY_0.000_10.000", "desc": "A train whistles.", "subtitle": ""},
+    {"video_id": "a_b-c4fYlsY_0.000_10.000", "desc": "A train whistles."},
+    {"video_id": "own clip", "desc": "A dog barks."},
+    {"video_id": "no words_0.000_10.000"},
+]
+
+
 AVQA = {
     "video_id": "00000093", "question_id": 12, "type": '["Audio", "Counting"]',
     "question_content": "How many musical instruments were heard throughout the video?", "templ_values": "[]",

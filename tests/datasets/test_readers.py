@@ -11,9 +11,11 @@ from small_files import (
     ANTMMF,
     AUDIOCAPS,
     AVQA,
+    CLOTHO,
     MSVD_FILES,
     STEPS,
     UCF101_FILES,
+    VALOR,
     VATEX_ROWS,
     WEBVID_A,
     write,
@@ -67,6 +69,9 @@ def test_the_common_interface(tmp_path, monkeypatch, reader):
 SPLITS = ("train", "val", "test")
 
 
+PARTS = ("development", "validation", "evaluation")
+
+
 QUESTION = {"answer": "man", "id": 4, "question": "who is singing?", "video_id": 1}
 
 
@@ -85,6 +90,7 @@ WHOLE: dict[str, tuple[list[str], dict[str, object]]] = {  # reader -> kinds, al
     "audiocaps": (["caption"], {f"{split}.csv": AUDIOCAPS for split in SPLITS}),
     "caption_json": (["caption"], {"train.json": {"a/1.mp4": "x", "a/2.mp4": ["y", "z"]}}),
     "cc3m": (["caption"], dict.fromkeys(("cc3m_train.tsv", "cc3m_val.tsv"), "a\thttp://x\nb\thttp://y\n")),
+    "clotho": (["caption"], {f"clotho_captions_{part}.csv": CLOTHO for part in PARTS}),
     "cnvid": (["caption"], {"caption.json": SPEECH}),
     "coco": (["caption"], {f"{split}.json": CAPTIONED for split in SPLITS}),
     "didemo": (["caption"], {f"{split}_list.txt": "a.mov\nb.mp4" for split in SPLITS} | {
@@ -96,7 +102,9 @@ WHOLE: dict[str, tuple[list[str], dict[str, object]]] = {  # reader -> kinds, al
     "msvd_cn": (["caption"], MSVD_FILES),
     "music_avqa": (["qa"], {f"avqa-{split}.json": [AVQA, AVQA | {"question_id": 2}] for split in SPLITS}),
     "ucf101": (["classification"], UCF101_FILES),
-    "vat": (["caption"], {"train.csv": "audio,text,video\n1.wav,1.txt,1.mp4\n", "text/1.txt": "x"}),
+    "valor32k": (["caption"], {f"desc_{split}.json": VALOR for split in SPLITS}),
+    "vat": (["caption", "classification"],
+            {"train.csv": "audio,text,video,label\n1.wav,1.txt,1.mp4,dog\n", "text/1.txt": "x"}),
     "vatex": (["caption"], {f"{split}_list.txt": CLIP for split in SPLITS} | {"vatex_data.json": VATEX_ROWS}),
     "visual_genome": (["caption"], {"region_descriptions.json": [{"id": 1, "regions": [{"phrase": "x"}]}]}),
     "youcook2": (["caption"], {"youcookii_annotations_trainval.json": STEPS}),

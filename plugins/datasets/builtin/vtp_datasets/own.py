@@ -372,7 +372,7 @@ def _row(file: AnnotationFile, row: Mapping[str, Any], options: list[Any], what:
         made.texts = file.texts(row["caption"], "caption")
         return made
     if what == "classification":
-        return _classified(made, file, row)
+        return classified(made, file, row)
     question = text_of(row, "question") if "question" in row or what == "qa" else None
     made.question_type = text_of(row, "question_type") if "question_type" in row else first_word(question or "")
     answer = row.get("answer", "")
@@ -393,8 +393,12 @@ def _row(file: AnnotationFile, row: Mapping[str, Any], options: list[Any], what:
     return made
 
 
-def _classified(made: Row, file: AnnotationFile, row: Mapping[str, Any]) -> Row:
-    """With its class, or list of classes, and its caption or an empty text."""
+def classified(made: Row, file: AnnotationFile, row: Mapping[str, Any]) -> Row:
+    """``made`` with its class (``answer``), or list of classes (``labels``), and its ``caption`` or an empty text.
+
+    Raises:
+        ValueError: a cell that is no class.
+    """
     made.texts = file.texts(row["caption"], "caption")[:1] if "caption" in row else ("",)
     if "labels" in row:
         cell = row["labels"]

@@ -1,14 +1,16 @@
-"""Data as simple-multimodal (VAT) reads them: ``train.csv`` with columns audio,text,video, each a path.
+"""Data as simple-multimodal (VAT) reads them: ``train.csv`` with columns audio,text,video, each a path, and for
+classification a column label, or labels for several.
 
 Sound       wav, mp3 or m4a, relative to ``audio_root``
 Text        a file, relative to ``text_root``: of ``.json`` the text inside (or in ``text``, ``caption`` or ``title``),
             of others the whole content. Some copies end the title with ``#`` tags: ``tags=false`` drops them
 Video       mp4, relative to ``video_root``
+Classes     ``label``: that of a clip; ``labels``: all of them, as a list or parted by ``|``. A text may then be lacking
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,15 +29,21 @@ from vtp.catalogue import (
     without_extension,
 )
 from vtp.catalogue.json_items import json_value
+from vtp.errors import DataError
+from vtp.types import Sample
+from vtp_datasets.own import classified
 
 __all__ = ["VAT"]
 
 ABOUT = """The form is that of simple-multimodal: ROOT/train.csv (val.csv, test.csv) with columns audio,text,video, and
-the folders audio/, text/ and video/ that their paths are relative to (dataset.audio_root and so on name others)."""
+the folders audio/, text/ and video/ that their paths are relative to (dataset.audio_root and so on name others).
+For classification there is a column label besides, or labels."""
+LABELS = ("label", "labels")
 
 
 class VAT(Catalogue):
-    """One clip each with its text; sound and text are files of their own.
+    """One clip each with its text; sound and text are files of their own. ``classification``: one row each, its
+    class or classes, and its text or an empty one.
 
     Args:
         root: folder with the csv files; None = ``$VTP_DATA/vat``, or ``data/vat`` without that variable.
@@ -47,7 +55,6 @@ class VAT(Catalogue):
     """
 
     name = "vat"
-    kinds = ("caption", "retrieval")
     folders = ("",)
     about = ABOUT
     clips = "the files that train.csv names, in audio/, text/ and video/"
@@ -67,16 +74,34 @@ class VAT(Catalogue):
         self.media_namespace = namespace or f"vat:{self.root.absolute().name}"
         self._given = {"audio": audio_root, "text": text_root, "video": video_root}
 
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """What the columns allow; without a file, everything."""
+        file = self.find("train.csv", "val.csv", "test.csv")
+        columns = LABELS if file is None else AnnotationFile(file).header()
+        return ("caption", "retrieval", *(("classification",) if {*LABELS} & {*columns} else ()))
+
+    def samples(self, kind: str, split: str) -> Sequence[Sample]:
+        """As every data set; classes need their column."""
+        if kind == "classification" and kind not in self.kinds:
+            raise DataError(
+                f"{self.root / 'train.csv'}: there is no column that says the class of a clip. Add label (one each) or "
+                "labels (several), in every csv: audio,text,video,label."
+            )
+        return super().samples(kind, split)
+
     def plan(self, kind: str, split: str) -> Plan | None:
         name = f"{split}.csv"
         if split != "train" and self.find(name) is None:
             return None
         media, sound = Paths(self._folders("video"), VIDEOS), Paths(self._folders("audio"), SOUNDS | VIDEOS)
+        texts, labelled = Paths(self._folders("text")), kind == "classification"
         return Plan(
             ((name,),),
-            partial(_rows, texts=Paths(self._folders("text")), tags=self.tags, media=media, sound=sound),
+            partial(_rows, texts=texts, tags=self.tags, media=media, sound=sound, labelled=labelled),
             lambda: media,
             lambda: sound,
+            options={"labelled": labelled},
             keep=False,  # the texts lie in further files, whose changes nobody would see
         )
 
@@ -85,23 +110,36 @@ class VAT(Catalogue):
         return [self.root / given] if given is not None else [self.root / column, self.root / f"{column}s", self.root]
 
 
-def _rows(file: AnnotationFile, *, texts: Paths, tags: bool, media: Paths, sound: Paths) -> Iterator[Row]:
-    for line, row in file.csv(lambda cells: "text" in cells):
+def _rows(
+    file: AnnotationFile, *, texts: Paths, tags: bool, media: Paths, sound: Paths, labelled: bool
+) -> Iterator[Row]:
+    for line, row in file.csv(lambda cells: bool({"audio", "text", "video"} & {*cells})):
         try:
             video, audio = row.get("video", "").strip(), row.get("audio", "").strip()
             if not video and not audio:
                 raise ValueError("neither video nor audio")
-            text = _text(str(texts.ref(row["text"].strip()).path))
-            text = text if tags else text.partition("#")[0]
-            if not text.strip():
-                raise ValueError(f"no text in {row['text']}")
+            name = (row.get("text", "") if labelled else row["text"]).strip()
+            text = "" if labelled and not name else _text(str(texts.ref(name).path))
+            text = (text if tags else text.partition("#")[0]).strip()
+            if not text and not labelled:
+                raise ValueError(f"no text in {name}")
+            clip = without_extension((media if video else sound).clip(video or audio))
+            made = Row(str(line), [text], video_id=clip, video=video or NONE, audio=audio or None, place=line)
+            if labelled:
+                made = classified(made, file, _classes(row))
+                made.texts = [text]
         except (*ROW_ERRORS, OSError) as error:
             why = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) else reason(error)
             file.reject(f"line {line}", why)
             continue
         file.rows += 1
-        clip = without_extension((media if video else sound).clip(video or audio))
-        yield Row(str(line), [text.strip()], video_id=clip, video=video or NONE, audio=audio or None, place=line)
+        yield made
+
+
+def _classes(row: dict[str, str]) -> dict[str, str]:
+    """The cells that say the class of a clip, as :func:`classified` calls them; an empty one is not known."""
+    found = {"answer": row.get("label", ""), "labels": row.get("labels", "")}
+    return {name: cell for name, cell in found.items() if cell.strip()}
 
 
 def _text(path: str) -> str:

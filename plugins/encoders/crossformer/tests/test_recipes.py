@@ -36,7 +36,10 @@ def small(encoders: dict[str, Any]) -> dict[str, Any]:
     return made
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n == "small" else ()) for n in NAMES])
+LARGE = ("small", "valor32k")
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in LARGE else ()) for n in NAMES])
 def test_every_recipe_is_accepted_and_builds(name: str, tmp_path: Path) -> None:
     found = compose([f"experiment=crossformer/{name}", f"run_dir={tmp_path / 'run'}"])
     assert TrainConfig(**found["train"]).validate() == []
@@ -47,6 +50,22 @@ def test_every_recipe_is_accepted_and_builds(name: str, tmp_path: Path) -> None:
     assert {"text", "video", "audio", "fusion"} == set(model.encoders)
     scored = found["task"].get("zero_shot") or found["task"]
     assert scored.get("objective") in {None, *model.objectives}
+
+
+SOUND = [
+    ["task=music_avqa", "model=crossformer", "task.subsets=all"],
+    ["task=classification", "dataset=vat", "model=crossformer", "task.subsets=all"],
+    ["task=audiocaps_retrieval"],
+    ["task=clotho_retrieval"],
+]
+
+
+@pytest.mark.parametrize("options", SOUND, ids=" ".join)
+def test_tasks_that_need_sound_are_accepted(options: list[str], tmp_path: Path) -> None:
+    """The commands of docs/crossformer.md."""
+    page = Path(__file__).resolve().parents[4] / "docs" / "crossformer.md"
+    assert all(option in page.read_text(encoding="utf-8") for option in options)
+    check(compose([*options, f"run_dir={tmp_path / 'run'}"]), tmp_path / "run")
 
 
 def test_binding_trains_projections_and_temperatures_alone(tmp_path: Path) -> None:
