@@ -22,6 +22,10 @@ COMMANDS = {
     "protocols": ("vtp.cli.protocols", "what benchmarks evaluate, to the last item: vtp protocols show msvd"),
     "import": ("vtp.cli.importing", "convert a checkpoint of another program: vtp import simvtp FILE OUT"),
     "doctor": ("vtp.cli.doctor", "versions, devices, kernels, decoders, disk: what works on this machine"),
+    "new-plugin": (
+        "vtp.cli.new_plugin",
+        "write a plugin package that works at once: vtp new-plugin my_loss --kind objective",
+    ),
     "install": ("vtp.cli.install", "install plugins with pip into this Python"),
     "uninstall": ("vtp.cli.install", "uninstall plugins, broken ones too"),
 }
