@@ -136,10 +136,10 @@ def folder(tmp_path: Path) -> Iterator[Path]:
         (tmp_path / "video" / f"clip{i}.mp4").symlink_to(clip)
         (tmp_path / "text" / f"clip{i}.txt").write_text(f"clip number {i} with a sound #tag")
     sounds = ["own.m4a", "short.wav", "long.wav", str(tmp_path / "video" / "clip3.mp4"), "own.m4a", ""]
-    rows = [(audio, f"clip{i % 4}.txt", f"clip{i % 4}.mp4") for i, audio in enumerate(sounds)]
+    rows = [(audio, f"clip{i % 4}.txt", f"clip{i % 4}.mp4", f"class {i % 3}") for i, audio in enumerate(sounds)]
     for split, taken in {"train": rows, "val": rows[:2], "test": rows[2:]}.items():
         with (tmp_path / f"{split}.csv").open("w", newline="") as out:
-            csv.writer(out).writerows([("audio", "text", "video"), *taken])
+            csv.writer(out).writerows([("audio", "text", "video", "label"), *taken])
     yield tmp_path
 
 
@@ -165,3 +165,20 @@ def test_clips_with_sound_are_trained_on_evaluated_and_predicted(folder: Path, t
     report = json.loads((tmp_path / "eval" / "report.json").read_text())
     assert report["rows"].keys() >= {"only video+text", "only audio+text"}
     assert len((tmp_path / "eval" / "predictions.jsonl").read_text().splitlines()) > 0
+
+
+@pytest.mark.slow
+@pytest.mark.data
+def test_clips_with_sound_are_classified(folder: Path, tmp_path: Path) -> None:
+    """Classes from train.csv, with every subset of the modalities; what is missing is neither lost nor counted twice."""
+    options = ["task=classification", "dataset=vat", "model=crossformer", "task.subsets=all", f"dataset.root={folder}"]
+    options += ["train.steps=2", "train.epochs=null", "train.global_batch=4", "train.tensorboard=false"]
+    options += ["data.workers=0", "threads=1", "data.on_leak=stamp", f"run_dir={tmp_path / 'run'}"]
+    assert main(["run", *options]) == 0
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert report["ledger"]["missing"] == 0 and report["ledger"]["evaluated"] == 4
+    shown = {"video", "audio", "text", "video+audio", "video+text", "audio+text"}
+    assert {name.removeprefix("only ") for name in report["rows"] if name.startswith("only ")} == shown
+    lines = [json.loads(line) for line in (tmp_path / "run" / "predictions.jsonl").read_text().splitlines()]
+    assert len(lines) == 4 and {*lines[0]["classes"]} <= {f"class {i}" for i in range(3)}
+    assert report["metrics"]["top1"] == 100 * sum(x["top"][0][0] in x["classes"] for x in lines) / 4
