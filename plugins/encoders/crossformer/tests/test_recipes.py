@@ -170,7 +170,7 @@ def test_clips_with_sound_are_trained_on_evaluated_and_predicted(folder: Path, t
 @pytest.mark.slow
 @pytest.mark.data
 def test_clips_with_sound_are_classified(folder: Path, tmp_path: Path) -> None:
-    """Classes from train.csv, with every subset of the modalities; what is missing is neither lost nor counted twice."""
+    """Classes from train.csv, with every subset of the modalities."""
     options = ["task=classification", "dataset=vat", "model=crossformer", "task.subsets=all", f"dataset.root={folder}"]
     options += ["train.steps=2", "train.epochs=null", "train.global_batch=4", "train.tensorboard=false"]
     options += ["data.workers=0", "threads=1", "data.on_leak=stamp", f"run_dir={tmp_path / 'run'}"]

@@ -21,3 +21,11 @@ def vtp_register_objectives(register: Register) -> None:
     """Losses between groups of modalities; mlm, mvm and mam are built in."""
     register("crossformer_contrast", "vtp_crossformer.contrast:Contrast")
     register("crossformer_match", "vtp_crossformer.match:Match")
+
+
+@hookimpl
+def vtp_register_commands(register: Register) -> None:
+    """Data of simple-multimodal."""
+    register(
+        "vat-media", "vtp_crossformer.stores:main", help="clips and sounds of LMDB stores of simple-multimodal as files"
+    )
