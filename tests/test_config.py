@@ -34,6 +34,8 @@ def test_defaults_are_valid() -> None:
         {"eval_batch": 0},
         {"eval_clips": 0},
         {"eval_crops": 0},
+        {"eval_resize": 0},
+        {"eval_resize": 256, "eval_crops": 3},
         {"limit_train": 0.0},
         {"limit_eval": 2.5},
         {"max_missing": -1.0},

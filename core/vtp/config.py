@@ -178,6 +178,7 @@ class DataConfig:
     transforms: dict[str, Any] = field(default_factory=dict)  # {video: [name, ...], audio:, text:}: those of plugins
     train_clips: int = 1  # in training: windows of neighbouring frames of each video, which are encoded one by one
     eval_clips: int = 1  # in evaluation: windows of frames spread over a video; features of all views are averaged
+    eval_resize: int | None = None  # in evaluation: short side before the centre crop; null: the encoder's size
     eval_crops: int = 1  # in evaluation: crops along the longer side
     limit_train: float | None = None  # use only so many training samples (>= 1) or this share (< 1)
     limit_eval: float | None = None  # the same for evaluation; the report says so
@@ -204,6 +205,10 @@ class DataConfig:
         for name in ("group", "eval_batch", "train_clips", "eval_clips", "eval_crops"):
             if getattr(self, name) < 1:
                 yield f"{name}={getattr(self, name)} must be at least 1"
+        if self.eval_resize is not None and self.eval_resize < 1:
+            yield f"eval_resize={self.eval_resize} must be a number of pixels, such as 256"
+        if self.eval_resize is not None and self.eval_crops > 1:
+            yield f"eval_resize={self.eval_resize} is for one centre crop; leave it out where eval_crops are more"
         if self.train_clips > 1 and self.sampler == "every":
             yield f"train_clips={self.train_clips} needs a sampler that takes a set number of frames, not every"
         for name in ("limit_train", "limit_eval"):

@@ -154,3 +154,25 @@ def test_a_sampler_without_a_number_of_frames_has_no_windows():
     assert wrong == "data.train_clips=2 needs a sampler that takes a set number of frames, not every"
     (wrong,) = DataConfig(train_clips=0).validate()
     assert wrong == "data.train_clips=0 must be at least 1"
+
+
+@pytest.mark.parametrize("clips", [1, 2])
+def test_in_evaluation_a_centre_crop_is_cut_from_a_larger_picture(clips, tmp_path):
+    """A picture 40 high and 80 wide whose middle 8 columns are white: of 20 x 40 the centre 10 x 10 holds 4 of them."""
+    run = data(tmp_path)
+    run.data = DataConfig(workers=0, eval_resize=20, eval_clips=clips)
+    pipeline = run._pipeline({"video": VideoSpec(frames=2, size=10)}, train=False)
+    frames = np.zeros((2 * clips, 40, 80, 3), np.uint8)
+    frames[:, :, 36:44] = 255
+    cut = pipeline.transform(frames, None)
+    assert cut.shape == ((2, 10, 10, 3) if clips == 1 else (2, 2, 10, 10, 3))
+    assert pipeline.transform.decode_size == 20
+    bright = cut.reshape(-1, 10, 10, 3)[0, 5, :, 0] > 127
+    assert bright.tolist() == [False] * 3 + [True] * 4 + [False] * 3
+
+
+def test_a_picture_smaller_than_its_crop_is_refused(tmp_path):
+    run = data(tmp_path)
+    run.data = DataConfig(workers=0, eval_resize=9)
+    with pytest.raises(ConfigError, match="data.eval_resize=9 is less than the 10 pixels"):
+        run._pipeline({"video": VideoSpec(frames=2, size=10)}, train=False)

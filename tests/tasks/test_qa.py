@@ -115,6 +115,35 @@ def test_the_question_only_prior_is_the_majority_answer_to_the_same_question(tas
     assert result.rows["question-only prior"]["accuracy"] == pytest.approx(100 * 4 / 7)
 
 
+@pytest.mark.parametrize("processes, accuracy", [(1, 600 / 7), (4, 700 / 8), (5, 900 / 10)])
+def test_questions_that_a_padding_sampler_counts_twice_are_a_row_of_their_own(
+    processes, accuracy, fake_dataset, fake_model, make_evaluator, oracle
+):
+    """7 questions on 4 processes are 8 and on 5 are 10: the first one, or the first three, all of them right here."""
+    data = fake_dataset(train=TRAIN, test=TEST)
+    task = QuestionAnswering(dataset=data, answers=4, padded=processes, ablate=False)
+    result = task.evaluate(make_evaluator(fake_model(qa=oracle), task))
+    label = f"{-(-7 // processes) * processes} questions, padded to {processes} processes"
+    assert result.metrics["accuracy"] == pytest.approx(600 / 7)
+    assert result.rows[label]["accuracy"] == pytest.approx(accuracy)
+    assert result.chart[label]["who"] == pytest.approx(100 * 2 / 3)
+    assert result.chart[label]["how"] == 100.0
+
+
+def test_published_results_stand_beside_the_own_ones_and_are_not_among_them(
+    fake_dataset, fake_model, make_evaluator, oracle
+):
+    published = {"somebody": {"accuracy": 42.1, "accuracy/who": 52.2}}
+    data = fake_dataset(train=TRAIN, test=TEST)
+    task = QuestionAnswering(dataset=data, answers=4, references=published, ablate=False)
+    result = task.evaluate(make_evaluator(fake_model(qa=oracle), task))
+    assert result.record()["references"] == {"published: somebody": published["somebody"]}
+    assert "published: somebody" not in result.rows and "published: somebody" not in result.chart
+    (table,) = result.tables
+    assert table.columns[-1] == "published: somebody"
+    assert {row[0]: row[-1] for row in table.rows} == {"what": None, "who": 52.2, "how": None, "all": 42.1}
+
+
 def test_ablations_withhold_each_modality(task, logits_from, fake_model, make_evaluator):
     def sees(sample, present):
         right = [float(a == sample.labels["answer"]) for a in task.answers]

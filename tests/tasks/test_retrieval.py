@@ -64,6 +64,14 @@ def test_an_oracle_finds_everything_first(task, oracle, fake_model, make_evaluat
     assert result.ledger.complete and result.ledgers["videos"].complete
 
 
+def test_published_results_stand_beside_the_own_ones(fake_dataset, oracle, fake_model, make_evaluator):
+    published = {"somebody": {"t2v/r1": 33.9, "t2v/mnr": 27.4}}
+    task = Retrieval(dataset=fake_dataset(test=TEST), references=published)
+    result = task.evaluate(make_evaluator(fake_model(vtc=oracle), task))
+    assert result.record()["references"] == {"published: somebody": published["somebody"]} and not result.rows
+    assert result.tables[0].rows[-1] == ("published: somebody", 33.9, None, None, None, 27.4, *[None] * 5)
+
+
 def test_every_clip_and_every_text_is_encoded_once(fake_dataset, fake_model, make_evaluator):
     samples = [pair(0, "a dog runs", 0), pair(1, "a cat sleeps", 0), pair(2, "a dog runs", 1)]
     task = Retrieval(dataset=fake_dataset(test=samples))

@@ -1,9 +1,9 @@
 """What a run leaves behind: ``report.json`` with everything a number needs to be believed, ``predictions.jsonl`` with
 one line per query, and tables.
 
-The keys of report.json: ``task``, ``split``, ``metrics``, ``intervals``, ``rows``, ``ledger``, ``ledgers``,
-``protocol``, ``train``, ``leaks``, ``selection``, ``facts``, ``checkpoint``, ``dataset``, ``model``, ``config``,
-``environment``, ``warnings``, ``files``. Numbers that are not finite are written as null.
+The keys of report.json: ``task``, ``split``, ``metrics``, ``intervals``, ``rows``, ``references``, ``ledger``,
+``ledgers``, ``protocol``, ``train``, ``leaks``, ``selection``, ``facts``, ``checkpoint``, ``dataset``, ``model``,
+``config``, ``environment``, ``warnings``, ``files``. Numbers that are not finite are written as null.
 """
 
 from __future__ import annotations

@@ -67,6 +67,7 @@ class TaskResult:
         ledgers: further ledgers by name, such as the gallery's.
         facts: tie rule, dtype, limits, sampling and whatever else one must know to measure it again.
         warnings: what a reader must know before using a number.
+        references: published results to read beside one's own, by label: metric -> value. Nobody here measured them.
         chart: for the figure: series -> group -> percent, such as model -> question type -> accuracy, or direction ->
             R@K -> its value.
     """
@@ -84,6 +85,7 @@ class TaskResult:
     facts: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     chart: dict[str, dict[str, float]] = field(default_factory=dict)
+    references: dict[str, dict[str, float]] = field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -99,6 +101,7 @@ class TaskResult:
             "metrics": self.metrics,
             "intervals": self.intervals,
             "rows": self.rows,
+            "references": self.references,
             "ledger": self.ledger.record(),
             "ledgers": {label: ledger.record() for label, ledger in self.ledgers.items()},
             "modality_coverage": self.ledger.modality_coverage(),

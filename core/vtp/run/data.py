@@ -233,7 +233,7 @@ class RunData:
         from vtp.data.transforms import own_transforms
         from vtp.media.multi_view import InWindows, View, Windows
         from vtp.media.sampling import dense, find_sampler
-        from vtp.media.transforms import TrainTransform
+        from vtp.media.transforms import EvalTransform, TrainTransform
 
         video = specs.get("video")
         sampler: Any = find_sampler(self.data.sampler)
@@ -243,6 +243,13 @@ class RunData:
             sampler = dense  # neighbouring frames, in evaluation as in training
         if video is not None and train and self.data.augment:
             transform = TrainTransform(video.size, **{name: getattr(self.data, name) for name in AUGMENTATIONS})
+        if video is not None and not train and (resize := self.data.eval_resize) is not None:
+            if resize < video.size:
+                raise ConfigError(
+                    f"data.eval_resize={resize} is less than the {video.size} pixels that the video encoder takes: the "
+                    "crop would be larger than the picture. Give more, such as 8/7 of it, or null."
+                )
+            transform = EvalTransform(video.size, resize=resize)
         if video is not None and clips * crops > 1:
             transform = View(video.size, clips, crops) if transform is None else InWindows(transform, clips)
             sampler = Windows(clips, sampler if self.data.train_clips > 1 else None)

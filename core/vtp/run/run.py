@@ -381,6 +381,7 @@ class Run:
                 "sampling": data.sampler,
                 "clips": data.eval_clips,
                 "crops": data.eval_crops,
+                "resize": data.eval_resize,
                 "decoder": self.config["media"]["backend"],
                 "dropped": list(data.drop),
                 "kernels": self.running,

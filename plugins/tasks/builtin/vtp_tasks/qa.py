@@ -31,7 +31,7 @@ from vtp.types import IGNORE, Modality, Sample
 from vtp_tasks.answers import AnswerPrior, answer_list, answer_of, refuse_unanswered
 from vtp_tasks.definitions import find_protocol, rule_for
 from vtp_tasks.examples import strips
-from vtp_tasks.rows import add_evaluated_only, compare, facts, interval, percent
+from vtp_tasks.rows import References, add_evaluated_only, add_references, compare, facts, interval, percent
 from vtp_tasks.splits import Splits
 from vtp_tasks.subsets import Subsets, check_subsets, withheld
 
@@ -61,6 +61,9 @@ class QuestionAnswering:
         selection: rule by which the checkpoint is chosen; None = ``val`` if there is a validation split, else ``last``.
         ties: tie rule. Under ``expected`` a right answer that shares the best score with t others earns 1 / (t + 1).
         top: answers per question in the predictions.
+        references: published results to print beside one's own: label -> metric (``accuracy``, ``accuracy/what``) ->
+            value. They are nobody's here.
+        padded: also count as a sampler does that gives so many processes equally many questions: the first ones twice.
         val_share: share of the training clips held out for validation when ``selection`` is ``val`` and the data set
             has no validation split; None = refuse that.
         ablate: also score with each modality withheld, one at a time; None = with at most 5,000 questions and without
@@ -88,6 +91,8 @@ class QuestionAnswering:
         top: Count = 5,
         ablate: bool | None = None,
         subsets: Subsets = None,
+        references: References = None,
+        padded: Count | None = None,
         val_share: Share | None = None,
         seed: Seed = 0,
     ) -> None:
@@ -106,6 +111,8 @@ class QuestionAnswering:
         self.top = top
         self.ablate = ablate
         self.subsets = subsets
+        self.references = references
+        self.padded = padded
         self.seed = seed
         self.splits = Splits(dataset, self.kind, rule_for(split, selection), val_share, seed)
         self._given_answers: tuple[str, ...] | None = None
@@ -300,6 +307,12 @@ class QuestionAnswering:
             for value, accuracy in _by_group(scored.credit, _few(scored.values(key))).items():
                 result.metrics[f"accuracy/{key}={value}"] = accuracy
         add_evaluated_only(result, scored.credit)
+        add_references(result, self.references)
+        if self.padded is not None:
+            again = np.arange(-(-len(scored.credit) // self.padded) * self.padded) % len(scored.credit)
+            label = f"{len(again):,} questions, padded to {self.padded} processes"
+            result.rows[label] = {"accuracy": percent(scored.credit[again])}
+            result.chart[label] = _by_group(scored.credit[again], [groups[row] for row in again])
         if self._has_answers:
             prior = self._prior
             for label, guess in (("question-only prior", prior), ("majority answer", lambda question: prior.majority)):
@@ -322,11 +335,18 @@ class QuestionAnswering:
         labels = list(result.chart)
         counts = Counter(scored.groups())
         overall = {"model": result.metrics["accuracy"]} | {label: row["accuracy"] for label, row in result.rows.items()}
+        told = result.references.values()
         rows: list[tuple[str | float | int | None, ...]] = [
-            (group, counts[group], *(result.chart[label].get(group) for label in labels))
+            (
+                group,
+                counts[group],
+                *(result.chart[label].get(group) for label in labels),
+                *(values.get(f"accuracy/{group}") for values in told),
+            )
             for group in result.chart["model"]
         ]
-        rows.append(("all", len(scored.samples), *(overall[label] for label in labels)))
+        everything = (*(overall[label] for label in labels), *(values.get("accuracy") for values in told))
+        rows.append(("all", len(scored.samples), *everything))
         low, high = result.intervals["accuracy"]
         notes = [
             result.ledger.line(),
@@ -339,7 +359,7 @@ class QuestionAnswering:
             notes.append(f"{EVALUATED_ONLY}: {result.rows[EVALUATED_ONLY]['accuracy']:.2f} %")
         return ReportTable(
             f"{result.title}: accuracy in % by question type ({result.split})",
-            ("type", "questions", *labels),
+            ("type", "questions", *labels, *result.references),
             tuple(rows),
             tuple(notes),
         )

@@ -48,7 +48,7 @@ from vtp_tasks.pairs import (
     seen_in,
 )
 from vtp_tasks.rerank import rerank, score_pairs
-from vtp_tasks.rows import compare, facts, interval
+from vtp_tasks.rows import References, add_references, compare, facts, interval
 from vtp_tasks.splits import Splits
 from vtp_tasks.subsets import Subsets, check_subsets, withheld
 
@@ -84,6 +84,8 @@ class Retrieval:
         dsl: add a row with dual softmax over all queries.
         subsets: add rows in which only these modalities of a clip are there, ``[[video], [video, audio]]``, or ``all``
             subsets of those that the objective looks at; texts always are.
+        references: published results to print beside one's own: label -> metric -> value, such as ``{ALPRO: {t2v/r1:
+            33.9}}``. They are nobody's here.
         val_share: share of the training clips held out for validation when ``selection`` is ``val`` and the data set
             has no validation split.
         seed: of the bootstrap, of held-out clips, and of the choice among ties at the edge of the re-ranked candidates.
@@ -111,6 +113,7 @@ class Retrieval:
         pair_batch: Count = PAIR_BATCH,
         dsl: bool = False,
         subsets: Subsets = None,
+        references: References = None,
         val_share: Share | None = None,
         seed: Seed = 0,
     ) -> None:
@@ -134,6 +137,7 @@ class Retrieval:
         self.pair_batch = pair_batch
         self.dsl = dsl
         self.subsets = subsets
+        self.references = references
         self.seed = seed
         self.split = split
         self.splits = Splits(dataset, self.kind, rule_for(split, selection), val_share, seed)
@@ -192,6 +196,7 @@ class Retrieval:
             result.warnings += [f"{direction}: {doubt}" for doubt in sanity_warnings(_part(result.metrics, direction))]
         self._further_rows(evaluator, scored, result)
         result.chart = {d: {f"R@{k}": result.metrics[f"{d}/r{k}"] for k in KS} for d in self.directions}
+        add_references(result, self.references)
         result.tables = [self._table(result, match.line())]
         return result
 
@@ -399,7 +404,8 @@ class Retrieval:
         rows: list[tuple[str | float | None, ...]] = [
             (str(result.facts["score_row"]), *(result.metrics[key] for key in keys))
         ]
-        rows += [(label, *(row.get(key) for key in keys)) for label, row in result.rows.items()]
+        for further in (result.rows, result.references):
+            rows += [(label, *(row.get(key) for key in keys)) for label, row in further.items()]
         spans = [f"{name} 95 % interval {low:.2f} to {high:.2f}" for name, (low, high) in result.intervals.items()]
         notes = (
             result.ledger.line(),

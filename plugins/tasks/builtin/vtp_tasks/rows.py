@@ -16,7 +16,9 @@ from vtp.eval.significance import bootstrap_interval
 from vtp.eval.task import TaskResult
 from vtp.types import Sample
 
-__all__ = ["add_evaluated_only", "compare", "facts", "interval", "percent"]
+__all__ = ["References", "add_evaluated_only", "add_references", "compare", "facts", "interval", "percent"]
+
+References = dict[str, dict[str, float]] | None  # published results by label: metric -> value
 
 
 class Measuring(Protocol):
@@ -50,6 +52,11 @@ def add_evaluated_only(result: TaskResult, credit: Any) -> None:
     """Where something is missing, add the row that leaves it out; ``credit`` is that of every expected item."""
     if 0 < result.ledger.coverage < 1:
         result.rows[EVALUATED_ONLY] = {"accuracy": percent(credit[result.ledger.mask()])}
+
+
+def add_references(result: TaskResult, references: References) -> None:
+    """Put published results beside the own ones, under labels that say what they are."""
+    result.references = {f"published: {label}": dict(values) for label, values in (references or {}).items()}
 
 
 def compare(
