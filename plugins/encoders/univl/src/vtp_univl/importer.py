@@ -29,7 +29,7 @@ from vtp_univl.backbones import PVT, RESNET, SWIN
 from vtp_univl.keys import ALIASES, NEVER_READ, backbone_kind, is_sequence, split_prefix, to_ours
 from vtp_univl.video import carried_name
 
-__all__ = ["import_antmmf"]
+__all__ = ["import_antmmf", "read_answers"]
 
 WORDS = "text_encoder.embeddings.word_embeddings.weight"
 MLM = "mlm_head.{}.cls.predictions."
@@ -331,6 +331,22 @@ def _answers(file: str | None, classes: int, found: Checkpoint) -> list[str]:
     if file is None:
         found.notes.append(f"the {classes} answers have no names; answers=FILE gives them")
         return [f"answer {number}" for number in range(classes)]
+    names = read_answers(file)
+    if names is None or len(names) != classes or len(set(names)) != classes:
+        raise DataError(
+            f"answers={file} holds {'no' if names is None else len(names)} answers, and the classifier has "
+            f"{classes} classes. Give a JSON list, or one answer per line, each once."
+        )
+    return names
+
+
+def read_answers(file: str) -> list[str] | None:
+    """Answers in the order of their classes: a JSON list, a JSON dict answer -> number, or one per line. None where the
+    file holds something else.
+
+    Raises:
+        DataError: it cannot be read.
+    """
     try:
         text = Path(file).expanduser().read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
@@ -341,12 +357,7 @@ def _answers(file: str | None, classes: int, found: Checkpoint) -> list[str]:
         names = [line.strip() for line in text.splitlines() if line.strip()]
     if isinstance(names, dict):  # answer -> number
         names = sorted(names, key=names.__getitem__)
-    if not isinstance(names, list) or len(names) != classes or len(set(map(str, names))) != classes:
-        raise DataError(
-            f"answers={file} holds {len(names) if isinstance(names, list) else 'no'} answers, and the classifier has "
-            f"{classes} classes. Give a JSON list, or one answer per line, each once."
-        )
-    return [str(name) for name in names]
+    return [str(name) for name in names] if isinstance(names, list) else None
 
 
 def _recipe(objectives: list[str], variant: str | None) -> dict[str, Any]:
