@@ -11,7 +11,7 @@ from vtp.errors import ConfigError, DataError
 from vtp.eval.forms import sha256_lines
 from vtp.eval.ledger import EVALUATED_ONLY
 from vtp.types import MediaRef, Sample
-from vtp_tasks.pairs import Pairs, best_of_sets, gallery
+from vtp_tasks.pairs import Pairs, gallery
 from vtp_tasks.retrieval import Retrieval
 
 CAPTIONS = ["a dog runs", "a cat sleeps", "a car turns", "a bird sings", "a boat sinks", "a child laughs"]
@@ -383,12 +383,6 @@ def test_both_forms_of_v2t_equal_what_counting_gives(broken, fake_dataset, fake_
 def test_with_one_text_per_clip_there_is_one_form(task, oracle, fake_model, make_evaluator):
     result = task.evaluate(make_evaluator(fake_model(vtc=oracle), task))
     assert result.rows == {} and result.facts["v2t"] == "one text per clip"
-
-
-def test_the_best_of_a_set_ignores_what_has_no_score():
-    scores = np.array([[1.0, 3.0, 2.0, np.nan], [np.nan, 0.5, np.nan, np.nan]], np.float32)
-    found = best_of_sets(scores, np.array([1, 0, 1, 2]), 4)
-    np.testing.assert_array_equal(found, [[3.0, 2.0, np.nan, np.nan], [0.5, np.nan, np.nan, np.nan]])
 
 
 def test_sounds_are_searched_like_clips(fake_dataset, fake_model, make_evaluator):

@@ -151,6 +151,11 @@ class Evaluator:
         return evenly(samples, count)
 
     @property
+    def shown(self) -> bool:
+        """Whether this process shows progress bars."""
+        return self.progress and distributed.is_main()
+
+    @property
     def frames(self) -> int | None:
         """How many frames of a clip the model sees; None if it takes no video."""
         frames = getattr(self.bare_model.specs().get("video"), "frames", None)
@@ -199,8 +204,7 @@ class Evaluator:
         parts: list[dict[str, Array]] = []
         present: list[dict[str, Array]] = []
         total = -(-len(samples) // distributed.world_size())
-        shown = self.progress and distributed.is_main()
-        with self._inference(), bar(f"evaluate {label or what}", shown) as show:
+        with self._inference(), bar(f"evaluate {label or what}", self.shown) as show:
             source = iter(loader)
             try:
                 for batch, counts in self._batches(source):

@@ -4,7 +4,7 @@ misses and the ledger."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,13 +15,13 @@ from vtp.data.table import media_id
 from vtp.errors import ConfigError
 from vtp.eval.evaluator import Collected, EvalFunction, Evaluator
 from vtp.eval.ledger import Ledger
-from vtp.eval.metrics import Ranks, rank_queries
+from vtp.eval.metrics import Ranks
+from vtp.eval.search import Embeddings, First, Found, Matrix, Scores, Shuffled, log_sum_exp, search
 from vtp.types import Modality, Sample
 
 __all__ = [
     "Pairs",
     "Similarities",
-    "best_of_sets",
     "check_compares",
     "compare_embeddings",
     "compares",
@@ -88,18 +88,6 @@ class Pairs:
         return np.split(order, np.searchsorted(self.video_of[order], np.arange(1, len(self.videos))))
 
 
-def best_of_sets(v2t: Array, video_of: Array, clips: int) -> Array:
-    """Scores of (G, Q) clips and texts as scores of (G, clips) clips and sets of texts: of each set the best text
-    that has a score; NaN for a set without one."""
-    out = np.full((len(v2t), clips), -np.inf, np.float32)
-    usable = np.where(np.isfinite(v2t), v2t, -np.inf)
-    order = np.argsort(video_of, kind="stable")
-    present, starts = np.unique(video_of[order], return_index=True)
-    if len(present):
-        out[:, present] = np.maximum.reduceat(usable[:, order], starts, axis=1)
-    return np.where(np.isfinite(out), out, np.nan)
-
-
 def compare_embeddings(texts: Array, clips: Array) -> Array:
     """Similarities (N, G) of N texts and G clips, float32, from embeddings of unit length.
 
@@ -115,9 +103,7 @@ def compare_embeddings(texts: Array, clips: Array) -> Array:
     step = max(1, _BLOCK // max(columns.shape[1] * texts.shape[1], 1))
     for start in range(0, len(texts), step):
         rows = texts[start : start + step]
-        cosines = (rows.reshape(-1, rows.shape[-1]) @ columns).reshape(len(rows), texts.shape[1], len(clips), -1)
-        top = cosines.max((1, 3))  # (rows, G)
-        out[start : start + step] = top + np.log(np.exp(cosines - top[:, None, :, None]).sum((1, 3)))
+        out[start : start + step] = log_sum_exp(rows.reshape(-1, rows.shape[-1]) @ columns, len(rows), len(clips))
     return out
 
 
@@ -212,15 +198,17 @@ def gallery(samples: Sequence[Sample]) -> list[Sample]:
 
 
 class Similarities:
-    """Similarities of one split and the ranks in both directions.
+    """Scores of one split and the ranks in both directions.
 
     Args:
         pairs: queries and gallery.
         samples: what they come from.
         limited: whether a part of the split was left out.
         videos, texts: what was evaluated of the gallery and of the distinct texts.
-        sim: (Q, G).
+        scores: of the queries (rows) and the gallery (columns).
         by_head: whether a matching head gave them.
+        top: how many first candidates to keep, ``first`` of queries and ``first_back`` of clips.
+        shown: whether there is a progress bar.
     """
 
     def __init__(
@@ -230,77 +218,107 @@ class Similarities:
         limited: bool,
         videos: Collected,
         texts: Collected,
-        sim: Array,
+        scores: Scores,
+        *,
         by_head: bool = False,
+        top: int = 0,
+        shown: bool = False,
     ) -> None:
         self.pairs = pairs
         self.samples = samples
         self.limited = limited
         self.videos = videos
         self.texts = texts
+        self.scores = scores
         self.by_head = by_head
+        self.shown = shown
         self.no_video = ~videos.ledger.mask()
         self.no_text = ~texts.ledger.mask()[pairs.text_of]
-        sim = sim.copy()
-        sim[self.no_text] = np.nan
-        sim[:, self.no_video] = np.nan
-        self.sim = sim  # (Q, G), NaN where a side is missing
-        forward = rank_queries(sim, pairs.video_of[:, None], missing=self.no_video)
         self.several = len(pairs.query_ids) > len(pairs.described)
-        variants = ("any", "set") if self.several else ("any",)
-        self.ranks = {variant: (forward, self._back(sim.T, variant)) for variant in variants}
-        self.ranks.setdefault("set", self.ranks["any"])  # with one text per clip they are the same
+        found = self._search(scores, self.no_text, self.no_video, top)
+        self.ranks = {variant: self._directions(found, variant) for variant in ("any", "set")}
+        self.first: First = found.first
+        self.first_back: First = found.first_back
 
     @classmethod
     def embedded(
-        cls, pairs: Pairs, samples: Sequence[Sample], limited: bool, videos: Collected, texts: Collected
+        cls,
+        pairs: Pairs,
+        samples: Sequence[Sample],
+        limited: bool,
+        videos: Collected,
+        texts: Collected,
+        **options: Any,
     ) -> Similarities:
         """Of the ``embedding`` of videos and texts. One that is no number is missing, with the reason."""
         videos, texts = _without_broken(videos, "embedding"), _without_broken(texts, "embedding")
         width = next((c.arrays["embedding"].shape[-1] for c in (videos, texts) if "embedding" in c.arrays), 1)
-        text, video = (collected.full("embedding", 0.0, (width,)) for collected in (texts, videos))
-        # distinct texts first and rows copied after: equal texts get equal scores to the last bit, whatever the matrix
-        # product does at its edges
-        sim = compare_embeddings(text, video)[pairs.text_of]
-        return cls(pairs, samples, limited, videos, texts, sim)
+        none = np.zeros((1, width), np.float32)
+        text, video = (c.arrays["embedding"] if len(c.rows) else none for c in (texts, videos))
+        scores = Embeddings(text, video, _row_of(texts)[pairs.text_of], _row_of(videos))
+        return cls(pairs, samples, limited, videos, texts, scores, **options)
 
     @classmethod
     def matched(
-        cls, pairs: Pairs, samples: Sequence[Sample], limited: bool, videos: Collected, scores: Array
+        cls, pairs: Pairs, samples: Sequence[Sample], limited: bool, videos: Collected, scores: Array, **options: Any
     ) -> Similarities:
         """Of the scores (Q, G) of a matching head for all pairs. A clip with one that is no number is missing."""
         broken = np.asarray(~np.isfinite(scores[:, videos.rows]).all(0))
         videos = videos.without(broken, "a score is not a finite number") if broken.any() else videos
         names = tuple(text.id for text in pairs.texts)
         texts = Collected(names, np.arange(len(names)), {}, {}, what="texts")
-        return cls(pairs, samples, limited, videos, texts, scores, by_head=True)
+        return cls(pairs, samples, limited, videos, texts, Matrix(scores), by_head=True, **options)
 
-    def rank(self, t2v: Array, v2t: Array, variant: str) -> tuple[Ranks, Ranks]:
-        """Ranks in both directions from (Q, G) and (G, Q) scores; ``variant`` is ``any`` or ``set``."""
-        forward = rank_queries(t2v, self.pairs.video_of[:, None], missing=self.no_video)
-        return forward, self._back(v2t, variant)
+    def rank(self, t2v: Scores, v2t: Scores, variant: str) -> tuple[Ranks, Ranks]:
+        """Ranks in both directions by other scores, of texts that ask and of clips that ask; ``variant`` is ``any`` or
+        ``set``."""
+        found = [self._search(scores, self.no_text, self.no_video) for scores in ((t2v,) if t2v is v2t else (t2v, v2t))]
+        return self._directions(found[0], variant)[0], self._directions(found[-1], variant)[1]
 
-    def _back(self, v2t: Array, variant: str) -> Ranks:
-        asking = self.pairs.described
-        if variant == "any":
-            return rank_queries(v2t, self.pairs.queries_of(), missing=self.no_text).take(asking)
-        scores = best_of_sets(v2t, self.pairs.video_of, len(self.pairs.videos))[:, asking]
-        none = np.bincount(self.pairs.video_of[~self.no_text], minlength=len(self.pairs.videos))[asking] == 0
-        return rank_queries(scores[asking], np.arange(len(asking))[:, None], missing=none)
+    def candidates(self, k: int, seed: int) -> tuple[First, First]:
+        """The first k clips of every text and the first k texts of every clip; among equal scores at the edge chance
+        decides, from ``seed``."""
+        rng = np.random.default_rng(seed)
+        clips, texts = rng.permutation(len(self.pairs.videos)), rng.permutation(len(self.pairs.query_ids))
+        found = search(
+            Shuffled(self.scores, texts, clips),
+            *(np.zeros(0, np.int64),) * 2,
+            missing_rows=self.no_text[texts],
+            missing_columns=self.no_video[clips],
+            top=k,
+            label=f"first {k} candidates",
+            shown=self.shown,
+        )
+        return _in_place(found.first, texts, clips), _in_place(found.first_back, clips, texts)
 
     def evaluated_only(self, variant: str) -> tuple[Ranks, Ranks]:
         """The same over what was evaluated: a smaller gallery and fewer queries."""
-        videos, queries = ~self.no_video, ~self.no_text & ~self.no_video[self.pairs.video_of]
-        place = np.cumsum(videos) - 1
-        sim = self.sim[queries][:, videos]
-        own = place[self.pairs.video_of[queries]]
-        gallery = int(videos.sum())
-        asking = np.unique(own)
-        if variant == "any":
-            back = rank_queries(sim.T[asking], [np.flatnonzero(own == i) for i in asking])
-        else:
-            back = rank_queries(best_of_sets(sim.T, own, gallery)[asking][:, asking], np.arange(len(asking))[:, None])
-        return rank_queries(sim, own[:, None]), back
+        missing = self.no_text | self.no_video[self.pairs.video_of]
+        found = self._search(self.scores, missing, self.no_video)
+        asking = np.unique(self.pairs.video_of[~missing])
+        back, candidates = (found.back, (~missing).sum())
+        if variant == "set" and found.sets is not None:
+            back, candidates = found.sets, len(asking)
+        forward = replace(found.forward.take(~missing), gallery=int((~self.no_video).sum()))
+        return forward, replace(back.take(asking), gallery=int(candidates))
+
+    def _search(self, scores: Scores, no_text: Array, no_video: Array, top: int = 0) -> Found:
+        return search(
+            scores,
+            np.arange(len(self.pairs.query_ids)),
+            self.pairs.video_of,
+            missing_rows=no_text,
+            missing_columns=no_video,
+            sets=self.pairs.video_of if self.several else None,
+            top=top,
+            label=f"compare {len(no_text):,} texts with {len(no_video):,} {self.videos.what}",
+            shown=self.shown,
+        )
+
+    def _directions(self, found: Found, variant: str) -> tuple[Ranks, Ranks]:
+        """With one text per clip both variants are the same."""
+        back = found.sets if variant == "set" and found.sets is not None else found.back
+        return found.forward, back.take(self.pairs.described)
 
     def query_misses(self) -> dict[str, str]:
         """Queries whose clip or whose text could not be evaluated."""
@@ -322,6 +340,21 @@ class Similarities:
                 had[self.videos.rows] = here
                 present[modality] = int(had[self.pairs.video_of[kept]].sum())
         return Ledger(tuple(self.pairs.query_ids), misses, "queries", present)
+
+
+def _in_place(first: First, askers: Array, candidates: Array) -> First:
+    """What was found in another order of askers and candidates, in the first one."""
+    index, scores = np.empty_like(first.index), np.empty_like(first.scores)
+    index[askers] = np.where(first.index >= 0, candidates[first.index], -1)
+    scores[askers] = first.scores
+    return First(index, scores)
+
+
+def _row_of(collected: Collected) -> Array:
+    """int64 (N,): which of the evaluated rows an item of the table is; 0 for one that is missing."""
+    out = np.zeros(len(collected.table), np.int64)
+    out[collected.rows] = np.arange(len(collected.rows))
+    return out
 
 
 def _without_broken(collected: Collected, name: str) -> Collected:

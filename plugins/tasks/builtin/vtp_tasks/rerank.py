@@ -13,60 +13,54 @@ import numpy as np
 import numpy.typing as npt
 
 from vtp.eval.evaluator import Collected, Evaluator
+from vtp.eval.search import First, Overlaid, Scores
 from vtp.types import Modality
 from vtp_tasks.matching import PAIR_BATCH, match_texts
 from vtp_tasks.pairs import Pairs
 
-__all__ = ["Order", "rerank", "score_pairs"]
+__all__ = ["Order", "score_pairs", "score_some"]
 
 Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What is re-ordered.
+    """What is re-ordered: the first candidates of every asker.
 
     Attributes:
-        sim: (Q, G) raw scores.
-        chosen: int64 (Q, k), the first k candidates of each query, -1 where there are fewer.
+        askers, candidates: int64 (P,), the pairs to be matched.
+        back: whether clips ask, and texts are the candidates.
     """
 
-    sim: Array
-    chosen: Array
+    askers: Array
+    candidates: Array
+    back: bool = False
 
-    def wanted(self) -> Array:
-        """bool (Q, G), the pairs to be matched."""
-        out = np.zeros(self.sim.shape, bool)
-        rows, columns = np.nonzero(self.chosen >= 0)
-        out[rows, self.chosen[rows, columns]] = True
-        return out
+    @classmethod
+    def of(cls, first: First, back: bool) -> Order:
+        askers, places = np.nonzero(first.index >= 0)
+        return cls(askers, first.index[askers, places], back)
 
-    def scores(self, matched: Array) -> Array:
-        """(Q, G) scores in the new order: chosen candidates by ``matched`` (Q, G), above all others, which keep theirs.
+    @property
+    def pairs(self) -> tuple[Array, Array]:
+        """Queries and clips, int64 (P,) each."""
+        return (self.candidates, self.askers) if self.back else (self.askers, self.candidates)
 
-        Places stand in for scores, equal ones for ties, so that no scale has to be invented: float32 holds integers up
-        to 2**24 exactly. A chosen candidate whose match is not a finite number, and every candidate without a raw
-        score, is NaN.
+    def scores(self, raw: Scores, matched: Array) -> Scores:
+        """Scores in the new order: chosen pairs by ``matched`` (P,), above all others, which keep theirs.
+
+        Places stand in for the scores of chosen pairs, equal ones for ties, so that no scale has to be invented: powers
+        of two far above every cosine, of which float32 tells 2**23 apart. One whose match is not a finite number is
+        NaN.
         """
-        out = np.full(self.sim.shape, np.nan, np.float32)
-        for row, (raw, chosen) in enumerate(zip(self.sim, self.chosen, strict=True)):
-            chosen = chosen[chosen >= 0]
-            rest = np.isfinite(raw)
-            rest[chosen] = False
-            out[row, rest] = np.unique(raw[rest], return_inverse=True)[1]
-            places = np.unique(matched[row, chosen], return_inverse=True)[1] + len(raw)
-            out[row, chosen] = np.where(np.isfinite(matched[row, chosen]), places, np.nan)
-        return out
-
-
-def rerank(sim: Array, k: int, seed: int) -> Order:
-    """Choose the first ``k`` candidates of every query; among equal scores at the edge chance decides, from
-    ``seed``."""
-    shuffle = np.random.default_rng(seed).permutation(sim.shape[1])
-    usable = np.where(np.isfinite(sim), sim, -np.inf)[:, shuffle]
-    chosen = shuffle[np.argsort(-usable, axis=1, kind="stable")[:, :k]]
-    chosen[~np.isfinite(np.take_along_axis(sim, chosen, axis=1))] = -1
-    return Order(sim, chosen)
+        order = np.lexsort((matched, self.askers))  # what is no number comes last
+        askers, sorted_matches = self.askers[order], matched[order]
+        begins = np.r_[True, askers[1:] != askers[:-1]]
+        steps = np.cumsum(begins | np.r_[True, sorted_matches[1:] != sorted_matches[:-1]])
+        place = np.empty(len(order), np.int64)
+        place[order] = steps - steps[begins][np.cumsum(begins) - 1] if len(order) else 0
+        values = np.where(np.isfinite(matched), np.ldexp(2.0**23 + place, 77), np.nan)
+        return Overlaid(raw, *self.pairs, values)
 
 
 def score_pairs(
@@ -100,3 +94,26 @@ def score_pairs(
     for video, texts in enumerate(texts_of):
         scores[texts, video] = matched[video, : len(texts)]
     return scores[pairs.text_of], collected
+
+
+def score_some(
+    evaluator: Evaluator,
+    pairs: Pairs,
+    queries: Array,
+    clips: Array,
+    objective: str,
+    what: str = "videos",
+    *,
+    pair_batch: int = PAIR_BATCH,
+) -> Array:
+    """As :func:`score_pairs`, for a list of pairs, int64 (P,) each: float32 (P,)."""
+    count = len(pairs.texts)
+    keys, place = np.unique(clips * count + pairs.text_of[queries], return_inverse=True)
+    texts_of = np.split(keys % count, np.searchsorted(keys, count * np.arange(1, len(pairs.videos))))
+    given = evaluator, pairs.videos, pairs.texts, texts_of, objective, what
+    matched, _ = match_texts(*given, pair_batch=pair_batch)
+    lengths = np.array([len(texts) for texts in texts_of], np.int64)
+    starts = np.cumsum(lengths) - lengths
+    owner = np.repeat(np.arange(len(texts_of)), lengths)
+    found: Array = matched[owner, np.arange(len(keys)) - starts[owner]][place]
+    return found

@@ -25,10 +25,11 @@ import numpy.typing as npt
 from vtp.contracts import Table, member, offers
 from vtp.data.table import clip_names, evenly, media_id
 from vtp.errors import ConfigError, DataError
-from vtp.eval.evaluator import Collected, Evaluator
+from vtp.eval.evaluator import Evaluator
 from vtp.eval.figures import Strip
 from vtp.eval.ledger import EVALUATED_ONLY
-from vtp.eval.metrics import Ranks, TieRule, dual_softmax, retrieval_metrics, sanity_warnings
+from vtp.eval.metrics import Ranks, TieRule, retrieval_metrics, sanity_warnings
+from vtp.eval.search import DualSoftmax, First, Scores
 from vtp.eval.task import ReportTable, TaskResult
 from vtp.model.model import VTPModel
 from vtp.ranges import Count, Natural, Seed, Share
@@ -47,7 +48,7 @@ from vtp_tasks.pairs import (
     looked_at,
     seen_in,
 )
-from vtp_tasks.rerank import rerank, score_pairs
+from vtp_tasks.rerank import Order, score_pairs, score_some
 from vtp_tasks.rows import References, add_references, compare, facts, interval
 from vtp_tasks.splits import Splits
 from vtp_tasks.subsets import Subsets, check_subsets, withheld
@@ -170,7 +171,7 @@ class Retrieval:
         return found
 
     def evaluate(self, evaluator: Evaluator, split: str = "test", *, detail: bool = True) -> TaskResult:
-        scored = self._score(evaluator, split)
+        scored = self._score(evaluator, split, self.top if detail else 0)
         result = TaskResult(self.name, split, self._metrics(scored.ranks[self.v2t]), scored.queries_ledger())
         result.ledgers = {self.what: scored.videos.ledger}
         result.facts = {
@@ -201,7 +202,7 @@ class Retrieval:
         return result
 
     def predict(self, evaluator: Evaluator, split: str = "test") -> TaskResult:
-        scored = self._score(evaluator, split)
+        scored = self._score(evaluator, split, self.top)
         lines = self._predictions(scored, judged=False)
         return TaskResult(
             self.name, split, {}, scored.queries_ledger(), lines, ledgers={self.what: scored.videos.ledger}
@@ -234,7 +235,7 @@ class Retrieval:
             "nothing to search with. Captions stand in a column `caption`, or in KEY.txt beside KEY.mp4 in a shard."
         )
 
-    def _score(self, evaluator: Evaluator, split: str) -> Similarities:
+    def _score(self, evaluator: Evaluator, split: str, top: int) -> Similarities:
         table = list(self.samples(split))
         clips = gallery(table)
         if not clips:
@@ -247,13 +248,20 @@ class Retrieval:
         model: VTPModel = evaluator.bare_model
         self.check(model)
         by = self._by_head if self._matches(model) else self._by_embedding
-        return by(evaluator, self.objective, pairs, samples, len(chosen) < len(clips))
+        return by(evaluator, self.objective, pairs, samples, len(chosen) < len(clips), top=top)
 
     def _by_embedding(
-        self, evaluator: Evaluator, objective: str, pairs: Pairs, samples: Sequence[Sample], limited: bool
+        self,
+        evaluator: Evaluator,
+        objective: str,
+        pairs: Pairs,
+        samples: Sequence[Sample],
+        limited: bool,
+        *,
+        top: int = 0,
     ) -> Similarities:
         found = embed(evaluator, objective, self.modality, pairs.videos, pairs.texts, self.what)
-        return Similarities.embedded(pairs, samples, limited, *found)
+        return Similarities.embedded(pairs, samples, limited, *found, top=top, shown=evaluator.shown)
 
     def _by_head(
         self,
@@ -263,15 +271,13 @@ class Retrieval:
         samples: Sequence[Sample],
         limited: bool,
         drop: Sequence[Modality] = (),
+        *,
+        top: int = 0,
     ) -> Similarities:
         every = np.ones((len(pairs.query_ids), len(pairs.videos)), bool)
-        scores, videos = self._match(evaluator, objective, pairs, every, drop)
-        return Similarities.matched(pairs, samples, limited, videos, scores)
-
-    def _match(
-        self, evaluator: Evaluator, objective: str, pairs: Pairs, wanted: Array, drop: Sequence[Modality] = ()
-    ) -> tuple[Array, Collected]:
-        return score_pairs(evaluator, pairs, wanted, objective, self.what, drop=drop, pair_batch=self.pair_batch)
+        how: dict[str, Any] = {"drop": drop, "pair_batch": self.pair_batch}
+        scores, videos = score_pairs(evaluator, pairs, every, objective, self.what, **how)
+        return Similarities.matched(pairs, samples, limited, videos, scores, top=top, shown=evaluator.shown)
 
     def _matches(self, model: VTPModel) -> bool:
         """Whether the headline is scored by a matching head."""
@@ -334,8 +340,9 @@ class Retrieval:
         self._rows_of_two_stages(evaluator, scored, result)
         if self.dsl:
             label = "DSL (sees all queries at once)"
-            scores = dual_softmax(scored.sim), dual_softmax(scored.sim.T)
-            result.rows[label] = self._metrics(scored.rank(*scores, self.v2t))
+            missing = scored.no_text, scored.no_video
+            by: list[Scores] = [DualSoftmax(scored.scores, over, *missing) for over in (0, 1)]
+            result.rows[label] = self._metrics(scored.rank(by[0], by[1], self.v2t))
         used = evaluator.modalities if scored.by_head else looked_at(evaluator, self.objective, self.modality)
         given = scored.pairs, scored.samples, scored.limited
         for label, drop in withheld(
@@ -351,7 +358,7 @@ class Retrieval:
     def _rows_of_two_stages(self, evaluator: Evaluator, scored: Similarities, result: TaskResult) -> None:
         """What embeddings, the first candidates re-ordered, and all pairs give, less the headline."""
         given = evaluator, scored.pairs, scored.samples, scored.limited
-        matched = scored.sim if scored.by_head else None
+        matched = scored if scored.by_head else None
         head, first = (self.objective if scored.by_head else self.rerank_objective), scored
         if scored.by_head:
             embeds = self._embeds(evaluator.bare_model)
@@ -360,16 +367,20 @@ class Retrieval:
             first = self._by_embedding(evaluator, embeds, *given[1:])
             result.rows[f"embeddings of {embeds}"] = self._metrics(first.ranks[self.v2t])
         elif self.exhaustive:
-            every = self._by_head(evaluator, head, *given[1:])
-            matched = every.sim
-            result.rows[f"all pairs by {head}"] = self._metrics(every.ranks[self.v2t])
+            matched = self._by_head(evaluator, head, *given[1:])
+            result.rows[f"all pairs by {head}"] = self._metrics(matched.ranks[self.v2t])
         if self.rerank:
-            orders = [rerank(sim, self.rerank, self.seed) for sim in (first.sim, first.sim.T)]
+            candidates = first.candidates(self.rerank, self.seed)
+            orders = [Order.of(one, back) for one, back in zip(candidates, (False, True), strict=True)]
+            queries, clips = (np.concatenate(part) for part in zip(*(order.pairs for order in orders), strict=True))
             if matched is None:
-                matched, _ = self._match(evaluator, head, scored.pairs, orders[0].wanted() | orders[1].wanted().T)
-            result.rows[f"re-rank({self.rerank}) by {head}"] = self._metrics(
-                first.rank(orders[0].scores(matched), orders[1].scores(matched.T), self.v2t)
-            )
+                given_pairs = evaluator, scored.pairs, queries, clips, head, self.what
+                values = score_some(*given_pairs, pair_batch=self.pair_batch)
+            else:
+                values = matched.scores.pairs(queries, clips)
+            ends = np.split(values, [len(orders[0].askers)])
+            new = [order.scores(first.scores, part) for order, part in zip(orders, ends, strict=True)]
+            result.rows[f"re-rank({self.rerank}) by {head}"] = self._metrics(first.rank(new[0], new[1], self.v2t))
 
     def _predictions(self, scored: Similarities, judged: bool = True) -> list[dict[str, Any]]:
         """One line per query and direction: where the right candidate stands and what came first."""
@@ -377,22 +388,20 @@ class Retrieval:
         names = [video.id for video in pairs.videos]
         queries_of = pairs.queries_of()
         lines = []
-        both = zip(self.directions, (scored.sim, scored.sim.T), scored.ranks[self.v2t], strict=True)
-        for direction, sim, found in both:
+        both = zip(self.directions, (scored.first, scored.first_back), scored.ranks[self.v2t], strict=True)
+        for direction, first, found in both:
             ranks, hits = found.values(self.ties), found.hits(1, self.ties)
             forward = direction == self.directions[0]
             misses = scored.query_misses() if forward else scored.videos.misses
-            for place, row in enumerate(range(len(sim)) if forward else pairs.described):
-                scores = sim[row]
+            labels = names if forward else pairs.query_ids
+            for place, row in enumerate(range(len(pairs.query_ids)) if forward else pairs.described):
                 own = pairs.query_ids[row] if forward else names[row]
                 line: dict[str, Any] = {"id": f"{direction}:{own}", "direction": direction}
                 line["query"] = pairs.queries[row] if forward else own
                 if judged:
                     target = [names[pairs.video_of[row]]] if forward else [pairs.query_ids[q] for q in queries_of[row]]
                     line |= {"target": target, "rank": float(ranks[place]), "hit": float(hits[place])}
-                best = np.argsort(np.where(np.isfinite(scores), -scores, np.inf), kind="stable")[: self.top]
-                labels = names if forward else pairs.query_ids
-                line["top"] = [[labels[j], round(float(scores[j]), 6)] for j in best if np.isfinite(scores[j])]
+                line["top"] = _named(first, row, labels)
                 if own in misses:
                     line["missing"] = misses[own]
                 lines.append(line)
@@ -417,6 +426,15 @@ class Retrieval:
         return ReportTable(
             f"{result.title}: {self.title} retrieval ({result.split})", ("scores", *columns), tuple(rows), notes
         )
+
+
+def _named(first: First, row: int, labels: Sequence[str]) -> list[list[Any]]:
+    """The first candidates of an asker as ``[name, score]``."""
+    index = first.index[row]
+    return [
+        [labels[j], round(score, 6)]
+        for j, score in zip(index[index >= 0].tolist(), first.scores[row].tolist(), strict=False)
+    ]
 
 
 def _part(metrics: dict[str, float], direction: str) -> dict[str, float]:
