@@ -119,6 +119,21 @@ def test_encoders_and_a_fusion_take_the_places_of_the_default_ones(world: Path) 
 
 
 @pytest.mark.slow
+def test_a_fusion_of_a_stranger_takes_the_losses_of_the_crossformer(world: Path) -> None:
+    pytest.importorskip("vtp_crossformer")
+    trained = [
+        "experiment=crossformer/tiny_pretrain",
+        "encoder/fusion=perceiver",
+        "~encoder.fusion.preset",
+        "task.zero_shot=null",
+    ]
+    start(world, "tri-modal", *trained)
+    (step, *_) = losses(world, "tri-modal")
+    assert step.keys() == {"mlm", "mvm", "mam", "match", "joint", "vt", "at", "av"}
+    assert all(value > 0 for value in step.values())
+
+
+@pytest.mark.slow
 def test_rows_lose_a_modality_in_training_alone(world: Path) -> None:
     run(world, "dropped", *QA, "encoder/fusion=perceiver", "encoder.fusion.modality_dropout=0.5")
     fusion = restored(world, "dropped").encoders["fusion"]

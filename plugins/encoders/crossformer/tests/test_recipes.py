@@ -121,6 +121,19 @@ def write_m4a(file: Path, source: Path) -> None:
                 out.mux(packet)
 
 
+def write_silent(file: Path, source: Path) -> None:
+    """The pictures of a clip, as they are, without its audio stream."""
+    import av
+
+    with av.open(str(source)) as clip, av.open(str(file), "w", format="mp4") as out:
+        stream = clip.streams.video[0]
+        copy = out.add_stream_from_template(stream)
+        for packet in clip.demux(stream):
+            if packet.dts is not None:
+                packet.stream = copy
+                out.mux(packet)
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
     """ROOT/train.csv over the sample clips: sounds as mp4, wav and m4a; 0.1 s, ten minutes, absent."""
@@ -182,3 +195,32 @@ def test_clips_with_sound_are_classified(folder: Path, tmp_path: Path) -> None:
     lines = [json.loads(line) for line in (tmp_path / "run" / "predictions.jsonl").read_text().splitlines()]
     assert len(lines) == 4 and {*lines[0]["classes"]} <= {f"class {i}" for i in range(3)}
     assert report["metrics"]["top1"] == 100 * sum(x["top"][0][0] in x["classes"] for x in lines) / 4
+
+
+@pytest.mark.slow
+@pytest.mark.data
+def test_a_clip_whose_audio_stream_is_removed_is_a_clip_without_sound(folder: Path, tmp_path: Path) -> None:
+    """Alone, and in a batch with clips that have sound: the scores of the clip with its sound withheld."""
+    small = ["task=classification", "dataset=vat", "data.workers=0", "threads=1", "data.on_leak=stamp"]
+    training = ["model=crossformer", "train.steps=2", "train.epochs=null", "train.global_batch=4"]
+    training += ["train.tensorboard=false", f"dataset.root={folder}", f"run_dir={tmp_path / 'run'}"]
+    assert main(["run", *small, *training]) == 0
+    write_silent(folder / "video" / "silent.mp4", folder / "video" / "clip1.mp4")
+
+    def scores(name: str, clips: list[str], *options: str) -> list[dict[str, float]]:
+        with (folder / "test.csv").open("w", newline="") as out:
+            rows = [("", f"clip{i}.txt", f"{clip}.mp4", "class 0") for i, clip in enumerate(clips)]
+            csv.writer(out).writerows([("audio", "text", "video", "label"), *rows])
+        given = ["mode=predict", f"checkpoint={tmp_path / 'run'}", f"dataset.root={folder}", *options]
+        assert main(["run", *small, *given, f"run_dir={tmp_path / name}"]) == 0
+        lines = (tmp_path / name / "predictions.jsonl").read_text().splitlines()
+        return [dict(json.loads(line)["top"]) for line in lines]
+
+    loud = ["clip0", "clip1", "clip2", "clip3"]
+    withheld = scores("withheld", loud, "data.drop=[audio]")
+    beside = scores("beside", ["clip0", "silent", "clip2", "clip3"])
+    assert beside[1] == pytest.approx(withheld[1], abs=1e-5)
+    assert scores("alone", ["clip0", "silent"])[1] == pytest.approx(withheld[1], abs=1e-5)
+    heard = scores("heard", loud)
+    assert heard[1] != pytest.approx(withheld[1], abs=1e-5)  # its sound is listened to
+    assert beside[0] == pytest.approx(heard[0], abs=1e-5)
