@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -20,6 +18,7 @@ from vtp.media.isolation import MediaReader
 from vtp.media.member import split_member
 from vtp.media.request import Wanted
 from vtp.media.source import check_source
+from vtp.page import jpeg
 from vtp.prepare.survey import NamedFile, Survey
 from vtp.prepare.threads import results
 from vtp.storage import append_line
@@ -204,7 +203,7 @@ def _examine(reader: MediaReader, before: Finding, frames: int, thumbnail: bool,
     if finding.audio is not None and clip.waveform is None:
         finding.audio, finding.silent = None, clip.missing.get("audio", "the sound cannot be decoded")
     if thumbnail and clip.frames is not None and len(clip.frames):
-        finding.thumbnail = _jpeg(clip.frames[len(clip.frames) // 2])
+        finding.thumbnail = jpeg(clip.frames[len(clip.frames) // 2], 2 * THUMBNAIL)
     return finding
 
 
@@ -235,14 +234,3 @@ def _judge(finding: Finding, wanted: NamedFile) -> None:
     elif wanted.last_start is not None and wanted.last_start >= end > 0:
         finding.status, finding.kind = BAD, "span"
         finding.reason = f"a span begins at {wanted.last_start:g} s, but the file ends at {end:g} s"
-
-
-def _jpeg(frame: npt.NDArray[np.uint8]) -> str:
-    """A frame (H, W, 3) as base64 JPEG, at most twice as long as wide."""
-    from PIL import Image
-
-    image = Image.fromarray(np.ascontiguousarray(frame))
-    image.thumbnail((2 * THUMBNAIL, 2 * THUMBNAIL))
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=70)
-    return base64.b64encode(buffer.getvalue()).decode()
