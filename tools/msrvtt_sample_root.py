@@ -42,7 +42,9 @@ def main(arguments: list[str] | None = None) -> int:
     if problem:
         print(f"msrvtt_sample_root: {problem}", file=sys.stderr)
         return 2
-    common = f"dataset.root={options.out} data.on_leak=stamp train.steps=20 train.global_batch=8"
+    common = (
+        f"dataset.root={options.out} data.on_leak=stamp train.steps=20 train.global_batch=8 data.allow_incomplete=true"
+    )
     print(f"{options.out}: 2 clips, 48 of 72,821 test questions, 2 of 1,000 test pairs. Try:")
     for task in ("msrvtt_qa", "msrvtt_retrieval"):
         print(f"  vtp run task={task} {common}")

@@ -44,8 +44,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"msvd_sample_root: {problem}", file=sys.stderr)
         return 2
     print(f"{options.out}: {covered(options.out)}. Try:")
+    common = f"dataset.root={options.out} data.allow_incomplete=true train.steps=20 train.global_batch=8"
     for task in ("msvd_qa", "msvd_retrieval", "msvd_cn_retrieval"):
-        print(f"  vtp run task={task} dataset.root={options.out} train.steps=20 train.global_batch=8")
+        print(f"  vtp run task={task} {common}")
     return 0
 
 

@@ -184,6 +184,7 @@ class DataConfig:
     limit_eval: float | None = None  # the same for evaluation; the report says so
     max_bad_fraction: float = 0.01  # training fails when more than this share of the files cannot be decoded
     max_missing: float | None = None  # evaluation fails with more misses: a count (>= 1) or a share
+    allow_incomplete: bool = False  # exit with 0 although test items could not be evaluated; max_missing=N also says so
     on_leak: str = "refuse"  # clips both in training and test: refuse, or stamp the report with LEAK
     drop: list[str] = field(default_factory=list)  # modalities to leave out, for example [audio]
     modality_dropout: dict[str, float] = field(default_factory=dict)  # {audio: 0.3}: in training, withheld so often

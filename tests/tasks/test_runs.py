@@ -13,6 +13,7 @@ import pytest
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 SHORT = ["train.steps=2", "train.global_batch=4", "train.eval_every=null", "train.tensorboard=false", "threads=1"]
+SHORT += ["data.allow_incomplete=true"]  # copies of data sets are not whole
 
 pytestmark = pytest.mark.slow
 

@@ -1,7 +1,8 @@
 """The evaluation ledger: what had to be scored, what was, and why the rest was not. No score leaves vtp without it.
 
-The policy is fixed: an item that is missing counts as a miss and a gallery keeps its size, so that a video nobody
-could read never raises a score. Numbers over the evaluated items alone exist as a separate row that says so.
+The policy is fixed: an item that is missing counts as a miss and a gallery keeps its size. That is what can be counted,
+and no guarantee: a missing candidate stands in nobody's way, so a score may rise. What can be guaranteed are the bounds
+beside it (:mod:`vtp.eval.bounds`). Numbers over the evaluated items alone exist as a separate row that says so.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """What a run leaves behind: ``report.json`` with everything a number needs to be believed, ``predictions.jsonl`` with
 one line per query, and tables.
 
-The keys of report.json: ``task``, ``split``, ``metrics``, ``intervals``, ``rows``, ``references``, ``ledger``,
-``ledgers``, ``protocol``, ``train``, ``leaks``, ``selection``, ``facts``, ``checkpoint``, ``dataset``, ``model``,
-``config``, ``environment``, ``warnings``, ``files``. Numbers that are not finite are written as null.
+The keys of report.json: ``task``, ``split``, ``metrics``, ``intervals``, ``incomplete``, ``bounds``, ``rows``,
+``references``, ``ledger``, ``ledgers``, ``protocol``, ``train``, ``leaks``, ``selection``, ``facts``, ``checkpoint``,
+``dataset``, ``model``, ``config``, ``environment``, ``warnings``, ``files``. Numbers that are not finite are written as
+null.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ import json
 import math
 import platform
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,7 @@ __all__ = [
     "checkpoint_hash",
     "environment",
     "git_state",
+    "incomplete_line",
     "print_result",
     "print_tables",
     "render",
@@ -43,6 +46,8 @@ __all__ = [
 
 SCHEMA = 2  # of report.json; raised when a key changes its meaning
 PREDICTIONS = "predictions.jsonl"
+INCOMPLETE = "INCOMPLETE"  # stands before every headline of a result that lacks items
+BOUNDED = 14  # metrics whose bounds are printed; report.json has all
 LIBRARIES = (
     "torch",
     "torchvision",
@@ -244,9 +249,41 @@ def print_result(result: TaskResult, record: Mapping[str, Any] | None = None, co
         console: where to; None is standard output.
     """
     console = wide_console(console)
-    print_tables(result.tables, console)
-    shown = {note for table in result.tables for note in table.notes}
+    tables = list(_headed(result))
+    print_tables(tables, console)
+    shown = {note for table in tables for note in table.notes}
     for warning in (record or {}).get("warnings", result.warnings):
         if warning in shown:
             continue
         console.print(Text(printable(f"note: {warning}"), style="bold red" if warning.startswith("LEAK") else "yellow"))
+
+
+def incomplete_line(result: TaskResult) -> str:
+    """``INCOMPLETE: 1 of 1,000 videos could not be evaluated (first: video7: no video stream)``; "" where none is
+    missing."""
+    ledgers = {ledger.what: ledger for ledger in (*result.ledgers.values(), result.ledger) if ledger.missing}
+    found = []
+    for what, ledger in ledgers.items():
+        name, reason = next(iter(ledger.missing.items()))
+        share = f"{len(ledger.missing):,} of {len(ledger.expected):,} {what}"
+        found.append(f"{share} could not be evaluated (first: {name}: {reason})")
+    return f"{INCOMPLETE}: {'; '.join(found)}" if found else ""
+
+
+def _headed(result: TaskResult) -> Iterator[ReportTable]:
+    """The tables to print: of an incomplete result every title says so, and one with the bounds follows the first."""
+    if not result.missing:
+        yield from result.tables
+        return
+    lacking = " and ".join(f"{count:,} {what}" for what, count in result.missing.items())
+    for place, table in enumerate(result.tables):
+        yield replace(table, title=f"{INCOMPLETE} {table.title}")
+        if place:
+            continue
+        open_ = {name: span for name, span in result.bounds.items() if span[0] < span[1]}
+        rows = [(name, low, result.metrics[name], high) for name, (low, high) in open_.items()]
+        notes = [f"{len(rows) - BOUNDED} more in report.json"] if len(rows) > BOUNDED else []
+        if unknown := [name for name in result.metrics if name not in result.bounds]:
+            notes.append(f"not bounded: {', '.join(unknown[:6])}{' and more' if len(unknown) > 6 else ''}")
+        title = f"{INCOMPLETE}: what the missing {lacking} can have changed, whatever they would have scored"
+        yield ReportTable(title, ("metric", "at least", "reported", "at most"), tuple(rows[:BOUNDED]), tuple(notes))

@@ -62,6 +62,8 @@ class TaskResult:
         protocol: the record of :class:`vtp.eval.protocol.Match`.
         tables: to print.
         intervals: metric -> 95 % bootstrap interval over queries.
+        bounds: where items are missing, metric -> its least and largest value over all scores that they could have
+            had, see :mod:`vtp.eval.bounds`; a metric for which nobody can tell is not in it.
         rows: further score rows that must not be mixed with the headline, by label: re-ranked, DSL, evaluated items
             only, baselines.
         ledgers: further ledgers by name, such as the gallery's.
@@ -80,12 +82,20 @@ class TaskResult:
     protocol: dict[str, Any] = field(default_factory=dict)
     tables: list[ReportTable] = field(default_factory=list)
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    bounds: dict[str, tuple[float, float]] = field(default_factory=dict)
     rows: dict[str, dict[str, float]] = field(default_factory=dict)
     ledgers: dict[str, Ledger] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     chart: dict[str, dict[str, float]] = field(default_factory=dict)
     references: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    @property
+    def missing(self) -> dict[str, int]:
+        """What of -> how many could not be evaluated: of the items that metrics count, and of further ones such as the
+        gallery. Empty for a complete result."""
+        ledgers = (self.ledger, *self.ledgers.values())
+        return {ledger.what: len(ledger.missing) for ledger in reversed(ledgers) if ledger.missing}
 
     @property
     def title(self) -> str:
@@ -100,6 +110,8 @@ class TaskResult:
             "split": self.split,
             "metrics": self.metrics,
             "intervals": self.intervals,
+            "incomplete": bool(self.missing),
+            "bounds": self.bounds,
             "rows": self.rows,
             "references": self.references,
             "ledger": self.ledger.record(),

@@ -7,6 +7,7 @@ follow()         on the others of torchrun
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -21,6 +22,7 @@ from vtp.run.asked import Environment
 from vtp.run.check import check, refuse_ambiguous_options
 from vtp.run.folder import RunFolder
 from vtp.run.start import take_objective
+from vtp.shown import printable
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -126,7 +128,8 @@ def execute(configs: dict[str, dict[str, Any]] | None, folder: RunFolder | None)
         folder: of the run.
 
     Returns:
-        0, or of several tasks the exit code of the first that failed.
+        0; 1 where test items could not be evaluated and nobody said that they may; of several tasks the exit code of
+        the first that failed.
 
     Raises:
         ConfigError: with everything that is wrong in the core's part of a configuration.
@@ -146,8 +149,7 @@ def execute(configs: dict[str, dict[str, Any]] | None, folder: RunFolder | None)
         if device.type == "cpu":
             keep_memory(1 << 30, 2 << 30)  # a step needs what the step before it freed
         if list(configs) == [""]:
-            _run(configs[""], RunFolder(path, environment), device)
-            return 0
+            return _run(configs[""], RunFolder(path, environment), device)
         from vtp.run.tasks import measure
 
         return measure(configs, path, lambda config, inner: _run_alone(config, inner, environment, device))
@@ -155,7 +157,7 @@ def execute(configs: dict[str, dict[str, Any]] | None, folder: RunFolder | None)
         distributed.shutdown()
 
 
-def _run_alone(config: dict[str, Any], folder: Path, environment: Environment, device: Any) -> None:
+def _run_alone(config: dict[str, Any], folder: Path, environment: Environment, device: Any) -> int:
     """One of several tasks, in a folder of its own that somebody may have named as theirs."""
     from vtp import distributed
     from vtp.storage import alone
@@ -163,10 +165,15 @@ def _run_alone(config: dict[str, Any], folder: Path, environment: Environment, d
     if distributed.is_main():
         folder.mkdir(parents=True, exist_ok=True)
     with alone(folder) if distributed.is_main() else nullcontext():
-        _run(config, RunFolder(folder, environment), device)
+        return _run(config, RunFolder(folder, environment), device)
 
 
-def _run(config: dict[str, Any], folder: RunFolder, device: Any) -> None:
+def _run(config: dict[str, Any], folder: RunFolder, device: Any) -> int:
+    """Do what ``mode`` says.
+
+    Returns:
+        0; or 1 where test items could not be evaluated and nobody said that they may: everything is written then.
+    """
     from vtp import distributed
     from vtp.run.run import Run
 
@@ -179,6 +186,13 @@ def _run(config: dict[str, Any], folder: RunFolder, device: Any) -> None:
             for mode in modes(config["mode"]):
                 getattr(run, {"train": "train", "eval": "evaluate", "predict": "predict"}[mode])()
             run.say_what_was_cached()
+        if run.incomplete and distributed.is_main():
+            print(
+                f"vtp run: {printable(run.incomplete)}. The report is written and says so; data.allow_incomplete=true "
+                "accepts it, with exit code 0.",
+                file=sys.stderr,
+            )
+        return 1 if run.incomplete else 0
     except Exception as error:
         if not distributed.is_main():
             folder.tell_failure(distributed.rank(), error)

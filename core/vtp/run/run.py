@@ -57,6 +57,7 @@ class Run:
         self.running = ""  # what computes attention, once the model is built
         self.tried: dict[str, Any] | None = None  # of the training of this run: samples, and those not decoded
         self.evaluated: Path | None = None  # the checkpoint whose weights are in the model
+        self.incomplete = ""  # what the evaluation lacks, if nobody said that it may
 
     # -- parts -------------------------------------------------------------------------------------------------------
 
@@ -273,7 +274,7 @@ class Run:
     def evaluate(self) -> None:
         """Score the split that the task reports, and write report.json, predictions.jsonl and report.png."""
         from vtp import distributed
-        from vtp.eval.report import print_result
+        from vtp.eval.report import incomplete_line, print_result
         from vtp.storage import write_json_atomic
 
         self._check_scored(self._ask("split"))
@@ -286,6 +287,8 @@ class Run:
             if "train" in self.modes and self.data.on_disk.absent:
                 result.warnings.append(self.data.on_disk.line())
             result.warnings += [] if self.trainer is None else self.trainer.warnings
+            if not self.data.data.allow_incomplete and self.data.data.max_missing is None:
+                self.incomplete = incomplete_line(result)
             record = self._write(result, leaks) if distributed.is_main() else {}
             strips = self._strips(evaluator, result)
         if not distributed.is_main():
@@ -327,6 +330,7 @@ class Run:
         from vtp.eval.figures import draw_figure
 
         title = result.title if "@" in result.title else f"{result.task} on {self.dataset.name}"
+        title = f"INCOMPLETE {title}" if result.missing else title
         note = result.tables[0].notes[0] if result.tables and result.tables[0].notes else ""
         try:
             if isinstance(strips, Exception):

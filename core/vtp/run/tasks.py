@@ -21,7 +21,7 @@ log = logging.getLogger("vtp")
 RESULTS = "tasks.json"
 
 
-def measure(configs: Mapping[str, dict[str, Any]], folder: Path, run: Callable[[dict[str, Any], Path], None]) -> int:
+def measure(configs: Mapping[str, dict[str, Any]], folder: Path, run: Callable[[dict[str, Any], Path], int]) -> int:
     """Run every configuration in ``folder/task``, then write ``tasks.json`` and print the table.
 
     A task that fails is told, and the others are measured all the same.
@@ -37,7 +37,8 @@ def measure(configs: Mapping[str, dict[str, Any]], folder: Path, run: Callable[[
     for task, config in configs.items():
         log.info("task %s", task)
         try:
-            run(config, folder / task)
+            if code := run(config, folder / task):
+                codes[task] = code
         except Exception as error:
             if distributed.world_size() > 1 and not isinstance(error, VtpError):
                 raise
@@ -74,7 +75,9 @@ def _tell(configs: Mapping[str, dict[str, Any]], folder: Path, errors: Mapping[s
                 **{key: report[key] for key in ("task", "split", "metrics")},
             }
             found[task]["coverage"] = report["ledger"]["coverage"]
-            rows += [(task, name, value) for name, value in report["metrics"].items()]
+            found[task]["incomplete"] = bool(report.get("incomplete"))
+            shown = f"INCOMPLETE {task}" if report.get("incomplete") else task
+            rows += [(shown, name, value) for name, value in report["metrics"].items()]
         else:
             found[task] = {"predictions": f"{task}/predictions.jsonl"}
             rows.append((task, "predictions", None))

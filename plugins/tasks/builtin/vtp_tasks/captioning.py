@@ -168,6 +168,7 @@ class Captioning:
         result.predictions = written.predictions()
         scored = {"token_f1": written.f1, "exact_match": written.exact}
         result.intervals = {name: interval(values, self.seed) for name, values in scored.items()}
+        result.bounds = written.bounds()
         self._compare(evaluator, written, result)
         result.tables = [self._table(result, match.line())]
         return result
@@ -273,6 +274,18 @@ class Written:
 
     def metrics(self, rows: Any = slice(None)) -> dict[str, float]:
         return {"token_f1": percent(self.f1[rows]), "exact_match": percent(self.exact[rows])}
+
+    def bounds(self) -> dict[str, tuple[float, float]]:
+        """About a missing clip anything could have been written: nothing, or a reference. Empty without any."""
+        found = {}
+        missing = ~self.collected.ledger.mask()
+        for name, values, score in (("token_f1", self.f1, token_f1), ("exact_match", self.exact, exact_match)):
+            best = values.copy()
+            for i in np.flatnonzero(missing):
+                texts = self.samples[i].texts
+                best[i] = max(score(text, texts) for text in texts)
+            found[name] = percent(values), percent(best)
+        return found if missing.any() else {}
 
     def predictions(self, judged: bool = True) -> list[dict[str, Any]]:
         """One line per clip, missing ones included."""

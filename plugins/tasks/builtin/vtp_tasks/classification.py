@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from copy import copy
 from functools import cached_property
 from itertools import chain
 from typing import Any, Literal
@@ -26,6 +27,7 @@ import torch
 from vtp.contracts import Table, member, offers
 from vtp.data.table import clip_names, media_id, select
 from vtp.errors import ConfigError, DataError
+from vtp.eval.bounds import Bounds, between, rank_bounds
 from vtp.eval.evaluator import Collected, Evaluator
 from vtp.eval.figures import Strip
 from vtp.eval.ledger import EVALUATED_ONLY
@@ -233,7 +235,8 @@ class Classification:
         if unknown := sorted({name for found in scored.classes for name in found} - {*self.answers}):
             result.warnings.append(f"{len(unknown)} classes of the {split} split are not known to the model: {unknown}")
         by_class = scored.by_class()
-        result.metrics |= {f"{self.metrics[0]}/{name}": value for name, (value, _) in by_class.items()}
+        result.metrics |= scored.parts()
+        result.bounds = scored.bounds()
         self._further_rows(evaluator, scored, result)
         overall = {"model": result.metrics} | result.rows
         names = {"map": "mAP", "top1": "top-1", "top5": "top-5", "mean_class": "mean over classes"}
@@ -376,6 +379,26 @@ class _Judged:
         name = "map" if self.task.several else "mean_class"
         mean = {name: float(np.mean(by_class)) if by_class else float("nan")}
         return mean | found if self.task.several else found | mean
+
+    def parts(self) -> dict[str, float]:
+        """The first metric by class."""
+        return {f"{self.task.metrics[0]}/{name}": value for name, (value, _) in self.by_class().items()}
+
+    def bounds(self) -> Bounds:
+        """Of a missing item all scores are unknown: at best those of its classes are above all others and of the other
+        classes it is never found, at worst the other way round. Empty where nothing is missing."""
+        missing = ~self.collected.ledger.mask()
+        if not missing.any():
+            return {}
+        is_right = np.zeros(self.scores.shape, bool)
+        for row, columns in enumerate(self.right):
+            is_right[row, columns] = True
+        ends = [copy(self), copy(self)]
+        both = rank_bounds(self.ranks, 0, missing & is_right.any(1))
+        for end, ranks, found in zip(ends, both, (~is_right, is_right), strict=True):
+            end.ranks, end.scores = ranks, self.scores.copy()
+            end.scores[missing] = np.where(found[missing], np.finfo(np.float32).max, np.nan)
+        return between(lambda end: end.metrics() | end.parts(), *ends)
 
     def by_class(self, rows: Array | None = None) -> dict[str, tuple[float, int]]:
         """Class -> (average precision, or top-1, in percent; its items), most items first; classes that no item of

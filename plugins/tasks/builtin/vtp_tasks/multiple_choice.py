@@ -147,6 +147,9 @@ class MultipleChoice:
         match = compare(self, evaluator, result, scored.samples, modality=self.modality)
         result.predictions = scored.predictions()
         result.intervals = {"accuracy": interval(credit, self.seed)}
+        missing = ~scored.ledger.mask()
+        if missing.any():
+            result.bounds = {"accuracy": (percent(credit), percent(np.where(missing, 1.0, credit)))}
         add_evaluated_only(result, credit)
         result.rows["chance"] = {"accuracy": percent([1 / len(sample.texts) for sample in scored.samples])}
         self._subset_rows(evaluator, split, scored, result)

@@ -163,6 +163,7 @@ class Pretrain:
         """Measure the other task. A part of it is as good as its whole for watching, so ``data.limit_eval`` holds."""
         found: TaskResult = self.zero_shot.evaluate(evaluator, self._other_split, detail=detail)
         result.metrics |= {f"{ZERO_SHOT}/{name}": value for name, value in found.metrics.items()}
+        result.bounds |= {f"{ZERO_SHOT}/{name}": span for name, span in found.bounds.items()}
         result.intervals |= {f"{ZERO_SHOT}/{name}": span for name, span in found.intervals.items()}
         result.rows |= {f"zero-shot {found.task}: {label}": row for label, row in found.rows.items()}
         ledgers = {found.ledger.what: found.ledger, **found.ledgers}

@@ -20,6 +20,7 @@ import torch
 from vtp.contracts import Table, member, offers
 from vtp.data.table import clip_names, first_word, select
 from vtp.errors import ConfigError, DataError
+from vtp.eval.bounds import Bounds, between, rank_bounds
 from vtp.eval.evaluator import Collected, Evaluator
 from vtp.eval.figures import Strip
 from vtp.eval.ledger import EVALUATED_ONLY
@@ -301,11 +302,8 @@ class QuestionAnswering:
         """Baselines and ablations: what the number has to be compared with."""
         groups = scored.groups()
         result.chart["model"] = _by_group(scored.credit, groups)
-        for kind, accuracy in _by_group(scored.credit, scored.types).items():
-            result.metrics[f"accuracy/{kind}"] = accuracy
-        for key in scored.breakdowns():
-            for value, accuracy in _by_group(scored.credit, _few(scored.values(key))).items():
-                result.metrics[f"accuracy/{key}={value}"] = accuracy
+        result.metrics |= scored.parts(scored.ranks)
+        result.bounds = scored.bounds()
         add_evaluated_only(result, scored.credit)
         add_references(result, self.references)
         if self.padded is not None:
@@ -396,12 +394,31 @@ class Judged:
         )
         self.credit = self.ranks.hits(1, task.ties)
 
-    def metrics(self) -> dict[str, float]:
+    def metrics(self, ranks: Ranks | None = None) -> dict[str, float]:
+        """Over all questions; of ``ranks`` in place of those that were found."""
+        ranks = self.ranks if ranks is None else ranks
         return {
-            "accuracy": percent(self.credit),
-            "top10": percent(self.ranks.hits(10, self.task.ties)),
+            "accuracy": percent(ranks.hits(1, self.task.ties)),
+            "top10": percent(ranks.hits(10, self.task.ties)),
             "in_vocabulary": percent(self.in_vocabulary),
         }
+
+    def parts(self, ranks: Ranks) -> dict[str, float]:
+        """Accuracy by type of question and by every key of ``breakdown``."""
+        credit = ranks.hits(1, self.task.ties)
+        found = {f"accuracy/{kind}": accuracy for kind, accuracy in _by_group(credit, self.types).items()}
+        for key in self.breakdowns():
+            by_value = _by_group(credit, _few(self.values(key)))
+            found |= {f"accuracy/{key}={value}": accuracy for value, accuracy in by_value.items()}
+        return found
+
+    def bounds(self) -> Bounds:
+        """Missing questions could have been answered rightly, if their answer is in the list; empty without any."""
+        missing = ~self.collected.ledger.mask()
+        if not missing.any():
+            return {}
+        ends = rank_bounds(self.ranks, 0, missing & self.in_vocabulary)
+        return between(lambda ranks: self.metrics(ranks) | self.parts(ranks), *ends)
 
     def breakdowns(self) -> list[str]:
         """The keys of ``breakdown`` that every question has."""

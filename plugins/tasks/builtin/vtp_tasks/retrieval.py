@@ -25,6 +25,7 @@ import numpy.typing as npt
 from vtp.contracts import Table, member, offers
 from vtp.data.table import clip_names, evenly, media_id
 from vtp.errors import ConfigError, DataError
+from vtp.eval.bounds import between
 from vtp.eval.evaluator import Evaluator
 from vtp.eval.figures import Strip
 from vtp.eval.ledger import EVALUATED_ONLY
@@ -195,6 +196,8 @@ class Retrieval:
         for direction, ranks in zip(self.directions, scored.ranks[self.v2t], strict=True):
             result.intervals[f"{direction}/r1"] = interval(ranks.hits(1, self.ties), self.seed)
             result.warnings += [f"{direction}: {doubt}" for doubt in sanity_warnings(_part(result.metrics, direction))]
+        if result.missing:
+            result.bounds = between(self._metrics, *zip(*scored.bounds(self.v2t, self.ties), strict=True))
         self._further_rows(evaluator, scored, result)
         result.chart = {d: {f"R@{k}": result.metrics[f"{d}/r{k}"] for k in KS} for d in self.directions}
         add_references(result, self.references)
