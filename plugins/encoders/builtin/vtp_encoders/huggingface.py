@@ -22,6 +22,7 @@ from transformers import PreTrainedModel
 
 from vtp.errors import ConfigError
 from vtp.model.build import BuildContext
+from vtp_encoders import hub
 
 __all__ = [
     "HubEncoder",
@@ -57,6 +58,8 @@ def load(encoder: str, model: str, what: str, make: Callable[[], T]) -> T:
             f"encoder {encoder}: the folder {model!r} lacks config.json. Its download was not finished, or it is none "
             "that save_pretrained wrote: copy or download it again."
         )
+    if not os.path.isdir(model):
+        hub.settle()
     try:
         return make()
     except Exception as error:  # missing, odd, unknown, cut off, or needs another package: of several libraries

@@ -12,6 +12,7 @@ from timm.models._hub import save_config_for_hf
 from vtp.errors import ConfigError
 from vtp.model.build import BuildContext
 from vtp.registry import did_you_mean
+from vtp_encoders import hub
 
 __all__ = ["create", "save_config", "source_of"]
 
@@ -63,6 +64,8 @@ def create(source: str, pretrained: bool, **options: Any) -> Any:
         ConfigError: it cannot be created.
     """
     options = {"pretrained": pretrained, "num_classes": 0, **options}
+    if pretrained:
+        hub.settle()
     try:
         try:
             return timm.create_model(source, **options)

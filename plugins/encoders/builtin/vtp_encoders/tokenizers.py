@@ -20,6 +20,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 
 from vtp.errors import ConfigError
 from vtp.types import TextSpec
+from vtp_encoders import hub
 
 if TYPE_CHECKING:
     from vtp.model.build import BuildContext  # which imports torch; tools that only tokenize do without
@@ -401,6 +402,7 @@ def _id(tokenizer: Tokenizer, token: str) -> int:
 def _from_hub(encoder: str, name: str) -> Tokenizer:
     from transformers import AutoTokenizer
 
+    hub.settle()
     try:
         found = Tokenizer.from_str(AutoTokenizer.from_pretrained(name).backend_tokenizer.to_str())
     except Exception as error:  # of several libraries

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from vtp.errors import DataError
 from vtp.model.importing import Checkpoint, Imported, read_checkpoint, renames
+from vtp_encoders import hub
 from vtp_simvtp.keys import DEAD, DUAL, PRETRAIN, VIDEO_TOWER, layout_of
 from vtp_simvtp.videomae import from_transformers, is_transformers
 
@@ -233,6 +234,7 @@ def retrieval(variant: str | None) -> dict[str, Any]:
 def _bert_embeddings(source: str) -> dict[str, Tensor]:
     from transformers import BertModel
 
+    hub.settle()
     try:
         embeddings = BertModel.from_pretrained(source, add_pooling_layer=False).embeddings.state_dict()
     except (OSError, ValueError) as error:

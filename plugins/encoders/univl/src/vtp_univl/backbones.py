@@ -32,6 +32,7 @@ from torchvision.models.video.swin_transformer import SwinTransformer3d
 from torchvision.ops import FrozenBatchNorm2d
 
 from vtp.errors import ConfigError
+from vtp_encoders import hub
 
 __all__ = ["CLIP", "IMAGENET", "PVT", "RESNET", "SWIN", "Backbone", "family_of", "make_backbone"]
 
@@ -436,6 +437,7 @@ def make_backbone(name: str, sizes: Mapping[str, Any] | None, given: Mapping[str
 def _timm(model: str) -> dict[str, Tensor]:
     import timm
 
+    hub.settle()
     return dict(timm.create_model(model, pretrained=True, num_classes=0).state_dict())
 
 
