@@ -278,6 +278,11 @@ class Dataset(Component, Protocol):
         name: str = member(self, Dataset, "name")
         return name
 
+    by_file: bool = False
+    """Whether its clips are told apart by their files, as in data of one's own, and not by names that everybody uses.
+    Two clips that are one file, byte for byte, are then one clip wherever leaks are looked for; of published lists,
+    whose names are official, that is a warning."""
+
 
 class Table(Component, Protocol):
     """What ``samples`` gives: any sequence of :class:`vtp.types.Sample` (a list will do). Tables of millions of rows

@@ -112,6 +112,7 @@ class Bulk:
 
 def test_many_clips_are_remembered_as_hashes_and_still_found(monkeypatch):
     monkeypatch.setattr("vtp.eval.leaks.NAMED_CLIPS", 1000)
+    monkeypatch.setattr("vtp.eval.identity.ROWS", 0)
     names = [f"video{n}" for n in range(5000)]
     record = json.loads(json.dumps(train_record("pretrain", Bulk(names * 2), MSRVTT)))
     assert (record["samples"], record["clips"]) == (10_000, 5000)
@@ -134,6 +135,7 @@ def test_hashes_of_another_version_are_refused():
 @pytest.mark.parametrize("named", [0, 1000])
 def test_a_span_is_a_part_of_its_clip(monkeypatch, named):
     monkeypatch.setattr("vtp.eval.leaks.NAMED_CLIPS", named)
+    monkeypatch.setattr("vtp.eval.identity.ROWS", 0)
     stage = train_record("s", Bulk(["a[0-2.5]", "b", "c[1-2]"]), MSRVTT)
     report = check_leaks([stage], [f"msrvtt:{n}" for n in ("a", "b[3-]", "c[5-6]", "d")], on_leak="stamp")
     assert report.found == {"s": ("msrvtt:a", "msrvtt:b[3-]", "msrvtt:c[5-6]")}

@@ -3,7 +3,8 @@ are compared with the test set.
 
 Two clips are the same when data set and clip id are (``msrvtt:video7010``). Data sets that share clips share a
 ``media_namespace``, as MSVD's retrieval and QA sets do; by default it is the name of the data set. Clips of a mix of
-data sets keep that of theirs.
+data sets keep that of theirs. They are the same too when they are one file, or a copy of it (:mod:`vtp.eval.identity`),
+whatever they are called; two names of one published list stay two clips, and a copy among them is a warning.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import base64
 import hashlib
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from vtp.data.keys import hash64
 from vtp.data.table import clip_names
 from vtp.errors import ConfigError, DataError
 from vtp.eval.forms import sha256_lines
+from vtp.eval.identity import ClipFiles, clip_files
 from vtp.spans import whole_clip
 from vtp.types import Sample
 
@@ -70,7 +72,24 @@ def train_record(
         "clips": len(hashes) if media is None else len(media),
         "sha256": hashlib.sha256(hashes.tobytes()).hexdigest() if media is None else sha256_lines(media),
         "media": _packed(hashes) if media is None else media,
+        "files": _file_record([(samples, dataset), (selected_on, dataset)]),
     }
+
+
+def _file_record(tables: Sequence[tuple[Sequence[Sample], Any]]) -> dict[str, Any]:
+    """The files of a stage, and the namespace in which names decide."""
+    dataset = tables[0][1]
+    found = clip_files(tables).values()
+    names = None if member(dataset, Dataset, "by_file") else member(dataset, Dataset, "media_namespace")
+    return {
+        "named_in": names,
+        "paths": _packed(_numbers(key for one in found for key in one.paths)),
+        "contents": _packed(_numbers(key for one in found for key in one.contents)),
+    }
+
+
+def _numbers(keys: Iterable[int]) -> npt.NDArray[np.uint64]:
+    return np.unique(np.fromiter(keys, ">u8"))
 
 
 def _names(tables: Iterable[Iterable[Sample]], dataset: Any) -> Iterator[str]:
@@ -113,11 +132,13 @@ class LeakReport:
         tested: number of test clips.
         found: stage -> names of the test clips it contains, in sorted order; only stages with any.
         unknown: stages that did not record their clips (foreign checkpoints), which can be neither cleared nor accused.
+        copies: stage -> test clips of a published list that are, byte for byte, training clips under another name.
     """
 
     tested: int
     found: Mapping[str, tuple[str, ...]]
     unknown: tuple[str, ...] = ()
+    copies: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def leaked(self) -> frozenset[str]:
@@ -141,10 +162,23 @@ class LeakReport:
             "leaked_clips": len(self.leaked),
             "stages": {stage: {"clips": len(names), "first": list(names[:20])} for stage, names in self.found.items()},
             "stages_without_a_list": list(self.unknown),
+            "copies": {stage: {"clips": len(names), "first": list(names[:20])} for stage, names in self.copies.items()},
         }
 
+    def copies_line(self) -> str:
+        """What is said of copies; empty without one."""
+        found = [f"stage {stage}: {len(names):,}, first {', '.join(names[:3])}" for stage, names in self.copies.items()]
+        text = "test clips are training clips under another name, byte for byte"
+        return f"{text} ({'; '.join(found)})" if found else ""
 
-def check_leaks(stages: Sequence[Mapping[str, Any]], tested: Sequence[str], *, on_leak: str = "refuse") -> LeakReport:
+
+def check_leaks(
+    stages: Sequence[Mapping[str, Any]],
+    tested: Sequence[str],
+    *,
+    on_leak: str = "refuse",
+    files: Mapping[str, ClipFiles] | None = None,
+) -> LeakReport:
     """Compare the clips of all training stages with those of a test set.
 
     A span of a clip (``a.mp4[1-2.5]``) overlaps the whole clip and every other span of it.
@@ -153,6 +187,7 @@ def check_leaks(stages: Sequence[Mapping[str, Any]], tested: Sequence[str], *, o
         stages: records of :func:`train_record`, oldest first. One without ``media`` is reported as unknown.
         tested: names from :func:`media_names`.
         on_leak: ``refuse`` raises, ``stamp`` returns the finding for the report and the tables.
+        files: those of the test clips, from :func:`vtp.eval.identity.clip_files`; None compares names alone.
 
     Raises:
         ConfigError: another ``on_leak``.
@@ -165,14 +200,19 @@ def check_leaks(stages: Sequence[Mapping[str, Any]], tested: Sequence[str], *, o
         test.setdefault(whole_clip(name), []).append(name)
     found: dict[str, tuple[str, ...]] = {}
     unknown = []
+    copies: dict[str, tuple[str, ...]] = {}
     for number, stage in enumerate(stages, start=1):
         label = str(stage.get("stage") or f"number {number}")
         label = label if label not in found and label not in unknown else f"{label} ({number})"
         if stage.get("media") is None:
             unknown.append(label)
-        elif overlap := _overlap(test, stage["media"]):
+            continue
+        same, alike = _same_files(stage.get("files"), files or {})
+        if overlap := {*_overlap(test, stage["media"]), *same}:
             found[label] = tuple(sorted(overlap))
-    report = LeakReport(sum(map(len, test.values())), found, tuple(unknown))
+        if alike := alike - {*found.get(label, ())}:
+            copies[label] = tuple(sorted(alike))
+    report = LeakReport(sum(map(len, test.values())), found, tuple(unknown), copies)
     if found and on_leak == "refuse":
         raise DataError(
             f"{report.line()}. Such a score would mean nothing. Train on a list without these clips, or set "
@@ -189,3 +229,21 @@ def _overlap(test: Mapping[str, list[str]], media: Sequence[str] | Mapping[str, 
         inside = np.isin(keys, _unpacked(media))
         return [name for clip, hit in zip(clips, inside, strict=True) if hit for name in test[clip]]
     return [name for clip in set(map(whole_clip, media)) & test.keys() for name in test[clip]]
+
+
+def _same_files(stage: Any, files: Mapping[str, ClipFiles]) -> tuple[set[str], set[str]]:
+    """Names of the test clips that are files of a stage, and of those that are only copies within one published
+    list."""
+    if not isinstance(stage, Mapping) or not files:
+        return set(), set()
+    paths, contents = ({*_unpacked(stage[key]).tolist()} for key in ("paths", "contents"))
+    named_in = stage.get("named_in")
+    same: set[str] = set()
+    alike: set[str] = set()
+    for name, known in files.items():
+        official = bool(named_in) and name.startswith(f"{named_in}:")
+        if known.paths & paths:
+            same |= set() if official else {name}
+        elif known.contents & contents:
+            (alike if official else same).add(name)
+    return same, alike

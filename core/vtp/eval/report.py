@@ -99,7 +99,7 @@ def write_report(
     record = {
         "schema": SCHEMA,
         **result.record(),
-        "train": [{key: value for key, value in stage.items() if key != "media"} for stage in train],
+        "train": [{key: value for key, value in stage.items() if key not in ("media", "files")} for stage in train],
         "leaks": leaks.record() if leaks is not None else None,
         "selection": selection,
         "seed": seed,
@@ -126,6 +126,8 @@ def _doubts(result: TaskResult, selection: str, leaks: LeakReport | None) -> Ite
     """What the reader of a number must know first."""
     if leaks is not None and leaks.found:
         yield leaks.line()
+    if leaks is not None and leaks.copies:
+        yield leaks.copies_line()
     if leaks is not None and leaks.unknown:
         yield f"nothing is known about the training clips of: {', '.join(leaks.unknown)}"
     if selection == "test(!)":

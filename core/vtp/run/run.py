@@ -454,11 +454,13 @@ class Run:
         check_scored(self.task, self.dataset, split, judged=judged, others=others)
 
     def _check_leaks(self) -> Any:
+        from vtp.eval.identity import clip_files
         from vtp.eval.leaks import check_leaks, media_names
 
         tables = [(self.task.samples(self._ask("split")), self.dataset), *self._ask("further_tests")()]
         tested = [name for samples, dataset in tables for name in media_names(samples, dataset)]
-        return check_leaks(self.stages, tested, on_leak=self.data.data.on_leak)
+        files = clip_files(tables) if any(stage.get("files") for stage in self.stages) else None
+        return check_leaks(self.stages, tested, on_leak=self.data.data.on_leak, files=files)
 
 
 def _read_spec(checkpoint: Path) -> dict[str, Any]:

@@ -18,8 +18,17 @@ def recorded(checkpoint: Path) -> list[Stage]:
     checkpoint = checkpoint if checkpoint.is_dir() else checkpoint.parent
     stages = _provenance(checkpoint).get("stages")
     if isinstance(stages, list) and stages and all(isinstance(stage, dict) for stage in stages):
-        return [stage if _in_our_words(stage.get("media")) else {**stage, "media": None} for stage in stages]
+        return [_readable(stage) for stage in stages]
     return [{"stage": checkpoint.name, "media": None}]
+
+
+def _readable(stage: dict[str, Any]) -> Stage:
+    """The stage without what is not in our words."""
+    media, files = stage.get("media"), stage.get("files")
+    stage = stage if _in_our_words(media) else {**stage, "media": None}
+    lists = [files.get(key) for key in ("paths", "contents")] if isinstance(files, dict) else [None]
+    good = all(isinstance(one, dict) and _in_our_words(one) for one in lists)
+    return stage if good or files is None else {**stage, "files": None}
 
 
 def _in_our_words(media: Any) -> bool:

@@ -35,6 +35,7 @@ class CaptionJson(Catalogue):
     """
 
     name = "caption_json"
+    by_file = True
     kinds = ("caption", "retrieval")
     about = ABOUT
     clips = "the videos, at the paths that the files give"

@@ -98,6 +98,7 @@ class OwnData(Catalogue):
     """
 
     name = "csv"
+    by_file = True
     folders = ("",)
     about = ABOUT
 

@@ -55,6 +55,7 @@ class VAT(Catalogue):
     """
 
     name = "vat"
+    by_file = True
     folders = ("",)
     about = ABOUT
     clips = "the files that train.csv names, in audio/, text/ and video/"
