@@ -159,7 +159,7 @@ class Host:
         self.points = discover() if points is None else points
         self.registry = Registry(addon_hint)
         self.infos: list[PluginInfo] = []
-        self._shadowing: dict[PluginPoint, list[str]] = {}
+        self.shadowing: dict[PluginPoint, list[str]] = {}  # option files of built-in names, which are ignored
 
     def active_points(self) -> list[PluginPoint]:
         """Plugins that are not switched off: those whose configuration options count."""
@@ -175,7 +175,7 @@ class Host:
         manager = pluggy.PluginManager("vtp")
         manager.add_hookspecs(hookspecs)
         refused = self._same_name()
-        self._shadowing = shadowing(self.active_points())
+        self.shadowing = shadowing(self.active_points())
         for point in self.points:
             info = PluginInfo(point)
             self.infos.append(info)
@@ -216,7 +216,7 @@ class Host:
             if reason := _incompatible(point):
                 info.status, info.error = "incompatible", reason
                 return
-            if shadowed := self._shadowing.get(point):
+            if shadowed := self.shadowing.get(point):
                 first = f"its option file conf/{shadowed[0]}.yaml has the name of a built-in one and is ignored"
                 more = f"; so have {', '.join(shadowed[1:])}" if shadowed[1:] else ""
                 raise PluginError(f"{first}: rename it{more}")

@@ -39,3 +39,9 @@ def write_plugin(
 def install(site: Path) -> Callable[..., Path]:
     """``install(name, module, ...)``: :func:`write_plugin` into ``site``."""
     return lambda *args, **kwargs: write_plugin(site, *args, **kwargs)
+
+
+@pytest.fixture
+def install_into() -> Callable[..., Path]:
+    """:func:`write_plugin`: ``install_into(site, name, module, ...)``."""
+    return write_plugin

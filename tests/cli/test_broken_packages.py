@@ -7,8 +7,10 @@ import json
 import os
 import subprocess
 import sys
+import venv
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -224,11 +226,17 @@ def test_unrelated_commands_work_and_the_cause_is_named(package, capsys, name, t
     status = {info["name"]: info["status"] for info in json.loads(capsys.readouterr().out)}
     assert status["bad"] == bad.status
 
-    assert main(["plugins", "check", "bad"]) == (1 if bad.says else 0)
+    assert main(["plugins", "check", "bad", "--quick"]) == (1 if bad.says else 0)
     out, err = capsys.readouterr()
     lines = [line for line in out.splitlines() if bad.says in line and line.startswith("bad: ")]
     assert len(lines) >= 1 if bad.says else out, out + err
     assert "Traceback" not in out + err
+    assert main(["plugins", "why", "bad"]) == 0
+    explained = capsys.readouterr().out
+    if bad.status == "loaded":
+        assert "plugin 'bad' of bad 1.0: loaded" in explained
+    else:
+        assert bad.says in explained and "what to do: " in explained
 
 
 @pytest.mark.parametrize("name", [name for name, bad in PACKAGES.items() if bad.use])
@@ -249,7 +257,7 @@ def test_a_plugin_that_prints_leaves_json_alone(package, install, capsys):
         (loud,) = [one for one in json.loads(found.out) if one["name"] == "loud"]
         assert loud["offers"] == {"objective": ["mine"]} and "requires" not in found.out
         assert "hello" in found.err
-        assert main(["plugins", "check", "--json", "loud"]) == 0
+        assert main(["plugins", "check", "--json", "--quick", "loud"]) == 0
         assert json.loads(capsys.readouterr().out) == {"loud": []}
     finally:
         host.cache_clear()
@@ -277,3 +285,50 @@ def test_a_run_goes_on_with_all_of_them_installed(install, site, tmp_path):
     command = [sys.executable, "-m", "vtp", "run", *options]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_all_of_them_at_once_are_labelled_and_can_be_uninstalled(tmp_path, install_into):
+    """In an environment of its own, because pip removes nothing from a folder that is only on the path."""
+    venv.create(tmp_path / "venv")
+    (site,) = (tmp_path / "venv" / "lib").glob("python*/site-packages")
+    python = str(tmp_path / "venv" / "bin" / "python")
+    (site / "libraries.pth").write_text("\n".join(path for path in sys.path if path and Path(path).is_dir()) + "\n")
+    names = {}
+    for number, (what, bad) in enumerate(PACKAGES.items()):
+        if bad.twin or "entry_module" in bad.install:
+            continue
+        name = names[what] = f"bad{number}"
+        module, package = bad.module.replace("bad.", f"{name}."), {"parts.py": PARTS, **bad.files}
+        write(partial(install_into, site), name, module, package, **bad.install)
+        info = site / f"{name}-1.0.dist-info"
+        files = [file for folder in (site / name, info) for file in folder.rglob("*") if file.is_file()]
+        (info / "RECORD").write_text("".join(f"{file.relative_to(site)},,\n" for file in [*files, info / "RECORD"]))
+    assert len(names) >= 20
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("VTP_", "PYTHON", "VIRTUAL_ENV"))}
+
+    def vtp(*arguments: str, code: int = 0) -> str:
+        command = [python, "-m", "vtp", *arguments]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == code, done.stdout + done.stderr
+        assert "Traceback" not in done.stdout + done.stderr
+        return done.stdout
+
+    for command in (["--help"], ["list"], ["plugins"], ["protocols"], ["run", "--help"]):
+        vtp(*command)
+    vtp("run", "task=msrvtt_qa", "dataset=shapes", "--cfg", "job")
+    listed = {one["name"]: one for one in json.loads(vtp("plugins", "--json"))}
+    checked = json.loads(vtp("plugins", "check", "--json", "--quick", code=1))
+    for what, name in names.items():
+        bad = PACKAGES[what]
+        assert listed[name]["status"] == bad.status, what
+        said = (
+            " ".join([listed[name]["error"], *checked[name]]).replace(f"{name}.", "bad.").replace(repr(name), "'bad'")
+        )
+        assert bad.says in said or "is also " in said, (what, said)  # several offer 'mine', which is a cause as well
+    for name in names.values():
+        assert f"Successfully uninstalled {name}-1.0" in vtp("uninstall", name)
+    left = {one["name"] for one in json.loads(vtp("plugins", "--json"))}
+    assert left and not left & set(names.values())
+    assert not list(site.glob("bad*"))
+    vtp("plugins", "check")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +17,85 @@ from vtp.plugins import Host, PluginPoint, config_dir
 from vtp.registry import Entry
 from vtp.run.check import GIVEN
 
-__all__ = ["check_option_file", "problems_of"]
+__all__ = ["CHECKS", "Checked", "check", "check_option_file", "entries_of", "own_options", "problems_of"]
+
+# what is looked at, in this order; contracts only where a plugin is named
+CHECKS = ("loads", "components", "options", "renamed", "protocols", "names", "contracts")
 
 OPTION_KINDS = ("encoder/", "objective", "dataset", "task")  # those that are chosen by an option file
 
 
+@dataclass
+class Checked:
+    """What was looked at in a plugin, and what is wrong with it.
+
+    Attributes:
+        looked: how many things each of :data:`CHECKS` looked at; what it did not look at is not there.
+        problems: of each check, a line each.
+        notes: what could not be looked at, and why.
+    """
+
+    looked: dict[str, int] = field(default_factory=dict)
+    problems: dict[str, list[str]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, check: str, looked: int, problems: Iterable[str] = ()) -> None:
+        """Count what a check looked at, and keep what it found."""
+        self.looked[check] = self.looked.get(check, 0) + looked
+        self.problems.setdefault(check, []).extend(problems)
+
+    @property
+    def lines(self) -> list[str]:
+        """All problems."""
+        return [line for found in self.problems.values() for line in found]
+
+
 def problems_of(point: PluginPoint, host: Host) -> list[str]:
-    """Everything that is wrong with a loaded plugin, a line each. Imports what it registers, and builds nothing.
+    """Everything that is wrong with a loaded plugin, a line each, as :func:`check` finds it."""
+    return check(point, host).lines
+
+
+def check(point: PluginPoint, host: Host) -> Checked:
+    """Look at a loaded plugin. Imports what it registers, and builds nothing.
 
     Args:
         point: of the plugin.
         host: loaded; knows what the other plugins offer.
     """
-    entries = [e for e in host.registry.entries() if (e.plugin, e.distribution) == (point.name, point.distribution)]
+    entries = entries_of(point, host)
     files = option_files(host.active_points())
-    return [
-        *_targets(entries),
-        *_option_files(point, host, files, entries),
-        *_renamed(point),
-        *_protocols(point),
-        *_doubled(point, host, files),
-    ]
+    own = sum(provider == point.name for group in files.values() for found in group.values() for provider, _ in found)
+    folder = config_dir(point)
+    found = Checked()
+    found.add("loads", 1)
+    found.add("components", len(entries), _targets(entries))
+    found.add("options", own, _option_files(point, host, files, entries))
+    found.add("renamed", int(folder is not None and (folder / "renamed.yaml").is_file()), _renamed(point))
+    protocols = sum(owner == point for offers in offered_protocols().values() for owner, _ in offers)
+    found.add("protocols", protocols, _protocols(point))
+    found.add("names", len(entries) + own, _doubled(point, host, files))
+    return found
+
+
+def entries_of(point: PluginPoint, host: Host) -> list[Entry]:
+    """What a plugin registers."""
+    return [e for e in host.registry.entries() if (e.plugin, e.distribution) == (point.name, point.distribution)]
+
+
+def own_options(entry: Entry, point: PluginPoint, files: OptionFiles) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The options that a plugin's own files give a component, each with the name of its file; of a kind without option
+    files, ``("", {})``."""
+    if not entry.kind.startswith(OPTION_KINDS):
+        yield "", {}
+    for group, options in sorted(files.items()):
+        if group != entry.kind and group.partition("/")[0] != entry.kind:
+            continue
+        for found in options.values():
+            for file in (file for provider, file in found if provider == point.name):
+                with suppress(ValueError):  # told by the check of the options
+                    node = _node(group, file, files)
+                    if node.pop("name", None) == entry.name:
+                        yield f"{group}/{file.name}", {k: v for k, v in node.items() if k != "weight"}
 
 
 def _targets(entries: list[Entry]) -> Iterator[str]:
