@@ -7,11 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from word_tables import table_of, tiny_with_words
 
 import vtp_snps3
+from vtp.model.build import BuildContext
+from vtp.model.context import ForwardContext
+from vtp.model.masking import WordMask
+from vtp.model.model import VTPModel
 from vtp.testing import check_objective
+from vtp.testing.inputs import batch_for
 from vtp_snps3.lvwm import LVWM
 from vtp_snps3.masking import SignificantWordMask
 from vtp_snps3.mssm import MSSM
@@ -50,6 +56,28 @@ def test_objectives_keep_the_contract(cls: Any, options: dict[str, Any], words: 
 def test_the_mask_alone_has_no_gradient(words: Path) -> None:
     skip = dict.fromkeys(("gradients", "micro-batches"), "it has no loss of its own")
     checked(MSSM, {"tokens": None}, words, skip=skip)
+
+
+def test_a_batch_of_empty_texts_trains(words: Path) -> None:
+    """No word can be hidden or chosen: mssm has nothing to predict, lvwm takes [CLS] and [SEP] for its words."""
+    encoders = tiny_with_words()
+    text: Any = encoders["text"]
+    options = {"words": str(words), "top_k": 8}
+    context = BuildContext(encoders=encoders, masks={"text": WordMask()})
+    objectives = {"mssm": MSSM(context=context, **options), "lvwm": LVWM(context=context, **options)}
+    model = VTPModel(encoders, objectives, masks=context.masks)
+    batch = batch_for(model.specs(), 4, {}, {})
+    ids = torch.tensor([[text.spec.cls_id, text.spec.sep_id]] * 4)
+    batch.inputs["text"] = {"token_ids": ids, "attention_mask": torch.ones_like(ids, dtype=torch.bool)}
+    ctx = ForwardContext(model, batch)
+    for objective in objectives.values():
+        objective.plan(ctx)
+    mssm = objectives["mssm"](ctx)
+    lvwm = objectives["lvwm"].loss_from_features(objectives["lvwm"].features(ctx))
+    assert (mssm.loss.item(), int(mssm.weight)) == (0.0, 0)
+    assert int(lvwm.weight) == 4 and lvwm.loss.isfinite()
+    (mssm.loss + lvwm.loss).backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
 
 
 @pytest.mark.slow
