@@ -25,6 +25,9 @@ SMALLEST = {  # a script's arguments, and what its result file holds; "out" stan
     ),
     "fusions": ("--seeds 0 --fusions gate --size tiny --steps 2 --out out.json", "means"),
     "overhead": ("--steps 3 --step-ms 2 --out .", "wall_clock"),
+    "retrieval": (
+        "--items 300 --width 32 --rounds 1 --large 300 --times 0 --share 1e9 --out out.json", "times_as_fast"
+    ),
     "simvtp_pretraining_helps": ("--seeds 0 --size tiny --steps 2 --finetune-steps 2 --out out.json", "difference"),
     "simvtp_step": (f"--preset tiny --text 4 {STEP}", "vtp_speedup_over"),
     "snps3_ablation": (

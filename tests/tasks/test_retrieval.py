@@ -480,3 +480,15 @@ def test_the_validation_split_can_be_reported(fake_dataset, oracle, fake_model, 
 def test_a_negative_number_of_candidates_is_refused(fake_dataset):
     with pytest.raises(ConfigError, match="number of candidates"):
         Retrieval(dataset=fake_dataset(), rerank=-1)
+
+
+def test_embeddings_in_files_give_what_embeddings_in_memory_give(
+    fake_dataset, fake_model, make_evaluator, monkeypatch, tmp_path
+):
+    table, vectors = several(7, 5)
+    vectors.tables["video"]["v3"] = np.full(4, np.nan)
+    task = Retrieval(dataset=fake_dataset(test=table), dsl=True)
+    want = task.evaluate(make_evaluator(fake_model(vtc=vectors), task, broken=("v2.mp4",)))
+    monkeypatch.setattr("vtp.eval.shelf.MOST", 0)
+    found = task.evaluate(make_evaluator(fake_model(vtc=vectors), task, broken=("v2.mp4",), scratch=tmp_path))
+    assert found.record() == want.record() and found.predictions == want.predictions

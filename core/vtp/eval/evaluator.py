@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,6 +22,7 @@ from vtp import distributed
 from vtp.data.table import evenly
 from vtp.errors import ConfigError, RunError
 from vtp.eval.ledger import Ledger, count_or_share
+from vtp.eval.shelf import Shelf
 from vtp.progress import bar
 from vtp.types import MODALITIES, Batch, Modality, Sample
 
@@ -114,6 +116,7 @@ class Evaluator:
             the report.
         max_missing: most items that may be missing, see :meth:`vtp.eval.ledger.Ledger.check`.
         progress: show a bar on the main rank when stderr is a terminal.
+        scratch: folder for results that are too many for the memory; None = the system's.
         facts: what the report should say about the input, such as ``sampling``; frames and size are taken from the
             model.
     """
@@ -126,6 +129,7 @@ class Evaluator:
     max_missing: int | float | None = None
     progress: bool = True
     facts: Mapping[str, Any] = field(default_factory=dict)
+    scratch: Path | None = None
 
     def __post_init__(self) -> None:
         if self.precision not in AUTOCAST:
@@ -201,8 +205,7 @@ class Evaluator:
         how = {"whole_batches": True} if whole_batches else {}
         loader = self.make_loader(samples, tuple(drop), **how)
         ids: list[str] = []
-        parts: list[dict[str, Array]] = []
-        present: list[dict[str, Array]] = []
+        shelf, present = Shelf(self.scratch), Shelf()
         total = -(-len(samples) // distributed.world_size())
         with self._inference(), bar(f"evaluate {label or what}", self.shown) as show:
             source = iter(loader)
@@ -211,13 +214,13 @@ class Evaluator:
                     results = self._forward(batch, f)
                     if counts:
                         ids += batch.ids
-                        parts.append(results)
-                        present.append({modality: here.cpu().numpy() for modality, here in batch.present.items()})
+                        shelf.add(results)
+                        present.add({modality: here.cpu().numpy() for modality, here in batch.present.items()})
                         show(len(ids), total)
             finally:
                 if hasattr(source, "close"):  # a traceback would keep the workers of a loader alive
                     source.close()
-        gathered = distributed.gather_objects((ids, _stack(parts), _stack(present), dict(loader.misses)))
+        gathered = distributed.gather_objects((ids, shelf.arrays(), present.arrays(), dict(loader.misses)))
         collected = _collect(table, gathered, what)
         if strict:
             collected.ledger.check(self.max_missing)
@@ -270,6 +273,8 @@ def _is_sharded(model: nn.Module) -> bool:
 
 
 def _stack(parts: list[dict[str, Array]]) -> dict[str, Array]:
+    if len(parts) == 1:
+        return parts[0]  # of one process: no copy, it may lie in a file
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
 
 
@@ -300,7 +305,7 @@ def _collect(
     arrays = _stack([share[1] for share in filled])
     present = _stack([share[2] for share in filled])
     rows = np.array([position[name] for name in ids], dtype=np.int64)
-    order = np.argsort(rows)
+    order = slice(None) if (np.diff(rows) > 0).all() else np.argsort(rows)
     in_table_order = {name: misses[name] for name in table if name in misses}
     return Collected(
         table,

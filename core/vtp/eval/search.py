@@ -3,264 +3,25 @@ directions, tile by tile.
 
 Q queries (rows) and G candidates (columns). A tile of scores is made, every row and every column of it is compared with
 the score of its own relevant candidate, which was made before, and the tile is forgotten: memory grows with Q + G.
-
-Ranks are exact, ties included, only if a pair has the same score to the last bit wherever it stands in a tile. A matrix
-product does not promise that (OpenBLAS sums in another order at other columns), so :class:`Embeddings` makes all tiles
-of one shape, tries whether equal vectors get equal scores all over it, and multiplies in float64 where they do not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from vtp.eval.metrics import Ranks
+from vtp.eval.scores import Scores, places, tiles
 from vtp.progress import bar
 
-__all__ = [
-    "DualSoftmax",
-    "Embeddings",
-    "First",
-    "Found",
-    "Matrix",
-    "Overlaid",
-    "Scores",
-    "Shuffled",
-    "log_sum_exp",
-    "search",
-]
+__all__ = ["First", "Found", "search"]
 
 Array = npt.NDArray[Any]
-ROWS, COLUMNS = 1024, 1984  # of a tile; a byte counts the eighth of a row, so at most 8 * 255 columns
 _STRIP = 64  # rows of a tile that are compared at once: 64 x 1,984 floats stay in the cache
-_STEP = 64  # tiles of small sets are multiples of it
-_PRODUCTS = 1 << 22  # cosines of a tile where clips have several vectors
-
-
-class Scores(Protocol):
-    """Scores of Q queries and G candidates, made when they are asked for. A pair has the same score, to the last bit,
-    in every tile.
-
-    Attributes:
-        shape: (Q, G).
-        tile_shape: the largest tile.
-    """
-
-    shape: tuple[int, int]
-    tile_shape: tuple[int, int]
-
-    def tile(self, rows: Array, columns: Array) -> Array:
-        """float32 (R, C) of some queries and candidates, of which the caller may write over until the next call."""
-        ...
-
-    def pairs(self, rows: Array, columns: Array) -> Array:
-        """float32 (P,): ``rows[i]`` with ``columns[i]``."""
-        ...
-
-
-class Matrix:
-    """Scores that are there: (Q, G), ranked in float32."""
-
-    tile_shape = (ROWS, COLUMNS)
-
-    def __init__(self, scores: Array) -> None:
-        self.scores = scores
-        self.shape: tuple[int, int] = scores.shape
-
-    def tile(self, rows: Array, columns: Array) -> Array:
-        return np.array(self.scores[np.ix_(rows, columns)], np.float32)
-
-    def pairs(self, rows: Array, columns: Array) -> Array:
-        return np.array(self.scores[rows, columns], np.float32)
-
-
-class Embeddings:
-    """Cosines, in float32, of embeddings of unit length: (N, E) of queries and (M, E) of candidates.
-
-    Where a candidate (or a query) has n vectors, (M, n, E), its score is the logarithm of the sum of the exponentials
-    of its n cosines, without a temperature: the multi-clip similarity of UniVL and SNP-S3.
-
-    Args:
-        rows, columns: the embeddings; arrays on the disk are read tile by tile.
-        row_of, column_of: int64 (Q,) and (G,), which embedding a query or a candidate has; None = its own.
-    """
-
-    def __init__(
-        self, rows: Array, columns: Array, row_of: Array | None = None, column_of: Array | None = None
-    ) -> None:
-        self.embeddings = rows, columns
-        self.index = tuple(
-            np.arange(len(given)) if of is None else np.asarray(of, np.int64)
-            for given, of in ((rows, row_of), (columns, column_of))
-        )
-        self.shape = len(self.index[0]), len(self.index[1])
-        self.single = rows.ndim == columns.ndim == 2
-        vectors = [1 if given.ndim == 2 else given.shape[1] for given in (rows, columns)]
-        most = ROWS, COLUMNS
-        if vectors != [1, 1]:
-            side = max(_STEP, int((_PRODUCTS / (vectors[0] * vectors[1])) ** 0.5) // _STEP * _STEP)
-            most = min(ROWS, side), min(COLUMNS, side)
-        tile = [min(limit, -(-max(count, 1) // _STEP) * _STEP) for limit, count in zip(most, self.shape, strict=True)]
-        self.tile_shape = tile[0], tile[1]
-        width = rows.shape[-1]
-        self._given = [torch.zeros(side, n, width) for side, n in zip(self.tile_shape, vectors, strict=True)]
-        self._product = torch.zeros([len(given) * given.shape[1] for given in self._given])
-        self.double = not self._gives_equal_scores()
-
-    def tile(self, rows: Array, columns: Array) -> Array:
-        for given, found, index, wanted in zip(self._given, self.embeddings, self.index, (rows, columns), strict=True):
-            part = np.asarray(found[index[wanted]], np.float32)
-            given[: len(wanted)] = torch.from_numpy(part.reshape(len(wanted), *given.shape[1:]))
-        return self._multiply()[: len(rows), : len(columns)]
-
-    def pairs(self, rows: Array, columns: Array) -> Array:
-        out = np.empty(len(rows), np.float32)
-        step = min(self.tile_shape)
-        for start in range(0, len(rows), step):
-            part = slice(start, start + step)
-            out[part] = self.tile(rows[part], columns[part]).diagonal()
-        return out
-
-    def _multiply(self) -> Array:
-        a, b = (given.view(-1, given.shape[-1]) for given in self._given)
-        if self.double:
-            self._product.copy_(a.double() @ b.double().T)
-        else:
-            torch.mm(a, b.T, out=self._product)
-        found: Array = self._product.numpy()
-        return found if self.single else log_sum_exp(found, *(len(given) for given in self._given))
-
-    def _gives_equal_scores(self) -> bool:
-        """Whether equal vectors have equal scores in every place of a tile."""
-        self.double = False
-        generator = torch.Generator().manual_seed(0)
-        for given in self._given:
-            given[:] = torch.randn(given.shape[1:], generator=generator)
-        found = self._multiply()
-        equal = bool((found == found[0, 0]).all())
-        for given in self._given:
-            given.zero_()
-        return equal
-
-
-def log_sum_exp(cosines: Array, rows: int, columns: int) -> Array:
-    """(rows * n, columns * m) cosines of n and m vectors each -> float32 (rows, columns)."""
-    x = cosines.reshape(rows, -1, columns, cosines.shape[1] // columns)
-    top = x.max((1, 3))
-    found: Array = top + np.log(np.exp(x - top[:, None, :, None]).sum((1, 3)))
-    return found
-
-
-class DualSoftmax:
-    """Scores times their softmax over all queries, or where ``over`` is 1, over all candidates, times their number; see
-    :func:`vtp.eval.metrics.dual_softmax`. What is missing takes part in no sum.
-
-    Args:
-        scores: the raw ones.
-        over: the axis of those that ask.
-        missing_rows, missing_columns: bool (Q,) and (G,).
-        temperature: of the softmax.
-    """
-
-    def __init__(
-        self, scores: Scores, over: int, missing_rows: Array, missing_columns: Array, temperature: float = 1.0
-    ) -> None:
-        self.scores = scores
-        self.shape, self.tile_shape = scores.shape, scores.tile_shape
-        self.over = over
-        self.temperature = np.float32(temperature)
-        count = self.shape[1 - over]
-        self.top = np.full(count, -np.inf, np.float32)
-        self.total = np.zeros(count)
-        for rows, columns in _tiles(scores, np.flatnonzero(~missing_rows), np.flatnonzero(~missing_columns)):
-            tile = scores.tile(rows, columns)
-            tile = np.where(np.isfinite(tile), tile / self.temperature, -np.inf)
-            own = rows if over else columns
-            top = np.maximum(self.top[own], tile.max(over, initial=-np.inf))
-            usable = np.where(np.isfinite(top), top, np.float32(0.0))
-            weight = np.exp(tile - np.expand_dims(usable, over)).sum(over, dtype=np.float64)
-            self.total[own] = self.total[own] * np.exp(self.top[own] - usable) + weight
-            self.top[own] = top
-        self.top = np.where(np.isfinite(self.top), self.top, np.float32(0.0))
-        self.factor = (self.shape[over] / np.where(self.total > 0, self.total, 1.0)).astype(np.float32)
-
-    def tile(self, rows: Array, columns: Array) -> Array:
-        own = rows if self.over else columns
-        top, factor = (np.expand_dims(given[own], self.over) for given in (self.top, self.factor))
-        return self._weighted(self.scores.tile(rows, columns), top, factor)
-
-    def pairs(self, rows: Array, columns: Array) -> Array:
-        own = rows if self.over else columns
-        return self._weighted(self.scores.pairs(rows, columns), self.top[own], self.factor[own])
-
-    def _weighted(self, raw: Array, top: Array, factor: Array) -> Array:
-        found: Array = raw * (np.exp(raw / self.temperature - top) * factor)
-        return found
-
-
-class Overlaid:
-    """Scores of which some pairs have others.
-
-    Args:
-        scores: what lies below.
-        rows, columns: int64 (P,), the pairs, each once.
-        values: float32 (P,).
-    """
-
-    def __init__(self, scores: Scores, rows: Array, columns: Array, values: Array) -> None:
-        self.scores = scores
-        self.shape, self.tile_shape = scores.shape, scores.tile_shape
-        order = np.lexsort((columns, rows))
-        self.rows, self.columns, self.values = rows[order], columns[order], values[order].astype(np.float32)
-        self.keys = self.rows * self.shape[1] + self.columns
-
-    def tile(self, rows: Array, columns: Array) -> Array:
-        tile = self.scores.tile(rows, columns)
-        places = _places(rows, self.shape[0]), _places(columns, self.shape[1])
-        at = np.flatnonzero(places[0][self.rows] >= 0)
-        at = at[places[1][self.columns[at]] >= 0]
-        tile[places[0][self.rows[at]], places[1][self.columns[at]]] = self.values[at]
-        return tile
-
-    def pairs(self, rows: Array, columns: Array) -> Array:
-        found = self.scores.pairs(rows, columns)
-        if len(self.keys):
-            wanted = rows * self.shape[1] + columns
-            at = np.minimum(np.searchsorted(self.keys, wanted), len(self.keys) - 1)
-            found = np.where(self.keys[at] == wanted, self.values[at], found)
-        return found
-
-
-class Shuffled:
-    """The same scores in another order of queries and candidates, so that chance decides which of equal scores comes
-    first.
-
-    Args:
-        rows, columns: int64 (Q,) and (G,), which query and candidate stands at each place.
-    """
-
-    def __init__(self, scores: Scores, rows: Array, columns: Array) -> None:
-        self.scores = scores
-        self.shape, self.tile_shape = scores.shape, scores.tile_shape
-        self.rows, self.columns = rows, columns
-
-    def tile(self, rows: Array, columns: Array) -> Array:
-        return self.scores.tile(self.rows[rows], self.columns[columns])
-
-    def pairs(self, rows: Array, columns: Array) -> Array:
-        return self.scores.pairs(self.rows[rows], self.columns[columns])
-
-
-def _places(index: Array, count: int) -> Array:
-    """int64 (count,): where in ``index`` a number stands, -1 for nowhere."""
-    out = np.full(count, -1, np.int64)
-    out[index] = np.arange(len(index))
-    return out
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,7 +95,7 @@ def search(
     first, first_back = _Best(queries, min(top, gallery)), _Best(gallery, min(top, queries))
     total = -(-len(here_rows) // scores.tile_shape[0]) * -(-len(here_columns) // scores.tile_shape[1])
     with bar(label, shown) as show:
-        for done, (r, c) in enumerate(_tiles(scores, here_rows, here_columns)):
+        for done, (r, c) in enumerate(tiles(scores, here_rows, here_columns)):
             tile = scores.tile(r, c)
             if not _all_finite(tile):
                 _silence(tile, r, c, (rows, columns), forward, back)
@@ -342,8 +103,8 @@ def search(
             if of_sets is not None:
                 of_sets.count(tile, r, c)
             if top:
-                first.offer(tile, r, c)
-                first_back.offer(tile.T, c, r)
+                first.offer(tile, r, c, 0)
+                first_back.offer(tile, c, r, 1)
             show(done + 1, total)
     return Found(
         forward.ranks(gallery, missing_rows),
@@ -352,13 +113,6 @@ def search(
         first.found(),
         first_back.found(),
     )
-
-
-def _tiles(scores: Scores, rows: Array, columns: Array) -> Iterator[tuple[Array, Array]]:
-    height, width = scores.tile_shape
-    for i in range(0, len(rows), height):
-        for j in range(0, len(columns), width):
-            yield rows[i : i + height], columns[j : j + width]
 
 
 class _Counts:
@@ -391,7 +145,7 @@ def _silence(
     """Scores that are no numbers are below all others; one of a wrong candidate spoils the asker."""
     bad = ~np.isfinite(tile)
     tile[bad] = -np.inf
-    r, c = _places(rows, len(forward.own))[relevant[0]], _places(columns, len(back.own))[relevant[1]]
+    r, c = places(rows, len(forward.own))[relevant[0]], places(columns, len(back.own))[relevant[1]]
     inside = (r >= 0) & (c >= 0)
     bad[r[inside], c[inside]] = False
     forward.broken[rows] |= bad.any(1)
@@ -466,25 +220,58 @@ class _Best:
         self.scores = np.full((count, k), -np.inf, np.float32)
         self.index = np.full((count, k), -1, np.int64)
 
-    def offer(self, tile: Array, askers: Array, candidates: Array) -> None:
-        """``tile`` (len(askers), len(candidates)); of equal scores those that are offered earlier come first."""
+    def offer(self, tile: Array, askers: Array, candidates: Array, axis: int) -> None:
+        """A tile, of which ``askers`` are the rows, or with ``axis=1`` the columns; of equal scores those that are
+        offered earlier come first."""
         worst = self.scores[askers, -1]
-        some = np.flatnonzero(tile.max(1) > worst)
-        if not len(some):
-            return
-        part, worst = tile[some], worst[some]
-        if (fresh := worst == -np.inf).any() and part.shape[1] > self.k:
-            cut = np.partition(part[fresh], part.shape[1] - self.k, axis=1)[:, part.shape[1] - self.k]
+        fresh = np.flatnonzero(worst == -np.inf)
+        if len(fresh) and len(candidates) > self.k:
+            lines = tile[:, fresh].T if axis else tile[fresh]
+            cut = np.partition(lines, len(candidates) - self.k, axis=1)[:, len(candidates) - self.k]
             worst[fresh] = np.nextafter(cut, np.float32(-np.inf))
-        row, column = np.nonzero(part > worst[:, None])
-        old = np.repeat(np.arange(len(some)), self.k)
-        row = np.concatenate([old, row])
-        scores = np.concatenate([self.scores[askers[some]].ravel(), part[row[len(old) :], column]])
-        index = np.concatenate([self.index[askers[some]].ravel(), candidates[column]])
-        order = np.lexsort((-scores, row))
-        starts = np.searchsorted(row[order], np.arange(len(some)))
-        chosen = order[starts[:, None] + np.arange(self.k)]
-        self.scores[askers[some]], self.index[askers[some]] = scores[chosen], index[chosen]
+        found = _above(tile, worst if axis else worst[:, None])
+        asker, candidate = found[::-1] if axis else found
+        if not len(asker):
+            return
+        better = np.zeros(len(askers), bool)
+        better[asker] = True
+        some = askers[better]
+        place = (np.cumsum(better) - 1)[asker]
+        owner = np.concatenate([np.repeat(np.arange(len(some)), self.k), place])
+        scores = np.concatenate([self.scores[some].ravel(), tile[found]])
+        index = np.concatenate([self.index[some].ravel(), candidates[candidate]])
+        order = _by_owner_and_score(owner, scores)
+        counts = np.bincount(owner)
+        chosen = order[(np.cumsum(counts) - counts)[:, None] + np.arange(self.k)]
+        self.scores[some], self.index[some] = scores[chosen], index[chosen]
 
     def found(self) -> First:
         return First(self.index, self.scores)
+
+
+def _above(tile: Array, bar: Array) -> tuple[Array, Array]:
+    """Rows and columns, int64, of what is above ``bar`` (R, 1) or (C,), row by row."""
+    height, width = tile.shape
+    flags = np.zeros((min(_STRIP, height), -(-width // 8) * 8), bool)
+    rows, columns = [], []
+    for start in range(0, height, _STRIP):
+        strip = tile[start : start + _STRIP]
+        flag = flags[: len(strip)]
+        np.greater(strip, bar if bar.ndim == 1 else bar[start : start + _STRIP], out=flag[:, :width])
+        words = np.flatnonzero(flag.view(np.uint64))  # few of them hold anything
+        word, byte = np.nonzero(flag.reshape(-1, 8)[words])
+        row, column = np.divmod(words[word] * 8 + byte, flags.shape[1])
+        rows.append(row + start)
+        columns.append(column)
+    return np.concatenate(rows), np.concatenate(columns)
+
+
+def _by_owner_and_score(owner: Array, scores: Array) -> Array:
+    """The order by owner, then from the highest score down, then as they stand: sorted as one number of 64 bits."""
+    bits = (scores + np.float32(0.0)).view(np.uint32).astype(np.uint64)  # -0 and 0 are equal
+    falling = np.where(bits >> 31 == 1, bits, bits ^ 0x7FFFFFFF)
+    shift = len(owner).bit_length()
+    if int(owner.max(initial=0)).bit_length() + 32 + shift > 64:
+        return np.asarray(np.lexsort((falling, owner)))
+    key = (owner.astype(np.uint64) << 32 | falling) << shift | np.arange(len(owner), dtype=np.uint64)
+    return (np.sort(key) & ((1 << shift) - 1)).astype(np.int64)

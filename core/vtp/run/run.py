@@ -381,6 +381,7 @@ class Run:
             precision=self.config["train"]["precision"],
             limit=data.limit_eval,
             max_missing=data.max_missing,
+            scratch=self.folder.path,
             facts={
                 "sampling": data.sampler,
                 "clips": data.eval_clips,

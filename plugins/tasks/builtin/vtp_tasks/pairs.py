@@ -17,7 +17,8 @@ from vtp.eval.bounds import rank_bounds
 from vtp.eval.evaluator import Collected, EvalFunction, Evaluator
 from vtp.eval.ledger import Ledger
 from vtp.eval.metrics import Ranks, TieRule
-from vtp.eval.search import Embeddings, First, Found, Matrix, Scores, Shuffled, log_sum_exp, search
+from vtp.eval.scores import Embeddings, Matrix, Scores, Shuffled, log_sum_exp
+from vtp.eval.search import First, Found, search
 from vtp.types import Modality, Sample
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
 
 Array = npt.NDArray[Any]
 _BLOCK = 1 << 24  # cosines of a block of texts: keeps temporary arrays near 100 MB
+_ROWS = 4096  # embeddings that are looked at at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -372,7 +374,10 @@ def _row_of(collected: Collected) -> Array:
 def _without_broken(collected: Collected, name: str) -> Collected:
     """Items of which ``name`` is no number are missing."""
     found = collected.arrays.get(name)
-    if found is None or np.isfinite(found).all():
+    if found is None:
         return collected
-    broken = np.asarray(~np.isfinite(found.reshape(len(found), -1)).all(1))
-    return collected.without(broken, f"the {name} is not a finite number")
+    broken = np.zeros(len(found), bool)
+    for start in range(0, len(found), _ROWS):
+        part = found[start : start + _ROWS]
+        broken[start : start + _ROWS] = ~np.isfinite(part.reshape(len(part), -1)).all(1)
+    return collected.without(broken, f"the {name} is not a finite number") if broken.any() else collected

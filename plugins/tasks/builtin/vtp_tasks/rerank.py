@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from vtp.eval.evaluator import Collected, Evaluator
-from vtp.eval.search import First, Overlaid, Scores
+from vtp.eval.scores import Overlaid, Scores
+from vtp.eval.search import First
 from vtp.types import Modality
 from vtp_tasks.matching import PAIR_BATCH, match_texts
 from vtp_tasks.pairs import Pairs

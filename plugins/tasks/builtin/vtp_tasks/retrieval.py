@@ -30,7 +30,8 @@ from vtp.eval.evaluator import Evaluator
 from vtp.eval.figures import Strip
 from vtp.eval.ledger import EVALUATED_ONLY
 from vtp.eval.metrics import Ranks, TieRule, retrieval_metrics, sanity_warnings
-from vtp.eval.search import DualSoftmax, First, Scores
+from vtp.eval.scores import DualSoftmax, Scores
+from vtp.eval.search import First
 from vtp.eval.task import ReportTable, TaskResult
 from vtp.model.model import VTPModel
 from vtp.ranges import Count, Natural, Seed, Share
