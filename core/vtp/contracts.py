@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from vtp.data.mixture import Mixture
     from vtp.eval.evaluator import Evaluator
     from vtp.eval.figures import Strip
+    from vtp.eval.recount import Recount
     from vtp.eval.task import TaskResult
     from vtp.media.info import MediaInfo, VideoInfo
     from vtp.media.request import Wanted
@@ -396,6 +397,11 @@ class Task(Component, Protocol):
     def predict(self, evaluator: Evaluator, split: str = "test") -> TaskResult:
         """Predictions without labels; ``metrics`` is empty."""
         ...
+
+    recount: Callable[[Sequence[Mapping[str, Any]], Mapping[str, Any]], Recount] | None = None
+    """``recount(lines, facts)``, a static method: metrics, intervals and bounds once more from the lines of
+    predictions.jsonl and the report's ``facts``, without data set and model. ``vtp verify`` and ``vtp compare`` need
+    it."""
 
     def examples(self, evaluator: Evaluator, result: TaskResult, count: int = 4) -> Sequence[Strip]:
         """Frames of a few test items with what was asked and answered, for the figure."""

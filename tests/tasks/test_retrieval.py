@@ -209,6 +209,7 @@ def test_predictions_have_one_line_per_query_and_direction(task, oracle, fake_mo
     assert len({line["id"] for line in result.predictions}) == len(result.predictions) == 12
     assert result.predictions[1] == {
         "id": "t2v:ret1", "direction": "t2v", "query": "a cat sleeps", "target": ["video1"], "rank": 1.0, "hit": 1.0,
+        "higher": 0, "tied": 0,
         "top": [["video1", 1.0], *([f"video{i}", 0.0] for i in (0, 2, 3, 4, 5))],
     }  # fmt: skip
     json.dumps([result.predictions, result.metrics, result.protocol, result.rows, result.facts], allow_nan=False)

@@ -35,6 +35,7 @@ from vtp.storage import MANIFEST, write_json_atomic, write_text_atomic
 __all__ = [
     "checkpoint_hash",
     "environment",
+    "finite",
     "git_state",
     "incomplete_line",
     "print_result",
@@ -111,14 +112,14 @@ def write_report(
         **(extra or {}),
     }
     write_predictions(folder, result)
-    finite: dict[str, Any] = _finite(record)
-    write_json_atomic(folder / "report.json", finite)  # last: where it is, everything it names is
-    return finite
+    written: dict[str, Any] = finite(record)
+    write_json_atomic(folder / "report.json", written)  # last: where it is, everything it names is
+    return written
 
 
 def write_predictions(folder: Path, result: TaskResult) -> None:
     """Write ``predictions.jsonl``, one line per query."""
-    lines = (json.dumps(_finite(line), ensure_ascii=False) + "\n" for line in result.predictions)
+    lines = (json.dumps(finite(line), ensure_ascii=False) + "\n" for line in result.predictions)
     write_text_atomic(folder / PREDICTIONS, "".join(lines))
 
 
@@ -138,18 +139,18 @@ def _doubts(result: TaskResult, selection: str, leaks: LeakReport | None) -> Ite
         yield f"only a part of the split was evaluated (data.limit_eval={result.facts.get('limit')})"
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """JSON has no NaN: what is not finite becomes null, and keys become strings."""
     if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
+        return {str(key): finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if value is None or isinstance(value, (bool, int, str)):
         return value
     plain = number(value)  # of numpy or torch
-    return str(value) if plain is None else _finite(plain)  # paths and the like
+    return str(value) if plain is None else finite(plain)  # paths and the like
 
 
 def checkpoint_hash(folder: Path | str) -> str | None:

@@ -61,7 +61,7 @@ class TaskResult:
         predictions: one JSON-able dict per query, with ``id``.
         protocol: the record of :class:`vtp.eval.protocol.Match`.
         tables: to print.
-        intervals: metric -> 95 % bootstrap interval over queries.
+        intervals: metric -> 95 % bootstrap interval, over clips with all their queries.
         bounds: where items are missing, metric -> its least and largest value over all scores that they could have
             had, see :mod:`vtp.eval.bounds`; a metric for which nobody can tell is not in it.
         rows: further score rows that must not be mixed with the headline, by label: re-ranked, DSL, evaluated items

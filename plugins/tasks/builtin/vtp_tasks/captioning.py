@@ -31,7 +31,8 @@ from vtp.types import Modality, Sample
 from vtp_tasks.caption_scores import exact_match, token_f1
 from vtp_tasks.definitions import find_protocol, rule_for
 from vtp_tasks.examples import strips
-from vtp_tasks.rows import compare, facts, interval, percent
+from vtp_tasks.recounts import captions as recount_captions
+from vtp_tasks.rows import add_counts, compare, facts, percent
 from vtp_tasks.splits import Splits
 from vtp_tasks.subsets import Subsets, check_subsets, withheld
 
@@ -65,6 +66,7 @@ class Captioning:
     kind = "caption"
     monitor: tuple[str, Literal["max", "min"]] = ("token_f1", "max")
     metrics = ("token_f1", "exact_match")
+    recount = staticmethod(recount_captions)
     ties = None  # sentences are not ranked
 
     def __init__(
@@ -166,9 +168,7 @@ class Captioning:
             return result
         match = compare(self, evaluator, result, samples)
         result.predictions = written.predictions()
-        scored = {"token_f1": written.f1, "exact_match": written.exact}
-        result.intervals = {name: interval(values, self.seed) for name, values in scored.items()}
-        result.bounds = written.bounds()
+        add_counts(result, self.recount, self.seed)
         self._compare(evaluator, written, result)
         result.tables = [self._table(result, match.line())]
         return result
@@ -274,18 +274,6 @@ class Written:
 
     def metrics(self, rows: Any = slice(None)) -> dict[str, float]:
         return {"token_f1": percent(self.f1[rows]), "exact_match": percent(self.exact[rows])}
-
-    def bounds(self) -> dict[str, tuple[float, float]]:
-        """About a missing clip anything could have been written: nothing, or a reference. Empty without any."""
-        found = {}
-        missing = ~self.collected.ledger.mask()
-        for name, values, score in (("token_f1", self.f1, token_f1), ("exact_match", self.exact, exact_match)):
-            best = values.copy()
-            for i in np.flatnonzero(missing):
-                texts = self.samples[i].texts
-                best[i] = max(score(text, texts) for text in texts)
-            found[name] = percent(values), percent(best)
-        return found if missing.any() else {}
 
     def predictions(self, judged: bool = True) -> list[dict[str, Any]]:
         """One line per clip, missing ones included."""

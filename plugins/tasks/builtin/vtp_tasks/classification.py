@@ -15,7 +15,6 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from copy import copy
 from functools import cached_property
 from itertools import chain
 from typing import Any, Literal
@@ -27,11 +26,10 @@ import torch
 from vtp.contracts import Table, member, offers
 from vtp.data.table import clip_names, media_id, select
 from vtp.errors import ConfigError, DataError
-from vtp.eval.bounds import Bounds, between, rank_bounds
 from vtp.eval.evaluator import Collected, Evaluator
 from vtp.eval.figures import Strip
 from vtp.eval.ledger import EVALUATED_ONLY
-from vtp.eval.metrics import Ranks, TieRule, accuracy_by_type, rank_queries
+from vtp.eval.metrics import Ranks, TieRule, rank_queries
 from vtp.eval.task import ReportTable, TaskResult
 from vtp.model.model import VTPModel
 from vtp.ranges import Count, Seed, Share
@@ -39,7 +37,8 @@ from vtp.types import IGNORE, Modality, Sample
 from vtp_tasks.answers import classes_of
 from vtp_tasks.definitions import find_protocol, rule_for
 from vtp_tasks.examples import strips
-from vtp_tasks.rows import compare, facts, interval, percent
+from vtp_tasks.recounts import Classes, average_precision, classes, numbers
+from vtp_tasks.rows import add_counts, compare, facts
 from vtp_tasks.splits import Splits
 from vtp_tasks.subsets import Subsets, check_subsets, withheld
 
@@ -49,6 +48,7 @@ log = logging.getLogger("vtp")
 
 Array = npt.NDArray[Any]
 MOST_CLASSES = 50  # in a table; report.json has all
+MOST_SCORES = 5_000_000  # of several classes, in predictions.jsonl
 
 
 class Classification:
@@ -73,6 +73,7 @@ class Classification:
     """
 
     kind = "classification"
+    recount = staticmethod(classes)
 
     def __init__(
         self,
@@ -225,18 +226,17 @@ class Classification:
             "classes": len(self.answers),
             "classes_from": "checkpoint" if self._given_classes else self.classes_from,
             "several": self.several,
+            "class_names": list(self.answers) if self.several else None,
             **facts(self, evaluator, len(samples) < len(table)),
         }
         if not detail:
             return result
         match = compare(self, evaluator, result, samples, classes_from=self._classes_came_from())
         result.predictions = scored.predictions(self.top)
-        result.intervals = {"top1": interval(scored.ranks.hits(1, self.ties), self.seed)}
+        add_counts(result, self.recount, self.seed)
         if unknown := sorted({name for found in scored.classes for name in found} - {*self.answers}):
             result.warnings.append(f"{len(unknown)} classes of the {split} split are not known to the model: {unknown}")
         by_class = scored.by_class()
-        result.metrics |= scored.parts()
-        result.bounds = scored.bounds()
         self._further_rows(evaluator, scored, result)
         overall = {"model": result.metrics} | result.rows
         names = {"map": "mAP", "top1": "top-1", "top5": "top-5", "mean_class": "mean over classes"}
@@ -370,56 +370,21 @@ class _Judged:
         self.right = [[task._index[name] for name in found if name in task._index] for found in self.classes]
         self.ranks: Ranks = rank_queries(self.scores, self.right, missing=np.zeros(count, bool))
 
+    @property
+    def table(self) -> Classes:
+        """As lines tell it."""
+        known = np.array([bool(found) for found in self.right], bool)
+        several = self.task.several
+        scores = self.scores if several else None
+        return Classes(self.classes, self.ranks, known, self.task.ties, several, self.task._index, scores)
+
     def metrics(self, rows: Array | None = None) -> dict[str, float]:
         """In percent, over the items of ``rows`` (bool (N,)), None = all of them."""
-        ranks = self.ranks if rows is None else self.ranks.take(rows)
-        ties = self.task.ties
-        found = {"top1": percent(ranks.hits(1, ties)), "top5": percent(ranks.hits(5, ties))}
-        by_class = [value for value, _ in self.by_class(rows).values()]
-        name = "map" if self.task.several else "mean_class"
-        mean = {name: float(np.mean(by_class)) if by_class else float("nan")}
-        return mean | found if self.task.several else found | mean
-
-    def parts(self) -> dict[str, float]:
-        """The first metric by class."""
-        return {f"{self.task.metrics[0]}/{name}": value for name, (value, _) in self.by_class().items()}
-
-    def bounds(self) -> Bounds:
-        """Of a missing item all scores are unknown: at best those of its classes are above all others and of the other
-        classes it is never found, at worst the other way round. Empty where nothing is missing."""
-        missing = ~self.collected.ledger.mask()
-        if not missing.any():
-            return {}
-        is_right = np.zeros(self.scores.shape, bool)
-        for row, columns in enumerate(self.right):
-            is_right[row, columns] = True
-        ends = [copy(self), copy(self)]
-        both = rank_bounds(self.ranks, 0, missing & is_right.any(1))
-        for end, ranks, found in zip(ends, both, (~is_right, is_right), strict=True):
-            end.ranks, end.scores = ranks, self.scores.copy()
-            end.scores[missing] = np.where(found[missing], np.finfo(np.float32).max, np.nan)
-        return between(lambda end: end.metrics() | end.parts(), *ends)
+        return self.table.metrics(rows)
 
     def by_class(self, rows: Array | None = None) -> dict[str, tuple[float, int]]:
-        """Class -> (average precision, or top-1, in percent; its items), most items first; classes that no item of
-        ``rows`` has are left out."""
-        places = np.arange(len(self.samples)) if rows is None else np.flatnonzero(rows)
-        if not self.task.several:
-            credit = self.ranks.hits(1, self.task.ties)
-            known = [place for place in places if self.classes[place]]
-            return accuracy_by_type(credit[known], [self.classes[place][0] for place in known])
-        items: dict[str, list[int]] = {}
-        for row, place in enumerate(places):
-            for name in self.classes[place]:
-                items.setdefault(name, []).append(row)
-        found = {}
-        for name in sorted(items, key=lambda name: (-len(items[name]), name)):
-            right = np.zeros(len(places), bool)
-            right[items[name]] = True
-            column = self.task._index.get(name)
-            value = 0.0 if column is None else average_precision(self.scores[places, column], right)
-            found[name] = (100 * value, len(items[name]))
-        return found
+        """See :meth:`vtp_tasks.recounts.Classes.by_class`."""
+        return self.table.by_class(rows)
 
     def predictions(self, top: int, judged: bool = True) -> list[dict[str, Any]]:
         """One line per item, missing ones included."""
@@ -431,6 +396,9 @@ class _Judged:
             line: dict[str, Any] = {"id": sample.id, "video": media_id(sample)}
             if judged:
                 line |= {"classes": list(self.classes[i]), "credit": float(credit[i]), "rank": float(ranks[i])}
+                line |= {"known": bool(self.right[i]), **numbers(self.ranks, i)}
+                if self.task.several and self.scores.size <= MOST_SCORES and sample.id not in self.collected.misses:
+                    line["scores"] = self.scores[i].tolist()
             if sample.id in self.collected.misses:
                 line |= {"prediction": None, "missing": self.collected.misses[sample.id]}
             else:
@@ -439,26 +407,6 @@ class _Judged:
                 line["top"] = [[self.task.answers[j], round(float(shares[i, j]), 6)] for j in best]
             lines.append(line)
         return lines
-
-
-def average_precision(scores: Array, right: Array) -> float:
-    """Area under the steps of precision over recall, in [0, 1].
-
-    Items of one score are found together, so the value depends on no order. Those without a finite score are not found.
-
-    Args:
-        scores: float (N,).
-        right: bool (N,), the items of the class; NaN is returned where there is none.
-    """
-    if not right.any():
-        return float("nan")
-    found = np.isfinite(scores)
-    order = np.argsort(-scores[found], kind="stable")
-    ordered, hits = scores[found][order], right[found][order]
-    ends = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True)) if len(ordered) else np.zeros(0, np.int64)
-    recalled = np.cumsum(hits)[ends]
-    precision = recalled / (ends + 1)
-    return float((np.diff(recalled, prepend=0) * precision).sum() / right.sum())
 
 
 def _in_order(names: Iterable[str]) -> list[str]:

@@ -36,7 +36,9 @@ from vtp_tasks.definitions import find_protocol
 from vtp_tasks.examples import strips
 from vtp_tasks.matching import PAIR_BATCH, match_texts
 from vtp_tasks.pairs import check_compares, compare_embeddings, embed, gallery, looked_at, seen_in
-from vtp_tasks.rows import add_evaluated_only, compare, facts, interval, percent
+from vtp_tasks.recounts import choices as recount_choices
+from vtp_tasks.recounts import numbers
+from vtp_tasks.rows import add_counts, add_evaluated_only, compare, facts, percent
 from vtp_tasks.subsets import Subsets, check_subsets, withheld
 
 __all__ = ["MultipleChoice"]
@@ -67,6 +69,7 @@ class MultipleChoice:
     kind = "mc"
     monitor: tuple[str, Literal["max", "min"]] = ("accuracy", "max")
     metrics = ("accuracy",)
+    recount = staticmethod(recount_choices)
 
     def __init__(
         self,
@@ -146,10 +149,7 @@ class MultipleChoice:
             return result
         match = compare(self, evaluator, result, scored.samples, modality=self.modality)
         result.predictions = scored.predictions()
-        result.intervals = {"accuracy": interval(credit, self.seed)}
-        missing = ~scored.ledger.mask()
-        if missing.any():
-            result.bounds = {"accuracy": (percent(credit), percent(np.where(missing, 1.0, credit)))}
+        add_counts(result, self.recount, self.seed)
         add_evaluated_only(result, credit)
         result.rows["chance"] = {"accuracy": percent([1 / len(sample.texts) for sample in scored.samples])}
         self._subset_rows(evaluator, split, scored, result)
@@ -306,18 +306,13 @@ class Choices:
                 present[modality] = sum(media_id(sample) in had for sample in evaluated)
         self.ledger = Ledger(tuple(sample.id for sample in samples), misses, "questions", present)
         self.right = [_right(sample) for sample in samples]  # None where it is hidden: to be predicted
-        self.credit = self._credit(task.ties)
-
-    def _credit(self, ties: TieRule) -> Array:
-        """Credit of each question, float64 (N,) in [0, 1]."""
-        found = []
-        for scores, right in zip(self.scores, self.right, strict=True):  # a score that is no number makes it a miss
-            if right is None:
-                found.append(np.nan)
-                continue
-            ranks: Ranks = rank_queries(scores[None], [[right]], missing=np.zeros(len(scores), bool))
-            found.append(float(ranks.hits(1, ties)[0]))
-        return np.array(found)
+        # a score that is no number makes a question a miss
+        self.ranks: list[Ranks | None] = [
+            None if right is None else rank_queries(scores[None], [[right]], missing=np.zeros(len(scores), bool))
+            for scores, right in zip(self.scores, self.right, strict=True)
+        ]
+        credits = [np.nan if ranks is None else float(ranks.hits(1, task.ties)[0]) for ranks in self.ranks]
+        self.credit = np.array(credits)  # of each question, float64 (N,) in [0, 1]
 
     def widths(self) -> str:
         """``5``, or ``2 to 5``."""
@@ -327,10 +322,12 @@ class Choices:
     def predictions(self, judged: bool = True) -> list[dict[str, Any]]:
         """One line per question, missing ones included."""
         lines = []
-        for sample, scores, right, credit in zip(self.samples, self.scores, self.right, self.credit, strict=True):
+        for i, (sample, scores, right) in enumerate(zip(self.samples, self.scores, self.right, strict=True)):
             line: dict[str, Any] = {"id": sample.id, "video": media_id(sample), "options": list(sample.texts)}
-            if judged and right is not None:
-                line |= {"answer_index": right, "answer": sample.texts[right], "credit": float(credit)}
+            ranks = self.ranks[i]
+            if judged and right is not None and ranks is not None:
+                line |= {"answer_index": right, "answer": sample.texts[right], "credit": float(self.credit[i])}
+                line |= numbers(ranks, 0)
             if sample.id in self.ledger.missing:
                 line |= {"prediction": None, "missing": self.ledger.missing[sample.id]}
             else:

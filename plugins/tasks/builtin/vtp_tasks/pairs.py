@@ -13,10 +13,9 @@ import numpy.typing as npt
 from vtp.contracts import Objective, member
 from vtp.data.table import media_id
 from vtp.errors import ConfigError
-from vtp.eval.bounds import rank_bounds
 from vtp.eval.evaluator import Collected, EvalFunction, Evaluator
 from vtp.eval.ledger import Ledger
-from vtp.eval.metrics import Ranks, TieRule
+from vtp.eval.metrics import Ranks
 from vtp.eval.scores import Embeddings, Matrix, Scores, Shuffled, log_sum_exp
 from vtp.eval.search import First, Found, search
 from vtp.types import Modality, Sample
@@ -293,17 +292,6 @@ class Similarities:
             shown=self.shown,
         )
         return _in_place(found.first, texts, clips), _in_place(found.first_back, clips, texts)
-
-    def bounds(self, variant: str, ties: TieRule) -> list[tuple[Ranks, Ranks]]:
-        """In both directions the worst and the best ranks over all scores of what is missing."""
-        forward, back = self.ranks[variant]
-        clips, own, asking = len(self.pairs.videos), self.pairs.video_of, self.pairs.described
-        lost = self.no_text | self.no_video[own]  # queries with their clip
-        there = rank_bounds(forward, int(self.no_video.sum()) - self.no_video[own], lost)
-        silent = np.bincount(own[self.no_text], minlength=clips)[asking]  # missing texts of each clip
-        others = self.no_text.sum() - silent if variant == "any" else (silent > 0).sum() - (silent > 0)
-        unknown = self.no_video[asking] | (silent > 0)
-        return [there, rank_bounds(back, others, unknown, own=silent if variant == "any" else 0, ties=ties)]
 
     def evaluated_only(self, variant: str) -> tuple[Ranks, Ranks]:
         """The same over what was evaluated: a smaller gallery and fewer queries."""

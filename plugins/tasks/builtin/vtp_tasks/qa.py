@@ -18,9 +18,8 @@ import numpy as np
 import torch
 
 from vtp.contracts import Table, member, offers
-from vtp.data.table import clip_names, first_word, select
+from vtp.data.table import clip_names, first_word, media_id, select
 from vtp.errors import ConfigError, DataError
-from vtp.eval.bounds import Bounds, between, rank_bounds
 from vtp.eval.evaluator import Collected, Evaluator
 from vtp.eval.figures import Strip
 from vtp.eval.ledger import EVALUATED_ONLY
@@ -32,7 +31,9 @@ from vtp.types import IGNORE, Modality, Sample
 from vtp_tasks.answers import AnswerPrior, answer_list, answer_of, refuse_unanswered
 from vtp_tasks.definitions import find_protocol, rule_for
 from vtp_tasks.examples import strips
-from vtp_tasks.rows import References, add_evaluated_only, add_references, compare, facts, interval, percent
+from vtp_tasks.recounts import by_group, few_groups, numbers
+from vtp_tasks.recounts import questions as recount_questions
+from vtp_tasks.rows import References, add_counts, add_evaluated_only, add_references, compare, facts, percent
 from vtp_tasks.splits import Splits
 from vtp_tasks.subsets import Subsets, check_subsets, withheld
 
@@ -42,7 +43,6 @@ log = logging.getLogger("vtp")
 
 BREAKDOWN = ("question_type",)  # tables without it are not broken down
 MODALITIES_OF = "modalities"  # in breakdown: which of video and audio the clip of a question really has
-MOST_TYPES = 50  # of questions, in tables and figures
 ABLATE_UP_TO = 5000  # test questions: above, scoring them again per modality is a decision of the user
 
 
@@ -76,6 +76,7 @@ class QuestionAnswering:
     kind = "qa"
     monitor: tuple[str, Literal["max", "min"]] = ("accuracy", "max")
     metrics = ("accuracy", "top10", "in_vocabulary")
+    recount = staticmethod(recount_questions)
 
     def __init__(
         self,
@@ -218,6 +219,7 @@ class QuestionAnswering:
             "dtype": f"float32 scores from a {evaluator.precision} forward pass",
             "answers": len(self.answers),
             "answers_from": "checkpoint" if self._given_answers else self.answers_from,
+            "breakdown": list(self.breakdown),
             **facts(self, evaluator, len(samples) < len(table)),
         }
         if not detail:
@@ -227,7 +229,7 @@ class QuestionAnswering:
         if self._has_answers and self.unanswered:
             result.facts["train_questions_without_an_answer"] = self.unanswered
         result.predictions = scored.predictions(self.top)
-        result.intervals = {"accuracy": interval(scored.credit, self.seed)}
+        add_counts(result, self.recount, self.seed)
         self._compare(evaluator, scored, result)
         result.tables = [self._table(result, scored, match.line()), *self._further_tables(result, scored)]
         return result
@@ -301,22 +303,20 @@ class QuestionAnswering:
     def _compare(self, evaluator: Evaluator, scored: Judged, result: TaskResult) -> None:
         """Baselines and ablations: what the number has to be compared with."""
         groups = scored.groups()
-        result.chart["model"] = _by_group(scored.credit, groups)
-        result.metrics |= scored.parts(scored.ranks)
-        result.bounds = scored.bounds()
+        result.chart["model"] = by_group(scored.credit, groups)
         add_evaluated_only(result, scored.credit)
         add_references(result, self.references)
         if self.padded is not None:
             again = np.arange(-(-len(scored.credit) // self.padded) * self.padded) % len(scored.credit)
             label = f"{len(again):,} questions, padded to {self.padded} processes"
             result.rows[label] = {"accuracy": percent(scored.credit[again])}
-            result.chart[label] = _by_group(scored.credit[again], [groups[row] for row in again])
+            result.chart[label] = by_group(scored.credit[again], [groups[row] for row in again])
         if self._has_answers:
             prior = self._prior
             for label, guess in (("question-only prior", prior), ("majority answer", lambda question: prior.majority)):
                 credit = np.array([float(guess(s.texts[0]) == str(s.labels["answer"])) for s in scored.samples])
                 result.rows[label] = {"accuracy": percent(credit)}
-                result.chart[label] = _by_group(credit, groups)
+                result.chart[label] = by_group(credit, groups)
         # taking away what no question has would only repeat the headline
         present = scored.collected.present
         modalities = [m for m in evaluator.modalities if m in present and present[m].any()]
@@ -327,7 +327,7 @@ class QuestionAnswering:
         for label, drop in rows.items():
             credit = self._score(evaluator, scored.samples, drop=drop, label=label).credit
             result.rows[label] = {"accuracy": percent(credit)}
-            result.chart[label] = _by_group(credit, groups)
+            result.chart[label] = by_group(credit, groups)
 
     def _table(self, result: TaskResult, scored: Judged, protocol_line: str) -> ReportTable:
         labels = list(result.chart)
@@ -368,7 +368,7 @@ class QuestionAnswering:
         for key in scored.breakdowns():
             if key == scored.head():
                 continue
-            by_value = accuracy_by_type(scored.credit, _few(scored.values(key)))
+            by_value = accuracy_by_type(scored.credit, few_groups(scored.values(key)))
             rows = [(value, count, accuracy) for value, (accuracy, count) in by_value.items()]
             title = f"{result.title}: accuracy in % by {key.replace('_', ' ')} ({result.split})"
             tables.append(ReportTable(title, (key, "questions", "model"), tuple(rows)))
@@ -394,31 +394,12 @@ class Judged:
         )
         self.credit = self.ranks.hits(1, task.ties)
 
-    def metrics(self, ranks: Ranks | None = None) -> dict[str, float]:
-        """Over all questions; of ``ranks`` in place of those that were found."""
-        ranks = self.ranks if ranks is None else ranks
+    def metrics(self) -> dict[str, float]:
         return {
-            "accuracy": percent(ranks.hits(1, self.task.ties)),
-            "top10": percent(ranks.hits(10, self.task.ties)),
+            "accuracy": percent(self.credit),
+            "top10": percent(self.ranks.hits(10, self.task.ties)),
             "in_vocabulary": percent(self.in_vocabulary),
         }
-
-    def parts(self, ranks: Ranks) -> dict[str, float]:
-        """Accuracy by type of question and by every key of ``breakdown``."""
-        credit = ranks.hits(1, self.task.ties)
-        found = {f"accuracy/{kind}": accuracy for kind, accuracy in _by_group(credit, self.types).items()}
-        for key in self.breakdowns():
-            by_value = _by_group(credit, _few(self.values(key)))
-            found |= {f"accuracy/{key}={value}": accuracy for value, accuracy in by_value.items()}
-        return found
-
-    def bounds(self) -> Bounds:
-        """Missing questions could have been answered rightly, if their answer is in the list; empty without any."""
-        missing = ~self.collected.ledger.mask()
-        if not missing.any():
-            return {}
-        ends = rank_bounds(self.ranks, 0, missing & self.in_vocabulary)
-        return between(lambda ranks: self.metrics(ranks) | self.parts(ranks), *ends)
 
     def breakdowns(self) -> list[str]:
         """The keys of ``breakdown`` that every question has."""
@@ -445,7 +426,7 @@ class Judged:
         """What the table is broken down by: the data set's own question types where every question has one, else first
         words."""
         key = self.head()
-        return self.types if key is None else _few(self.values(key))
+        return self.types if key is None else few_groups(self.values(key))
 
     def head(self) -> str | None:
         """What of ``breakdown`` heads the table: the first of what questions are told apart by."""
@@ -453,24 +434,26 @@ class Judged:
 
     @property
     def types(self) -> list[str]:
-        return _few([first_word(sample.texts[0]) for sample in self.samples])
+        return few_groups([first_word(sample.texts[0]) for sample in self.samples])
 
     def predictions(self, top: int, judged: bool = True) -> list[dict[str, Any]]:
         """One line per question, missing ones included."""
         where = {name: row for row, name in enumerate(self.collected.ids)}
         ranks = self.ranks.values(self.task.ties)
+        groups = {key: self.values(key) for key in self.breakdowns()} if judged else {}
         lines = []
         for i, sample in enumerate(self.samples):
             line: dict[str, Any] = {
                 "id": sample.id,
-                "video": sample.extra.get("video_id"),
+                "video": media_id(sample),
                 "question": sample.texts[0] if sample.texts else None,
             }
             line["type"] = first_word(sample.texts[0]) if sample.texts else None
             line |= {key: sample.extra[key] for key in self.task.breakdown if key in sample.extra}
             if judged:
                 line |= {"answer": str(sample.labels["answer"]), "in_vocabulary": bool(self.in_vocabulary[i])}
-                line |= {"credit": float(self.credit[i]), "rank": float(ranks[i])}
+                line |= {"credit": float(self.credit[i]), "rank": float(ranks[i]), **numbers(self.ranks, i)}
+                line |= {"groups": {key: values[i] for key, values in groups.items()}} if groups else {}
             if sample.id in where:
                 row = where[sample.id]
                 best, chance = self.collected.arrays["top"][row][:top], self.collected.arrays["probability"][row][:top]
@@ -482,15 +465,6 @@ class Judged:
                 line |= {"prediction": None, "missing": self.collected.misses[sample.id]}
             lines.append(line)
         return lines
-
-
-def _few(groups: list[str]) -> list[str]:
-    """At most so many groups as a table or a chart can show: rare ones together are ``other``."""
-    counts = Counter(groups)
-    if len(counts) <= MOST_TYPES:
-        return groups
-    kept = {group for group, _ in counts.most_common(MOST_TYPES - 1)}
-    return [group if group in kept else "other" for group in groups]
 
 
 def _extra(sample: Sample, key: str) -> Any:
@@ -507,7 +481,3 @@ def _scores_that_are_not_numbers_are_missing(collected: Collected) -> Collected:
     if finite is None or finite.all():
         return collected
     return collected.without(~finite, "scores are not finite numbers")
-
-
-def _by_group(credit: Any, groups: Sequence[str]) -> dict[str, float]:
-    return {group: accuracy for group, (accuracy, _) in accuracy_by_type(credit, groups).items()}

@@ -25,7 +25,6 @@ import numpy.typing as npt
 from vtp.contracts import Table, member, offers
 from vtp.data.table import clip_names, evenly, media_id
 from vtp.errors import ConfigError, DataError
-from vtp.eval.bounds import between
 from vtp.eval.evaluator import Evaluator
 from vtp.eval.figures import Strip
 from vtp.eval.ledger import EVALUATED_ONLY
@@ -50,15 +49,16 @@ from vtp_tasks.pairs import (
     looked_at,
     seen_in,
 )
+from vtp_tasks.recounts import KS, numbers
+from vtp_tasks.recounts import pairs as recount_pairs
 from vtp_tasks.rerank import Order, score_pairs, score_some
-from vtp_tasks.rows import References, add_references, compare, facts, interval
+from vtp_tasks.rows import References, add_counts, add_references, compare, facts
 from vtp_tasks.splits import Splits
 from vtp_tasks.subsets import Subsets, check_subsets, withheld
 
 __all__ = ["Retrieval"]
 
 Array = npt.NDArray[Any]
-KS = (1, 5, 10)
 DIRECTIONS = {"video": ("t2v", "v2t"), "audio": ("t2a", "a2t")}  # from text, to text
 WHAT = {"video": ("videos", "text-video"), "audio": ("clips", "text-audio")}
 SETS = {"any": "any of a clip's texts", "set": "a clip's texts as one set"}
@@ -96,6 +96,7 @@ class Retrieval:
 
     kind = "retrieval"
     monitor: tuple[str, Literal["max", "min"]] = ("r_mean", "max")
+    recount = staticmethod(recount_pairs)
 
     def __init__(
         self,
@@ -182,6 +183,10 @@ class Retrieval:
             "dtype": f"float32 {'scores' if scored.by_head else 'similarity of embeddings'} from a "
             f"{evaluator.precision} forward pass",
             "gallery": len(scored.pairs.videos),
+            "directions": list(self.directions),
+            "v2t_form": self.v2t,
+            "candidates": [ranks.gallery for ranks in scored.ranks[self.v2t]],
+            "lost_clips": int(scored.no_video.sum()),
             **facts(self, evaluator, scored.limited),
         }
         if not detail:
@@ -194,11 +199,9 @@ class Retrieval:
             self, evaluator, result, scored.samples, modality=self.modality, v2t="any" if same else self.v2t
         )
         result.predictions = self._predictions(scored)
-        for direction, ranks in zip(self.directions, scored.ranks[self.v2t], strict=True):
-            result.intervals[f"{direction}/r1"] = interval(ranks.hits(1, self.ties), self.seed)
+        add_counts(result, self.recount, self.seed)
+        for direction in self.directions:
             result.warnings += [f"{direction}: {doubt}" for doubt in sanity_warnings(_part(result.metrics, direction))]
-        if result.missing:
-            result.bounds = between(self._metrics, *zip(*scored.bounds(self.v2t, self.ties), strict=True))
         self._further_rows(evaluator, scored, result)
         result.chart = {d: {f"R@{k}": result.metrics[f"{d}/r{k}"] for k in KS} for d in self.directions}
         add_references(result, self.references)
@@ -405,6 +408,9 @@ class Retrieval:
                 if judged:
                     target = [names[pairs.video_of[row]]] if forward else [pairs.query_ids[q] for q in queries_of[row]]
                     line |= {"target": target, "rank": float(ranks[place]), "hit": float(hits[place])}
+                    line |= numbers(found, place)
+                    if forward and scored.no_text[row]:
+                        line["no_text"] = True
                 line["top"] = _named(first, row, labels)
                 if own in misses:
                     line["missing"] = misses[own]
@@ -419,7 +425,8 @@ class Retrieval:
         ]
         for further in (result.rows, result.references):
             rows += [(label, *(row.get(key) for key in keys)) for label, row in further.items()]
-        spans = [f"{name} 95 % interval {low:.2f} to {high:.2f}" for name, (low, high) in result.intervals.items()]
+        sure = {f"{d}/r1": result.intervals[f"{d}/r1"] for d in self.directions}
+        spans = [f"{name} 95 % interval {low:.2f} to {high:.2f}" for name, (low, high) in sure.items()]
         notes = (
             result.ledger.line(),
             result.ledgers[self.what].line(),

@@ -12,11 +12,11 @@ from vtp.eval.ledger import EVALUATED_ONLY
 from vtp.eval.metrics import TieRule
 from vtp.eval.protocol import Match, Measured
 from vtp.eval.protocol import Protocol as Benchmark
-from vtp.eval.significance import bootstrap_interval
+from vtp.eval.recount import Recount
 from vtp.eval.task import TaskResult
 from vtp.types import Sample
 
-__all__ = ["References", "add_evaluated_only", "add_references", "compare", "facts", "interval", "percent"]
+__all__ = ["References", "add_counts", "add_evaluated_only", "add_references", "compare", "facts", "percent"]
 
 References = dict[str, dict[str, float]] | None  # published results by label: metric -> value
 
@@ -42,10 +42,13 @@ def percent(values: Any) -> float:
     return 100.0 * float(np.mean(values)) if len(values) else float("nan")
 
 
-def interval(credit: Any, seed: int) -> tuple[float, float]:
-    """95 % bootstrap interval of a mean credit, in percent."""
-    low, high = bootstrap_interval(credit, seed=seed)
-    return 100.0 * low, 100.0 * high
+def add_counts(result: TaskResult, recount: Any, seed: int) -> None:
+    """Give a result the metrics, the intervals over clips and the bounds that ``recount`` counts from its
+    predictions."""
+    counted: Recount = recount(result.predictions, result.facts)
+    result.metrics |= counted.metrics
+    result.intervals |= counted.intervals(seed)
+    result.bounds |= counted.bounds
 
 
 def add_evaluated_only(result: TaskResult, credit: Any) -> None:
