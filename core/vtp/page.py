@@ -30,8 +30,10 @@ td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; wh
 th { cursor: pointer; background: #f6f8fa; }
 td.path { word-break: break-all; font-family: ui-monospace, monospace; font-size: 13px; }
 img { display: block; max-width: 140px; max-height: 80px; border-radius: 3px; }
+.headline { font-size: 1.4em; font-weight: 600; margin: .2em 0; }
 .ok { color: #1a7f37; } .bad, .missing { color: #cf222e; font-weight: 600; } .note { color: #59636e; }
 .bar { background: #54aeff; height: .8em; display: inline-block; vertical-align: middle; border-radius: 2px; }
+.pale { background: #afb8c1; }
 @media (prefers-color-scheme: dark) {
   body { background: #0d1117; color: #e6edf3; } th { background: #161b22; } th, td { border-color: #30363d; }
   .ok { color: #3fb950; } .bad, .missing { color: #f85149; } .note { color: #9198a1; }
@@ -97,10 +99,11 @@ def number(value: float, shown: str | None = None) -> str:
     return f'<td class="number" data-value="{value}">{text(f"{value:,}" if shown is None else shown)}</td>'
 
 
-def bar(share: float, width: int = 400) -> str:
-    """A bar of ``share`` (in [0, 1]) of so many pixels."""
+def bar(share: float, kind: str = "") -> str:
+    """A bar as long as ``share`` (in [0, 1]) of what there is room for; ``kind``: ``pale`` for what stands beside."""
     share = min(max(share, 0.0), 1.0) if math.isfinite(share) else 0.0
-    return f'<span class="bar" style="width: {width * share:.0f}px"></span>'
+    names = f"bar {kind}".strip()
+    return f'<span class="{text(names)}" style="width: calc({share:.4f} * min(400px, 36vw))"></span>'
 
 
 def picture(data: str) -> str:

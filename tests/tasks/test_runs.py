@@ -91,6 +91,8 @@ def test_captions_of_the_five_real_clips(tmp_path, shared_data):
     assert len(lines) == 670 and sorted(len(line["references"]) for line in written) == [28, 33]
     assert all(isinstance(line["prediction"], str) and len(line["prediction"].split()) <= 8 for line in written)
     assert (tmp_path / "out/report.png").stat().st_size > 10_000
+    assert "data:image/jpeg;base64," in (tmp_path / "out/report.html").read_text(encoding="utf-8")
+    assert all(len(one["sha256"]) == 64 for one in found["frames"]["pyav"]["items"].values())
     # the same sentences without references, of the clips alone
     names = [line["video"] for line in written]
     clips = [next((tmp_path / "root/videos").glob(f"{name}.*")) for name in names]

@@ -3,8 +3,8 @@ one line per query, and tables.
 
 The keys of report.json: ``task``, ``split``, ``metrics``, ``intervals``, ``incomplete``, ``bounds``, ``rows``,
 ``references``, ``ledger``, ``ledgers``, ``protocol``, ``train``, ``leaks``, ``selection``, ``facts``, ``checkpoint``,
-``dataset``, ``model``, ``config``, ``environment``, ``warnings``, ``files``. Numbers that are not finite are written as
-null.
+``frames`` (:mod:`vtp.eval.looking`), ``dataset``, ``model``, ``config``, ``environment``, ``warnings``, ``files``.
+Numbers that are not finite are written as null.
 """
 
 from __future__ import annotations
@@ -33,10 +33,12 @@ from vtp.shown import printable
 from vtp.storage import MANIFEST, write_json_atomic, write_text_atomic
 
 __all__ = [
+    "cell",
     "checkpoint_hash",
     "environment",
     "finite",
     "git_state",
+    "headed",
     "incomplete_line",
     "print_result",
     "print_tables",
@@ -213,13 +215,14 @@ def render(table: ReportTable) -> Group:
     for i, column in enumerate(table.columns):
         drawn.add_column(Text(printable(column)), justify="left" if i == 0 else "right")
     for row in table.rows:
-        drawn.add_row(*(Text(printable(_cell(value))) for value in row), style="bold" if row[0] == "all" else None)
+        drawn.add_row(*(Text(printable(cell(value))) for value in row), style="bold" if row[0] == "all" else None)
     return Group(
         Text(printable(table.title), style="bold"), drawn, *(Text(printable(f"  {note}")) for note in table.notes)
     )
 
 
-def _cell(value: str | float | int | None) -> str:
+def cell(value: str | float | int | None) -> str:
+    """A number as tables show it: two decimals, a dash for none."""
     value = value if value is None or isinstance(value, str) else number(value)
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "-"
@@ -252,7 +255,7 @@ def print_result(result: TaskResult, record: Mapping[str, Any] | None = None, co
         console: where to; None is standard output.
     """
     console = wide_console(console)
-    tables = list(_headed(result))
+    tables = list(headed(result))
     print_tables(tables, console)
     shown = {note for table in tables for note in table.notes}
     for warning in (record or {}).get("warnings", result.warnings):
@@ -273,7 +276,7 @@ def incomplete_line(result: TaskResult) -> str:
     return f"{INCOMPLETE}: {'; '.join(found)}" if found else ""
 
 
-def _headed(result: TaskResult) -> Iterator[ReportTable]:
+def headed(result: TaskResult) -> Iterator[ReportTable]:
     """The tables to print: of an incomplete result every title says so, and one with the bounds follows the first."""
     if not result.missing:
         yield from result.tables

@@ -31,6 +31,7 @@ _CONTENT = {
     "report.json": "every number with what it takes to believe it",
     "predictions.jsonl": "one line per item",
     "report.png": "the picture",
+    "report.html": "all of it to look at in a browser, with the worst and the best items",
     "checkpoints": "weights and training state",
     "metrics.jsonl": "losses by step",
     "tensorboard": "the same as curves: tensorboard --logdir",

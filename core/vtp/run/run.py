@@ -272,7 +272,8 @@ class Run:
         return [Profile(self.folder.path / "profile", wanted, precision)] if wanted else []
 
     def evaluate(self) -> None:
-        """Score the split that the task reports, and write report.json, predictions.jsonl and report.png."""
+        """Score the split that the task reports, and write report.json, predictions.jsonl, report.png and
+        report.html."""
         from vtp import distributed
         from vtp.eval.report import incomplete_line, print_result
         from vtp.storage import write_json_atomic
@@ -291,11 +292,15 @@ class Run:
                 self.incomplete = incomplete_line(result)
             record = self._write(result, leaks) if distributed.is_main() else {}
             strips = self._strips(evaluator, result)
+            looked = self._looked(evaluator, result)
         if not distributed.is_main():
             return
+        record["frames"] = None if isinstance(looked, Exception) else looked.frames
         if result.chart and (trouble := self._draw(result, strips)):
             record["warnings"].append(trouble)
-            write_json_atomic(self.folder.path / "report.json", record)
+        if trouble := self._show(result, record, looked):
+            record["warnings"].append(trouble)
+        write_json_atomic(self.folder.path / "report.json", record)
         print_result(result, record)
         self.folder.say_where()
 
@@ -325,17 +330,44 @@ class Run:
         except Exception as error:
             return error
 
+    def _looked(self, evaluator: Any, result: Any) -> Any:
+        """Hashes of frames, and pictures for the page; or the exception that the task raised instead."""
+        from vtp.eval.looking import look
+
+        try:
+            return look(evaluator, self.task, result)
+        except Exception as error:
+            return error
+
+    def _show(self, result: Any, record: Any, looked: Any) -> str:
+        """Write report.html; what went wrong, "" if nothing did."""
+        from vtp.eval.report_page import page
+        from vtp.storage import write_text_atomic
+
+        try:
+            if isinstance(looked, Exception):
+                raise looked
+            made = page(record, result, self._title(result), looked.worst, looked.best, looked.pictures)
+            write_text_atomic(self.folder.path / "report.html", made)
+        except Exception as error:
+            self.folder.keep_traceback(error)
+            return f"there is no page: {self.title('task')}: {type(error).__name__}: {error}"
+        return ""
+
+    def _title(self, result: Any) -> str:
+        """What figure and page call a result."""
+        title = result.title if "@" in result.title else f"{result.task} on {self.dataset.name}"
+        return f"INCOMPLETE {title}" if result.missing else title
+
     def _draw(self, result: Any, strips: Any) -> str:
         """Draw report.png; what went wrong, "" if nothing did."""
         from vtp.eval.figures import draw_figure
 
-        title = result.title if "@" in result.title else f"{result.task} on {self.dataset.name}"
-        title = f"INCOMPLETE {title}" if result.missing else title
         note = result.tables[0].notes[0] if result.tables and result.tables[0].notes else ""
         try:
             if isinstance(strips, Exception):
                 raise strips
-            draw_figure(self.folder.path / "report.png", result.chart, strips, title=title, note=note)
+            draw_figure(self.folder.path / "report.png", result.chart, strips, title=self._title(result), note=note)
         except Exception as error:
             self.folder.keep_traceback(error)
             return f"there is no picture: {self.title('task')}: {type(error).__name__}: {error}"

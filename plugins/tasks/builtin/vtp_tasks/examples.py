@@ -10,6 +10,7 @@ from torch import Tensor
 from vtp.data.table import evenly
 from vtp.eval.evaluator import Evaluator
 from vtp.eval.figures import Strip
+from vtp.eval.looking import shown_frames
 from vtp.types import Modality, Sample
 
 __all__ = ["frames_of", "strips"]
@@ -17,9 +18,7 @@ __all__ = ["frames_of", "strips"]
 
 def frames_of(ctx: Any) -> dict[str, Tensor]:
     """Evaluation function: the frames that the model is shown, uint8 (B, T, H, W, 3); of several views the first."""
-    frames: Tensor = ctx.batch.inputs["video"]["frames"]  # (clips, T, H, W, 3) or (clips, V, T, H, W, 3)
-    if ctx.batch.media_rows is not None:
-        frames = frames[ctx.batch.media_rows]  # (B, ...)
+    frames = shown_frames(ctx)
     return {"frames": frames if frames.ndim == 5 else frames[:, 0]}
 
 
