@@ -196,7 +196,7 @@ def test_several_vectors_of_a_clip_are_compared_by_log_sum_exp(monkeypatch):
     texts, clips = rng.standard_normal((7, 4)).astype("f"), rng.standard_normal((3, 5, 4)).astype("f")
     want = [[np.log(sum(np.exp(float(t @ c)) for c in clip)) for clip in clips] for t in texts]
     np.testing.assert_allclose(compare_embeddings(texts, clips), want, rtol=1e-5)
-    monkeypatch.setattr("vtp_tasks.pairs._BLOCK", 1)  # a text at a time
+    monkeypatch.setattr("vtp.eval.embedding._BLOCK", 1)  # a text at a time
     np.testing.assert_allclose(compare_embeddings(texts, clips), want, rtol=1e-5)
 
 
