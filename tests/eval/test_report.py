@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 from types import SimpleNamespace
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
@@ -66,9 +68,12 @@ def test_the_report_holds_what_a_number_needs_to_be_believed(tmp_path, result):
     assert written["environment"]["libraries"]["torch"] and written["environment"]["plugins"][0]["name"] == "tasks"
     lines = (tmp_path / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line) for line in lines] == [
-        {"id": "q0", "prediction": "grün", "credit": 1.0},
-        {"id": "q1", "missing": "no video stream"},
+        {"id": "q0", "prediction": "grün", "credit": 1.0, "check": ANY},
+        {"id": "q1", "missing": "no video stream", "check": ANY},
     ]
+    for place, line in enumerate(lines):  # PLACE:HASH, the hash of the line without it
+        text, mark = line.removesuffix('"}').split(', "check": "')
+        assert mark == f"{place}:{hashlib.sha256((text + '}').encode()).hexdigest()[:8]}"
 
 
 def test_what_a_reader_must_know_first_is_a_warning(tmp_path, result):

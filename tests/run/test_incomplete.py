@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from vtp.cli.main import main
+
 
 @pytest.fixture
 def broken(clips: Path, tmp_path: Path) -> str:
@@ -30,6 +32,8 @@ def test_an_incomplete_evaluation_says_so_everywhere(vtp, broken, tmp_path, caps
     assert "INCOMPLETE: what the missing 1 videos and 1 queries can have changed" in told.out
     assert "vtp run: INCOMPLETE: 1 of 4 videos could not be evaluated (first: c8.mp4: " in told.err
     assert "data.allow_incomplete=true accepts it" in told.err and "Traceback" not in told.err
+    assert main(["verify", "a"]) == 0
+    assert "a: verified, " in capsys.readouterr().out
     report = json.loads((tmp_path / "a/report.json").read_text())
     assert report["incomplete"] and report["bounds"]["t2v/r1"][0] <= report["metrics"]["t2v/r1"]
     low, high = report["bounds"]["t2v/mdr"]
@@ -41,6 +45,7 @@ def test_an_incomplete_evaluation_says_so_everywhere(vtp, broken, tmp_path, caps
         assert "INCOMPLETE retrieval" in told.out and told.err.count("INCOMPLETE") == 0
     assert vtp(broken, "task=[retrieval]", "mode=eval", "checkpoint=a", "run_dir=c") == 1
     assert "INCOMPLETE retrieval" in capsys.readouterr().out
+    assert main(["verify", "c"]) == 0 and "c/retrieval: verified" in capsys.readouterr().out
     assert json.loads((tmp_path / "c/tasks.json").read_text())["tasks"]["retrieval"]["incomplete"]
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import torch
 
-from vtp.types import MediaRef, Sample
+from vtp.types import MediaRef, Sample, TextSpec
+from vtp_tasks.captioning import Captioning
 from vtp_tasks.classification import Classification
 from vtp_tasks.multiple_choice import MultipleChoice
 from vtp_tasks.qa import QuestionAnswering
@@ -42,6 +45,12 @@ class Table:
             )
         return torch.tensor(np.array(rows), dtype=torch.float32)
 
+    def generate(self, ctx, **search):
+        """As many of the words as the first number of a clip says."""
+        counts = [int(self.clips[s.extra["video_id"]][0]) % 4 for s in ctx.batch.extra["sample"]]
+        ids = [[5 + i if i < count else 0 for i in range(3)] for count in counts]
+        return torch.tensor(ids), torch.tensor(counts, dtype=torch.float32)
+
     def logits(self, ctx):
         return torch.tensor(np.array([self.clips[s.extra["video_id"]] for s in ctx.batch.extra["sample"]]))
 
@@ -54,7 +63,9 @@ SEVERAL = [
     sample(i, i % CLIPS, "", classes=[c for j, c in enumerate("abcd") if (i * 7 + j) % 3 == 0]) for i in range(11)
 ]
 CHOICES = [sample(i, i % CLIPS, *(f"text {(i + j) % 9}" for j in range(3)), answer_index=i % 3) for i in range(11)]
+CAPTIONS = [sample(i, i, ("a man sings", "a man", "sings", "a")[i % 4], "!") for i in range(CLIPS)]
 TASKS = {
+    "captions": lambda data: Captioning(dataset=data(train=CAPTIONS, test=CAPTIONS)),
     "retrieval": lambda data: Retrieval(dataset=data(train=PAIRS, test=PAIRS)),
     "retrieval, sets": lambda data: Retrieval(dataset=data(train=PAIRS, test=PAIRS), v2t="set", ties="average"),
     "questions": lambda data: QuestionAnswering(dataset=data(train=KNOWN, test=QUESTIONS)),
@@ -62,3 +73,16 @@ TASKS = {
     "several classes": lambda data: Classification(dataset=data(train=SEVERAL, test=SEVERAL)),
     "choices": lambda data: MultipleChoice(dataset=data(train=PAIRS, test=CHOICES)),
 }
+NAMES = {"captions": "captioning", "retrieval": "retrieval", "retrieval, sets": "retrieval", "questions": "qa",
+         "one class": "classification", "several classes": "classification", "choices": "multiple_choice"}  # fmt: skip
+_WORDS = ("", "", "", "", "", "a", "man", "sings")
+_TEXT = TextSpec(lambda texts: [[5]], 0, 1, 2, 3, (0, 1, 2, 3, 4), 8, 6, lambda ids: " ".join(_WORDS[i] for i in ids))
+
+
+def measure(task, fake_model, make_evaluator, lost=None, broken=(), seed=5, **options):
+    """Evaluate a task of :data:`TASKS` with the tables of ``seed``, and with others for the clips of :data:`LOST` where
+    ``lost`` is a generator."""
+    table = Table(np.random.default_rng(seed), lost)
+    model = fake_model(**dict.fromkeys(("vtc", "qa", "classification", "caption"), table))
+    model.encoders = {"text": SimpleNamespace(spec=_TEXT)}
+    return task.evaluate(make_evaluator(model, task, broken=broken), **options)

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from random_tasks import BROKEN, TASKS, Table, sample
+from random_tasks import BROKEN, TASKS, measure, sample
 
 from vtp_tasks.captioning import Captioning
 
@@ -16,15 +16,11 @@ from vtp_tasks.captioning import Captioning
 def test_no_metric_leaves_its_bounds(kind, fake_dataset, fake_model, make_evaluator):
     task = TASKS[kind](fake_dataset)
 
-    def measure(lost=None, broken=()):
-        table = Table(np.random.default_rng(5), lost)
-        model = fake_model(**dict.fromkeys(("vtc", "qa", "classification"), table))
-        return task.evaluate(make_evaluator(model, task, broken=broken))
-
-    reported = measure(broken=BROKEN)
+    given = task, fake_model, make_evaluator
+    reported = measure(*given, broken=BROKEN)
     assert reported.missing and reported.record()["incomplete"]
     assert set(reported.bounds) == set(reported.metrics)
-    others = [measure(np.random.default_rng(seed)) for seed in range(12)]
+    others = [measure(*given, np.random.default_rng(seed)) for seed in range(12)]
     assert len({tuple(one.metrics.values()) for one in others}) > 4 and not any(one.bounds for one in others)
     for one in (reported, *others):
         assert not one.missing or one is reported

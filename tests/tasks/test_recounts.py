@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from random_tasks import BROKEN, TASKS, Table
+from random_tasks import BROKEN, TASKS, measure
 
 from vtp.eval.report import finite
 
@@ -16,12 +16,9 @@ from vtp.eval.report import finite
 def test_the_same_numbers_from_lines_as_from_scores(kind, broken, fake_dataset, fake_model, make_evaluator):
     task = TASKS[kind](fake_dataset)
 
-    def measure(**options):
-        model = fake_model(**dict.fromkeys(("vtc", "qa", "classification"), Table(np.random.default_rng(5))))
-        return task.evaluate(make_evaluator(model, task, broken=broken), **options)
-
-    headline = measure(detail=False).metrics  # counted from the scores alone
-    result = measure()
+    given = task, fake_model, make_evaluator, None, broken
+    headline = measure(*given, detail=False).metrics  # counted from the scores alone
+    result = measure(*given)
     lines = [json.loads(json.dumps(finite(line))) for line in result.predictions]
     counted = task.recount(lines, json.loads(json.dumps(finite(result.facts))))
     assert set(headline) <= set(counted.metrics) == set(result.metrics)
@@ -48,7 +45,7 @@ def test_queries_about_one_clip_are_one_witness(fake_dataset, fake_model, make_e
     from vtp.eval.significance import bootstrap_interval
 
     task = TASKS["retrieval"](fake_dataset)
-    result = task.evaluate(make_evaluator(fake_model(vtc=Table(np.random.default_rng(5))), task))
+    result = measure(task, fake_model, make_evaluator)
     lines = [line for line in result.predictions if line["direction"] == "t2v"]
     hits, clips = [line["hit"] for line in lines], [line["target"][0] for line in lines]
     low, high = bootstrap_interval(np.array(hits), clusters=clips, seed=0)

@@ -3,8 +3,8 @@ one line per query, and tables.
 
 The keys of report.json: ``task``, ``split``, ``metrics``, ``intervals``, ``incomplete``, ``bounds``, ``rows``,
 ``references``, ``ledger``, ``ledgers``, ``protocol``, ``train``, ``leaks``, ``selection``, ``facts``, ``checkpoint``,
-``frames`` (:mod:`vtp.eval.looking`), ``dataset``, ``model``, ``config``, ``environment``, ``warnings``, ``files``.
-Numbers that are not finite are written as null.
+``frames`` (:mod:`vtp.eval.looking`), ``dataset``, ``model``, ``config``, ``environment``, ``warnings``, ``files``,
+``seal`` (:mod:`vtp.eval.seal`). Numbers that are not finite are written as null.
 """
 
 from __future__ import annotations
@@ -27,10 +27,11 @@ from rich.text import Text
 
 from vtp import __version__
 from vtp.eval.leaks import LeakReport
+from vtp.eval.seal import checked_line, write_sealed
 from vtp.eval.task import ReportTable, TaskResult
 from vtp.numbers import number
 from vtp.shown import printable
-from vtp.storage import MANIFEST, write_json_atomic, write_text_atomic
+from vtp.storage import MANIFEST, write_text_atomic
 
 __all__ = [
     "cell",
@@ -108,20 +109,20 @@ def write_report(
         "seed": seed,
         "checkpoint": weights,
         "warnings": [*result.warnings, *doubts],
-        "files": {"predictions": PREDICTIONS},
+        "files": {"predictions": PREDICTIONS, "lines": len(result.predictions)},
         "environment": environment(plugins),
         "config": config,
         **(extra or {}),
     }
     write_predictions(folder, result)
     written: dict[str, Any] = finite(record)
-    write_json_atomic(folder / "report.json", written)  # last: where it is, everything it names is
+    write_sealed(folder / "report.json", written)  # last: where it is, everything it names is
     return written
 
 
 def write_predictions(folder: Path, result: TaskResult) -> None:
-    """Write ``predictions.jsonl``, one line per query."""
-    lines = (json.dumps(finite(line), ensure_ascii=False) + "\n" for line in result.predictions)
+    """Write ``predictions.jsonl``, one line per query, each with a mark of its own (:mod:`vtp.eval.seal`)."""
+    lines = (checked_line(finite(line), place) + "\n" for place, line in enumerate(result.predictions))
     write_text_atomic(folder / PREDICTIONS, "".join(lines))
 
 

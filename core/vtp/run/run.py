@@ -276,7 +276,7 @@ class Run:
         report.html."""
         from vtp import distributed
         from vtp.eval.report import incomplete_line, print_result
-        from vtp.storage import write_json_atomic
+        from vtp.eval.seal import write_sealed
 
         self._check_scored(self._ask("split"))
         leaks = self._check_leaks()
@@ -300,7 +300,7 @@ class Run:
             record["warnings"].append(trouble)
         if trouble := self._show(result, record, looked):
             record["warnings"].append(trouble)
-        write_json_atomic(self.folder.path / "report.json", record)
+        write_sealed(self.folder.path / "report.json", record)
         print_result(result, record)
         self.folder.say_where()
 

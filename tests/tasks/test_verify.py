@@ -1,0 +1,138 @@
+"""`vtp verify` finds and names what was changed, of every task; and finds nothing where nothing was."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+from random_tasks import BROKEN, NAMES, TASKS, measure
+
+from vtp.cli.main import main
+from vtp.eval.report import write_report
+from vtp.eval.seal import checked_line, write_sealed
+
+
+@pytest.fixture(params=TASKS)
+def kind(request):
+    return request.param
+
+
+@pytest.fixture
+def run(kind, tmp_path, fake_dataset, fake_model, make_evaluator):
+    result = measure(TASKS[kind](fake_dataset), fake_model, make_evaluator, None, BROKEN)
+    write_report(tmp_path, result, selection="last", seed=0, config={"task": {"name": NAMES[kind]}})
+    return tmp_path
+
+
+@pytest.fixture
+def told(run, capsys):
+    """``told(code)``: what the command says, whose exit code must be that."""
+
+    def check(code):
+        assert main(["verify", str(run)]) == code
+        return capsys.readouterr().out
+
+    return check
+
+
+def lines_of(run):
+    return (run / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+
+
+def write(run, lines):
+    (run / "predictions.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def marked(lines):
+    """Lines with marks that fit, as a forger would make them."""
+    return [checked_line({k: v for k, v in json.loads(one).items() if k != "check"}, i) for i, one in enumerate(lines)]
+
+
+def test_nothing_is_found_where_nothing_was_changed(told, run):
+    report = json.loads((run / "report.json").read_text())
+    text = told(0)
+    assert ": verified, " in text and "NOT" not in text and "problem" not in text
+    counted = int(text.split(": verified, ")[1].split()[0])
+    assert counted >= len(report["metrics"]) + 2 * len(report["intervals"]) + 2 * len(report["bounds"]) + 4
+
+
+def test_a_changed_digit_of_every_metric_is_named(told, run):
+    whole = json.loads((run / "report.json").read_text())
+    for name, value in whole["metrics"].items():
+        changed = json.loads(json.dumps(whole))
+        changed["metrics"][name] = value + 1e-9
+        (run / "report.json").write_text(json.dumps(changed))
+        text = told(1)
+        assert "report.json: metrics was changed since it was written" in text
+        assert (
+            f"report.json: metrics.{name} is {json.dumps(value + 1e-9)}, the predictions give {json.dumps(value)}"
+            in text
+        )
+    for part in ("intervals", "bounds"):
+        changed = json.loads(json.dumps(whole))
+        name = next(iter(changed[part]))
+        changed[part][name][1] += 0.5
+        write_sealed(run / "report.json", changed)  # with a seal that fits
+        assert f"report.json: {part}.{name} is" in told(1)
+    whole["facts"]["decoder"] = "other"
+    (run / "report.json").write_text(json.dumps(whole))
+    assert "report.json: facts was changed" in told(1)
+
+
+def test_a_changed_digit_of_a_line_is_named(told, run):
+    lines = lines_of(run)
+    for number in range(0, len(lines), 5):
+        text, mark = lines[number].split(', "check"')
+        digits = [i for i, letter in enumerate(text) if letter.isdigit() and i > text.index(",")]
+        place = digits[number % len(digits)]  # anywhere behind the id
+        changed = f'{text[:place]}{(int(text[place]) + 1) % 10}{text[place + 1 :]}, "check"{mark}'
+        write(run, [*lines[:number], changed, *lines[number + 1 :]])
+        assert f"line {number + 1} ({json.loads(lines[number])['id']}) was changed since it was written" in told(1)
+
+
+def test_a_dropped_line_is_named(told, run):
+    lines = lines_of(run)
+    ids = [json.loads(line)["id"] for line in lines]
+    write(run, [*lines[:3], *lines[4:]])
+    text = told(1)
+    assert f"1 line is missing between line 3 ({ids[2]}) and line 4 ({ids[4]})" in text
+    write(run, lines[:-2])
+    assert f"{len(lines) - 2:,} lines, and report.json says {len(lines):,}" in told(1)
+    write(run, marked([*lines[:3], *lines[4:]]))
+    assert "are not those of the report" in told(1) or "the predictions give" in told(1)
+
+
+def test_swapped_ids_are_named(told, run):
+    lines = lines_of(run)
+    first, second = (json.loads(lines[i]) for i in (0, 1))
+    first["id"], second["id"] = second["id"], first["id"]
+    write(run, [json.dumps(first, ensure_ascii=False), json.dumps(second, ensure_ascii=False), *lines[2:]])
+    text = told(1)
+    assert f"line 1 ({first['id']}) was changed" in text and f"line 2 ({second['id']}) was changed" in text
+    write(run, [lines[1], lines[0], *lines[2:]])
+    assert f"line 2 ({second['id']}) does not belong behind line 1" in told(1) or "missing between" in told(1)
+    write(run, [lines[0], lines[0], *lines[2:]])
+    assert f"{json.loads(lines[0])['id']} stands there 2 times" in told(1)
+
+
+def test_clips_that_were_swapped_by_a_forger_are_not_those_of_the_protocol(told, run):
+    lines = [json.loads(line) for line in lines_of(run)]
+    key = "target" if "target" in lines[0] else "video"
+    other = next(line for line in lines if line[key] != lines[0][key])
+    lines[0][key], other[key] = other[key], lines[0][key]
+    write(run, marked([json.dumps(line) for line in lines]))
+    assert "are not those of the report" in told(1)
+
+
+def test_lines_that_are_none_and_folders_that_are_none(run, told, tmp_path, capsys):
+    lines = lines_of(run)
+    write(run, [*lines[:2], "{", '"text"', '{"id": 5}', '{"id": "x"}', *lines[2:]])
+    text = told(1)
+    assert all(f"line {n} is no line of predictions" in text for n in (3, 4, 5)) and "1 lines have no mark" in text
+    (run / "predictions.jsonl").unlink()
+    assert main(["verify", str(run)]) == 2 and "predictions.jsonl cannot be read" in capsys.readouterr().err
+    (run / "report.json").write_text("[]")
+    assert main(["verify", str(run)]) == 2 and "is not the report of an evaluation" in capsys.readouterr().err
+    shutil.rmtree(run)
+    assert main(["verify", str(run)]) == 2 and "holds no report.json" in capsys.readouterr().err
