@@ -167,6 +167,9 @@ def computed(root: Path, name: str, content: dict[str, Any]) -> Iterator[tuple[t
         parts = {}
     for what, lines in parts.items():
         yield (what,), len(lines), digest(lines)
+    for cut, facts in (content.get("cuts") or {}).items():
+        for what, lines in cut_of(facts, parts).items():
+            yield ("cuts", cut, what), len(lines), digest(lines)
     for train_list in content.get("train_lists") or {}:
         try:
             clips = TRAIN_LISTS[f"{content['dataset']} {train_list}"](root)["videos"]
@@ -175,11 +178,30 @@ def computed(root: Path, name: str, content: dict[str, Any]) -> Iterator[tuple[t
         yield ("train_lists", train_list), len(set(clips)), digest(set(clips))
 
 
+def cut_of(facts: dict[str, Any], parts: Parts) -> Parts:
+    """The parts of a cut whose rule needs no media; nothing for the others."""
+    if "queries" not in parts:
+        return {}
+    if facts.get("rule") == "without":
+        gone = set(facts["without"])
+        kept = [line for line in parts["queries"] if line.partition("\t")[0] not in gone]
+        return {"videos": [clip for clip in parts["videos"] if clip not in gone], "queries": kept}
+    if facts.get("rule") == "first_caption":
+        first: dict[str, str] = {}
+        for line in parts["queries"]:
+            first.setdefault(line.partition("\t")[0], line)
+        return {"videos": parts["videos"], "queries": list(first.values())}
+    return {}
+
+
 def committed(content: dict[str, Any], place: tuple[str, ...]) -> tuple[int | None, str | None]:
     """What the protocol file says about a part."""
     if place[0] == "train_lists":
         facts = content["train_lists"][place[1]]
         return facts.get("videos"), facts.get("sha256")
+    if place[0] == "cuts":
+        facts = content["cuts"][place[1]]
+        return (facts.get("counts") or {}).get(place[2]), (facts.get("sha256") or {}).get(place[2])
     return (content.get("counts") or {}).get(place[0]), (content.get("sha256") or {}).get(place[0])
 
 
@@ -188,6 +210,14 @@ def put(text: str, content: dict[str, Any], place: tuple[str, ...], count: int, 
     if place[0] == "train_lists":
         line = f"  {place[1]}: {{videos: {count}, sha256: {sha256}}}"
         return re.sub(rf"^  {re.escape(place[1])}: .*$", line, text, flags=re.MULTILINE)
+    if place[0] == "cuts":
+        _, cut, what = place
+
+        def corrected(block: re.Match[str]) -> str:
+            found = re.sub(rf"(^    counts: .*?\b{what}: )\d+", rf"\g<1>{count}", block[0], flags=re.M)
+            return re.sub(rf"(^    sha256: .*?\b{what}: )[0-9a-f]+", rf"\g<1>{sha256}", found, flags=re.M)
+
+        return re.sub(rf"^  {re.escape(cut)}:\n(?:    .*\n)*", corrected, text, flags=re.MULTILINE)
     counts = dict(content.get("counts") or {}) | {place[0]: count}
     text = re.sub(r"^counts: .*$", f"counts: {{{', '.join(f'{k}: {v}' for k, v in counts.items())}}}", text, flags=re.M)
     content["counts"] = counts

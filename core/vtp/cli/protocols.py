@@ -73,6 +73,10 @@ def _show(name: str, as_json: bool) -> int:
         print("  frames     left to the method" + (protocol.frames_note and f": {protocol.frames_note}"))
     for train_list, facts in protocol.train_lists.items():
         print(f"  trained on {train_list}: {facts.get('videos', 0):,} videos  {_hash(facts.get('sha256'))}")
+    for cut, facts in protocol.cuts.items():
+        seen = ", ".join(f"{count:,}" for count in facts.get("circulates", ()))
+        rule = f"rule {facts['rule']}" if facts.get("rule") else "no rule: told, not scored"
+        print(f"  cut        {cut}: {facts['title']} ({rule}{f'; seen with {seen} clips' if seen else ''})")
     for note in protocol.notes:
         print(f"  note       {note}")
     print(f"  source     {protocol.source or 'not stated'}")

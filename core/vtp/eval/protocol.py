@@ -41,6 +41,8 @@ __all__ = [
 ]
 
 OWN_DATA = "own data"  # name of the protocol of data that nobody else has
+_CUT = ("title", "rule", "without", "counts", "sha256", "circulates", "source")
+_RULES = ("sound", "readable", "first_caption", "without")
 
 
 def protocol_files() -> dict[str, tuple[str, Path]]:
@@ -113,6 +115,9 @@ class Protocol:
         frames_note: what there is to say about them, in words.
         options: options of the task that change the number, and the value that is official, such as ``v2t: any``.
         train_lists: name -> {videos, sha256} of the known training lists.
+        cuts: smaller sets that circulate under its name: name -> {title, rule, without, counts, sha256, circulates
+            (numbers of clips that were published), source}. The rules are the task's; a cut without one
+            can only be told.
         notes: what one must know before comparing.
         source: which files the hashes were computed from.
     """
@@ -130,6 +135,7 @@ class Protocol:
     frames_note: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
     train_lists: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    cuts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     notes: Sequence[str] = ()
     source: str = ""
 
@@ -179,6 +185,13 @@ class Protocol:
         for what, found in content.get("sha256", {}).items():
             if not re.fullmatch("[0-9a-f]{64}", found):
                 yield f"sha256: {what}: expected 64 hexadecimal digits, got {found!r}."
+        for name, cut in content.get("cuts", {}).items():
+            if unknown := sorted(set(cut) - set(_CUT)):
+                yield f"cuts.{name}: unknown {', '.join(unknown)}; known: {', '.join(_CUT)}."
+            if not cut.get("title"):
+                yield f"cuts.{name}: title is lacking: one line for people."
+            if cut.get("rule") not in (None, *_RULES):
+                yield f"cuts.{name}.rule: {cut['rule']!r} must be one of {', '.join(_RULES)}, or left out."
         if content["name"] == OWN_DATA:
             yield f"name: {OWN_DATA} is what data without a protocol are called."
         frames = content.get("frames")

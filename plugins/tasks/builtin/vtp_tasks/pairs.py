@@ -222,13 +222,19 @@ class Similarities:
 
     def evaluated_only(self, variant: str) -> tuple[Ranks, Ranks]:
         """The same over what was evaluated: a smaller gallery and fewer queries."""
-        missing = self.no_text | self.no_video[self.pairs.video_of]
-        found = self._search(self.scores, missing, self.no_video)
-        asking = np.unique(self.pairs.video_of[~missing])
-        back, candidates = (found.back, (~missing).sum())
+        return self.within(~(self.no_text | self.no_video[self.pairs.video_of]), ~self.no_video, variant)
+
+    def within(self, queries: Array, videos: Array, variant: str) -> tuple[Ranks, Ranks]:
+        """The same over some queries, bool (Q,), and clips, bool (G,): queries about other clips take no part, and what
+        is missing of the rest is a miss."""
+        asked = queries & videos[self.pairs.video_of]
+        unread = self.no_text | self.no_video[self.pairs.video_of]
+        found = self._search(self.scores, unread | ~asked, self.no_video | ~videos)
+        asking = np.unique(self.pairs.video_of[asked])
+        back, candidates = (found.back, asked.sum())
         if variant == "set" and found.sets is not None:
             back, candidates = found.sets, len(asking)
-        forward = replace(found.forward.take(~missing), gallery=int((~self.no_video).sum()))
+        forward = replace(found.forward.take(asked), gallery=int(videos.sum()))
         return forward, replace(back.take(asking), gallery=int(candidates))
 
     def _search(self, scores: Scores, no_text: Array, no_video: Array, top: int = 0) -> Found:

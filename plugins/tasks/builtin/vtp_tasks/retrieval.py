@@ -35,6 +35,7 @@ from vtp.eval.task import ReportTable, TaskResult
 from vtp.model.model import VTPModel
 from vtp.ranges import Count, Natural, Seed, Share
 from vtp.types import Modality, Sample
+from vtp_tasks.cuts import add_cuts
 from vtp_tasks.definitions import find_protocol, rule_for
 from vtp_tasks.examples import frames_of
 from vtp_tasks.matching import PAIR_BATCH, check_matches
@@ -89,6 +90,8 @@ class Retrieval:
             subsets of those that the objective looks at; texts always are.
         references: published results to print beside one's own: label -> metric -> value, such as ``{ALPRO: {t2v/r1:
             33.9}}``. They are nobody's here.
+        cuts: also score the cuts of the benchmark that its protocol names and that can be made, see
+            :mod:`vtp_tasks.cuts`.
         val_share: share of the training clips held out for validation when ``selection`` is ``val`` and the data set
             has no validation split.
         seed: of the bootstrap, of held-out clips, and of the choice among ties at the edge of the re-ranked candidates.
@@ -118,6 +121,7 @@ class Retrieval:
         dsl: bool = False,
         subsets: Subsets = None,
         references: References = None,
+        cuts: bool = True,
         val_share: Share | None = None,
         seed: Seed = 0,
     ) -> None:
@@ -142,6 +146,7 @@ class Retrieval:
         self.dsl = dsl
         self.subsets = subsets
         self.references = references
+        self.cuts = cuts
         self.seed = seed
         self.split = split
         self.splits = Splits(dataset, self.kind, rule_for(split, selection), val_share, seed)
@@ -175,7 +180,7 @@ class Retrieval:
 
     def evaluate(self, evaluator: Evaluator, split: str = "test", *, detail: bool = True) -> TaskResult:
         scored = self._score(evaluator, split, self.top if detail else 0)
-        result = TaskResult(self.name, split, self._metrics(scored.ranks[self.v2t]), scored.queries_ledger())
+        result = TaskResult(self.name, split, self.metrics_of(scored.ranks[self.v2t]), scored.queries_ledger())
         result.ledgers = {self.what: scored.videos.ledger}
         result.facts = {
             "score_row": f"all pairs by {self.objective}" if scored.by_head else "raw",
@@ -202,10 +207,11 @@ class Retrieval:
         add_counts(result, self.recount, self.seed)
         for direction in self.directions:
             result.warnings += [f"{direction}: {doubt}" for doubt in sanity_warnings(_part(result.metrics, direction))]
+        cuts = add_cuts(self, evaluator, scored, result) if self.cuts else []
         self._further_rows(evaluator, scored, result)
         result.chart = {d: {f"R@{k}": result.metrics[f"{d}/r{k}"] for k in KS} for d in self.directions}
         add_references(result, self.references)
-        result.tables = [self._table(result, match.line())]
+        result.tables = [self._table(result, match.line(), cuts)]
         return result
 
     def predict(self, evaluator: Evaluator, split: str = "test") -> TaskResult:
@@ -325,7 +331,7 @@ class Retrieval:
                 f"texts (it has: {', '.join(objectives)})."
             )
 
-    def _metrics(self, ranks: tuple[Ranks, Ranks]) -> dict[str, float]:
+    def metrics_of(self, ranks: tuple[Ranks, Ranks]) -> dict[str, float]:
         """Flat names ``t2v/r1`` ... and ``r_mean``, the mean of the six R@K, by which checkpoints are chosen."""
         parts = [retrieval_metrics(one, ties=self.ties, ks=KS) for one in ranks]
         found = {
@@ -338,18 +344,18 @@ class Retrieval:
         back = self.directions[1]
         if scored.several:
             other = "set" if self.v2t == "any" else "any"
-            all_metrics = self._metrics(scored.ranks[other])
+            all_metrics = self.metrics_of(scored.ranks[other])
             result.rows[f"{back}: {SETS[other]}"] = {
                 name: value for name, value in all_metrics.items() if name.startswith(back)
             }
         if 0 < result.ledger.coverage < 1:
-            result.rows[EVALUATED_ONLY] = self._metrics(scored.evaluated_only(self.v2t))
+            result.rows[EVALUATED_ONLY] = self.metrics_of(scored.evaluated_only(self.v2t))
         self._rows_of_two_stages(evaluator, scored, result)
         if self.dsl:
             label = "DSL (sees all queries at once)"
             missing = scored.no_text, scored.no_video
             by: list[Scores] = [DualSoftmax(scored.scores, over, *missing) for over in (0, 1)]
-            result.rows[label] = self._metrics(scored.rank(by[0], by[1], self.v2t))
+            result.rows[label] = self.metrics_of(scored.rank(by[0], by[1], self.v2t))
         used = evaluator.modalities if scored.by_head else looked_at(evaluator, self.objective, self.modality)
         given = scored.pairs, scored.samples, scored.limited
         for label, drop in withheld(
@@ -360,7 +366,7 @@ class Retrieval:
             else:
                 clips = embed_clips(evaluator, self.objective, self.modality, given[0].videos, self.what, drop, label)
                 part = Similarities.embedded(*given, clips, scored.texts)
-            result.rows[label] = self._metrics(part.ranks[self.v2t])
+            result.rows[label] = self.metrics_of(part.ranks[self.v2t])
 
     def _rows_of_two_stages(self, evaluator: Evaluator, scored: Similarities, result: TaskResult) -> None:
         """What embeddings, the first candidates re-ordered, and all pairs give, less the headline."""
@@ -372,10 +378,10 @@ class Retrieval:
             if embeds is None:
                 return
             first = self._by_embedding(evaluator, embeds, *given[1:])
-            result.rows[f"embeddings of {embeds}"] = self._metrics(first.ranks[self.v2t])
+            result.rows[f"embeddings of {embeds}"] = self.metrics_of(first.ranks[self.v2t])
         elif self.exhaustive:
             matched = self._by_head(evaluator, head, *given[1:])
-            result.rows[f"all pairs by {head}"] = self._metrics(matched.ranks[self.v2t])
+            result.rows[f"all pairs by {head}"] = self.metrics_of(matched.ranks[self.v2t])
         if self.rerank:
             candidates = first.candidates(self.rerank, self.seed)
             orders = [Order.of(one, back) for one, back in zip(candidates, (False, True), strict=True)]
@@ -387,7 +393,7 @@ class Retrieval:
                 values = matched.scores.pairs(queries, clips)
             ends = np.split(values, [len(orders[0].askers)])
             new = [order.scores(first.scores, part) for order, part in zip(orders, ends, strict=True)]
-            result.rows[f"re-rank({self.rerank}) by {head}"] = self._metrics(first.rank(new[0], new[1], self.v2t))
+            result.rows[f"re-rank({self.rerank}) by {head}"] = self.metrics_of(first.rank(new[0], new[1], self.v2t))
 
     def _predictions(self, scored: Similarities, judged: bool = True) -> list[dict[str, Any]]:
         """One line per query and direction: where the right candidate stands and what came first."""
@@ -417,7 +423,7 @@ class Retrieval:
                 lines.append(line)
         return lines
 
-    def _table(self, result: TaskResult, protocol_line: str) -> ReportTable:
+    def _table(self, result: TaskResult, protocol_line: str, cuts: Sequence[str]) -> ReportTable:
         columns = [f"{d} {label}" for d in self.directions for label in ("R@1", "R@5", "R@10", "MdR", "MnR")]
         keys = [f"{d}/{name}" for d in self.directions for name in ("r1", "r5", "r10", "mdr", "mnr")]
         rows: list[tuple[str | float | None, ...]] = [
@@ -433,6 +439,7 @@ class Retrieval:
             protocol_line,
             f"{'; '.join(spans)}; ties: {self.ties}; gallery {result.facts['gallery']:,} {self.what}; "
             f"{self.directions[1]}: {result.facts['v2t']}",
+            *cuts,
         )
         return ReportTable(
             f"{result.title}: {self.title} retrieval ({result.split})", ("scores", *columns), tuple(rows), notes

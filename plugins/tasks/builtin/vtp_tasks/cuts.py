@@ -1,0 +1,188 @@
+"""Cuts of a benchmark: smaller sets that circulate under its name, such as the clips with sound alone. A protocol names
+them (``cuts``) with the rule that makes them; where the rule can be applied, a run reports the official set and the cut
+side by side, and what the difference is made of.
+
+    rule            what is left
+    sound           clips with an audio stream, and the texts about them
+    readable        clips that could be read: what is left of a set whose clips disappear
+    first_caption   one text of each clip, the first; the gallery stays
+    without         all but the clips named under ``without``
+    none            nobody tells which: the counts are told, and no number
+
+A number on a cut is another number than one on the benchmark. How it differs has two parts: its queries are easier or
+harder ones (measured in the full gallery), and its gallery is smaller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from vtp import distributed
+from vtp.eval.evaluator import Evaluator
+from vtp.eval.forms import sha256_lines
+from vtp.eval.metrics import Ranks
+from vtp.eval.protocol import Protocol as Benchmark
+from vtp.eval.task import TaskResult
+from vtp.media import MediaError
+from vtp.media.isolation import MediaReader
+from vtp.types import Sample
+from vtp_tasks.pairs import Similarities
+
+__all__ = ["add_cuts"]
+
+Array = npt.NDArray[Any]
+
+
+class Searching(Protocol):
+    """What a task of retrieval says of itself."""
+
+    protocol: Benchmark
+    what: str
+    v2t: Any
+    directions: tuple[str, str]
+
+    def metrics_of(self, ranks: tuple[Ranks, Ranks]) -> dict[str, float]:
+        """Flat names ``t2v/r1`` ... -> values."""
+        ...
+
+
+def add_cuts(task: Searching, evaluator: Evaluator, scored: Similarities, result: TaskResult) -> list[str]:
+    """Add a row for every cut of the protocol that can be made, and ``protocol.cuts`` to the report.
+
+    Returns:
+        a line for each of them.
+    """
+    lines: list[str] = []
+    found: dict[str, Any] = {}
+    for name, cut in task.protocol.cuts.items():
+        record = found[name] = {key: cut.get(key) for key in ("title", "rule", "circulates", "source") if cut.get(key)}
+        kept = _kept(cut, evaluator, scored)
+        if isinstance(kept, str):
+            record["not_computed"] = kept
+            continue
+        queries, videos = kept
+        record |= _recognised(task.protocol, cut, scored, queries, videos)
+        counts = f"{record['counts']['videos']:,} of {len(videos):,} {task.what}"
+        counts += f", {queries.sum():,} of {len(queries):,} queries" if queries.sum() < len(queries) else ""
+        if queries.all() and videos.all():
+            record["not_computed"] = f"it is the whole set here ({counts})"
+            continue
+        if not queries.any():
+            record["not_computed"] = f"nothing of the set is left ({counts})"
+            continue
+        metrics = task.metrics_of(scored.within(queries, videos, task.v2t))
+        same_gallery = task.metrics_of(_asking(scored, queries, videos, task.v2t))
+        result.rows[f"cut {name}: {counts}"] = metrics
+        record["metrics"] = metrics
+        record["difference"] = _difference(task, result.metrics, same_gallery, metrics)
+        lines.append(_line(name, counts, record, result.metrics))
+    if found:
+        result.protocol["cuts"] = found
+    return lines
+
+
+def _kept(cut: Mapping[str, Any], evaluator: Evaluator, scored: Similarities) -> tuple[Array, Array] | str:
+    """bool (Q,) and (G,), the queries and the clips of a cut; or why they cannot be told."""
+    pairs = scored.pairs
+    everything = np.ones(len(pairs.videos), bool)
+    rule = cut.get("rule")
+    if rule == "first_caption":
+        first = np.zeros(len(pairs.query_ids), bool)
+        first[np.unique(pairs.video_of, return_index=True)[1]] = True
+        return first, everything
+    rules: dict[Any, Callable[[], Array]] = {
+        "sound": lambda: _with_sound(evaluator, scored),
+        "readable": lambda: ~scored.no_video,
+        "without": lambda: np.array([video.id not in cut.get("without", ()) for video in pairs.videos]),
+    }
+    if rule not in rules:
+        return "which clips it holds is not known"
+    videos = rules[rule]()
+    return videos[pairs.video_of], videos
+
+
+def _with_sound(evaluator: Evaluator, scored: Similarities) -> Array:
+    """bool (G,): clips with an audio stream, as the model heard them or as their files say; of a file that cannot be
+    read, nobody knows, and it is left out."""
+    out = np.zeros(len(scored.pairs.videos), bool)
+    if "audio" in scored.videos.present and "audio" in evaluator.modalities:
+        out[scored.videos.rows] = scored.videos.present["audio"]
+        return out
+    rank, world = distributed.rank(), distributed.world_size()
+    with closing(MediaReader()) as reader:
+        mine = {row: _sounds(reader, scored.pairs.videos[row]) for row in scored.videos.rows[rank::world].tolist()}
+    for part in distributed.gather_objects(mine):
+        for row, sounds in part.items():
+            out[row] = sounds
+    return out
+
+
+def _sounds(reader: MediaReader, clip: Sample) -> bool:
+    ref = clip.audio or clip.video
+    try:
+        return ref is not None and reader.probe(ref).audio is not None
+    except MediaError:
+        return False
+
+
+def _recognised(
+    protocol: Benchmark, cut: Mapping[str, Any], scored: Similarities, queries: Array, videos: Array
+) -> dict[str, Any]:
+    """Counts and hashes of a cut, and whether the hashes are those that the protocol states."""
+    pairs = scored.pairs
+    names = [video.id for video in pairs.videos]
+    samples = [
+        Sample(pairs.query_ids[row], texts=(pairs.queries[row],), extra={"video_id": names[pairs.video_of[row]]})
+        for row in np.flatnonzero(queries)
+    ]
+    lines = protocol.form.lines(samples)
+    lines["videos"] = [name for name, kept in zip(names, videos, strict=True) if kept]
+    stated = cut.get("sha256") or {}
+    hashes = {what: sha256_lines(found) for what, found in lines.items()}
+    return {
+        "counts": {what: len(found) for what, found in lines.items()},
+        "sha256": hashes,
+        "verified": bool(stated) and all(hashes.get(what) == value for what, value in stated.items()),
+    }
+
+
+def _asking(scored: Similarities, queries: Array, videos: Array, variant: str) -> tuple[Ranks, Ranks]:
+    """The ranks of those that ask in a cut, among all candidates."""
+    forward, back = scored.ranks[variant]
+    asking = np.unique(scored.pairs.video_of[queries & videos[scored.pairs.video_of]])
+    return forward.take(queries), back.take(np.isin(scored.pairs.described, asking))
+
+
+def _difference(
+    task: Searching, official: Mapping[str, float], same_gallery: Mapping[str, float], cut: Mapping[str, float]
+) -> dict[str, dict[str, float]]:
+    """By direction, of R@1: the cut less the official set, and its two parts."""
+    return {
+        name: {
+            "total": cut[name] - official[name],
+            "other_queries": same_gallery[name] - official[name],
+            "fewer_candidates": cut[name] - same_gallery[name],
+        }
+        for name in (f"{direction}/r1" for direction in task.directions)
+    }
+
+
+def _line(name: str, counts: str, record: Mapping[str, Any], official: Mapping[str, float]) -> str:
+    """What a reader must know: how far the cut is from the official set, and why."""
+    found = "; ".join(_told(metric, parts, official) for metric, parts in record["difference"].items())
+    seen = ", ".join(f"{count:,}" for count in record.get("circulates", ()))
+    known = "hashes verified" if record["verified"] else "unverified: no list is at hand to compare with"
+    more = f"; circulates with {seen} clips" if seen else ""
+    return f"cut {name} ({record['title']}; {counts}; {known}{more}): {found}"
+
+
+def _told(metric: str, parts: Mapping[str, float], official: Mapping[str, float]) -> str:
+    return (
+        f"{metric} {official[metric] + parts['total']:.2f} in place of {official[metric]:.2f}, "
+        f"{parts['other_queries']:+.2f} by other queries and {parts['fewer_candidates']:+.2f} by fewer candidates"
+    )
