@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -10,12 +13,18 @@ import venv
 from pathlib import Path
 
 import pytest
+from outside_packages import folder_of_shapes
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKSPACE = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]["vtp.workspace"]
 ADDONS = {f"vtp-plugin-{name}": name for name in WORKSPACE}
 SMALL = ["dataset.size=tiny", "train.steps=2", "train.epochs=null", "train.global_batch=8", "threads=1"]
 SMALL += ["data.workers=0", "train.tensorboard=false"]
+
+EXAMPLES = {
+    f"vtp-plugin-{name}": ROOT / "examples" / folder
+    for name, folder in {"sigmoid": "objective", "clipfolder": "dataset", "perceiver": "fusion"}.items()
+}
 
 pytestmark = pytest.mark.slow
 
@@ -69,7 +78,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
     for tool in ("hatchling", "pip"):
         pytest.importorskip(tool)
     folder = tmp_path_factory.mktemp("clean")
-    for project in (ROOT, *(conf(name).parents[2] for name in ADDONS.values())):
+    for project in (ROOT, *(conf(name).parents[2] for name in ADDONS.values()), *EXAMPLES.values()):
         command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder / "wheels")]
         Environment.done(subprocess.run(command, cwd=project, capture_output=True, text=True, check=False))
     return Environment(folder, folder / "wheels")
@@ -124,3 +133,25 @@ def test_without_the_packages_errors_name_them(environment: Environment) -> None
                     assert said.count("\n") == 1 and f"pip install {distribution}" in said
     finally:
         environment.pip("install", *ADDONS)
+
+
+def test_the_examples_are_installed_and_train(environment: Environment) -> None:
+    folder_of_shapes(environment.folder / "data")
+    index = environment.folder / "data" / "index.jsonl"
+    lines = [json.loads(line) for line in index.read_text().splitlines()]
+    index.write_text("\n".join(json.dumps(line | {"clip": f"media/{line['clip']}"}) for line in lines))
+    page = (ROOT / "examples" / "README.md").read_text()
+    commands = [shlex.split(line)[1:] for line in re.findall(r"`(vtp run .*?)`", page)]
+    assert len(commands) == 3
+    environment.pip("install", *EXAMPLES)
+    try:
+        assert "3 plugins, nothing is wrong" in environment.vtp("plugins", "check", *EXAMPLES)
+        for number, command in enumerate(commands):
+            run_dir = environment.folder / f"example{number}"
+            small = [option for option in SMALL if "dataset=shapes" in command or "dataset.size" not in option]
+            used = [word.replace("=DIR", f"={environment.folder / 'data'}") for word in command]
+            environment.vtp(*used, f"run_dir={run_dir}", *small)
+            report = json.loads((run_dir / "report.json").read_text())
+            assert report["metrics"] and report["ledger"]["missing"] == 0
+    finally:
+        environment.pip("uninstall", *EXAMPLES)

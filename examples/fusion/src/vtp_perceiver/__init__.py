@@ -1,0 +1,1 @@
+"""A perceiver as a fusion encoder of vtp."""

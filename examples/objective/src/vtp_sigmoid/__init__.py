@@ -1,0 +1,1 @@
+"""The pairwise sigmoid loss as a plugin of vtp."""
