@@ -20,6 +20,7 @@ COMMANDS = {
     "show": ("vtp.cli.components", "one component with its options: vtp show objective vtc"),
     "data": ("vtp.cli.data", "check a data set, cache decoded clips, pack shards: vtp data check msvd root=DIR"),
     "protocols": ("vtp.cli.protocols", "what benchmarks evaluate, to the last item: vtp protocols show msvd"),
+    "compare": ("vtp.cli.compare", "is one run better, and could it be seen: vtp compare RUN_A RUN_B"),
     "verify": ("vtp.cli.verify", "compute a report again from its predictions, bit by bit: vtp verify RUN"),
     "import": ("vtp.cli.importing", "convert a checkpoint of another program: vtp import simvtp FILE OUT"),
     "doctor": ("vtp.cli.doctor", "versions, devices, kernels, decoders, disk: what works on this machine"),

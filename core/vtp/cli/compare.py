@@ -1,0 +1,192 @@
+"""``vtp compare RUN_A RUN_B ...``: is one better, and could the difference be seen at all?"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from vtp import page
+from vtp.cli.arguments import Parser, place
+from vtp.errors import ConfigError
+from vtp.eval.compare import Difference, Measured, Pair, System, compare, read_run
+from vtp.eval.report import cell, print_tables
+from vtp.eval.task import ReportTable
+from vtp.run.asked import changes
+from vtp.shown import printable
+from vtp.storage import write_text_atomic
+
+__all__ = ["main"]
+
+ROWS = 16  # metrics in a terminal; the page and --json have all
+CHANGES = 12  # options that differ, of each pair
+ABOUT = """Compare runs on the same items. Several seeds of one system are joined by commas: vtp compare a1,a2 b1,b2.
+Every system is compared with the first one: differences with 95 %% intervals over clips (all sentences about a clip are
+one witness), a sign-flip test over clips, and the smallest difference that could have been seen. Runs of different
+protocols are refused, with the difference in words."""
+
+
+def main(arguments: list[str]) -> int:
+    """Compare runs and print, or write a page."""
+    parser = Parser(prog="vtp compare", description=ABOUT)
+    parser.add_argument("run", nargs="+", type=place, help="a run that evaluated, or several joined by commas")
+    parser.add_argument("--html", metavar="FILE", type=place, help="also write a page, one file without network")
+    parser.add_argument("--json", action="store_true", help="for programs")
+    options = parser.parse_args(arguments)
+    given = [[Path(one).expanduser() for one in _split(group)] for group in options.run]
+    if len(given) < 2:
+        raise ConfigError("there is nothing to compare: give two runs at least, RUN_A RUN_B.")
+    paths = [path.resolve() for group in given for path in group]
+    if len(set(paths)) < len(paths):
+        raise ConfigError("a run is named twice; give different ones.")
+    systems, pairs = compare([[read_run(path) for path in group] for group in given])
+    for pair in pairs:
+        pair.notes += _changed(pair)
+    if options.html is not None:
+        file = Path(options.html).expanduser()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_text_atomic(file, _page(systems, pairs))
+    if options.json:
+        print(json.dumps(_record(systems, pairs), indent=2, ensure_ascii=False))
+        return 0
+    for line in _legend(systems):
+        print(printable(line))
+    print_tables([_values(systems, ROWS), *(_differences(pair, ROWS) for pair in pairs)])
+    for pair in pairs:
+        print(printable(f"\n{pair.sentence()}"))
+        for note in pair.notes:
+            print(printable(f"  note: {note}"))
+    if options.html is not None:
+        print(printable(f"\nwritten to {options.html}"))
+    return 0
+
+
+def _split(group: str) -> list[str]:
+    """Runs joined by commas; a folder with a comma in its name is one run."""
+    parts = [group] if Path(group).expanduser().exists() else group.split(",")
+    if not all(part.strip() for part in parts):
+        raise ConfigError(f"{group!r}: a run between two commas has no name.")
+    return parts
+
+
+def _legend(systems: Sequence[System]) -> Iterator[str]:
+    for system in systems:
+        many = f" ({len(system.runs)} runs: mean and spread)" if len(system.runs) > 1 else ""
+        lacking = " INCOMPLETE" if any(run.report.get("incomplete") for run in system.runs) else ""
+        yield f"{system.label}{lacking}  {', '.join(run.name for run in system.runs)}{many}"
+
+
+def _changed(pair: Pair) -> list[str]:
+    """Which options differ: what was changed is what a difference is put down to."""
+    a, b = (system.runs[0].report["config"] for system in (pair.a, pair.b))
+    found = [line for line in changes(a, b) if not line.partition(" was ")[0].endswith("seed")]
+    seeds = [run.report.get("seed") for run in (pair.a.runs[0], pair.b.runs[0])]
+    if not found and seeds[0] != seeds[1]:
+        return [f"{pair.a.label} and {pair.b.label} differ in the seed alone: joined by a comma they are one system"]
+    more = [f"and {len(found) - CHANGES} more options"] if len(found) > CHANGES else []
+    return [f"from {pair.a.label} to {pair.b.label}: {line.removesuffix(' now')}" for line in found[:CHANGES]] + more
+
+
+def _title(run: Measured) -> str:
+    lacking = "INCOMPLETE " if run.report.get("incomplete") else ""
+    return f"{lacking}{run.report['protocol'].get('name') or run.report.get('task')} ({run.report.get('split')})"
+
+
+def _values(systems: Sequence[System], most: int | None = None) -> ReportTable:
+    """Every metric of every system, with its interval or the spread over its runs."""
+    first = systems[0].runs[0]
+    names = list(first.report["metrics"])[:most]
+    rows = [(name, *(_value(system, name) for system in systems)) for name in names]
+    more = len(first.report["metrics"]) - len(names)
+    notes = [f"{more} more metrics: --html or --json"] if more else []
+    notes += ["95 % intervals over clips; of several runs the standard deviation and the range over them"]
+    return ReportTable(_title(first), ("metric", *(system.label for system in systems)), tuple(rows), tuple(notes))
+
+
+def _value(system: System, name: str) -> str:
+    value, spread = cell(system.metric(name)), system.spread(name)
+    if spread is not None:
+        return f"{value} \u00b1 {spread[0]:.2f} ({spread[1]:.2f} to {spread[2]:.2f})"
+    interval = system.interval(name)
+    return value if interval is None or any(map(math.isnan, interval)) else f"{value} ({_span(interval)})"
+
+
+def _span(interval: tuple[float, float]) -> str:
+    return f"{interval[0]:.2f} to {interval[1]:.2f}"
+
+
+_COLUMNS = ("metric", "difference", "95 % interval", "p", "visible from", "")
+
+
+def _differences(pair: Pair, most: int | None = None) -> ReportTable:
+    rows = tuple((row.metric, *_cells(row)) for row in pair.rows[:most])
+    return ReportTable(f"{pair.b.label} - {pair.a.label}", _COLUMNS, rows)
+
+
+def _cells(row: Difference) -> tuple[str, ...]:
+    difference = "-" if math.isnan(row.difference) else f"{row.difference:+.2f}"
+    if row.interval is None or row.p_value is None or row.visible is None:
+        return difference, "", "", "", ""
+    low, high = row.interval
+    p = "< 0.001" if row.p_value < 0.001 else f"{row.p_value:.3f}"
+    return difference, f"{low:+.2f} to {high:+.2f}", p, f"{row.visible:.2f}", row.verdict()
+
+
+def _record(systems: Sequence[System], pairs: Sequence[Pair]) -> dict[str, Any]:
+    from vtp.eval.report import finite
+
+    found = {
+        "protocol": systems[0].runs[0].report["protocol"].get("name"),
+        "systems": {
+            system.label: {
+                "runs": [run.name for run in system.runs],
+                "metrics": {
+                    name: {
+                        "value": system.metric(name),
+                        "interval": system.interval(name),
+                        "spread": system.spread(name),
+                    }
+                    for name in systems[0].runs[0].report["metrics"]
+                },
+            }
+            for system in systems
+        },
+        "pairs": [
+            {
+                "a": pair.a.label,
+                "b": pair.b.label,
+                "sentence": pair.sentence(),
+                "notes": pair.notes,
+                "metrics": {
+                    row.metric: {
+                        "difference": row.difference,
+                        "interval": row.interval,
+                        "p_value": row.p_value,
+                        "visible": row.visible,
+                        "verdict": row.verdict(),
+                        "queries": row.queries,
+                        "clips": row.clips,
+                    }
+                    for row in pair.rows
+                },
+            }
+            for pair in pairs
+        ],
+    }
+    return dict(finite(found))
+
+
+def _page(systems: Sequence[System], pairs: Sequence[Pair]) -> str:
+    parts = [page.heading(f"vtp compare: {_title(systems[0].runs[0])}", 1)]
+    parts += [page.paragraph(pair.sentence(), "ok" if pair.headline.told_apart else "note") for pair in pairs]
+    parts += [page.paragraph(line) for line in _legend(systems)]
+    for table in (_values(systems), *map(_differences, pairs)):
+        parts.append(page.heading(table.title))
+        rows = [[page.text(value) for value in row] for row in table.rows]
+        parts.append(page.table(table.columns, rows, numbers=range(1, len(table.columns))))
+        parts += [page.paragraph(note, "note") for note in table.notes]
+    for pair in pairs:
+        parts += [page.paragraph(note, "note") for note in pair.notes]
+    return page.document(f"vtp compare: {_title(systems[0].runs[0])}", parts)
