@@ -7,7 +7,15 @@ from pathlib import Path
 
 import vtp
 
-FLOORS = [["cli"], ["run", "prepare"], ["eval"], ["train"], ["data"], ["media"], ["model"]]  # the uppermost first
+FLOORS = [
+    ["cli", "use"],
+    ["run", "prepare"],
+    ["eval"],
+    ["train"],
+    ["data"],
+    ["media"],
+    ["model"],
+]  # the uppermost first
 CORE = Path(vtp.__file__).parent
 
 

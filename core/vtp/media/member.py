@@ -29,7 +29,7 @@ from vtp.media.request import Wanted, cut, picture_may_lack, target_size
 from vtp.media.source import fill
 from vtp.types import Clip, MediaRef
 
-__all__ = ["FramesInfo", "fetch", "frames_path", "member_path", "read_frames", "split_member"]
+__all__ = ["FramesInfo", "fetch", "frames_path", "member_path", "read_frames", "split_member", "take_frames"]
 
 _PIECE = r"\d{1,19}\+\d{1,19}(?:\.\w+)?"
 # The first tar file counts: names of members are what somebody else wrote.
@@ -114,7 +114,7 @@ def read_frames(member: _Member, ref: MediaRef, wanted: Wanted) -> Clip:
             _take_sound(clip, ref, parts.get("wav"), record, wanted.sample_rate)
         if wanted.video and "npy" in parts:
             with picture_may_lack(clip):
-                _take_frames(clip, ref, _array(parts["npy"]), record, wanted)
+                take_frames(clip, ref, _array(parts["npy"]), record, wanted)
         elif wanted.video:
             clip.missing["video"] = "no video stream"
     except MemoryError:
@@ -183,9 +183,18 @@ def _array(content: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     return content[begin : begin + count].reshape(shape)
 
 
-def _take_frames(
+def take_frames(
     clip: Clip, ref: MediaRef, frames: npt.NDArray[np.uint8], record: dict[str, Any], wanted: Wanted
 ) -> None:
+    """Put those of ``frames`` (T, H, W, 3) into ``clip`` that are wanted of the span of ``ref``, at the wanted size.
+
+    Args:
+        record: its ``frames`` may hold ``timestamps``, ``fps`` and ``end`` in seconds; without, it is one a second.
+
+    Raises:
+        MediaError: the span holds none of them.
+        ValueError: the times do not fit the frames.
+    """
     info, first = _info(_facts(record, "frames"), frames), 0
     if ref.start is not None or ref.end is not None:
         info, first = cut(info, ref)

@@ -28,12 +28,21 @@ class RunData:
         data, media: the typed nodes of the configuration.
         task: gives samples and labels.
         seed: of shuffling and augmentation.
-        folder: for ``bad_samples.jsonl``.
+        folder: for ``bad_samples.jsonl``; None keeps that list in memory.
         wanted: video and audio, as far as the model has an encoder for them and ``data.drop`` leaves them in.
+        reader: decodes, in place of what ``media`` and ``data.cache`` say.
     """
 
     def __init__(
-        self, data: DataConfig, media: MediaConfig, task: Any, *, seed: int, folder: Path, wanted: Sequence[Modality]
+        self,
+        data: DataConfig,
+        media: MediaConfig,
+        task: Any,
+        *,
+        seed: int,
+        folder: Path | None,
+        wanted: Sequence[Modality],
+        reader: Any = None,
     ) -> None:
         self.data = data
         self.media = media
@@ -41,6 +50,7 @@ class RunData:
         self.seed = seed
         self.folder = folder
         self.wanted = wanted
+        self._reader = reader
         self._surveyed: set[str] = set()
         self._loader: Any = None  # of training
 
@@ -49,6 +59,8 @@ class RunData:
         """Decodes files, or reads them from ``data.cache``."""
         from vtp.media import MediaReader
 
+        if self._reader is not None:
+            return self._reader
         media = self.media
         reader = MediaReader(
             backend=media.backend, timeout_s=media.timeout_s, isolate=media.isolate, memory_mb=media.memory_mb
@@ -64,7 +76,8 @@ class RunData:
         """Accounts for files that cannot be used."""
         from vtp.data import BadFiles
 
-        return BadFiles(self.folder / "bad_samples.jsonl", self.data.max_bad_fraction)
+        path = None if self.folder is None else self.folder / "bad_samples.jsonl"
+        return BadFiles(path, self.data.max_bad_fraction)
 
     @cached_property
     def _train_samples(self) -> Sequence[Sample]:
