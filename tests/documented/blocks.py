@@ -38,7 +38,9 @@ class Block:
 
     @property
     def is_commands(self) -> bool:
-        return self.language in ("", "bash", "sh", "console") and self.text.strip().split()[0] in PROGRAMS
+        words = [line.strip().partition(" ")[0] for line in self.text.splitlines() if not re.match(r"\s*#", line)]
+        runs = [word in PROGRAMS or re.match(r"[A-Z_]+=", word) for word in words if word]
+        return self.language in ("bash", "sh", "console") or (self.language == "" and any(runs))
 
     def commands(self) -> list[str]:
         """One command each, without comments; a line that ends with a backslash goes on in the next."""

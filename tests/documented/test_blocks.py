@@ -2,7 +2,7 @@
 
 Commands of `vtp run` are composed and checked against this installation (test_commands.py; those that generated data
 can feed are trained in the slow tests), other commands of vtp are run or parsed, Python is executed and held against
-the contract it is about, files are read as what they are. What is only shown is listed here by its first line.
+the contract it is about, files are read as what they are.
 """
 
 from __future__ import annotations
@@ -45,35 +45,26 @@ from vtp.testing.inputs import tiny_encoders
 from vtp.types import IGNORE, LossOutput, MediaRef, Sample
 
 BLOCKS = {block.name: block for block in blocks()}
-# Formulas, lists of files and contents of files: first words -> what they are
-SHOWN = {
-    "my_loss/": "files of a package; the blocks below it are written into one",
-    "video,caption,split": "a csv file",
-    "k = floor(N p) + 1": "a formula",
-    "S[a, b, c] = log sum_k": "a formula",
-    '{"id": 2652, "word": "playing"': "lines of a table",
-    "micro_batch = global_batch": "a formula",
-    "outputs/.../": "files of a run",
-}
 CODE = ("python", "yaml", "toml", "json")
 
 
 def kind(block: Block) -> str:
-    """What a block is: commands, python, yaml, ..., shown; "" if nobody knows."""
+    """What a block is: commands, python, yaml, ..., or shown, which are formulas, files of a folder and their contents
+    and what a command prints; "" for a language that nobody runs."""
     if block.is_commands:
         return "commands"
     if block.language in CODE:
         return block.language
-    if block.text.startswith("register("):
-        return "python"
-    return "shown" if block.text.strip().startswith(tuple(SHOWN)) else ""
+    if block.language not in ("", "text"):
+        return ""
+    return "python" if re.match(r"(register\(|from |import |def |class |@)", block.text) else "shown"
 
 
 OF_KIND = {wanted: [n for n, b in BLOCKS.items() if kind(b) == wanted] for wanted in ("commands", *CODE, "shown", "")}
 
 
 def test_every_block_is_run(capsys: pytest.CaptureFixture[str]):
-    assert OF_KIND[""] == [], "say in this file what these blocks are"
+    assert OF_KIND[""] == [], "say in this file how a block of this language is run"
     assert set(OF_KIND["python"]) == {name for name in BLOCKS if of_python(BLOCKS[name]) is not None}
     count = Counter(kind(block) for block in BLOCKS.values())
     commands = sum(len(BLOCKS[name].commands()) for name in OF_KIND["commands"])
@@ -82,14 +73,9 @@ def test_every_block_is_run(capsys: pytest.CaptureFixture[str]):
         print(
             f"\nREADME and docs: {len(BLOCKS)} blocks, {len(BLOCKS) - count['shown']} are run ({told}; {commands} "
             f"commands), "
-            f"{count['shown']} are formulas and contents of files"
+            f"{count['shown']} show formulas, files and output"
         )
     assert sum(count.values()) == len(BLOCKS) > 50
-
-
-def test_what_is_shown_is_still_there():
-    texts = [block.text.strip() for block in BLOCKS.values()]
-    assert [words for words in SHOWN if not any(text.startswith(words) for text in texts)] == []
 
 
 # -- commands ----------------------------------------------------------------------------------------------------------
