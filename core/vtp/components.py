@@ -37,6 +37,7 @@ __all__ = [
     "check_options",
     "choose",
     "find",
+    "hints_of",
     "mistakes_of",
     "refuse",
     "renamed_option",
@@ -180,7 +181,7 @@ def check_options(
     parameters = {n: p for n, p in inspect.signature(target).parameters.items() if n not in given}
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     named = [n for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    hints = _hints(target)
+    hints = hints_of(target)
     renamed = member(target, Component, "renamed")
     head, node = (f"{where}: ", f"{where}.") if where else ("", "")
     for key, value in options.items():
@@ -262,7 +263,7 @@ def renamed_option(key: str, node: Mapping[str, Any] | None = None) -> str:
 # -- types -------------------------------------------------------------------------------------------------------------
 
 
-def _hints(target: Callable[..., Any]) -> dict[str, Any]:
+def hints_of(target: Callable[..., Any]) -> dict[str, Any]:
     """Parameter -> type, of those whose annotation can be resolved: a plugin may use names that only a type checker
     sees, and then its own constructor has the word."""
     function = target if inspect.isroutine(target) else inspect.getattr_static(target, "__init__", None)

@@ -4,13 +4,17 @@ options."""
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterable
 from contextlib import suppress
+from typing import Any
 
 from vtp.cli.arguments import Parser
+from vtp.components import hints_of
 from vtp.errors import ConfigError, PluginError
 from vtp.options import Found, below, first_comment, no_option, option_files, read_options
 from vtp.registry import Entry, did_you_mean
+from vtp.values import spell
 
 __all__ = ["GROUPS", "main"]
 
@@ -138,9 +142,84 @@ def _show_plain(kind: str, name: str) -> int:
 
 
 def _class_line(entry: Entry) -> str:
-    return (
-        f"# {'class' if entry.kind not in PLAIN else 'from'} {entry.target.replace(':', '.')} of {entry.distribution}"
-    )
+    from vtp.hookspecs import HOOKS
+
+    kind = entry.kind.partition("/")[0]
+    what = "class" if entry.kind not in PLAIN else "from"
+    hook = next(hook for hook, of in HOOKS.items() if of == kind)
+    return f"# {what} {entry.target.replace(':', '.')} of {entry.distribution}, registered with {hook}"
+
+
+def use(kind: str, name: str) -> str:
+    """A command that chooses an option; "" where its kind says nothing of that."""
+    group, _, inner = kind.partition("/")
+    option = f"{inner}/{name}" if inner and group != "encoder" else name
+    if group == "objective":
+        return f"vtp run task=msrvtt_retrieval dataset=shapes objective=[{'' if option == 'vtc' else 'vtc,'}{option}]"
+    if group == "encoder":
+        return f"vtp run task=msrvtt_qa dataset=shapes {kind}={name}"
+    patterns = {
+        "task": "vtp run task={} dataset=shapes",
+        "dataset": "vtp run task=retrieval dataset={}",
+        "model": "vtp run task=msrvtt_qa dataset=shapes model={}",
+        "experiment": "vtp run experiment={}",
+    }
+    return patterns[group].format(option) if group in patterns else ""
+
+
+def _print_class(entry: Entry, content: dict[str, Any]) -> None:
+    """What the class says about itself, and each of its options with type, default and meaning."""
+    from vtp.run.check import GIVEN
+
+    try:
+        target = entry.load()
+        parameters = inspect.signature(target).parameters
+    except (PluginError, TypeError, ValueError) as error:
+        print(f"\n# {' '.join(str(error).split())}")
+        return
+    text = inspect.getdoc(target) or ""
+    summary = " ".join(text.partition("\n\n")[0].split())
+    print(f"\n# {entry.target.partition(':')[2]}: {summary}")
+    meanings = argument_texts(text)
+    rows = [
+        (name, _type_of(target, name), _default(parameter), meanings.get(name, ""))
+        for name, parameter in parameters.items()
+        if name not in GIVEN.get(entry.kind.partition("/")[0], ()) and name not in ("context", "self")
+    ]
+    widths = [max((len(row[column]) for row in rows), default=0) for column in range(3)]
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
+        print("#   " + "  ".join([*cells, row[3]]).rstrip())
+    if lacking := sorted(set(content) - set(parameters) - {"name", "weight", "defaults", entry.kind.partition("/")[0]}):
+        print(f"# not of the class: {', '.join(lacking)}")
+
+
+def argument_texts(docstring: str) -> dict[str, str]:
+    """What an ``Args:`` section says of each parameter, in one line; several may share an entry."""
+    found: dict[str, str] = {}
+    names: list[str] = []
+    for line in docstring.partition("Args:\n")[2].splitlines():
+        if not line.strip() or not line.startswith("    "):
+            break
+        entry = re.match(r"    (\w+(?:, \w+)*): (.*)", line)
+        if entry:
+            names = entry[1].split(", ")
+            found |= dict.fromkeys(names, entry[2].strip())
+        else:
+            found |= {name: f"{found[name]} {line.strip()}" for name in names}
+    return found
+
+
+def _type_of(target: Any, name: str) -> str:
+    hint = hints_of(target).get(name, Any)
+    return "anything" if hint is Any else spell(hint)
+
+
+def _default(parameter: inspect.Parameter) -> str:
+    if parameter.default is inspect.Parameter.empty:
+        return "must be given"
+    value = list(parameter.default) if isinstance(parameter.default, tuple) else parameter.default
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _print(group: dict[str, Found], kind: str, name: str) -> None:
@@ -153,9 +232,15 @@ def _print(group: dict[str, Found], kind: str, name: str) -> None:
             content = read_options(file)
         except ValueError as error:
             raise ConfigError(f"{kind}={name} of plugin {provider!r}: {file} is {error}") from error
+        entry = None
         with suppress(PluginError):  # a file may combine components and be none itself, as those of model
-            print(_class_line(host().registry.get(kind, str(content.get("name", name)))))
+            entry = host().registry.get(kind, str(content.get("name", name)))
+            print(_class_line(entry))
+        if uses := use(kind, name):
+            print(f"# use: {uses}")
         print(file.read_text(encoding="utf-8"), end="")
+        if entry is not None:
+            _print_class(entry, content)
         for entry in content.get("defaults") or ():
             base = entry.partition("@")[0].removeprefix(f"/{kind}/") if isinstance(entry, str) else None
             if base in group:

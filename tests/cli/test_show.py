@@ -1,0 +1,54 @@
+"""`vtp show KIND NAME`: the hook, a command, the docstring, and every key with type, default and meaning."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from vtp.cli.components import argument_texts, use
+from vtp.cli.main import main
+from vtp.cli.run import compose
+from vtp.options import below, option_files
+
+WORDS = """Something.
+
+Args:
+    width: of the space,
+        in channels.
+    heads, depth: as usual.
+
+Raises:
+    ConfigError: other: things.
+"""
+
+
+def test_what_a_docstring_says_of_its_arguments():
+    assert argument_texts(WORDS) == {
+        "width": "of the space, in channels.", "heads": "as usual.", "depth": "as usual."
+    }  # fmt: skip
+    assert argument_texts("No arguments.") == {}
+
+
+def test_a_component_is_shown_whole(capsys):
+    assert main(["show", "objective", "vtc"]) == 0
+    out = capsys.readouterr().out
+    assert "# class vtp_objectives.vtc.VTC of vtp-core, registered with vtp_register_objectives" in out
+    assert "# use: vtp run task=msrvtt_retrieval dataset=shapes objective=[vtc]" in out
+    assert "# VTC: Contrastive loss between a pair of modalities." in out
+    (row,) = [line for line in out.splitlines() if re.match(r"#   directions ", line)]
+    assert re.split(r"\s{2,}", row[1:].strip()) == [
+        "directions",
+        "one of 'mean', 'sum'",
+        "mean",
+        "mean or sum of both cross-entropies.",
+    ]
+    assert not re.search(r"^#   context ", out, re.M)
+
+
+@pytest.mark.parametrize("kind", ["task", "model", "encoder/video", "encoder/fusion", "objective"])
+def test_the_command_that_is_shown_composes(kind):
+    group = below(option_files(), kind)
+    name = "msrvtt_qa" if kind == "task" else min(name for name in group if name not in ("none", "mam"))
+    command = use(kind, name)
+    assert command.startswith("vtp run ") and compose([*command.split()[2:], "run_dir=x"])
