@@ -1,7 +1,8 @@
 """Captioning: one sentence per clip, written by the model and compared with those that people wrote.
 
 Texts of clips are withheld from the model while it writes. Sentences are scored by exact match and token F1
-(:mod:`vtp_tasks.caption_scores`), the best over the references of a clip. A clip that cannot be decoded, and one for
+(:mod:`vtp_tasks.caption_scores`), the best over the references of a clip, and by the metrics of captioning benchmarks
+(:mod:`vtp_tasks.caption_metrics`). A clip that cannot be decoded, and one for
 which the model gives no numbers, is missing and scores 0; so does an empty sentence, and the report counts them.
 """
 
@@ -28,6 +29,7 @@ from vtp.eval.task import ReportTable, TaskResult
 from vtp.model.model import VTPModel
 from vtp.ranges import Count, Natural, Seed, Share
 from vtp.types import Modality, Sample
+from vtp_tasks.caption_metrics import caption_scores, meteor_stages
 from vtp_tasks.caption_scores import exact_match, token_f1
 from vtp_tasks.definitions import find_protocol, rule_for
 from vtp_tasks.examples import strips
@@ -42,6 +44,13 @@ log = logging.getLogger("vtp")
 
 NAMED = 3  # clips that a warning names
 WIDTH = 78  # characters of a sentence in the figure
+CHART = {
+    "token_f1": "token F1",
+    "exact_match": "exact match",
+    "bleu1": "BLEU-1",
+    "bleu4": "BLEU-4",
+    "rouge_l": "ROUGE-L",
+}
 
 
 class Captioning:
@@ -153,7 +162,8 @@ class Captioning:
         result = TaskResult(self.name, split, written.metrics(), written.collected.ledger)
         result.facts = {
             "score_row": "raw",
-            "metrics": "token F1 and exact match, best over the references; no metric of captioning benchmarks",
+            "tokens": "Penn Treebank style, lower case, without punctuation (BLEU, ROUGE-L, CIDEr-D, METEOR)",
+            "meteor_stages": meteor_stages(),
             "search": self.search,
             "references": sum(len(sample.texts) for sample in samples),
             "empty_sentences": len(written.empty),
@@ -168,7 +178,9 @@ class Captioning:
             return result
         match = compare(self, evaluator, result, samples)
         result.predictions = written.predictions()
-        add_counts(result, self.recount, self.seed)
+        counted = add_counts(result, self.recount, self.seed)
+        for line, scores in zip(result.predictions, counted.derived, strict=True):
+            line |= scores
         self._compare(evaluator, written, result)
         result.tables = [self._table(result, match.line())]
         return result
@@ -220,20 +232,21 @@ class Captioning:
         """Baselines and subsets: what the numbers have to be compared with."""
         ledger = written.collected.ledger
         if 0 < ledger.coverage < 1:
-            result.rows[EVALUATED_ONLY] = written.metrics(ledger.mask())
+            result.rows[EVALUATED_ONLY] = written.all_metrics(ledger.mask())
         if self._constant is not None:
             references = [sample.texts for sample in written.samples]
             result.rows["most frequent training caption"] = {
                 "token_f1": percent([token_f1(self._constant, texts) for texts in references]),
                 "exact_match": percent([exact_match(self._constant, texts) for texts in references]),
+                **caption_scores([self._constant] * len(references), references).percent(),
             }
         present = written.collected.present
         seen = [m for m in evaluator.modalities if m != "text" and m in present and present[m].any()]
         for name, drop in withheld(self.subsets, seen, result.warnings).items():
-            result.rows[name] = self._write(evaluator, written.samples, drop, name).metrics()
+            result.rows[name] = self._write(evaluator, written.samples, drop, name).all_metrics()
         for series, row in {"model": result.metrics, **result.rows}.items():
             if series != EVALUATED_ONLY:
-                result.chart[series] = {"token F1": row["token_f1"], "exact match": row["exact_match"]}
+                result.chart[series] = {label: row[name] for name, label in CHART.items()}
 
     @cached_property
     def _constant(self) -> str | None:
@@ -244,8 +257,9 @@ class Captioning:
         return counted.most_common(1)[0][0] if counted else None
 
     def _table(self, result: TaskResult, protocol_line: str) -> ReportTable:
-        rows = [("model", result.metrics["token_f1"], result.metrics["exact_match"])]
-        rows += [(label, row["token_f1"], row["exact_match"]) for label, row in result.rows.items()]
+        shown = [*CHART, "cider", *(name for name in result.metrics if name.startswith("meteor"))]
+        all_rows = {"model": result.metrics, **result.rows}
+        rows = [(label, *(row.get(name) for name in shown)) for label, row in all_rows.items()]
         low, high = result.intervals["token_f1"]
         beams, penalty = self.search["beams"], self.search["length_penalty"]
         how = "greedy search" if beams == 1 else f"{beams} beams, length penalty {penalty:g}"
@@ -256,7 +270,10 @@ class Captioning:
             f"{result.facts['references']:,} references; {how}",
         ]
         title = f"{result.title}: written sentences in % ({result.split})"
-        return ReportTable(title, ("row", "token F1", "exact match"), tuple(rows), tuple(notes))
+        stages = ", ".join(result.facts["meteor_stages"])
+        notes.append(f"CIDEr-D x 100; METEOR of 2005 by {stages}: not the METEOR 1.5 of papers")
+        columns = ("row", *CHART.values(), "CIDEr-D", f"METEOR ({stages})")
+        return ReportTable(title, columns, tuple(rows), tuple(notes))
 
 
 class Written:
@@ -274,6 +291,13 @@ class Written:
 
     def metrics(self, rows: Any = slice(None)) -> dict[str, float]:
         return {"token_f1": percent(self.f1[rows]), "exact_match": percent(self.exact[rows])}
+
+    def all_metrics(self, rows: Any = slice(None)) -> dict[str, float]:
+        """With those of benchmarks, over the clips of ``rows`` alone."""
+        places = np.arange(len(self.samples))[rows]
+        chosen = [self.samples[place] for place in places]
+        sentences = [self.sentences.get(sample.id, "") for sample in chosen]
+        return self.metrics(rows) | caption_scores(sentences, [sample.texts for sample in chosen]).percent()
 
     def predictions(self, judged: bool = True) -> list[dict[str, Any]]:
         """One line per clip, missing ones included."""

@@ -20,6 +20,7 @@ from vtp.eval.ledger import EVALUATED_ONLY
 from vtp.eval.metrics import Ranks, accuracy_by_type, retrieval_metrics
 from vtp.eval.recount import Items, Recount
 from vtp.types import Sample
+from vtp_tasks.caption_metrics import caption_scores
 from vtp_tasks.caption_scores import exact_match, token_f1
 from vtp_tasks.rows import percent
 
@@ -121,21 +122,33 @@ def choices(lines: Lines, facts: Facts) -> Recount:
 
 
 def captions(lines: Lines, facts: Facts) -> Recount:
-    """Of captioning: one line per clip, scored by :mod:`vtp_tasks.caption_scores`."""
+    """Of captioning: one line per clip, scored by :mod:`vtp_tasks.caption_scores` and
+    :mod:`vtp_tasks.caption_metrics`."""
     scores: dict[str, Callable[[str, Sequence[str]], float]] = {"token_f1": token_f1, "exact_match": exact_match}
     missing = _lost(lines)
     values = {
         name: np.array([float(score(line["prediction"] or "", line["references"])) for line in lines])
         for name, score in scores.items()
     }
+    written, people = [line["prediction"] or "" for line in lines], [line["references"] for line in lines]
+    corpus = caption_scores(written, people, facts["meteor_stages"])
     counted = _of_credits(lines, {name: percent(found) for name, found in values.items()}, values)
+    counted.metrics |= corpus.percent()
+    whole = counted.items["token_f1"]
+    counted.items |= {name: Items(whole.ids, whole.clips, found) for name, found in corpus.by_sentence.items()}
+    if missing.any():  # what could have been written is not known: the ends of the scales for these clips
+        counted.bounds |= {f"bleu{n}": (0.0, 100.0) for n in range(1, 5)}
+        for name, found in corpus.by_sentence.items():
+            most = 10.0 if name == "cider" else 1.0
+            counted.bounds[name] = percent(found), percent(np.where(missing, most, found))
     for name, score in scores.items() if missing.any() else ():
         best = values[name].copy()
         for i in np.flatnonzero(missing):  # nothing could have been written, or a reference
             texts = lines[i]["references"]
             best[i] = max(score(text, texts) for text in texts)
         counted.bounds[name] = percent(values[name]), percent(best)
-    counted.derived = [{name: float(values[name][i]) for name in scores} for i in range(len(lines))]
+    values |= corpus.by_sentence
+    counted.derived = [{name: float(found[i]) for name, found in values.items()} for i in range(len(lines))]
     counted.samples = [
         Sample(line["id"], None, None, tuple(line["references"]), {}, {"video_id": line["video"]}) for line in lines
     ]

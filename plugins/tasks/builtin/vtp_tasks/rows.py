@@ -42,13 +42,14 @@ def percent(values: Any) -> float:
     return 100.0 * float(np.mean(values)) if len(values) else float("nan")
 
 
-def add_counts(result: TaskResult, recount: Any, seed: int) -> None:
+def add_counts(result: TaskResult, recount: Any, seed: int) -> Recount:
     """Give a result the metrics, the intervals over clips and the bounds that ``recount`` counts from its
     predictions."""
     counted: Recount = recount(result.predictions, result.facts)
     result.metrics |= counted.metrics
     result.intervals |= counted.intervals(seed)
     result.bounds |= counted.bounds
+    return counted
 
 
 def add_evaluated_only(result: TaskResult, credit: Any) -> None:
