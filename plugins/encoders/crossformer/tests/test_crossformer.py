@@ -8,7 +8,7 @@ from fusions import assert_same, build, real, some_tokens, without
 
 from vtp.model.blocks import Blocks
 from vtp.types import MODALITIES
-from vtp_crossformer.packing import run_packed
+from vtp_crossformer.packing import Packing, run_packed
 
 
 def test_packed_gives_what_padded_gives_with_all_gradients() -> None:
@@ -68,12 +68,43 @@ def test_only_real_tokens_run_through_the_layers(monkeypatch: pytest.MonkeyPatch
     assert seen == [4 + sum(int(t.attention_mask.sum()) for t in tokens.values())]
 
 
-@pytest.mark.parametrize("lengths", [[1], [3, 1, 3, 2], [2, 2], [1, 5, 1, 5, 4]])
-def test_sequences_of_any_lengths_are_what_they_are_alone(lengths: list[int]) -> None:
-    blocks = Blocks(8, 2, 2)
-    x = torch.randn(sum(lengths), 8)
-    want = torch.cat([blocks(part[None])[0] for part in x.split(lengths)])
-    torch.testing.assert_close(run_packed(blocks, x, torch.tensor(lengths)), want, rtol=0, atol=1e-6)
+@pytest.mark.parametrize("depth", [0, 1, 3])
+@pytest.mark.parametrize("lengths", [[[1]], [[3, 1, 3, 2]], [[2, 2], [2]], [[1, 5, 1, 5, 4], [1, 1], [4, 2]]])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_sequences_of_any_lengths_are_what_they_are_alone(
+    depth: int, lengths: list[list[int]], checkpointing: bool
+) -> None:
+    """Rows of several passes, with all gradients."""
+    blocks = Blocks(8, depth, 2)
+    blocks.checkpointing = checkpointing
+    masks = [torch.arange(max(sizes)) < torch.tensor(sizes)[:, None] for sizes in lengths]
+    given = [torch.randn(*mask.shape, 8, requires_grad=True) for mask in masks]
+    packing = Packing(masks)
+    x = torch.cat([x.flatten(0, 1)[cells] for x, cells in zip(given, packing.cells, strict=True)])
+    firsts, others = run_packed(blocks, x, packing)
+    (sum(one.pow(3).sum() for one in (*firsts, *others))).backward()
+    got = [x.grad for x in given] + [p.grad for p in blocks.parameters()]
+    for leaf in (*given, *blocks.parameters()):
+        leaf.grad = None
+    wants = []
+    for x, mask, rows, first, other in zip(given, masks, packing.rows, firsts, others, strict=True):
+        alone = [blocks(x[row, mask[row]][None])[0] for row in rows.tolist()]
+        torch.testing.assert_close(first, torch.stack([one[0] for one in alone]), rtol=0, atol=1e-6)
+        torch.testing.assert_close(other, torch.cat([one[1:] for one in alone]), rtol=0, atol=1e-6)
+        wants.append(sum(one.pow(3).sum() for one in alone))
+    sum(wants).backward()
+    for found, leaf in zip(got, (*given, *blocks.parameters()), strict=True):
+        torch.testing.assert_close(found, leaf.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_a_pass_of_which_the_joint_token_alone_is_read_costs_less_in_the_backward_pass() -> None:
+    """Of the last layer nothing is propagated to its other tokens."""
+    fusion, tokens = build("crossformer"), some_tokens()
+    rows: list[int] = []
+    fusion.blocks[-1].mlp.register_full_backward_hook(lambda _, inputs, outputs: rows.append(len(outputs[0])))
+    both = fusion([tokens, tokens])
+    (both[0].pooled.sum() + both[1].pooled.sum() + both[1].tokens["text"].x.sum()).backward()
+    assert sorted(rows) == [8, sum(int(t.attention_mask.sum()) for t in tokens.values())]
 
 
 def test_several_passes_run_as_one() -> None:

@@ -21,7 +21,7 @@ from vtp.model.blocks import Blocks, connected_zero, layer_of_blocks
 from vtp.model.build import BuildContext
 from vtp.ranges import Count, Depth, Positive, Share, Size
 from vtp.types import MODALITIES, Fused, Tokens
-from vtp_crossformer.packing import run_packed
+from vtp_crossformer.packing import Packing, run_packed
 from vtp_crossformer.projections import Projections, sizes
 
 __all__ = ["Crossformer"]
@@ -87,23 +87,29 @@ class Crossformer(nn.Module):
             masks.append(_mask(tokens))
         out = [self.norm(x) for x in self.blocks.run(parts, masks)]
         return [
-            _fused(tokens, x.masked_fill(~mask[..., None], 0.0))
+            _fused(tokens, x[:, 1:].masked_fill(~mask[:, 1:, None], 0.0), x[:, 0])
             for tokens, x, mask in zip(passes, out, masks, strict=True)
         ]
 
     def _packed(self, passes: Sequence[Mapping[str, Tokens]], joint: Tensor) -> list[Fused]:
         masks = [_mask(tokens) for tokens in passes]
-        flat = []
-        for tokens, mask in zip(passes, masks, strict=True):
-            names = _names(tokens)
-            kept = [joint.expand(len(mask), -1), *(self.projections.real(m, tokens[m]) for m in names)]
-            flat.append(torch.cat([part.to(kept[-1].dtype) for part in kept])[_order(tokens, mask)])
-        lengths = torch.cat([mask.sum(dim=1) for mask in masks])
-        x = self.norm(run_packed(self.blocks, torch.cat(flat), lengths))
+        packing = Packing(masks)
+        flat, places, start = [], [], 0
+        for tokens, mask, cells in zip(passes, masks, packing.cells, strict=True):
+            kept = [joint.expand(len(mask), -1), *(self.projections.real(m, tokens[m]) for m in _names(tokens))]
+            flat += kept
+            places.append(_places(tokens, mask, start).flatten()[cells])
+            start += sum(len(part) for part in kept)
+        x = torch.cat([part.to(flat[-1].dtype) for part in flat])[torch.cat(places)]
+        firsts, others = run_packed(self.blocks, x, packing)
         found = []
-        for tokens, mask, own in zip(passes, masks, x.split([len(part) for part in flat]), strict=True):
-            whole = own.new_zeros(*mask.shape, self.width)
-            found.append(_fused(tokens, whole.masked_scatter(mask[..., None], own)))
+        for tokens, mask, cells, rows, first, other in zip(
+            passes, masks, packing.cells, packing.rows, firsts, others, strict=True
+        ):
+            pooled = self.norm(first)[rows.argsort()]
+            cells = cells[cells % mask.shape[1] > 0]
+            whole = other.new_zeros(mask.numel(), self.width).index_copy(0, cells, self.norm(other))
+            found.append(_fused(tokens, whole.view(*mask.shape, -1)[:, 1:], pooled))
         return found
 
     def layer_of(self, name: str) -> int:
@@ -125,21 +131,20 @@ def _mask(tokens: Mapping[str, Tokens]) -> Tensor:
     return torch.cat([torch.ones_like(masks[0][:, :1]), *masks], dim=1)
 
 
-def _order(tokens: Mapping[str, Tokens], mask: Tensor) -> Tensor:
-    """int64 (L,): where each real token of the rows lies when first come all joint tokens, then all real tokens of the
-    first modality, row after row, and so on."""
+def _places(tokens: Mapping[str, Tokens], mask: Tensor, start: int) -> Tensor:
+    """int64 (B, 1 + N): where each real token of the rows lies when first come all joint tokens, from ``start`` on,
+    then all real tokens of the first modality, row after row, and so on; -1 for padding."""
     place = torch.full(mask.shape, -1, device=mask.device)
     columns = [1, *(tokens[m].x.shape[1] for m in _names(tokens))]
-    start = 0
     for part, own in zip(torch.split(mask, columns, 1), torch.split(place, columns, 1), strict=True):
         count = int(part.sum())
         own[part] = torch.arange(start, start + count, device=mask.device)
         start += count
-    return place[mask]
+    return place
 
 
-def _fused(tokens: Mapping[str, Tokens], x: Tensor) -> Fused:
-    """Cut (B, 1 + N, D) into the modalities again."""
+def _fused(tokens: Mapping[str, Tokens], x: Tensor, pooled: Tensor) -> Fused:
+    """Cut (B, N, D) into the modalities again."""
     names = _names(tokens)
-    pieces = torch.split(x[:, 1:], [tokens[m].x.shape[1] for m in names], 1)
-    return Fused({m: replace(tokens[m], x=piece) for m, piece in zip(names, pieces, strict=True)}, x[:, 0])
+    pieces = torch.split(x, [tokens[m].x.shape[1] for m in names], 1)
+    return Fused({m: replace(tokens[m], x=piece) for m, piece in zip(names, pieces, strict=True)}, pooled)
