@@ -99,6 +99,15 @@ def test_padding_and_missing_sound_change_nothing():
     torch.testing.assert_close(run(model, batch)[2].loss, out.loss)
 
 
+@pytest.mark.parametrize(("silent", "decoded"), [([], 4), ([1, 3], 2), ([0, 1, 2, 3], 1)])
+def test_rows_without_sound_are_not_decoded(silent, decoded):
+    model = build({"modality": "audio"})
+    rows = []
+    model.objectives["it"].decoder.norm.register_forward_hook(lambda _, given, out: rows.append(len(out)))
+    run(model, make_batch(silent=silent, lengths=(4000,) * 4))
+    assert rows == [decoded]
+
+
 @pytest.mark.parametrize("modality", ["video", "audio"])
 @pytest.mark.parametrize("fusion", [None, {"name": "concat", "preset": "tiny"}])
 def test_every_parameter_that_is_used_gets_a_gradient(modality, fusion):

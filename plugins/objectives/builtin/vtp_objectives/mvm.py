@@ -124,12 +124,16 @@ class MVM(Objective):
             self.register_buffer("std", torch.tensor(encoder.spec.std), persistent=False)
         init_weights(self)
 
-    def predict(self, ctx: ForwardContext) -> Tensor:
+    def predict(self, ctx: ForwardContext, rows: Tensor | None = None) -> Tensor:
         """What lies behind the hidden tokens: (B, N_h, p0 * p * p * 3), channel fastest; of sound (B, N_h, P). Of K
-        clips per video each is decoded alone, (B * K, ...), those of the first video first."""
+        clips per video each is decoded alone, (B * K, ...), those of the first video first. ``rows``: int64 (R,), those
+        of the batch that are wanted, of sound."""
         made = self._view(ctx)
         visible, hidden = (made[name].flatten(0, -2) for name in ("visible", "hidden"))
-        x: Tensor = self.encoder_to_decoder(self._tokens(ctx).x)
+        tokens = self._tokens(ctx).x
+        if rows is not None:
+            visible, hidden, tokens = visible[rows], hidden[rows], tokens[rows]
+        x: Tensor = self.encoder_to_decoder(tokens)
         guess: Tensor = self.decoder(x.reshape(*visible.shape, -1), self.mask_token, visible, hidden)
         return guess
 
@@ -187,13 +191,18 @@ class MVM(Objective):
         return masked_pixel_loss(self.predict(ctx), video, hidden, rows, grid, *moments, self.normalise)
 
     def _audio_loss(self, ctx: ForwardContext) -> Tensor:
-        hidden = self._view(ctx)["hidden"]
+        hidden, real = self._view(ctx)["hidden"], self._real(ctx)
         values = ctx.once("mvm.patches", lambda: self._patches(ctx)[0])
+        rows = None
+        if ctx.device.type == "cpu":  # elsewhere the number of rows that have sound would have to be waited for
+            there = real.any(dim=1).nonzero()[:, 0]
+            rows = there if len(there) else there.new_zeros(1)  # one all the same, for gradients of zero
+            hidden, values, real = hidden[rows], values[rows], real[rows]
         target = values.gather(1, hidden[..., None].expand(-1, -1, values.shape[-1])).float()
         if self.normalise:
             target = normalised_pixels(target[..., None])[..., 0]
-        error = mse_loss(self.predict(ctx).float(), target, reduction="none").mean(dim=2)
-        return masked_mean(error, self._real(ctx))
+        error = mse_loss(self.predict(ctx, rows).float(), target, reduction="none").mean(dim=2)
+        return masked_mean(error, real)
 
     def _real(self, ctx: ForwardContext) -> Tensor:
         """bool (B, N_h): hidden patches of sound that is there."""
