@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 from transformers import VideoMAEConfig, VideoMAEModel
 
 from vtp.errors import ConfigError
@@ -76,12 +77,30 @@ class VideoMAE(nn.Module):
 
     def forward(self, video: Tensor, mask: Tensor | None = None) -> Tokens:
         """(B, T, 3, H, W) -> Tokens (B, N, D); with ``mask`` (bool (B, N), True = hidden; every row hides the same
-        number) hidden tokens are dropped right behind the patch embedding, and ``index`` tells which are left.
+        number) only visible tokens are embedded, and ``index`` tells which they are.
         """
         index = None if mask is None else visible_index(mask)
-        hidden = self.model(pixel_values=video, bool_masked_pos=mask).last_hidden_state
+        if index is None:
+            hidden = self.model(pixel_values=video).last_hidden_state
+        else:
+            hidden = self.model.encoder(self._embedded(video, index)).last_hidden_state
+            hidden = hidden if self.model.layernorm is None else self.model.layernorm(hidden)
         real = torch.ones(hidden.shape[:2], dtype=torch.bool, device=hidden.device)
         return Tokens(hidden, real, self.grid, index)
+
+    def _embedded(self, video: Tensor, index: Tensor) -> Tensor:
+        """The embeddings of the tubelets at ``index`` (B, N_vis), which is what the convolution over the whole clip
+        gives there: (B, N_vis, D)."""
+        embeddings = self.model.embeddings
+        convolution = embeddings.patch_embeddings.projection
+        (slots, rows, columns), (tubelet, height, width) = self.grid, convolution.kernel_size
+        shape = (len(video), slots, tubelet, 3, rows, height, columns, width)
+        cut = video.reshape(shape).permute(0, 1, 4, 6, 3, 2, 5, 7)  # (B, T', H', W', 3, tubelet, height, width)
+        row = torch.arange(len(video), device=video.device)[:, None]
+        seen = cut[row, index // (rows * columns), index // columns % rows, index % columns].flatten(2)
+        x = linear(seen, convolution.weight.flatten(1), convolution.bias)
+        places: Tensor = embeddings.position_embeddings.detach().to(x)
+        return x + places[0][index]
 
     def layer_of(self, name: str) -> int:
         """Layer of a parameter for learning-rate decay: 0 patch embedding, 1..depth layers, depth + 1 the final
