@@ -5,11 +5,11 @@
 Both have the model, weights and losses of experiment=crossformer/small, on rows of which every second one lacks sound,
 with captions of 4 to 40 words, 90 % of the video and 30 % of the sound hidden.
 
-``plain`` treats a missing modality as is usual: zeros are encoded in its place, and everything is padded to the longest
-row and fused under a dense mask, with an explicit softmax. ``vtp`` encodes the sound of the rows that have one, and
-fuses the real tokens of each row, both passes of the step at once, in the step of the engine as ``vtp run`` takes it.
-In both, hidden tokens are dropped behind the patch embedding, and losses share their passes. The script stops unless
-losses and gradients agree. How they are timed: see step_pair.py.
+``plain`` treats a missing modality as is usual: zeros are encoded and decoded in its place, all tokens are embedded
+before hidden ones are dropped, and everything is padded to the longest row and fused under a dense mask, with an
+explicit softmax. ``vtp`` embeds what is visible, encodes and decodes the sound of the rows that have one, and fuses the
+real tokens of each row, both passes of the step at once, in the step of the engine as ``vtp run`` takes it. In both,
+losses share their passes. The script stops unless losses and gradients agree. How they are timed: see step_pair.py.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from step_pair import StepPair
 from torch import Tensor, nn
 
 from vtp.cli.run import compose
+from vtp.model.blocks import visible_index
 from vtp.model.build import BuildContext, build_model, lookup_in
 from vtp.model.context import ForwardContext
 from vtp.model.model import VTPModel
@@ -63,6 +64,19 @@ class DenseFusion(nn.Module):
         return part.proj((weights @ v).transpose(1, 2).flatten(2))
 
 
+class WholeVideo(nn.Module):
+    """VideoMAE as transformers runs it."""
+
+    def __init__(self, ours: Any) -> None:
+        super().__init__()
+        self.model, self.spec, self.width, self.grid = ours.model, ours.spec, ours.width, ours.grid
+
+    def forward(self, video: Tensor, mask: Tensor | None = None) -> Tokens:
+        hidden = self.model(pixel_values=video, bool_masked_pos=mask).last_hidden_state
+        index = None if mask is None else visible_index(mask)
+        return Tokens(hidden, torch.ones(hidden.shape[:2], dtype=torch.bool), self.grid, index)
+
+
 class PlainTrimodal(nn.Module):
     """The same encoders and heads, each row encoded in full."""
 
@@ -70,8 +84,12 @@ class PlainTrimodal(nn.Module):
         super().__init__()
         encoders = dict(deepcopy(ours.encoders).items())
         encoders["audio"] = encoders["audio"].tower
+        encoders["video"] = WholeVideo(encoders["video"])
         encoders["fusion"] = DenseFusion(encoders["fusion"])
-        self.model = VTPModel(encoders, dict(deepcopy(ours.objectives).items()), ours.weights, masks=ours.masks)
+        objectives: dict[str, Any] = dict(deepcopy(ours.objectives).items())
+        predict = objectives["mam"].predict  # of every row, and the silent ones left out afterwards
+        objectives["mam"].predict = lambda ctx, rows: predict(ctx)[rows]
+        self.model = VTPModel(encoders, objectives, ours.weights, masks=ours.masks)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         ctx = ForwardContext(self.model, batch)
