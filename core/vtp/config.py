@@ -186,6 +186,7 @@ class DataConfig:
     max_missing: float | None = None  # evaluation fails with more misses: a count (>= 1) or a share
     allow_incomplete: bool = False  # exit with 0 although test items could not be evaluated; max_missing=N also says so
     on_leak: str = "refuse"  # clips both in training and test: refuse, or stamp the report with LEAK
+    near_duplicates: str | None = None  # report: look for test clips that look like training clips; decodes all once
     drop: list[str] = field(default_factory=list)  # modalities to leave out, for example [audio]
     modality_dropout: dict[str, float] = field(default_factory=dict)  # {audio: 0.3}: in training, withheld so often
     val_share: float = 0.1  # carved from train, by video and with the seed, where a data set has no validation split
@@ -224,6 +225,8 @@ class DataConfig:
             yield f"stills={self.stills!r} must be repeat or pad"
         if self.on_leak not in ("refuse", "stamp"):
             yield f"on_leak={self.on_leak!r} must be refuse or stamp"
+        if self.near_duplicates not in (None, "report"):
+            yield f"near_duplicates={self.near_duplicates!r} must be report, or null"
         if unknown := [m for m in self.drop if m not in ("video", "audio", "text")]:
             yield f"drop: unknown modality {unknown[0]!r}; known: video, audio, text"
         for modality, chosen in self.transforms.items():

@@ -54,17 +54,32 @@ class RunData:
         self._surveyed: set[str] = set()
         self._loader: Any = None  # of training
 
-    @cached_property
-    def reader(self) -> Any:
-        """Decodes files, or reads them from ``data.cache``."""
+    def near_duplicates(self, split: str, warnings: list[str]) -> dict[str, Any] | None:
+        """What :mod:`vtp.run.near_duplicates` finds, with a line among the warnings; None where nobody asked."""
+        if self.data.near_duplicates is None:
+            return None
+        from vtp.run.near_duplicates import line, near_duplicates
+
+        found = near_duplicates(
+            self.task.train_samples, self.task.samples(split), self._file_reader, max(1, self.data.workers)
+        )
+        warnings += [text] if (text := line(found)) else []
+        return found
+
+    def _file_reader(self) -> Any:
         from vtp.media import MediaReader
 
         if self._reader is not None:
             return self._reader
         media = self.media
-        reader = MediaReader(
+        return MediaReader(
             backend=media.backend, timeout_s=media.timeout_s, isolate=media.isolate, memory_mb=media.memory_mb
         )
+
+    @cached_property
+    def reader(self) -> Any:
+        """Decodes files, or reads them from ``data.cache``."""
+        reader = self._file_reader()
         if self.data.cache is None:
             return reader
         from vtp.media.cache import CachedReader, ClipCache

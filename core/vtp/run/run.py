@@ -290,11 +290,13 @@ class Run:
             result.warnings += [] if self.trainer is None else self.trainer.warnings
             if not self.data.data.allow_incomplete and self.data.data.max_missing is None:
                 self.incomplete = incomplete_line(result)
+            near = self.data.near_duplicates(self._ask("split"), result.warnings)
             record = self._write(result, leaks) if distributed.is_main() else {}
             strips = self._strips(evaluator, result)
             looked = self._looked(evaluator, result)
         if not distributed.is_main():
             return
+        record["near_duplicates"] = near
         record["frames"] = None if isinstance(looked, Exception) else looked.frames
         if result.chart and (trouble := self._draw(result, strips)):
             record["warnings"].append(trouble)
