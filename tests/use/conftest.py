@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import wave
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 import vtp
+from vtp.config import MediaConfig
 from vtp.model.build import BuildContext, build_model, lookup_in
 from vtp.model.weights import save_weights
 from vtp.plugins import host
@@ -91,3 +93,9 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
         file.writeframes((8000 * np.sin(np.arange(32000) / 9)).astype("<i2").tobytes())
     (folder / "broken.mp4").write_bytes(b"\0" * 1000)
     return folder
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decode in this process: starting another one costs a second, and tests/media tries that."""
+    monkeypatch.setattr("vtp.use.model.MediaConfig", partial(MediaConfig, isolate=False))

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 from pathlib import Path
 
 import pytest
 
+from vtp.cli.main import main
+
 PAGE = Path(__file__).parents[2] / "docs" / "use.md"
+LINES = re.findall(r"^(vtp (?:embed|search|ask|caption) .*)$", PAGE.read_text(encoding="utf-8"), re.M)
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.M | re.S)
 TINY = {"name": "tiny", "width": 16, "depth": 1, "heads": 2}
 MINE = {
@@ -54,6 +58,7 @@ def reader(write, clips, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.HfApi", Api)
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **how: str(tmp_path / "hub" / name))
     monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 def test_the_examples_run(reader, capsys):
@@ -64,3 +69,15 @@ def test_the_examples_run(reader, capsys):
     out = capsys.readouterr().out
     assert "<vtp.Model video=tiny, text=tiny, fusion=concat" in out
     assert "{'broken.mp4': 'not a media file, or too damaged to read'}" in out
+
+
+def test_the_lines_for_the_shell_run(reader, capsys):
+    pytest.importorskip("lancedb", reason="tables of embeddings need lancedb")
+    (reader / "videos").mkdir()
+    for name in ("a.mp4", "b.mp4"):
+        shutil.copy(reader / name, reader / "videos")
+    assert len(LINES) >= 5
+    for line in LINES:
+        assert main(shlex.split(line)[1:]) == 0, line
+    out = capsys.readouterr().out
+    assert "2 files: 0 were done, 6 windows added" in out and "exact: compared with all of 6 windows" in out

@@ -14,6 +14,8 @@ from vtp.errors import ConfigError, DataError
 from vtp.model.weights import read_config
 from vtp.use.loading import _split
 
+pytestmark = pytest.mark.usefixtures("in_process")
+
 
 def test_options_are_told_apart_at_their_commas():
     assert _split("model=dual, objective=[vtc,mlm],a={b: 1, c: 2},d='x,y'") == [

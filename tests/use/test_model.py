@@ -15,6 +15,8 @@ from vtp.errors import ConfigError, DataError
 from vtp.media import Wanted, read_clip
 from vtp.types import Batch, MediaRef
 
+pytestmark = pytest.mark.usefixtures("in_process")
+
 
 def frames_of(path):
     return read_clip(MediaRef(str(path)), Wanted()).frames

@@ -19,6 +19,13 @@ COMMANDS = {
     "list": ("vtp.cli.components", "components of a kind: vtp list objective"),
     "show": ("vtp.cli.components", "one component with its options: vtp show objective vtc"),
     "data": ("vtp.cli.data", "check a data set, cache decoded clips, pack shards: vtp data check msvd root=DIR"),
+    "embed": (
+        "vtp.cli.embed",
+        "embeddings of a folder of media, a table for search: vtp embed clips index --model RUN",
+    ),
+    "search": ("vtp.cli.search", 'find a moment by a text, a clip or a sound: vtp search index "a dog runs"'),
+    "ask": ("vtp.cli.ask", 'a question about a video: vtp ask clip.mp4 "what colour is the ball" --model RUN'),
+    "caption": ("vtp.cli.ask", "a sentence about a video: vtp caption clip.mp4 --model RUN"),
     "protocols": ("vtp.cli.protocols", "what benchmarks evaluate, to the last item: vtp protocols show msvd"),
     "compare": ("vtp.cli.compare", "is one run better, and could it be seen: vtp compare RUN_A RUN_B"),
     "verify": ("vtp.cli.verify", "compute a report again from its predictions, bit by bit: vtp verify RUN"),
@@ -31,6 +38,7 @@ COMMANDS = {
     "install": ("vtp.cli.install", "install plugins with pip into this Python"),
     "uninstall": ("vtp.cli.install", "uninstall plugins, broken ones too"),
 }
+SHARED = ("list", "show", "install", "uninstall", "ask", "caption")  # two in a module, which is told which one it is
 
 USAGE = """vtp {version}: models of video, text and audio. Every method is a plugin.
 
@@ -62,7 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if command in COMMANDS:
             function = import_module(COMMANDS[command][0]).main
-            return int(function([command, *rest] if command in ("list", "show", "install", "uninstall") else rest))
+            return int(function([command, *rest] if command in SHARED else rest))
         return _plugin_command(command, rest)
     except VtpError as error:
         print(printable(f"vtp {command}: {error}"), file=sys.stderr)

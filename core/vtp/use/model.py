@@ -179,27 +179,44 @@ class Model:
         lists: dict[Modality, Any] = {m: given[f"{m}s"] for m in MODALITIES if given[f"{m}s"] is not None}
         if not lists:
             raise ConfigError("encode: give at least one of videos=[...], texts=[...], audios=[...].")
-        space = self._space([*lists], objective)
+        space = self.space([*lists], objective)
         found: dict[str, Any] = {}
         bad: dict[str, str] = {}
         for modality, items in lists.items():
             listed = Items.of(modality, items)
-            drop = self._unread(space, modality)
-            how: dict[str, Any] = {"batch_size": batch_size, "progress": progress, "what": f"{modality}s"}
-            collected = self._run(listed, embedding(space, modality), drop=drop, **how)
-            rows = collected.full("embedding", np.nan)
-            wrong = np.zeros(len(rows), bool) if rows.ndim == 1 else ~np.isfinite(rows.reshape(len(rows), -1)).all(1)
-            reasons = {int(place): reason for place, reason in collected.misses.items()}
-            there = collected.present.get(modality, np.ones(len(collected.rows), bool))
-            reasons |= {int(r): f"it has no {modality}" for r in collected.rows[~there]}
-            rows[[*map(int, reasons)]] = np.nan
-            reasons |= {int(r): "its embedding is no number" for r in np.flatnonzero(wrong) if int(r) not in reasons}
-            bad |= {listed.names[place]: reason for place, reason in sorted(reasons.items())}
-            if reasons and (on_bad == "raise" or rows.ndim == 1):
+            rows, reasons = self.embed(listed, modality, space, batch_size=batch_size, progress=progress)
+            bad |= {listed.names[place]: reason for place, reason in reasons.items()}
+            if reasons and (on_bad == "raise" or len(reasons) == len(listed.samples)):
                 raise DataError(self._bad(reasons, listed, f"{modality}s"))
-            rows = rows.reshape(len(rows), -1) if rows.ndim == 1 else rows
             found[f"{modality}s"] = torch.from_numpy(rows) if tensors == "torch" else rows
         return Encoded(**found, bad=bad)
+
+    def embed(
+        self, items: Items, modality: Modality, space: str, *, batch_size: int = 32, progress: bool = False
+    ) -> tuple[Any, dict[int, str]]:
+        """What :meth:`encode` does with one list, whatever is wrong with its files.
+
+        Args:
+            items: of ``modality``.
+            space: the objective that embeds.
+
+        Returns:
+            float32 (N, E) or (N, n, E), NaN in rows that cannot be used, and place -> reason of those. (N, 0) where
+            there is no good one.
+        """
+        drop = self._unread(space, modality)
+        how: dict[str, Any] = {"batch_size": batch_size, "progress": progress, "what": f"{modality}s"}
+        collected = self._run(items, embedding(space, modality), drop=drop, **how)
+        reasons = {int(place): reason for place, reason in collected.misses.items()}
+        if not len(collected.rows):
+            return np.zeros((len(items.samples), 0), np.float32), reasons
+        rows = collected.full("embedding", np.nan)
+        there = collected.present.get(modality, np.ones(len(collected.rows), bool))
+        reasons |= {int(row): f"it has no {modality}" for row in collected.rows[~there]}
+        rows[[*reasons]] = np.nan
+        wrong = ~np.isfinite(rows.reshape(len(rows), -1)).all(1)
+        reasons |= {int(r): "its embedding is no number" for r in np.flatnonzero(wrong) if int(r) not in reasons}
+        return rows, dict(sorted(reasons.items()))
 
     def similarity(self, a: Any, b: Any) -> Any:
         """float32 (N, M): how alike each row of ``a`` is to each of ``b``, which are embeddings of :meth:`encode`.
@@ -322,13 +339,17 @@ class Model:
 
     # -- inside --------------------------------------------------------------------------------------------------------
 
-    @cached_property
-    def _reader(self) -> Any:
-        """Decodes in a process of its own, which stays for the next call."""
+    def reader(self) -> Any:
+        """A reader of media with the limits of this model's; decodes in a process of its own."""
         from vtp.media import MediaReader
 
         media = self._media
         return MediaReader(media.backend, timeout_s=media.timeout_s, isolate=media.isolate, memory_mb=media.memory_mb)
+
+    @cached_property
+    def _reader(self) -> Any:
+        """Stays for the next call."""
+        return self.reader()
 
     @cached_property
     def _media(self) -> MediaConfig:
@@ -367,9 +388,21 @@ class Model:
             "has it."
         )
 
-    def _space(self, modalities: Sequence[Modality], given: str | None) -> str:
-        """The objective that embeds all of ``modalities``: embeddings of two of them cannot be compared."""
-        compared = {name: compared_by(self.module.objectives[name]) for name in self._able("embed")}
+    def compared(self) -> dict[str, set[str]]:
+        """The objectives that embed, each with the modalities that it compares; first that which the model was measured
+        with."""
+        return {name: compared_by(self.module.objectives[name]) for name in self._able("embed")}
+
+    def space(self, modalities: Sequence[Modality], given: str | None = None) -> str:
+        """The objective that embeds all of ``modalities``: embeddings of two of them cannot be compared.
+
+        Args:
+            given: the one that is asked for.
+
+        Raises:
+            ConfigError: there is none, or nobody can tell which of several.
+        """
+        compared = self.compared()
         for modality in modalities:
             if not any(modality in found for found in compared.values()):
                 raise self._lacks(f"embeds {_PLURAL[modality]}", "objective=[vtc]")

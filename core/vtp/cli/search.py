@@ -1,0 +1,105 @@
+"""``vtp search TABLE QUERY``: the windows that are most like a text, a clip or a sound."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from vtp.cli.arguments import Parser, a, place
+from vtp.errors import ConfigError, DataError
+from vtp.media.extensions import MEDIA, SOUNDS
+from vtp.ranges import Count
+from vtp.shown import printable
+
+__all__ = ["main"]
+
+ABOUT = """Search a table that `vtp embed` made, with a text or with a file of your own:
+
+  vtp search index "a dog runs"
+  vtp search index clip.mp4 -k 5
+  vtp search index bark.wav --modality video
+
+prints score (cosine), file, seconds and modality of the windows that are most alike, the best first."""
+
+
+def main(arguments: list[str]) -> int:
+    """Print what is found."""
+    parsed = _parser().parse_args(arguments)
+    from vtp.use.inputs import Items
+    from vtp.use.loading import load
+    from vtp.use.table import Table
+
+    table = Table.open(parsed.table)
+    modality = _modality(parsed.query, parsed.query_as, table.about)
+    model = load(parsed.model or table.about["model"], device=parsed.device, workers=0)
+    if model.fingerprint != table.about["fingerprint"]:
+        raise ConfigError(
+            f"{parsed.table} was made with another model (fingerprint {table.about['fingerprint'][:16]}, this one has "
+            f"{model.fingerprint[:16]}), whose embeddings cannot be compared. Give --model of that one."
+        )
+    rows, reasons = model.embed(Items.of(modality, [parsed.query]), modality, table.about["objective"])
+    if reasons:
+        raise DataError(printable(f"{parsed.query} cannot be used: {reasons[0]}."))
+    found = table.search(rows[0].reshape(-1), parsed.k, parsed.modality, parsed.exact)
+    for row in found:
+        print(json.dumps(row, ensure_ascii=False) if parsed.json else _line(row))
+    if not parsed.json:
+        print(_how(table, parsed.exact, modality))
+    return 0
+
+
+def _modality(query: str, given: str | None, about: dict[str, Any]) -> Any:
+    """What the query is.
+
+    Raises:
+        DataError: it looks like a file and there is none.
+        ConfigError: the table cannot be searched with it.
+    """
+    ending = Path(query).suffix.lower()
+    if given is None and (ending in MEDIA or os.sep in query) and not os.path.isfile(query) and " " not in query:
+        raise DataError(f"{query}: there is no such file. A text that looks like one is searched for with --as text.")
+    there = about["modalities"]
+    if given is None and not os.path.isfile(query):
+        given = "text"
+    elif given is None:
+        given = "audio" if ending in SOUNDS or "video" not in there else "video"
+    if given != "text" and given not in there:
+        raise ConfigError(f"this table has embeddings of {' and '.join(there)}, and cannot be searched with {given}.")
+    return given
+
+
+def _line(row: dict[str, Any]) -> str:
+    span = f"{_clock(row['start'])}-{_clock(row['end'])}"
+    return printable(f"{row['score']:.4f}  {row['file']}  {span}  {row['modality']}")
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(seconds, 60)
+    return f"{int(minutes)}:{rest:04.1f}"
+
+
+def _how(table: Any, exact: bool, modality: str) -> str:
+    index = None if exact else table.index()
+    if index is None:
+        return f"exact: compared with all of {len(table):,} windows"
+    return (
+        f"index: recall@10 {index['recall']:.3f}, measured with {index['queries']:,} of the table's own windows, which "
+        f"are unlike {modality} queries; --exact compares with all of {len(table):,} windows"
+    )
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="vtp search", description=ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("table", metavar="TABLE", type=place, help="what `vtp embed` wrote")
+    parser.add_argument("query", metavar="QUERY", type=place, help="a text, or a file")
+    parser.add_argument("-k", type=a(Count), default=10, help="how many (%(default)s)")
+    parser.add_argument("--modality", choices=("video", "audio"), help="only windows of this one")
+    parser.add_argument("--as", dest="query_as", choices=("text", "video", "audio"), help="what QUERY is")
+    parser.add_argument("--model", type=place, help="where the model of the table lies now")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda (%(default)s)")
+    parser.add_argument("--exact", action="store_true", help="leave the index alone")
+    parser.add_argument("--json", action="store_true", help="a JSON object a line")
+    return parser

@@ -1,0 +1,258 @@
+"""A table of embedded windows in LanceDB: a folder, or a place in object storage, with two tables.
+
+    windows   file, start, end, modality, vector, key
+    files     key, bytes, mtime_ns, windows, bad (JSON: what of it could not be used, and why)
+
+The windows of a file are added first and the file is noted last. A program that is killed in between leaves windows of
+files that are not noted: the next one removes them, and embeds these files again. So a table that was interrupted holds
+what one holds that was not.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from vtp.errors import ConfigError, DataError
+from vtp.use.windows import Source, Window
+
+__all__ = ["Table"]
+
+WINDOWS, FILES, INDEX = "windows", "files", "index"
+_ABOUT = b"vtp"  # key of the metadata of the table
+_QUERIES = 50  # by which the recall of an index is measured
+_FIRST = 10  # recall of the first so many
+_RECALL = 0.95
+_FILES = pa.schema(
+    [
+        ("key", pa.string()),
+        ("bytes", pa.int64()),
+        ("mtime_ns", pa.int64()),
+        ("windows", pa.int64()),
+        ("bad", pa.string()),
+    ]
+)
+
+
+class Table:
+    """An open table.
+
+    Attributes:
+        about: what it was made with: ``model``, ``fingerprint``, ``objective``, ``window``, ``stride``, ``width``.
+    """
+
+    def __init__(self, database: Any, windows: Any, files: Any) -> None:
+        self.database = database
+        self.windows = windows
+        self.files = files
+        self.about: dict[str, Any] = json.loads(windows.schema.metadata[_ABOUT])
+
+    @classmethod
+    def open(cls, place: str) -> Table:
+        """Open what ``vtp embed`` wrote.
+
+        Raises:
+            DataError: there is no such table.
+            ConfigError: lancedb is not installed.
+        """
+        database = _database(place)
+        if not {WINDOWS, FILES} <= _tables(database):
+            raise DataError(
+                f"{place}: there is no table of embeddings. `vtp embed INPUT {place} --model RUN` makes one."
+            )
+        return cls(database, *(database.open_table(name) for name in (WINDOWS, FILES)))
+
+    @classmethod
+    def make(cls, place: str, about: Mapping[str, Any]) -> Table:
+        """Open a table to go on with it, or make it.
+
+        Raises:
+            ConfigError: it was made with other settings, or lancedb is not installed.
+        """
+        database = _database(place)
+        if WINDOWS in _tables(database):
+            there = json.loads((database.open_table(WINDOWS).schema.metadata or {}).get(_ABOUT, b"{}"))
+            for key, value in about.items():
+                if key != "model" and there.get(key) != value:
+                    raise ConfigError(
+                        f"{place} was made with {key}={there.get(key)}, and now it is {value}: rows of both could not "
+                        "be compared. Name a new folder."
+                    )
+        schema = pa.schema(
+            [
+                ("key", pa.string()),
+                ("file", pa.string()),
+                ("start", pa.float64()),
+                ("end", pa.float64()),
+                ("modality", pa.string()),
+                ("vector", pa.list_(pa.float32(), int(about["width"]))),
+            ],
+            metadata={_ABOUT: json.dumps(dict(about)).encode()},
+        )
+        database.create_table(WINDOWS, schema=schema, exist_ok=True)
+        database.create_table(FILES, schema=_FILES, exist_ok=True)
+        return cls(database, *(database.open_table(name) for name in (WINDOWS, FILES)))
+
+    def __len__(self) -> int:
+        return int(self.windows.count_rows())
+
+    def rest(self, wanted: Sequence[Source], again: bool = False) -> list[Source]:
+        """Those of ``wanted`` that are not done as they are now. What is there of them is removed.
+
+        Args:
+            again: with those of which something could not be used.
+        """
+        noted = {row["key"]: row for row in _all(self.files, [*_FILES.names])}
+        begun = {row["key"] for row in _all(self.windows, ["key"])}
+        rest = []
+        for source in wanted:
+            row = noted.get(source.key)
+            same = row is not None and (row["bytes"], row["mtime_ns"]) == (source.bytes, source.mtime_ns)
+            if row is None or not same or (again and row["bad"] != "[]"):
+                rest.append(source)
+        stale = [source.key for source in rest if source.key in noted or source.key in begun]
+        for place in range(0, len(stale), 500):
+            keys = ", ".join(_quoted(key) for key in stale[place : place + 500])
+            self.files.delete(f"key IN ({keys})")  # first: without its note a file is not done
+            self.windows.delete(f"key IN ({keys})")
+        return rest
+
+    def add(self, rows: Sequence[tuple[Window, Any]], done: Mapping[Source, Sequence[Mapping[str, Any]]]) -> None:
+        """Add windows with their vectors, and note that their files are done.
+
+        Args:
+            rows: windows and float32 (E,).
+            done: source -> what of it could not be used.
+        """
+        if rows:
+            given = [window for window, _ in rows]
+            vectors = np.stack([vector for _, vector in rows]).astype(np.float32)
+            columns = {
+                "key": [window.source.key for window in given],
+                "file": [str(window.ref.path) for window in given],
+                "start": [window.start for window in given],
+                "end": [window.end for window in given],
+                "modality": [window.modality for window in given],
+                "vector": pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1]),
+            }
+            self.windows.add(pa.table(columns, schema=self.windows.schema))
+        counts: dict[str, int] = {}
+        for window, _ in rows:
+            counts[window.source.key] = counts.get(window.source.key, 0) + 1
+        noted = {
+            "key": [source.key for source in done],
+            "bytes": [source.bytes for source in done],
+            "mtime_ns": [source.mtime_ns for source in done],
+            "windows": [counts.get(source.key, 0) for source in done],
+            "bad": [json.dumps(list(bad)) for bad in done.values()],
+        }
+        self.files.add(pa.table(noted, schema=_FILES))
+
+    def bad(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """What could not be used: key of the file, and ``start``, ``end``, ``modality`` and ``reason``."""
+        for row in _all(self.files, ["key", "bad"]):
+            for found in json.loads(row["bad"]):
+                yield row["key"], found
+
+    def search(
+        self, vector: Any, k: int = 10, modality: str | None = None, exact: bool = False
+    ) -> list[dict[str, Any]]:
+        """The ``k`` windows that are most alike, best first: ``file``, ``start``, ``end``, ``modality``, ``score``.
+
+        Args:
+            vector: float32 (E,).
+            modality: only windows of this one.
+            exact: compare with all rows, also where there is an index.
+        """
+        query = self.windows.search(vector, vector_column_name="vector").distance_type("cosine")
+        if modality is not None:
+            query = query.where(f"modality = {_quoted(modality)}", prefilter=True)
+        index = None if exact else self.index()
+        query = query.bypass_vector_index() if index is None else _probing(query, index["probes"])
+        columns = ["file", "start", "end", "modality", "_distance"]
+        rows = query.select(columns).limit(k).to_arrow().to_pylist()
+        return [
+            {**{key: row[key] for key in columns[:-1]}, "score": 1.0 - float(row["_distance"])}
+            for row in sorted(rows, key=lambda row: (row["_distance"], row["file"], row["start"], row["modality"]))
+        ]
+
+    # -- the index -----------------------------------------------------------------------------------------------------
+
+    def index(self) -> dict[str, Any] | None:
+        """What is known of the index: ``rows``, ``probes``, ``recall``; None without one."""
+        if INDEX not in _tables(self.database):
+            return None
+        found: dict[str, Any] = self.database.open_table(INDEX).search().to_list()[0]
+        return found
+
+    def build_index(self) -> dict[str, Any]:
+        """Build an index (IVF, a byte per number, the first candidates compared exactly), and measure its recall: how
+        many of the true first ten of vectors of the table itself it finds. Twice as many partitions are looked at until
+        that is 0.95."""
+        rows = len(self)
+        partitions = max(1, round(rows**0.5))
+        config = import_module("lancedb.index").IvfSq(distance_type="cosine", num_partitions=partitions)
+        self.windows.create_index("vector", config=config, replace=True)
+        chosen = np.unique(np.linspace(0, rows - 1, _QUERIES).astype(int))
+        queries = [row["vector"] for row in self.windows.take_offsets(chosen.tolist()).select(["vector"]).to_list()]
+        probes, recall = max(1, min(partitions, 8)), 0.0
+        want = [self._first(query, None) for query in queries]
+        while True:
+            found = [self._first(query, probes) for query in queries]
+            recall = float(np.mean([len(a & b) / max(1, len(a)) for a, b in zip(want, found, strict=True)]))
+            if recall >= _RECALL or probes >= partitions:
+                break
+            probes = min(partitions, 2 * probes)
+        about = {"rows": rows, "partitions": partitions, "probes": probes, "recall": recall, "queries": len(queries)}
+        self.database.create_table(INDEX, [about], mode="overwrite")
+        return about
+
+    def _first(self, vector: Any, probes: int | None) -> set[Any]:
+        query = self.windows.search(vector, vector_column_name="vector").distance_type("cosine").with_row_id(True)
+        query = query.bypass_vector_index() if probes is None else _probing(query, probes)
+        return {row["_rowid"] for row in query.select(["key", "_distance"]).limit(_FIRST).to_list()}
+
+
+def _probing(query: Any, probes: int) -> Any:
+    return query.nprobes(probes).refine_factor(10)
+
+
+def _database(place: str) -> Any:
+    os.environ.setdefault("LANCE_LOG", "error")  # else it tells on stderr that a new table is new
+    try:
+        lancedb = import_module("lancedb")
+    except ImportError as error:
+        raise ConfigError(
+            f"tables of embeddings need the package lancedb, which cannot be imported ({error}). "
+            "Get it with: pip install lancedb"
+        ) from error
+    return lancedb.connect(place)
+
+
+def _tables(database: Any) -> set[str]:
+    names: set[str] = set()
+    token: str | None = None
+    while True:
+        page = database.list_tables(page_token=token)
+        names |= {*page.tables}
+        token = page.page_token
+        if not token:
+            return names
+
+
+def _all(table: Any, columns: list[str]) -> list[dict[str, Any]]:
+    if not table.count_rows():
+        return []
+    rows: list[dict[str, Any]] = table.search().select(columns).limit(table.count_rows()).to_arrow().to_pylist()
+    return rows
+
+
+def _quoted(text: str) -> str:
+    """A text in a condition of SQL."""
+    return "'" + text.replace("'", "''") + "'"
