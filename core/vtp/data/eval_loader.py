@@ -3,7 +3,7 @@ missing."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Collection, Generator, Sequence
 from contextlib import closing
 
 from vtp.data.bad import BadFiles
@@ -34,6 +34,7 @@ class EvalLoader:
         workers: processes that decode; 0 decodes in this one.
         bad: where unusable files are listed; None keeps the list in memory.
         whole_batches: shards begin where a batch does, so that a batch holds the same rows for any ``world_size``.
+        skip: ids to leave out; the others stay in the batches where they were.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class EvalLoader:
         workers: int = 0,
         bad: BadFiles | None = None,
         whole_batches: bool = False,
+        skip: Collection[str] = (),
     ) -> None:
         if pipeline.train:
             raise ValueError("EvalLoader needs a Pipeline(train=False): evaluation must not augment")
@@ -58,6 +60,7 @@ class EvalLoader:
         parts = -(-len(table) // unit)
         first, end = (min(share * parts // world_size * unit, len(table)) for share in (rank, rank + 1))
         self.rows = range(first, end)
+        self.skip = frozenset(skip)
         self.misses: dict[str, str] = {}
 
     def __len__(self) -> int:
@@ -66,14 +69,18 @@ class EvalLoader:
 
     def __iter__(self) -> Generator[Batch]:
         self.misses = {}
-        places = [self.rows[i : i + self.batch_size] for i in range(0, len(self.rows), self.batch_size)]
+        batches = (self.rows[i : i + self.batch_size] for i in range(0, len(self.rows), self.batch_size))
+        places: list[Sequence[int]] = [*batches]
+        if self.skip:
+            left = ([row for row in batch if self.table[row].id not in self.skip] for batch in places)
+            places = [batch for batch in left if batch]
         with closing(deliver(places, self._load, workers=min(self.workers, len(places)))) as deliveries:
             for delivery in deliveries:
                 self.misses.update(delivery.misses)
                 if delivery.batch is not None:
                     yield delivery.batch
 
-    def _load(self, rows: range) -> Delivery:
+    def _load(self, rows: Sequence[int]) -> Delivery:
         examples: list[Example] = []
         misses: dict[str, str] = {}
         for row in rows:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from vtp import distributed
 from vtp.data.table import evenly
 from vtp.errors import ConfigError, RunError
+from vtp.eval.journal import Journal
 from vtp.eval.ledger import Ledger, count_or_share
 from vtp.eval.shelf import Shelf
 from vtp.progress import bar
@@ -109,6 +110,7 @@ class Evaluator:
     Attributes:
         model: the composed model (or its DDP or FSDP2 wrapper), called as ``model(batch, run=f)``.
         make_loader: gives this rank's loader for a table; the second argument names modalities that must not be loaded.
+            With ``skip=ids`` these rows are left out, and the others stay in the batches where they were.
             With ``whole_batches=True`` a batch holds the same rows on any number of processes.
         device: where batches go.
         precision: ``fp32``, ``bf16`` or ``fp16`` autocast. Results are float32; tasks rank in float32.
@@ -117,6 +119,7 @@ class Evaluator:
         max_missing: most items that may be missing, see :meth:`vtp.eval.ledger.Ledger.check`.
         progress: show a bar on the main rank when stderr is a terminal.
         scratch: folder for results that are too many for the memory; None = the system's.
+        journal: where results are kept as they come, and what an earlier start has scored; None = nowhere.
         facts: what the report should say about the input, such as ``sampling``; frames and size are taken from the
             model.
     """
@@ -130,6 +133,7 @@ class Evaluator:
     progress: bool = True
     facts: Mapping[str, Any] = field(default_factory=dict)
     scratch: Path | None = None
+    journal: Journal | None = None
 
     def __post_init__(self) -> None:
         if self.precision not in AUTOCAST:
@@ -202,10 +206,20 @@ class Evaluator:
         """
         table = tuple(sample.id for sample in samples)
         Ledger(table, {}, what)  # unique ids, before any work
-        how = {"whole_batches": True} if whole_batches else {}
+        how: dict[str, Any] = {"whole_batches": True} if whole_batches else {}
+        entry = None if self.journal is None else self.journal.entry(table, what, label, tuple(drop))
+        if entry is not None and entry.done:
+            how["skip"] = entry.done
         loader = self.make_loader(samples, tuple(drop), **how)
         ids: list[str] = []
         shelf, present = Shelf(self.scratch), Shelf()
+        misses: dict[str, str] = {}
+        for part in entry.parts if entry is not None and distributed.is_main() else ():
+            misses |= part.misses
+            if part.ids:
+                ids += part.ids
+                shelf.add(part.results)
+                present.add(part.present)
         total = -(-len(samples) // distributed.world_size())
         with self._inference(), bar(f"evaluate {label or what}", self.shown) as show:
             source = iter(loader)
@@ -214,13 +228,22 @@ class Evaluator:
                     results = self._forward(batch, f)
                     if counts:
                         ids += batch.ids
+                        there = {modality: here.cpu().numpy() for modality, here in batch.present.items()}
                         shelf.add(results)
-                        present.add({modality: here.cpu().numpy() for modality, here in batch.present.items()})
+                        present.add(there)
+                        if entry is not None:
+                            entry.add(batch.ids, results, there, loader.misses)
                         show(len(ids), total)
             finally:
                 if hasattr(source, "close"):  # a traceback would keep the workers of a loader alive
                     source.close()
-        gathered = distributed.gather_objects((ids, shelf.arrays(), present.arrays(), dict(loader.misses)))
+                if entry is not None:
+                    entry.close()
+        if entry is not None:
+            entry.add((), {}, {}, loader.misses)
+            entry.close()
+        misses |= loader.misses
+        gathered = distributed.gather_objects((ids, shelf.arrays(), present.arrays(), misses))
         collected = _collect(table, gathered, what)
         if strict:
             collected.ledger.check(self.max_missing)

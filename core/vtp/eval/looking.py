@@ -23,7 +23,7 @@ from vtp.media.backends import DEFAULT
 from vtp.page import jpeg
 from vtp.types import Sample
 
-__all__ = ["Looked", "look", "shown_frames"]
+__all__ = ["Looked", "look", "look_or_error", "shown_frames"]
 
 HASHED = 16  # clips
 PACKAGES = {"pyav": "av", "torchcodec": "torchcodec", "decord": "decord"}  # of the decoders
@@ -78,6 +78,14 @@ def look(evaluator: Evaluator, task: Any, result: TaskResult) -> Looked:
         for name, clip in hashed.items()
     }
     return Looked(_record(evaluator, items), worst, best, pictures)
+
+
+def look_or_error(evaluator: Evaluator, task: Any, result: TaskResult) -> Looked | Exception:
+    """:func:`look`, or the exception that it ended with: decoration must not cost a report."""
+    try:
+        return look(evaluator, task, result)
+    except Exception as error:
+        return error
 
 
 def shown_frames(ctx: Any) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -197,6 +197,7 @@ class RunData:
         drop: tuple[Modality, ...] = (),
         whole_batches: bool = False,
         reads: Mapping[str, Read] | None = None,
+        skip: Collection[str] = (),
     ) -> Any:
         """This process's share of ``samples``, once, in order, without the modalities in ``drop``, and with ``reads``
         and those of the task in ``batch.extra`` and ``batch.fields``."""
@@ -213,6 +214,7 @@ class RunData:
             workers=self.data.workers,
             bad=self.bad,
             whole_batches=whole_batches,
+            skip=skip,
         )
 
     @cached_property

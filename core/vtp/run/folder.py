@@ -160,7 +160,7 @@ class RunFolder:
         """A run that a mistake of the user ended before it did anything leaves no folder behind."""
         entries = self.path.iterdir() if self.path.is_dir() else ()
         left = {entry.name for entry in entries if not entry.name.startswith(_FAILED)}
-        if left <= {".hydra", ".lock", "run.log", "run.json", "config.yaml"}:
+        if left <= {".hydra", ".lock", ".evaluation", "run.log", "run.json", "config.yaml"}:
             logging.shutdown()
             shutil.rmtree(self.path, ignore_errors=True)
             if (

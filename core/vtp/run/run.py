@@ -9,7 +9,7 @@ Run(config, folder, device)
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +24,7 @@ from vtp.registry import did_you_mean
 from vtp.run.asked import changes
 from vtp.run.check import chosen_callbacks, model_spec
 from vtp.run.data import RunData
-from vtp.run.folder import RunFolder
+from vtp.run.folder import RunFolder, fingerprint
 from vtp.run.inspection import check_result, problem_with
 from vtp.run.model_from import same_text_encoder
 from vtp.run.stages import configuration, continued, recorded
@@ -275,13 +275,14 @@ class Run:
         """Score the split that the task reports, and write report.json, predictions.jsonl, report.png and
         report.html."""
         from vtp import distributed
+        from vtp.eval.looking import look_or_error
         from vtp.eval.report import incomplete_line, print_result
         from vtp.eval.seal import write_sealed
 
         self._check_scored(self._ask("split"))
         leaks = self._check_leaks()
         with self._evaluating() as model:
-            evaluator = self._evaluator(model)
+            evaluator = self._evaluator(model, self._journal())
             result = check_result(
                 self.title("task"), self.task.evaluate(evaluator, self._ask("split")), "evaluate(evaluator, split)"
             )
@@ -293,16 +294,18 @@ class Run:
             near = self.data.near_duplicates(self._ask("split"), result.warnings)
             record = self._write(result, leaks) if distributed.is_main() else {}
             strips = self._strips(evaluator, result)
-            looked = self._looked(evaluator, result)
+            looked = look_or_error(evaluator, self.task, result)
         if not distributed.is_main():
             return
         record["near_duplicates"] = near
         record["frames"] = None if isinstance(looked, Exception) else looked.frames
-        if result.chart and (trouble := self._draw(result, strips)):
+        if result.chart and (trouble := self._decorated("picture", lambda: self._draw(result, strips))):
             record["warnings"].append(trouble)
-        if trouble := self._show(result, record, looked):
+        if trouble := self._decorated("page", lambda: self._show(result, record, looked)):
             record["warnings"].append(trouble)
         write_sealed(self.folder.path / "report.json", record)
+        if evaluator.journal is not None:
+            evaluator.journal.forget()
         print_result(result, record)
         self.folder.say_where()
 
@@ -332,48 +335,38 @@ class Run:
         except Exception as error:
             return error
 
-    def _looked(self, evaluator: Any, result: Any) -> Any:
-        """Hashes of frames, and pictures for the page; or the exception that the task raised instead."""
-        from vtp.eval.looking import look
-
+    def _decorated(self, what: str, make: Callable[[], None]) -> str:
+        """Write what a report can do without; what went wrong, "" if nothing did."""
         try:
-            return look(evaluator, self.task, result)
+            make()
         except Exception as error:
-            return error
+            self.folder.keep_traceback(error)
+            return f"there is no {what}: {self.title('task')}: {type(error).__name__}: {error}"
+        return ""
 
-    def _show(self, result: Any, record: Any, looked: Any) -> str:
-        """Write report.html; what went wrong, "" if nothing did."""
+    def _show(self, result: Any, record: Any, looked: Any) -> None:
+        """Write report.html."""
         from vtp.eval.report_page import page
         from vtp.storage import write_text_atomic
 
-        try:
-            if isinstance(looked, Exception):
-                raise looked
-            made = page(record, result, self._title(result), looked.worst, looked.best, looked.pictures)
-            write_text_atomic(self.folder.path / "report.html", made)
-        except Exception as error:
-            self.folder.keep_traceback(error)
-            return f"there is no page: {self.title('task')}: {type(error).__name__}: {error}"
-        return ""
+        if isinstance(looked, Exception):
+            raise looked
+        made = page(record, result, self._title(result), looked.worst, looked.best, looked.pictures)
+        write_text_atomic(self.folder.path / "report.html", made)
 
     def _title(self, result: Any) -> str:
         """What figure and page call a result."""
         title = result.title if "@" in result.title else f"{result.task} on {self.dataset.name}"
         return f"INCOMPLETE {title}" if result.missing else title
 
-    def _draw(self, result: Any, strips: Any) -> str:
-        """Draw report.png; what went wrong, "" if nothing did."""
+    def _draw(self, result: Any, strips: Any) -> None:
+        """Draw report.png."""
         from vtp.eval.figures import draw_figure
 
+        if isinstance(strips, Exception):
+            raise strips
         note = result.tables[0].notes[0] if result.tables and result.tables[0].notes else ""
-        try:
-            if isinstance(strips, Exception):
-                raise strips
-            draw_figure(self.folder.path / "report.png", result.chart, strips, title=self._title(result), note=note)
-        except Exception as error:
-            self.folder.keep_traceback(error)
-            return f"there is no picture: {self.title('task')}: {type(error).__name__}: {error}"
-        return ""
+        draw_figure(self.folder.path / "report.png", result.chart, strips, title=self._title(result), note=note)
 
     def predict(self) -> None:
         """Write predictions.jsonl for the split that the task reports; labels are neither needed nor looked at."""
@@ -382,10 +375,13 @@ class Run:
 
         self._check_scored(self._ask("split"), judged=False)
         with self._evaluating() as model:
-            found = self.task.predict(self._evaluator(model), self._ask("split"))
+            evaluator = self._evaluator(model, self._journal())
+            found = self.task.predict(evaluator, self._ask("split"))
             result = check_result(self.title("task"), found, "predict(evaluator, split)")
         if distributed.is_main():
             write_predictions(self.folder.path, result)
+            if evaluator.journal is not None:
+                evaluator.journal.forget()
             print(result.ledger.line())
             self.folder.say_where()
 
@@ -402,7 +398,15 @@ class Run:
         else:
             yield self.model.to(self.device).eval()
 
-    def _evaluator(self, model: Any) -> Any:
+    def _journal(self) -> Any:
+        """Where results are kept as they come; None where nobody could tell later which weights they are of."""
+        from vtp.eval.journal import Journal
+
+        resume = self.config["resume"] is not None and not self.config["restart"]
+        weights = self.evaluated or self.folder.last_checkpoint()
+        return Journal.of(self.folder.path, fingerprint(self.config), weights, resume=resume)
+
+    def _evaluator(self, model: Any, journal: Any = None) -> Any:
         from vtp.eval.evaluator import Evaluator
 
         data = self.data.data
@@ -416,6 +420,7 @@ class Run:
             limit=data.limit_eval,
             max_missing=data.max_missing,
             scratch=self.folder.path,
+            journal=journal,
             facts={
                 "sampling": data.sampler,
                 "clips": data.eval_clips,
