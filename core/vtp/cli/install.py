@@ -3,13 +3,20 @@ be removed."""
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 from vtp.cli.arguments import Parser
 from vtp.errors import ConfigError
 
 __all__ = ["main"]
+
+# Builds that must belong together: another one of them makes the others fail when they are imported.
+TESTED_TOGETHER = ("torch", "torchvision", "torchaudio", "triton")
 
 
 def main(arguments: list[str]) -> int:
@@ -18,8 +25,11 @@ def main(arguments: list[str]) -> int:
     parser = Parser(
         prog=f"vtp {command}",
         description=f"{command.capitalize()} distributions with pip in the Python that vtp runs in ({sys.executable}).",
-        epilog="Example: vtp install vtp-plugin-snps3. Options of pip may follow, for example --upgrade.",
+        epilog="Example: vtp install snps3. Options of pip may follow, for example --upgrade.",
     )
+    if command == "install":
+        parser.add_argument("--yes", action="store_true", help="also where it changes the version of torch")
+        parser.add_argument("--dry-run", action="store_true", help="show what would change, and stop")
     parser.add_argument("distribution", nargs="+", help="as pip calls it, or a name that `vtp plugins` prints")
     options, pip_options = parser.parse_known_args(rest)
     if not all(name.strip() for name in options.distribution):
@@ -28,7 +38,49 @@ def main(arguments: list[str]) -> int:
     if command == "uninstall" and "-y" not in pip_options and "--yes" not in pip_options:
         pip_options.append("--yes")
     pip = [sys.executable, "-P", "-m", "pip"]  # -P: no pip.py of the working folder
+    if command == "install":
+        changes = _changes(pip, [*pip_options, *distributions])
+        if changes is not None:
+            print(
+                "\n".join(_told(name, old, new) for name, old, new in changes) or "nothing changes: all of it is there"
+            )
+            broken = [_told(*change) for change in changes if change[0] in TESTED_TOGETHER and change[1]]
+            if broken and not options.yes:
+                raise ConfigError(
+                    f"this changes {', '.join(broken)}, which the other libraries here were built for. Give the "
+                    "version that is there (torch==...), use another environment, or insist with --yes."
+                )
+        if options.dry_run or changes == []:
+            return 0 if changes is not None else 1
     return subprocess.run([*pip, command, *pip_options, *distributions], check=False).returncode
+
+
+def _changes(pip: Sequence[str], arguments: Sequence[str]) -> list[tuple[str, str, str]] | None:
+    """(distribution, version that is there or "", version that comes) of everything that pip would install; None where
+    pip cannot tell, which it then says itself."""
+    command = [*pip, "install", "--dry-run", "--quiet", "--report", "-", *arguments]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        return None
+    try:
+        report: dict[str, Any] = json.loads(done.stdout)
+        names = [
+            (one["metadata"]["name"].lower().replace("_", "-"), one["metadata"]["version"]) for one in report["install"]
+        ]
+    except (ValueError, LookupError):  # a pip from before reports
+        return None
+    return sorted((name, _installed(name), new) for name, new in names)
+
+
+def _installed(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""
+
+
+def _told(name: str, old: str, new: str) -> str:
+    return f"{name} {old} -> {new}" if old else f"{name} {new} (new)"
 
 
 def _distribution(name: str, command: str) -> str:

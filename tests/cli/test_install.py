@@ -1,0 +1,72 @@
+"""`vtp install` shows what pip will change, and keeps the builds of torch together."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from vtp.cli import install
+from vtp.cli.main import main
+
+
+@pytest.fixture
+def pip(monkeypatch):
+    """A pip that would install these; every call of it is noted."""
+    calls: list[list[str]] = []
+    plan: list[tuple[str, str]] = []
+
+    def run(command, **given):
+        assert command[:4] == [sys.executable, "-P", "-m", "pip"]
+        calls.append(command[4:])
+        found = [{"metadata": {"name": name, "version": version}} for name, version in plan]
+        return subprocess.CompletedProcess(command, 0, json.dumps({"install": found}))
+
+    monkeypatch.setattr(install.subprocess, "run", run)
+    monkeypatch.setattr(install, "_installed", lambda name: {"torch": "2.11.0", "av": "15.0"}.get(name, ""))
+    monkeypatch.setattr("vtp.plugins.missing_addons", lambda: {"snps3": "vtp-plugin-snps3"})
+    return calls, plan
+
+
+def test_a_short_name_is_resolved_and_changes_are_told_first(pip, capsys):
+    calls, plan = pip
+    plan += [("vtp_plugin_snps3", "0.1.0"), ("av", "16.0")]
+    assert main(["install", "snps3", "--upgrade"]) == 0
+    assert capsys.readouterr().out == "av 15.0 -> 16.0\nvtp-plugin-snps3 0.1.0 (new)\n"
+    assert [call[:2] for call in calls] == [["install", "--dry-run"], ["install", "--upgrade"]]
+    assert calls[1] == ["install", "--upgrade", "vtp-plugin-snps3"]
+
+
+def test_another_torch_is_refused_unless_one_insists(pip, capsys):
+    calls, plan = pip
+    plan += [("torch", "2.13.0")]
+    assert main(["install", "other"]) == 2
+    assert "this changes torch 2.11.0 -> 2.13.0" in capsys.readouterr().err and len(calls) == 1
+    assert main(["install", "other", "--yes"]) == 0
+    assert calls[-1] == ["install", "other"]
+
+
+def test_a_torch_where_there_is_none_breaks_nothing(pip):
+    calls, plan = pip
+    plan += [("torchaudio", "2.11.0")]
+    assert main(["install", "other"]) == 0 and len(calls) == 2
+
+
+@pytest.mark.parametrize("planned", [[], [("other", "1.0")]])
+def test_a_dry_run_and_nothing_to_do_install_nothing(pip, planned):
+    calls, plan = pip
+    plan += planned
+    assert main(["install", "other", *(["--dry-run"] if planned else [])]) == 0
+    assert len(calls) == 1
+
+
+def test_where_pip_fails_its_own_words_count(monkeypatch):
+    codes = iter([1, 7])
+
+    def run(command, **given):
+        return subprocess.CompletedProcess(command, next(codes), "")
+
+    monkeypatch.setattr(install.subprocess, "run", run)
+    assert main(["install", "nothing-of-that-name"]) == 7
