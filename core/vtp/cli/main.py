@@ -35,6 +35,7 @@ COMMANDS = {
         "vtp.cli.new_plugin",
         "write a plugin package that works at once: vtp new-plugin my_loss --kind objective",
     ),
+    "completion": ("vtp.cli.completion", "completion with the TAB key: source <(vtp completion bash), zsh, fish"),
     "install": ("vtp.cli.install", "install plugins with pip into this Python"),
     "uninstall": ("vtp.cli.install", "uninstall plugins, broken ones too"),
 }
@@ -71,6 +72,10 @@ def main(arguments: list[str] | None = None) -> int:
         if command in COMMANDS:
             function = import_module(COMMANDS[command][0]).main
             return int(function([command, *rest] if command in SHARED else rest))
+        if command == "__complete":  # what the scripts of `vtp completion` call
+            from vtp.cli.completion import complete
+
+            return complete(rest)
         return _plugin_command(command, rest)
     except VtpError as error:
         print(printable(f"vtp {command}: {error}"), file=sys.stderr)
