@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -177,13 +178,10 @@ def _stage(name: str) -> Callable[[str], frozenset[str]] | None:
     if name == "exact":
         return lambda word: frozenset((word,))
     try:
-        from nltk.stem.snowball import SnowballStemmer
-
         if name == "stem":
-            stem = lru_cache(maxsize=1 << 16)(SnowballStemmer("english").stem)
+            stem = lru_cache(maxsize=1 << 16)(import_module("nltk.stem.snowball").SnowballStemmer("english").stem)
             return lambda word: frozenset((stem(word),))
-        from nltk.corpus import wordnet
-
+        wordnet = import_module("nltk.corpus").wordnet
         wordnet.ensure_loaded()
         return lru_cache(maxsize=1 << 16)(lambda word: frozenset(one.name() for one in wordnet.synsets(word)))
     except (ImportError, LookupError):

@@ -37,10 +37,12 @@ from vtp.types import IGNORE, Modality, Sample
 from vtp_tasks.answers import classes_of
 from vtp_tasks.definitions import find_protocol, rule_for
 from vtp_tasks.examples import strips
+from vtp_tasks.pairs import check_compares
 from vtp_tasks.recounts import Classes, average_precision, classes, numbers
 from vtp_tasks.rows import add_counts, compare, facts
 from vtp_tasks.splits import Splits
 from vtp_tasks.subsets import Subsets, check_subsets, withheld
+from vtp_tasks.zero_shot import check_prompts, prompt_scores
 
 __all__ = ["Classification", "average_precision"]
 
@@ -69,6 +71,9 @@ class Classification:
         val_share: share of the training clips held out for validation when ``selection`` is ``val`` and the data set
             has no validation split; None = refuse that.
         subsets: also score with these modalities alone, ``[[video], [audio]]``, or ``all`` subsets.
+        prompts: classify without training: sentences with one ``{}``, into which the classes are written and which
+            ``objective`` (vtc) compares with the clip; None = by the logits of ``objective``.
+        modality: what prompts are compared with: ``video`` or ``audio``.
         seed: of the bootstrap and of the held-out clips.
     """
 
@@ -88,10 +93,13 @@ class Classification:
         ties: TieRule = "expected",
         top: Count = 5,
         subsets: Subsets = None,
+        prompts: list[str] | None = None,
+        modality: Literal["video", "audio"] = "video",
         val_share: Share | None = None,
         seed: Seed = 0,
     ) -> None:
         check_subsets(subsets)
+        check_prompts(prompts)
         self.dataset = dataset
         self.protocol = find_protocol(protocol, dataset, self.kind)
         self.name = self.kind if protocol is None else self.protocol.name
@@ -101,6 +109,8 @@ class Classification:
         self.ties: TieRule = ties
         self.top = top
         self.subsets = subsets
+        self.prompts = prompts
+        self.modality: Literal["video", "audio"] = modality
         self.seed = seed
         self.splits = Splits(dataset, self.kind, rule_for(split, selection), val_share, seed)
         self._several = several
@@ -150,6 +160,8 @@ class Classification:
         return self._counted_classes if self._given_classes is None else self._given_classes
 
     def use_answers(self, answers: Sequence[str]) -> None:
+        if self.prompts is not None:
+            return  # those of a checkpoint are of another task
         self._given_classes = tuple(answers) or None
         self.__dict__.pop("_index", None)
 
@@ -172,6 +184,11 @@ class Classification:
         return found
 
     def train_samples(self) -> Sequence[Sample]:
+        if self.prompts is not None:
+            raise ConfigError(
+                f"task {self.name}: task.prompts classifies without training. Use mode=eval checkpoint=RUN with a "
+                "model that compares clips with texts, or task.prompts=null to train a classifier."
+            )
         table = self.splits["train"]
         kept = np.array([self._is_learnt(sample) for sample in table], bool)
         if lacking := int((~kept).sum()):
@@ -221,7 +238,8 @@ class Classification:
         scored = self._score(evaluator, samples)
         result = TaskResult(self.name, split, scored.metrics(), scored.collected.ledger)
         result.facts = {
-            "score_row": "raw",
+            "score_row": "raw" if self.prompts is None else "similarity with the mean of the prompts of each class",
+            "prompts": self.prompts,
             "dtype": f"float32 scores from a {evaluator.precision} forward pass",
             "classes": len(self.answers),
             "classes_from": "checkpoint" if self._given_classes else self.classes_from,
@@ -276,6 +294,16 @@ class Classification:
     def check(self, model: VTPModel) -> None:
         """Whether the model has the objective whose classes are scored."""
         objectives = model.objectives
+        if self.prompts is not None:
+            found = dict(objectives.items()).get(self.objective)
+            if found is None or not offers(found, "embed"):
+                raise ConfigError(
+                    f"task {self.name}: task.prompts needs an objective that embeds clips and texts, and the model has "
+                    f"no {self.objective!r} that does (it has: {', '.join(objectives) or 'none'}). Train with "
+                    "objective=[vtc], or set task.objective."
+                )
+            check_compares(self.name, self.modality, self.objective, found)
+            return
         if self.objective not in objectives or not offers(objectives[self.objective], "logits"):
             raise ConfigError(
                 f"task {self.name}: the model has no objective {self.objective!r} that scores classes (it has: "
@@ -295,7 +323,11 @@ class Classification:
         self, evaluator: Evaluator, samples: Sequence[Sample], drop: Sequence[Modality] = (), label: str = "items"
     ) -> _Judged:
         self.check(evaluator.bare_model)
-        collected = evaluator.run(samples, self._forward, drop=drop, what="items", label=label, strict=not drop)
+        if self.prompts is None:
+            collected = evaluator.run(samples, self._forward, drop=drop, what="items", label=label, strict=not drop)
+        else:
+            given = evaluator, self.objective, self.modality, samples, self.answers, self.prompts
+            collected = prompt_scores(*given, drop)
         scores = collected.arrays.get("scores")
         if scores is not None and not np.isfinite(scores).all():
             broken = np.asarray(~np.isfinite(scores).all(1))
@@ -316,7 +348,7 @@ class Classification:
         mask = scored.collected.ledger.mask()
         if 0 < result.ledger.coverage < 1:
             result.rows[EVALUATED_ONLY] = scored.metrics(mask)
-        if self.splits.has_train and self._counts:
+        if self.prompts is None and self.splits.has_train and self._counts:
             result.rows["without looking"] = self._blind(scored)
         seen = [m for m in evaluator.modalities if m in scored.collected.present and scored.collected.present[m].any()]
         for label, drop in withheld(self.subsets, seen, result.warnings).items():
