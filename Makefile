@@ -3,7 +3,7 @@ PYTHON ?= python3
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint bench pretraining snps3-ablation crossformer-fusions clean
+.PHONY: help install demo test test-slow lint dist bench pretraining snps3-ablation crossformer-fusions clean
 
 RUN = python=$$($(PYTHON) tools/bootstrap.py | tail -n 1);
 
@@ -24,6 +24,10 @@ test-slow:  ## the long tests, one by one
 
 lint:  ## ruff (format and rules) and mypy --strict over core and plugins
 	@$(RUN) $$python -m ruff format --check . && $$python -m ruff check . && $$python -m mypy
+
+dist:  ## wheels and sdists of every distribution of the tree, into dist/
+	@$(RUN) for project in . $$(dirname plugins/*/*/pyproject.toml kernels/pyproject.toml); do \
+	  (cd $$project && $$python -m hatchling build -d "$(CURDIR)/dist"); done
 
 bench:  ## benchmarks that need no GPU; results go to benchmarks/results
 	@$(RUN) $$python benchmarks/overhead.py

@@ -87,3 +87,12 @@ def test_no_private_path_or_address_is_left():
                 continue
             text = file.read_text(errors="ignore")
             assert "/work" + "/main" not in text and "/work" + "/shared" not in text, file
+
+
+def test_every_distribution_has_the_version_of_the_core():
+    """A release is of all of them, `make dist`; the number stands in vtp.__version__."""
+    import vtp
+
+    files = [ROOT / "pyproject.toml", *ROOT.glob("plugins/*/*/pyproject.toml"), ROOT / "kernels" / "pyproject.toml"]
+    versions = {str(file.relative_to(ROOT)): tomllib.loads(file.read_text())["project"]["version"] for file in files}
+    assert len(versions) > 5 and set(versions.values()) == {vtp.__version__}, versions
