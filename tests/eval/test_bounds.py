@@ -23,7 +23,7 @@ def of(sim, relevant, missing, rule):
     return metrics(ranks), between(metrics, *rank_bounds(ranks, hidden, lost, own=own, ties=rule))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.integers(0, 10**6), st.integers(1, 6), st.integers(2, 8), st.sampled_from(TIE_RULES))
 def test_no_scores_of_missing_candidates_leave_the_bounds(seed, queries, gallery, rule):
     rng = np.random.default_rng(seed)
@@ -41,7 +41,7 @@ def test_no_scores_of_missing_candidates_leave_the_bounds(seed, queries, gallery
             assert low - 1e-9 <= value <= high + 1e-9, name
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10**6), st.integers(3, 8), st.sampled_from(TIE_RULES))
 def test_the_bounds_are_taken(seed, gallery, rule):
     rng = np.random.default_rng(seed)

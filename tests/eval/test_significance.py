@@ -109,7 +109,7 @@ def test_the_paired_test_flips_clips_and_not_sentences():
     rng = np.random.default_rng(3)
     names = [f"clip{i}" for i in range(60) for _ in range(41)]
     found, naive = [], []
-    for seed in range(60):
+    for seed in range(40):
         difference = np.repeat(rng.normal(size=60), 41) + rng.normal(size=60 * 41)
         found.append(paired_test(difference * 0, difference, clusters=names, samples=300, seed=seed).p_value <= 0.05)
         naive.append(paired_test(difference * 0, difference, samples=300, seed=seed).p_value <= 0.05)
@@ -147,8 +147,8 @@ def test_the_difference_that_can_be_seen_is_found_8_times_in_10():
     visible = np.mean([visible_difference(draw(0.0), names) for _ in range(20)])
     expected = (1.96 + 0.8416) * math.sqrt((1 + 1 / 5) / 200)
     assert visible == pytest.approx(expected, rel=0.05)
-    tests = [paired_test(np.zeros(1000), draw(visible), clusters=names, samples=400, seed=s) for s in range(200)]
-    assert 0.72 <= np.mean([one.p_value <= 0.05 for one in tests]) <= 0.88
+    tests = [paired_test(np.zeros(1000), draw(visible), clusters=names, samples=400, seed=s) for s in range(120)]
+    assert 0.70 <= np.mean([one.p_value <= 0.05 for one in tests]) <= 0.90
 
 
 def test_of_many_clips_the_interval_is_the_normal_one(monkeypatch):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+import pytest
 
 
 def write(path: Path, frames: np.ndarray) -> None:
@@ -18,6 +19,7 @@ def write(path: Path, frames: np.ndarray) -> None:
         file.mux(stream.encode(None))
 
 
+@pytest.mark.slow
 def test_a_re_encoded_training_clip_is_told(vtp, tmp_path, capsys):
     rng = np.random.default_rng(0)
     lines = ["video,caption,split"]

@@ -20,8 +20,8 @@ def test_no_metric_leaves_its_bounds(kind, fake_dataset, fake_model, make_evalua
     reported = measure(*given, broken=BROKEN)
     assert reported.missing and reported.record()["incomplete"]
     assert set(reported.bounds) == set(reported.metrics)
-    others = [measure(*given, np.random.default_rng(seed)) for seed in range(12)]
-    assert len({tuple(one.metrics.values()) for one in others}) > 4 and not any(one.bounds for one in others)
+    others = [measure(*given, np.random.default_rng(seed)) for seed in range(6)]
+    assert len({tuple(one.metrics.values()) for one in others}) > 2 and not any(one.bounds for one in others)
     for one in (reported, *others):
         assert not one.missing or one is reported
         for name, (low, high) in reported.bounds.items():
