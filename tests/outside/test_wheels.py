@@ -113,6 +113,19 @@ def test_a_tiny_experiment_runs(environment: Environment, name: str) -> None:
     assert (environment.folder / name / "report.json").is_file()
 
 
+def test_crossformer_runs_alone(environment: Environment) -> None:
+    """On top of the core, without the other packages."""
+    others = [distribution for distribution, name in ADDONS.items() if name != "crossformer"]
+    environment.pip("uninstall", *others)
+    try:
+        run_dir = environment.folder / "alone"
+        environment.vtp("run", "experiment=crossformer/tiny_qa", "dataset=shapes", f"run_dir={run_dir}", *SMALL)
+        assert (run_dir / "report.json").is_file()
+        assert "vat-media" in environment.vtp("--help")
+    finally:
+        environment.pip("install", *others)
+
+
 def test_univl_retrieves(environment: Environment) -> None:
     run_dir = environment.folder / "retrieval"
     small = [*SMALL, "encoder.video.preset=tiny", "encoder.text.preset=tiny", "encoder.text.tokenizer=texts"]
