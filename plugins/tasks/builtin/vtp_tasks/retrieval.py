@@ -29,7 +29,7 @@ from vtp.eval.evaluator import Evaluator
 from vtp.eval.figures import Strip
 from vtp.eval.ledger import EVALUATED_ONLY
 from vtp.eval.metrics import Ranks, TieRule, retrieval_metrics, sanity_warnings
-from vtp.eval.scores import DualSoftmax, Scores
+from vtp.eval.scores import DualSoftmax, Embeddings, Scores
 from vtp.eval.search import First
 from vtp.eval.task import ReportTable, TaskResult
 from vtp.model.model import VTPModel
@@ -50,6 +50,7 @@ from vtp_tasks.pairs import (
     looked_at,
     seen_in,
 )
+from vtp_tasks.query_bank import BETA, bank_of, normalised
 from vtp_tasks.recounts import KS, numbers
 from vtp_tasks.recounts import pairs as recount_pairs
 from vtp_tasks.rerank import Order, score_pairs, score_some
@@ -86,6 +87,7 @@ class Retrieval:
             of ``rerank``. None = the first of the model that does, if there is one.
         pair_batch: pairs that a matching head reads at once.
         dsl: add a row with dual softmax over all queries.
+        qb_norm: add a row in which scores from text are normalised by a bank of so many training texts; 0 = no.
         subsets: add rows in which only these modalities of a clip are there, ``[[video], [video, audio]]``, or ``all``
             subsets of those that the objective looks at; texts always are.
         references: published results to print beside one's own: label -> metric -> value, such as ``{ALPRO: {t2v/r1:
@@ -119,6 +121,7 @@ class Retrieval:
         embed_objective: str | None = None,
         pair_batch: Count = PAIR_BATCH,
         dsl: bool = False,
+        qb_norm: Natural = 0,
         subsets: Subsets = None,
         references: References = None,
         cuts: bool = True,
@@ -144,6 +147,7 @@ class Retrieval:
         self.embed_objective = embed_objective
         self.pair_batch = pair_batch
         self.dsl = dsl
+        self.qb_norm = qb_norm
         self.subsets = subsets
         self.references = references
         self.cuts = cuts
@@ -356,6 +360,8 @@ class Retrieval:
             missing = scored.no_text, scored.no_video
             by: list[Scores] = [DualSoftmax(scored.scores, over, *missing) for over in (0, 1)]
             result.rows[label] = self.metrics_of(scored.rank(by[0], by[1], self.v2t))
+        if self.qb_norm:
+            self._row_of_a_query_bank(evaluator, scored, result)
         used = evaluator.modalities if scored.by_head else looked_at(evaluator, self.objective, self.modality)
         given = scored.pairs, scored.samples, scored.limited
         for label, drop in withheld(
@@ -367,6 +373,20 @@ class Retrieval:
                 clips = embed_clips(evaluator, self.objective, self.modality, given[0].videos, self.what, drop, label)
                 part = Similarities.embedded(*given, clips, scored.texts)
             result.rows[label] = self.metrics_of(part.ranks[self.v2t])
+
+    def _row_of_a_query_bank(self, evaluator: Evaluator, scored: Similarities, result: TaskResult) -> None:
+        there = self.directions[0]
+        label = f"{there}: QB-Norm (sees {self.qb_norm:,} training texts)"
+        if not isinstance(scored.scores, Embeddings) or not self.splits.has_train:
+            why = "a matching head gives the headline" if scored.by_head else "there are no training texts here"
+            result.warnings.append(f"task.qb_norm: no row, because {why}.")
+            return
+        texts = member(self.splits["train"], Table, "all_texts")()
+        bank = bank_of(evaluator, self.objective, texts, self.qb_norm, scored.scores)
+        by = normalised(scored.scores, bank, scored.first.index[:, 0], scored.no_video)
+        found = self.metrics_of(scored.rank(by, by, self.v2t))
+        result.rows[label] = {name: value for name, value in found.items() if name.startswith(f"{there}/")}
+        result.facts["qb_norm"] = {"bank": bank.shape[0], "beta": BETA, "normalised_queries": int(by.rows.sum())}
 
     def _rows_of_two_stages(self, evaluator: Evaluator, scored: Similarities, result: TaskResult) -> None:
         """What embeddings, the first candidates re-ordered, and all pairs give, less the headline."""
