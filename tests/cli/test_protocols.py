@@ -24,7 +24,13 @@ def test_one_protocol_is_shown_with_hashes_and_what_has_none(capsys):
     out = capsys.readouterr().out
     assert "videos     1,500       sha256 efc26b559080d66f" in out
     assert "queries    15,000      no hash: reported as unverified" in out
-    assert "trained on train: 25,991 videos" in out and "1,335" not in out
+    assert "trained on train: 25,991 videos" in out
+    cuts = [line.split()[1] for line in out.splitlines() if line.startswith("  cut")]
+    assert cuts == ["left_on_youtube:", "first_thousand:", "first_caption:"]
+    (line,) = [
+        line for line in out.splitlines() if "1,335" in line
+    ]  # what circulates is a cut, and no count of the set
+    assert "rule readable; seen with 1,335 clips" in line and "no rule: told, not scored; seen with 1,000" in out
 
 
 def test_programs_get_json(capsys):
