@@ -46,6 +46,8 @@ from vtp.types import IGNORE, LossOutput, MediaRef, Sample
 
 BLOCKS = {block.name: block for block in blocks()}
 CODE = ("python", "yaml", "toml", "json")
+# Pages whose Python is one session, which a test of their own runs from the first block to the last.
+SESSIONS = {"docs/use.md": ROOT / "tests" / "use" / "test_documented.py"}
 
 
 def kind(block: Block) -> str:
@@ -65,7 +67,7 @@ OF_KIND = {wanted: [n for n, b in BLOCKS.items() if kind(b) == wanted] for wante
 
 def test_every_block_is_run(capsys: pytest.CaptureFixture[str]):
     assert OF_KIND[""] == [], "say in this file how a block of this language is run"
-    assert set(OF_KIND["python"]) == {name for name in BLOCKS if of_python(BLOCKS[name]) is not None}
+    assert [name for name in OF_KIND["python"] if of_python(BLOCKS[name]) is None] == []
     count = Counter(kind(block) for block in BLOCKS.values())
     commands = sum(len(BLOCKS[name].commands()) for name in OF_KIND["commands"])
     told = ", ".join(f"{number} of {what}" for what, number in count.most_common() if what != "shown")
@@ -118,10 +120,10 @@ def _parsed(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     apart by itself says that those files are not there, and nothing else."""
     assert words[0] in {*COMMANDS, *(entry.name for entry in host().registry.entries("command"))}, words
     parse = argparse.ArgumentParser.parse_args
-    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", lambda self, given=None: _stop(parse(self, given)))
     told = io.StringIO()
     try:
-        with redirect_stderr(told):
+        with redirect_stderr(told), monkeypatch.context() as patched:
+            patched.setattr(argparse.ArgumentParser, "parse_args", lambda self, given=None: _stop(parse(self, given)))
             code = main([word for word in words if word != "..."])
     except Understood:
         return
@@ -178,6 +180,8 @@ RUN |= {"git": _nothing, "cd": _nothing, "source": _nothing}
 
 def of_python(block: Block) -> Callable[[dict[str, Any], Path], None] | None:
     """What is asked of what a block of Python made."""
+    if block.page in SESSIONS:
+        return _session
     return next((check for words, check in PYTHON.items() if words in block.text), None)
 
 
@@ -187,7 +191,11 @@ def test_python_does_what_the_page_says(name: str, tmp_path: Path, monkeypatch: 
     vars(module).update(GIVEN)
     monkeypatch.setitem(sys.modules, module.__name__, module)
     made = vars(module)
-    if "\n" in BLOCKS[name].text and "trainer = Trainer(" not in BLOCKS[name].text:
+    if (
+        BLOCKS[name].page not in SESSIONS
+        and "\n" in BLOCKS[name].text
+        and "trainer = Trainer(" not in BLOCKS[name].text
+    ):
         exec(compile(BLOCKS[name].text, name, "exec"), made)
     check = of_python(BLOCKS[name])
     assert check is not None
@@ -217,6 +225,13 @@ GIVEN: dict[str, Any] = {
     "normalize": normalize,
     "torch": torch,
 }
+
+
+def _session(made: dict[str, Any], folder: Path) -> None:
+    """The test of the page reads it, and finds its blocks by their fence."""
+    for page, file in SESSIONS.items():
+        text = file.read_text(encoding="utf-8")
+        assert page.rpartition("/")[2] in text and "```python" in text and "exec(" in text
 
 
 def _package(made: dict[str, Any], folder: Path) -> None:
