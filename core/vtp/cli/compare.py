@@ -23,7 +23,7 @@ __all__ = ["main"]
 ROWS = 16  # metrics in a terminal; the page and --json have all
 CHANGES = 12  # options that differ, of each pair
 ABOUT = """Compare runs on the same items. Several seeds of one system are joined by commas: vtp compare a1,a2 b1,b2.
-Every system is compared with the first one: differences with 95 %% intervals over clips (all sentences about a clip are
+Every system is compared with the first one: differences with 95 % intervals over clips (all sentences about a clip are
 one witness), a sign-flip test over clips, and the smallest difference that could have been seen. Runs of different
 protocols are refused, with the difference in words."""
 
