@@ -42,7 +42,7 @@ def test_an_example_is_small_and_in_order(folder: str, capsys: pytest.CaptureFix
     assert main(["plugins", "check", "--quick", str(EXAMPLES / folder)]) == 0, capsys.readouterr()
 
 
-@pytest.mark.parametrize("folder", NAMES)
+@pytest.mark.parametrize("folder", [pytest.param(n, marks=() if n == "objective" else pytest.mark.slow) for n in NAMES])
 def test_an_example_is_chosen_by_the_command_of_its_page(folder: str, tmp_path: Path):
     assert f"vtp run {' '.join(USES[folder])}" in (EXAMPLES / "README.md").read_text()
     (tmp_path / "index.jsonl").write_text("")

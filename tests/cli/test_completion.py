@@ -65,10 +65,10 @@ def test_a_script_is_printed(shell, capsys):
 @pytest.mark.parametrize(
     ("words", "reply"),
     [
-        (["vtp", "plug"], "plugins"),
+        pytest.param(["vtp", "plug"], "plugins", marks=pytest.mark.slow),
         (["vtp", "run", "task", "=", "msrvtt_q"], "msrvtt_qa"),  # as bash cuts words at =
-        (["vtp", "run", "objective", "=", "[vtc,vt"], "[vtc,vtm"),
-        (["vtp", "run", "mode", "="], "eval predict train train+eval"),
+        pytest.param(["vtp", "run", "objective", "=", "[vtc,vt"], "[vtc,vtm", marks=pytest.mark.slow),
+        pytest.param(["vtp", "run", "mode", "="], "eval predict train train+eval", marks=pytest.mark.slow),
     ],
 )
 def test_bash_is_answered(words, reply, tmp_path: Path):

@@ -46,7 +46,14 @@ def test_a_component_is_shown_whole(capsys):
     assert not re.search(r"^#   context ", out, re.M)
 
 
-@pytest.mark.parametrize("kind", ["task", "model", "encoder/video", "encoder/fusion", "objective"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "task",
+        "encoder/fusion",
+        *(pytest.param(k, marks=pytest.mark.slow) for k in ("model", "encoder/video", "objective")),
+    ],
+)
 def test_the_command_that_is_shown_composes(kind):
     group = below(option_files(), kind)
     name = "msrvtt_qa" if kind == "task" else min(name for name in group if name not in ("none", "mam"))

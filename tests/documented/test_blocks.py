@@ -87,7 +87,11 @@ class Understood(Exception):
     """The command line was taken apart."""
 
 
-@pytest.mark.parametrize("name", OF_KIND["commands"])
+def _slow_where(name: str, words: str) -> Any:
+    return pytest.param(name, marks=pytest.mark.slow) if words in BLOCKS[name].text else name
+
+
+@pytest.mark.parametrize("name", [_slow_where(name, "mine-words") for name in OF_KIND["commands"]])
 def test_commands_are_understood(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
@@ -257,6 +261,13 @@ def _package(made: dict[str, Any], folder: Path) -> None:
             del sys.modules[module]
 
 
+def _hook(made: dict[str, Any], folder: Path) -> None:
+    """The hook of the page; the package that it belongs to is made for the block of the objective."""
+    given: list[tuple[str, str]] = []
+    made["vtp_register_objectives"](lambda name, target: given.append((name, target)))
+    assert given == [("my_loss", "vtp_my_loss.objective:MyLoss")]
+
+
 def _boxes(made: dict[str, Any], folder: Path) -> None:
     from vtp.contracts import Objective as Contract
     from vtp.contracts import reads_of
@@ -361,7 +372,7 @@ def _by_hand(made: dict[str, Any], folder: Path) -> None:
 
 
 PYTHON: dict[str, Callable[[dict[str, Any], Path], None]] = {
-    'register("my_loss", "vtp_my_loss.objective:MyLoss")': _package,
+    'register("my_loss", "vtp_my_loss.objective:MyLoss")': _hook,
     "class MyLoss(Objective)": _package,
     "class Boxes(Objective)": _boxes,
     "def test_my_loss_keeps_the_contract": _tests,
