@@ -10,6 +10,7 @@ import pytest
 
 import vtp
 from vtp.cli.main import main
+from vtp.errors import ConfigError
 
 pytest.importorskip("lancedb", reason="tables of embeddings need lancedb")
 
@@ -29,7 +30,7 @@ def media(clips, tmp_path):
 def embed(media, dual_folder, tmp_path):
     """``embed("--window", "2")``: the folder into tmp_path/index; gives the exit code."""
     index = str(tmp_path / "index")
-    how = ["--model", str(dual_folder), "--workers", "0", "--device", "cpu", "--window", "2", "--stride", "1"]
+    how = ["--model", str(dual_folder), "--device", "cpu", "--window", "2", "--stride", "1"]
     return lambda *more, out=index: main(["embed", str(media), out, *how, *more])
 
 
@@ -189,6 +190,11 @@ def test_an_index_finds_what_the_exact_search_finds(tmp_path):
     assert len({*exact} & {row["file"] for row in again.search(vectors[7])}) >= 8
     assert again.rest(sources) == [] and len(again.rest([Source("it's 3", MediaRef("it's 3"), 2, 1)])) == 1
     assert len(again) == 599
+
+
+def test_nothing_forks_where_lancedb_is_in_use(dual_folder, tmp_path):
+    with pytest.raises(ConfigError, match="workers=2 forks"):
+        embedding.embed_into(str(tmp_path / "x"), [], vtp.load(dual_folder, device="cpu", workers=2))
 
 
 def test_without_a_table_or_a_model_it_is_said(tmp_path, media, fused, write, capsys):

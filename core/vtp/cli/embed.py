@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from vtp.cli.arguments import a, place
 from vtp.cli.data import ArgumentParser, exit_code, point_at, split_options
 from vtp.progress import line
-from vtp.ranges import Count, Processes, Range
+from vtp.ranges import Count, Range
 from vtp.shown import printable
 
 __all__ = ["main"]
@@ -20,8 +20,9 @@ per window and modality with its file, start and end, to be searched with `vtp s
   vtp embed shards index urls=shards --model outputs/DATE/TIME
   torchrun --nproc-per-node 4 -m vtp embed clips s3://bucket/index --model outputs/DATE/TIME
 
-OUT is a folder or a place in object storage. Give the same command again after an interruption, or when files were
-added or changed: what is done is kept. Files that cannot be used are named, and noted in the table.
+OUT is a folder or a place in object storage. Under torchrun each process takes a share of the files. Give the same
+command again after an interruption, or when files were added or changed: what is done is kept. Files that cannot be
+used are named, and noted in the table.
 
 exit code: 0 everything is embedded, 1 files or windows could not be used (--accept N allows so many), 2 a mistake."""
 
@@ -38,7 +39,7 @@ def main(arguments: list[str]) -> int:
     from vtp.use.embed import embed_into
     from vtp.use.loading import load
 
-    model = load(parsed.model, device=parsed.device, precision=parsed.precision, workers=parsed.workers)
+    model = load(parsed.model, device=parsed.device, precision=parsed.precision, workers=0)
     number, count = (int(os.environ.get(name, default)) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1")))
     say = line(every_s=10)
 
@@ -93,7 +94,6 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--window", type=a(_Window), default=10.0, help="seconds (%(default)g); 0: whole files")
     parser.add_argument("--stride", type=a(_Stride), default=None, help="seconds between windows (half a window)")
     parser.add_argument("--objective", default=None, help="in whose space, where several objectives embed")
-    parser.add_argument("--workers", type=a(Processes), default=2, help="processes that decode (%(default)s)")
     parser.add_argument("--batch", type=a(Count), default=32, help="windows in a forward pass (%(default)s)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda (%(default)s)")
     parser.add_argument("--precision", default="fp32", help="fp32, bf16, fp16 (%(default)s)")

@@ -1,7 +1,7 @@
 """Embedding many files into a table: windows of time, a few hundred at a time, and each file is noted when it is done.
 
-Decoding runs in the loader's processes. Several programs may work on one table, as under torchrun: each takes its share
-of the files, and adds to the table by itself.
+Several programs may work on one table, as under torchrun: each takes its share of the files, and adds to the table by
+itself. None of them forks: a process that is forked where lancedb is in use may wait for ever.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ __all__ = ["Done", "embed_into"]
 
 AT_ONCE = 512  # windows between two additions to the table: what a killed program loses
 _LOOKED_AT = 64  # files whose lengths are looked up together
+_LOOKERS = 2  # threads, each with a decoding process of its own
 
 
 @dataclass(slots=True)
@@ -73,9 +74,11 @@ def embed_into(
         progress: called with what is done so far and the number of files, after every addition.
 
     Raises:
-        ConfigError: the model embeds neither, or the table was made with something else.
+        ConfigError: the model embeds neither, has loader workers, or the table was made with something else.
         DataError: there are no files.
     """
+    if model.workers:
+        raise ConfigError(f"a model with workers={model.workers} forks; load it with workers=0 to embed into a table.")
     space, modalities = _space(model, objective)
     stride = (window / 2) if stride is None else stride
     _check(window, stride)
@@ -183,7 +186,7 @@ def _lengths(model: Model, some: Sequence[Source]) -> Iterator[tuple[str, MediaI
         except MediaError as error:
             return source.key, error.reason
 
-    with results(look, some, model.reader, max(1, min(4, model.workers)), lambda source: source.key) as found:
+    with results(look, some, model.reader, _LOOKERS, lambda source: source.key) as found:
         yield from found
 
 
