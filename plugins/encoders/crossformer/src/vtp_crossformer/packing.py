@@ -15,7 +15,7 @@ from itertools import groupby
 from typing import Any
 
 import torch
-from torch import Tensor, split
+from torch import Tensor, nn, split
 from torch.nn.functional import linear
 from torch.utils.checkpoint import checkpoint
 
@@ -75,9 +75,11 @@ def run_packed(blocks: Blocks, x: Tensor, packing: Packing) -> tuple[list[Tensor
     """
     layout = Layout(packing.sizes, [None] * len(packing.sizes))
     keeps = blocks.checkpointing and torch.is_grad_enabled()
-    for block in list(blocks)[:-1]:
+    # Sharded weights (FSDP) are whole within the layer's own call alone.
+    apart = len(blocks) > 0 and type(blocks[-1].attention.qkv.weight) is nn.Parameter
+    for block in list(blocks)[: -1 if apart else None]:
         x = checkpoint(block, x, layout, use_reentrant=False) if keeps else block(x, layout)
-    if not len(blocks):
+    if not apart:
         return _parted(x, packing)
     if keeps:
         parted: tuple[list[Tensor], list[Tensor]] = checkpoint(_last, blocks[-1], x, packing, use_reentrant=False)
