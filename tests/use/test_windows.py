@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -58,6 +60,15 @@ def test_each_stream_has_its_own_end_and_only_those_that_are_there():
         ("audio", 5, 9.0, 5, 9.0),
     ]
     assert [w.modality for w in windows(source, info(audio=9.0), ("video", "audio"), 0, 1)] == ["audio"]
+
+
+@pytest.mark.parametrize("stream", ["video", "audio"])
+def test_a_file_that_claims_to_last_for_ages_is_one_window(stream):
+    claimed = info(video=1.0, audio=1e9)
+    if stream == "video":  # four frames, the last one on screen for thirty years
+        claimed = replace(claimed, video=replace(claimed.video, end=1e9))
+    source = Source("a", MediaRef("a"), 1000, 2)
+    assert [(w.start, w.end) for w in windows(source, claimed, (stream,), 10, 5)] == [(0, 1e9)]
 
 
 def test_windows_of_a_span_lie_in_it():

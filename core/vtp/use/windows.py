@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from vtp.errors import ConfigError
 from vtp.media.info import MediaInfo
@@ -93,7 +94,11 @@ def windows(
             continue
         begin, end = source.ref.start or 0.0, ends[modality] or info.seconds
         end = end if source.ref.end is None else min(end, source.ref.end)
-        cuts = list(spans(begin, max(begin, end), window, stride))
+        # A damaged file may claim to last for days: no more windows than it can fill, else it is one.
+        most = info.video.count if modality == "video" and info.video is not None else 10 + source.bytes // 20
+        cuts = list(islice(spans(begin, max(begin, end), window, stride), max(1, most) + 1))
+        if len(cuts) > max(1, most):
+            cuts = [(begin, max(begin, end))]
         for first, last in cuts:
             ref = source.ref if len(cuts) == 1 else MediaRef(source.ref.path, first, last)
             yield Window(source, modality, ref, first, last)
