@@ -169,6 +169,12 @@ LINES = {
     "uninstall": "the following arguments are required: distribution",
     "uninstall encoders": "a part of vtp-core",
     "uninstall ''": "the name of a distribution",
+    "embed": "required: TARGET, OUT, --model",
+    "search FULL": "required: QUERY",
+    "ask FILE": "required: QUESTION, --model",
+    "caption FILE": "required: --model",
+    "completion nope": "invalid choice: 'nope'",
+    "new-plugin x --kind nope": "--kind=nope: no such kind",
 }  # fmt: skip
 
 

@@ -61,9 +61,11 @@ def _problems(run: Callable[[Entry, Mapping[str, Any]], None], entry: Entry, opt
             run(entry, options)
     except ContractError as error:
         _, *lines = str(error).split("\n  ")
-        if any("is there a label for them?" in line for line in lines):
+        asked = [re.search(r"it raised (KeyError: '\w+')", line) for line in lines]  # batch.labels["tags"], for example
+        if any("is there a label for them?" in line for line in lines) or (asked and all(asked)):
+            told = f" ({asked[0][1]})" if asked[0] else ""
             raise _LeftOut(
-                "it needs labels or fields of a batch, which check_objective of vtp.testing takes"
+                f"it needs labels or fields of a batch{told}, which check_objective of vtp.testing takes"
             ) from error
         return [" ".join(line.split()) for line in lines] or [str(error)]
     except (UserError, OSError) as error:

@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from test_model import batch_of, build
+from trimodal_models import batch_of, build
 
 from vtp.train import TrainConfig
 from vtp.train.parallel import Parallel, full_tensor

@@ -76,7 +76,8 @@ def run_packed(blocks: Blocks, x: Tensor, packing: Packing) -> tuple[list[Tensor
     layout = Layout(packing.sizes, [None] * len(packing.sizes))
     keeps = blocks.checkpointing and torch.is_grad_enabled()
     # Sharded weights (FSDP) are whole within the layer's own call alone.
-    apart = len(blocks) > 0 and type(blocks[-1].attention.qkv.weight) is nn.Parameter
+    last: Any = blocks[-1] if len(blocks) else None
+    apart = last is not None and type(last.attention.qkv.weight) is nn.Parameter
     for block in list(blocks)[: -1 if apart else None]:
         x = checkpoint(block, x, layout, use_reentrant=False) if keeps else block(x, layout)
     if not apart:
