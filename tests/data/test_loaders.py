@@ -20,6 +20,7 @@ from number_files import SPECS, NumberReader, fingerprint, pipeline, table, take
 
 from vtp.contracts import Read
 from vtp.data import BadFiles, EvalLoader, Pipeline, TrainLoader, keyed_generator
+from vtp.data import workers as loader_workers
 from vtp.errors import ConfigError, DataError, RunError
 from vtp.media import MediaError, Wanted
 from vtp.media.multi_view import InWindows, View, Windows
@@ -303,6 +304,20 @@ def test_workers_survive_the_signals_of_a_process_group() -> None:
     assert len([next(iterator) for _ in range(30)]) == 30
     iterator.close()  # type: ignore[attr-defined]
     assert not workers & set(_children())
+
+
+def test_a_worker_that_is_just_starting_survives_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch's own handler of SIGTERM, and Python's of SIGINT, would each end it with exit code 0."""
+    start = loader_workers._start_worker
+
+    def signalled(*args: Any) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            os.kill(os.getpid(), number)
+        start(*args)
+
+    monkeypatch.setattr(loader_workers, "_start_worker", signalled)
+    assert len(take(loader(count=40, workers=2), 8)) == 8
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, ())  # here they are heard
 
 
 def test_keys_make_streams() -> None:

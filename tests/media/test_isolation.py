@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -192,6 +193,19 @@ def test_a_forked_process_starts_its_own_child_and_takes_it_along(hostile: Media
     assert process.exitcode == 0 and theirs != mine
     assert gone(theirs)
     assert child_of(hostile.read(MediaRef("fine"))) == mine
+
+
+def test_a_child_that_is_just_starting_leaves_signals_to_its_owner(
+    hostile: MediaReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Signalled(subprocess.Popen[bytes]):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self.send_signal(number)
+
+    monkeypatch.setattr(subprocess, "Popen", Signalled)
+    assert child_of(hostile.read(MediaRef("fine"))) != os.getpid()
 
 
 OWNER = """

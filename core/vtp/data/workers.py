@@ -28,7 +28,7 @@ from torch.utils.data._utils import signal_handling
 
 from vtp.errors import RunError, VtpError
 from vtp.faults import while_loading
-from vtp.machine import keep_memory
+from vtp.machine import deaf_child, ignore_stopping, keep_memory
 from vtp.types import Batch, Sample
 
 __all__ = ["Delivery", "deliver", "named"]
@@ -175,7 +175,8 @@ def deliver(
         atexit.register(kill)
         deliveries = None
         try:
-            deliveries = iter(loader)  # which says it, too
+            with deaf_child():
+                deliveries = iter(loader)  # which says it, too
         finally:
             started += [child for child in multiprocessing.active_children() if child not in before]
             if deliveries is None:  # the system has no room for all of them
@@ -259,8 +260,7 @@ def _remove_if_orphaned(folder: str, parent: int) -> None:
 def _start_worker(folder: str, parent: int, worker: int) -> None:
     """torchrun and Ctrl-C signal the whole process group: a worker that dies first takes the checkpoint with it."""
     gc.freeze()  # looking for cycles in what was there before would copy every page of it
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ignore_stopping()
     torch.set_num_threads(1)
     keep_memory()
     util.Finalize(None, _remove_if_orphaned, (folder, parent), exitpriority=-100)

@@ -26,6 +26,7 @@ import numpy.typing as npt
 
 from vtp.contracts import Decoder
 from vtp.errors import ConfigError, RunError
+from vtp.machine import deaf_child
 from vtp.media.backends import DEFAULT, find_backend, load_backend
 from vtp.media.info import MediaError, MediaInfo
 from vtp.media.member import fetch, read_frames, split_member
@@ -172,16 +173,19 @@ class _Child:
         self.memory = _anonymous_file()
         self.map: mmap.mmap | None = None
         lifeline, self.lifeline = os.pipe()  # we keep the end that is never written to
+        # -P: a Python file in the working folder, which may hold a stranger's data set, is none of ours
+        shared = (theirs.fileno(), self.memory, lifeline)
+        command = [sys.executable, "-P", "-m", "vtp.media.worker", *map(str, shared)]
         try:
-            self.process = subprocess.Popen(
-                # -P: a Python file in the working folder, which may hold a stranger's data set, is none of ours
-                [sys.executable, "-P", "-m", "vtp.media.worker", *map(str, (theirs.fileno(), self.memory, lifeline))],
-                pass_fds=(theirs.fileno(), self.memory, lifeline),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                env=os.environ | {"PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path)},
-            )
+            with deaf_child():
+                self.process = subprocess.Popen(
+                    command,
+                    pass_fds=shared,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.PIPE,
+                    env=os.environ | {"PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path)},
+                )
         finally:
             os.close(lifeline)
             theirs.close()

@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from vtp.contracts import Decoder
 from vtp.errors import VtpError
-from vtp.machine import keep_memory
+from vtp.machine import ignore_stopping, keep_memory
 from vtp.media.backends import load_backend
 from vtp.media.info import MediaError, VideoInfo
 from vtp.media.member import fetch
@@ -121,8 +121,7 @@ class _Block:
 def _die_with_parent(lifeline: int) -> None:
     """The parent holds the other end of this pipe. When it dies, however it dies, the kernel ends us with SIGIO, also
     in the middle of a decoder's endless loop. Signals to the process group are the parent's to handle."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    ignore_stopping()
     signal.signal(signal.SIGIO, signal.SIG_DFL)
     fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
     fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
