@@ -39,19 +39,21 @@ class FakeLoader:
         for sample in self.samples:
             if sample.video is not None and "video" not in self.drop and sample.video.path in self.broken:
                 self.misses[sample.id] = "moov atom not found"
+            elif not any(has and m not in self.drop for m, has in self._holds(sample).items()):
+                self.misses[sample.id] = "the sample has none of the wanted modalities"
             else:
                 readable.append(sample)
         for start in range(0, len(readable), self.size):
             yield self._batch(readable[start : start + self.size])
 
+    def _holds(self, sample: Sample) -> dict[str, bool]:
+        heard = sample.audio is not None and sample.audio.path not in self.silent
+        return {"video": sample.video is not None, "audio": heard, "text": bool(sample.texts)}
+
     def _batch(self, samples: Sequence[Sample]) -> Batch:
         rows = len(samples)
-        has = {
-            "video": [s.video is not None for s in samples],
-            "audio": [s.audio is not None and s.audio.path not in self.silent for s in samples],
-            "text": [bool(s.texts) for s in samples],
-        }
-        present = {m: torch.tensor([h and m not in self.drop for h in rows]) for m, rows in has.items()}
+        has = [self._holds(sample) for sample in samples]
+        present = {m: torch.tensor([one[m] and m not in self.drop for one in has]) for m in SPECS}
         labels = [self.labels(sample) for sample in samples]
         names = sorted({name for row in labels for name in row})
         return Batch(
@@ -78,7 +80,7 @@ class FakeModel(nn.Module):
         def inputs(modality):  # as ForwardContext.inputs, with mean 0 and standard deviation 1
             return {modality: batch.inputs[modality]["frames"].movedim(-1, -3).float() / 255}
 
-        return run(SimpleNamespace(batch=batch, model=self, inputs=inputs))
+        return run(SimpleNamespace(batch=batch, model=self, inputs=inputs, present=lambda m: batch.present[m]))
 
 
 class FakeDataset:

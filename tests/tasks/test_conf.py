@@ -86,7 +86,7 @@ def test_a_benchmark_says_only_what_is_its_own(path):
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("retrieval", {"ties": "random", "modality": "text", "v2t": "all", "split": "train"}),
+        ("retrieval", {"ties": "random", "v2t": "all", "split": "train"}),
         ("qa", {"ties": "random", "answers_from": "test", "split": "train"}),
         ("multiple_choice", {"ties": "random", "modality": "text"}),
         ("classification", {"ties": "random", "classes_from": "test", "split": "train"}),
@@ -101,7 +101,9 @@ def test_choices_are_types_which_the_builder_checks(name, options):
 
 
 METRICS = {
-    "retrieval": {f"{d}/{m}" for d in ("t2v", "v2t", "t2a", "a2t") for m in ("r1", "r5", "r10", "mdr", "mnr")},
+    "retrieval": {
+        f"{d}/{m}" for d in ("t2v", "v2t", "t2a", "a2t", "t2va", "va2t") for m in ("r1", "r5", "r10", "mdr", "mnr")
+    },
     "qa": {"accuracy", "top10", "in_vocabulary"},
     "mc": {"accuracy"},
     "caption": {"token_f1", "exact_match"},
@@ -116,9 +118,10 @@ def test_a_benchmark_as_it_stands_is_what_its_protocol_states(path):
         return
     protocol = Protocol.find(options["protocol"])
     assert protocol.ties == options.get("ties", "expected") and protocol.split == options.get("split", "test")
-    assert protocol.options == {name: options[name] for name in protocol.options}
+    spelt = {k: "+".join(v) if isinstance(v, list) else v for k, v in options.items()}  # sides of retrieval
+    assert protocol.options == {name: spelt[name] for name in protocol.options}
     assert set(protocol.metrics) <= METRICS[protocol.kind]
-    assert ("t2a" in "".join(protocol.metrics[:1])) == (options.get("modality") == "audio")
+    assert ("t2a" in "".join(protocol.metrics[:1])) == (options.get("gallery") == "audio")
 
 
 def test_every_protocol_has_a_task():

@@ -102,10 +102,9 @@ def test_clips_with_sound_are_those_that_the_model_heard_or_whose_files_say_so(m
     videos = SimpleNamespace(rows=np.array([0, 2]), present={"audio": np.array([False, True])})
     pairs = SimpleNamespace(videos=samples()[:3])
     scored = SimpleNamespace(videos=videos, pairs=pairs)
-    hears = SimpleNamespace(modalities=("video", "audio", "text"))
-    assert cuts._with_sound(hears, scored).tolist() == [False, False, True]
+    assert cuts._with_sound(scored, heard=True).tolist() == [False, False, True]
     monkeypatch.setattr(cuts, "_sounds", lambda reader, clip: clip.id == "q0.0")
-    assert cuts._with_sound(SimpleNamespace(modalities=("video", "text")), scored).tolist() == [True, False, False]
+    assert cuts._with_sound(scored, heard=False).tolist() == [True, False, False]
 
 
 def test_files_are_asked_for_sound(tmp_path):

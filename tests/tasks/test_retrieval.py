@@ -398,7 +398,7 @@ def test_sounds_are_searched_like_clips(fake_dataset, fake_model, make_evaluator
         np.array([objective.tables[modality][s.texts[0] if modality == "text" else s.id]
                   for s in ctx.batch.extra["sample"]], dtype=np.float32)
     )  # fmt: skip
-    task = Retrieval(dataset=fake_dataset(test=table), modality="audio", protocol="audiocaps")
+    task = Retrieval(dataset=fake_dataset(test=table), gallery="audio", protocol="audiocaps")
     evaluator = make_evaluator(fake_model(vtc=objective), task)
     result = task.evaluate(evaluator)
     assert result.metrics["t2a/r1"] == result.metrics["a2t/r1"] == result.metrics["r_mean"] == 100.0
@@ -429,15 +429,18 @@ def test_texts_are_compared_with_picture_and_sound(fake_dataset, fake_model, mak
         for i, text in enumerate(CAPTIONS)
     ]
     objective, shown = seen_and_heard(table)
-    task = Retrieval(dataset=fake_dataset(test=table))
+    task = Retrieval(dataset=fake_dataset(test=table), gallery=["video", "audio"])
     result = task.evaluate(make_evaluator(fake_model(vtc=objective), task))
-    assert result.metrics["t2v/r1"] == result.metrics["v2t/r1"] == 100.0
+    assert result.metrics["t2va/r1"] == result.metrics["va2t/r1"] == 100.0
     clips = [one for one in shown if one["video"]]
     assert clips and all(one == {"video": True, "audio": True, "text": False} for one in clips)
-    objective.embeds = {"video": ("video",)}
     shown.clear()
-    task.evaluate(make_evaluator(fake_model(vtc=objective), task))
-    assert all(not one["audio"] for one in shown)
+    task = Retrieval(dataset=fake_dataset(test=table))
+    result = task.evaluate(make_evaluator(fake_model(vtc=objective), task))
+    assert all(not one["audio"] for one in shown) and "t2v/r1" in result.metrics
+    assert any("audio, which was withheld: task.gallery=[video,audio] shows it" in line for line in result.warnings)
+    objective.embeds = {"video": ("video",)}
+    assert not task.evaluate(make_evaluator(fake_model(vtc=objective), task)).warnings
 
 
 def test_an_objective_that_does_not_say_what_it_embeds_is_told_how(fake_dataset, fake_model, make_evaluator):
@@ -451,8 +454,8 @@ def test_an_objective_that_does_not_say_what_it_embeds_is_told_how(fake_dataset,
 
 
 def test_an_objective_about_something_else_is_refused(fake_dataset, oracle, fake_model, make_evaluator):
-    task = Retrieval(dataset=fake_dataset(test=TEST), modality="audio")
-    with pytest.raises(ConfigError, match=r"compares text with video, and .*audio .*modalities=\[audio,text"):
+    task = Retrieval(dataset=fake_dataset(test=TEST), gallery="audio")
+    with pytest.raises(ConfigError, match=r"compares text with video, and .*with audio\. .*modalities=\[audio,text"):
         task.evaluate(make_evaluator(fake_model(vtc=oracle), task))
 
 

@@ -23,7 +23,6 @@ import numpy as np
 import numpy.typing as npt
 
 from vtp import distributed
-from vtp.eval.evaluator import Evaluator
 from vtp.eval.forms import sha256_lines
 from vtp.eval.metrics import Ranks
 from vtp.eval.protocol import Protocol as Benchmark
@@ -32,6 +31,7 @@ from vtp.media import MediaError
 from vtp.media.isolation import MediaReader
 from vtp.types import Sample
 from vtp_tasks.pairs import Similarities
+from vtp_tasks.sides import Side
 
 __all__ = ["add_cuts"]
 
@@ -44,6 +44,7 @@ class Searching(Protocol):
     protocol: Benchmark
     what: str
     v2t: Any
+    sides: tuple[Side, Side]
     directions: tuple[str, str]
 
     def metrics_of(self, ranks: tuple[Ranks, Ranks]) -> dict[str, float]:
@@ -51,7 +52,7 @@ class Searching(Protocol):
         ...
 
 
-def add_cuts(task: Searching, evaluator: Evaluator, scored: Similarities, result: TaskResult) -> list[str]:
+def add_cuts(task: Searching, scored: Similarities, result: TaskResult) -> list[str]:
     """Add a row for every cut of the protocol that can be made, and ``protocol.cuts`` to the report.
 
     Returns:
@@ -61,7 +62,7 @@ def add_cuts(task: Searching, evaluator: Evaluator, scored: Similarities, result
     found: dict[str, Any] = {}
     for name, cut in task.protocol.cuts.items():
         record = found[name] = {key: cut.get(key) for key in ("title", "rule", "circulates", "source") if cut.get(key)}
-        kept = _kept(cut, evaluator, scored)
+        kept = _kept(cut, scored, "audio" in task.sides[1])
         if isinstance(kept, str):
             record["not_computed"] = kept
             continue
@@ -86,8 +87,9 @@ def add_cuts(task: Searching, evaluator: Evaluator, scored: Similarities, result
     return lines
 
 
-def _kept(cut: Mapping[str, Any], evaluator: Evaluator, scored: Similarities) -> tuple[Array, Array] | str:
-    """bool (Q,) and (G,), the queries and the clips of a cut; or why they cannot be told."""
+def _kept(cut: Mapping[str, Any], scored: Similarities, heard: bool) -> tuple[Array, Array] | str:
+    """bool (Q,) and (G,), the queries and the clips of a cut; or why they cannot be told. ``heard``: whether the model
+    was given the sound of the gallery."""
     pairs = scored.pairs
     everything = np.ones(len(pairs.videos), bool)
     rule = cut.get("rule")
@@ -96,7 +98,7 @@ def _kept(cut: Mapping[str, Any], evaluator: Evaluator, scored: Similarities) ->
         first[np.unique(pairs.video_of, return_index=True)[1]] = True
         return first, everything
     rules: dict[Any, Callable[[], Array]] = {
-        "sound": lambda: _with_sound(evaluator, scored),
+        "sound": lambda: _with_sound(scored, heard),
         "readable": lambda: ~scored.no_video,
         "without": lambda: np.array([video.id not in cut.get("without", ()) for video in pairs.videos]),
     }
@@ -106,11 +108,11 @@ def _kept(cut: Mapping[str, Any], evaluator: Evaluator, scored: Similarities) ->
     return videos[pairs.video_of], videos
 
 
-def _with_sound(evaluator: Evaluator, scored: Similarities) -> Array:
+def _with_sound(scored: Similarities, heard: bool) -> Array:
     """bool (G,): clips with an audio stream, as the model heard them or as their files say; of a file that cannot be
     read, nobody knows, and it is left out."""
     out = np.zeros(len(scored.pairs.videos), bool)
-    if "audio" in scored.videos.present and "audio" in evaluator.modalities:
+    if heard:
         out[scored.videos.rows] = scored.videos.present["audio"]
         return out
     rank, world = distributed.rank(), distributed.world_size()

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from vtp.data.table import media_id
 from vtp.errors import ConfigError
-from vtp.eval.embedding import compare_embeddings, compared_by, compares, embed, embed_clips, looked_at
+from vtp.eval.embedding import compare_embeddings, compared_by, compares, embed, looked_at
 from vtp.eval.evaluator import Collected
 from vtp.eval.ledger import Ledger
 from vtp.eval.metrics import Ranks
@@ -24,13 +24,13 @@ __all__ = [
     "Pairs",
     "Similarities",
     "check_compares",
-    "compare_embeddings",
     "compares",
+    "compare_embeddings",
     "embed",
-    "embed_clips",
     "gallery",
     "looked_at",
     "seen_in",
+    "without_some",
 ]
 
 Array = npt.NDArray[Any]
@@ -43,10 +43,11 @@ class Pairs:
 
     Attributes:
         videos: the gallery, one sample per clip with its id as sample id and no text, in order of first appearance.
-        texts: distinct texts, as samples without media.
+        texts: what asks, each once: distinct texts as samples without media, texts with the media of their clips, or
+            clips.
         query_ids: one id per query.
-        queries: the query texts.
-        video_of: int64 (Q,), the clip that a query was written for.
+        queries: the query texts; of clips that ask their ids.
+        video_of: int64 (Q,), the clip that a query is about.
         text_of: int64 (Q,), its row in ``texts``.
     """
 
@@ -58,19 +59,27 @@ class Pairs:
     text_of: Array
 
     @classmethod
-    def of(cls, samples: Sequence[Sample], videos: Sequence[Sample]) -> Pairs:
-        """Queries of ``samples`` about the clips in ``videos``."""
+    def of(cls, samples: Sequence[Sample], videos: Sequence[Sample], asking: Sequence[Modality] = ("text",)) -> Pairs:
+        """Queries of ``samples`` about the clips in ``videos``: a query per text, with the media of its clip where
+        ``asking`` names more than text; without text one per clip."""
         position = {video.id: i for i, video in enumerate(videos)}
-        texts: dict[str, int] = {}
+        if "text" not in asking:
+            own = np.arange(len(videos), dtype=np.int64)
+            names = [video.id for video in videos]
+            return cls(list(videos), list(videos), names, list(names), own, own)
+        alone = tuple(asking) == ("text",)
+        texts: dict[tuple[str, int], int] = {}
         found = []
         for sample in samples:
             for number, text in enumerate(sample.texts):
                 if media_id(sample) in position:
                     query = sample.id if len(sample.texts) == 1 else f"{sample.id}#{number}"
-                    found.append((query, text, position[media_id(sample)], texts.setdefault(text, len(texts))))
+                    video = position[media_id(sample)]
+                    key = text, -1 if alone else video
+                    found.append((query, text, video, texts.setdefault(key, len(texts))))
         return cls(
             list(videos),
-            [Sample(f"text {i}", texts=(text,)) for text, i in texts.items()],
+            [_with_text(f"text {i}", text, None if alone else videos[at]) for (text, at), i in texts.items()],
             [query for query, *_ in found],
             [text for _, text, *_ in found],
             np.array([video for *_, video, _ in found], dtype=np.int64),
@@ -89,8 +98,8 @@ class Pairs:
         return np.split(order, np.searchsorted(self.video_of[order], np.arange(1, len(self.videos))))
 
 
-def check_compares(task: str, modality: str, name: str, objective: Any) -> None:
-    """Whether an objective compares ``modality`` with text.
+def check_compares(task: str, modality: str, name: str, objective: Any, *, key: str = "task.modality") -> None:
+    """Whether an objective compares ``modality`` with text; ``key`` is the option that asks for it.
 
     Raises:
         ConfigError: it compares something else.
@@ -98,7 +107,7 @@ def check_compares(task: str, modality: str, name: str, objective: Any) -> None:
     if compares(modality, objective):
         return
     compared = compared_by(objective)
-    asked = f"task.modality={modality} asks for {modality} with text"
+    asked = f"{key}={modality} asks for {modality} with text"
     if len(compared) < 2:
         raise ConfigError(
             f"task {task}: {asked}, and the objective {name!r} does not say that it embeds {modality}: its class needs "
@@ -107,13 +116,29 @@ def check_compares(task: str, modality: str, name: str, objective: Any) -> None:
         )
     raise ConfigError(
         f"task {task}: the objective {name!r} compares {' with '.join(sorted(compared))}, and {asked}. Set "
-        f"objectives.{name}.modalities=[{modality},text], or task.modality."
+        f"objectives.{name}.modalities=[{modality},text], or {key}."
     )
 
 
-def seen_in(collected: Collected, looked_at: Sequence[Modality]) -> list[Modality]:
-    """Those of ``looked_at`` that at least one of the clips has, and text."""
-    return [m for m in looked_at if m == "text" or (m in collected.present and collected.present[m].any())]
+def _with_text(name: str, text: str, clip: Sample | None) -> Sample:
+    return (
+        Sample(name, texts=(text,)) if clip is None else Sample(name, clip.video, clip.audio, (text,), {}, clip.extra)
+    )
+
+
+def seen_in(collected: Collected, shown: Sequence[Modality]) -> list[Modality]:
+    """Those of ``shown`` that at least one of the items has, and text."""
+    return [m for m in shown if m == "text" or (m in collected.present and collected.present[m].any())]
+
+
+def without_some(collected: Collected, side: Sequence[Modality]) -> dict[str, list[str]]:
+    """Modality of a side of several -> the evaluated items that lack it, for which the others speak."""
+    found = {}
+    for modality in side if len(side) > 1 else ():
+        here = collected.present.get(modality)
+        if modality != "text" and here is not None and not here.all():
+            found[modality] = [name for name, has in zip(collected.ids, here, strict=True) if not has]
+    return found
 
 
 def gallery(samples: Sequence[Sample]) -> list[Sample]:
@@ -268,12 +293,14 @@ class Similarities:
     def queries_ledger(self) -> Ledger:
         misses = self.query_misses()
         kept = np.array([query not in misses for query in self.pairs.query_ids], dtype=bool)
-        present = {"text": int(kept.sum())}
-        for modality, here in self.videos.present.items():
-            if modality != "text":
-                had = np.zeros(len(self.pairs.videos), bool)
-                had[self.videos.rows] = here
-                present[modality] = int(had[self.pairs.video_of[kept]].sum())
+        present: dict[str, int] = {}
+        for collected, of in ((self.videos, self.pairs.video_of), (self.texts, self.pairs.text_of)):
+            for modality, here in collected.present.items():
+                had = np.zeros(len(collected.table), bool)
+                had[collected.rows] = here
+                present[modality] = max(present.get(modality, 0), int(had[of[kept]].sum()))
+        if self.by_head:
+            present["text"] = int(kept.sum())
         return Ledger(tuple(self.pairs.query_ids), misses, "queries", present)
 
 

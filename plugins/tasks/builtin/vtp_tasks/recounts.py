@@ -284,7 +284,8 @@ def average_precision(scores: Array, right: Array) -> float:
 
 
 def pairs(lines: Lines, facts: Facts) -> Recount:
-    """Of retrieval: one line per text that asks, and one per clip that asks."""
+    """Of retrieval: one line per item of the first of ``directions`` that asks (a text, where there are texts), and one
+    per clip that asks in the other."""
     ties, names = facts["tie_rule"], facts["directions"]
     both = [[line for line in lines if line["direction"] == name] for name in names]
     found = [_ranks(some, count) for some, count in zip(both, facts["candidates"], strict=True)]
@@ -309,8 +310,10 @@ def pairs(lines: Lines, facts: Facts) -> Recount:
         for line, one in zip(some, _derived(ranks, ties, "hit"), strict=True)
     }
     counted.derived = [derived[line["id"]] for line in lines]
+    told = "text" in (*facts.get("query", ("text",)), *facts.get("gallery_side", ()))  # else an item is the clip alone
     counted.samples = [
-        Sample(line["id"], None, None, (line["query"],), {}, {"video_id": line["target"][0]}) for line in both[0]
+        Sample(line["id"], None, None, (line["query"] if told else "",), {}, {"video_id": line["target"][0]})
+        for line in both[0]
     ]
     return counted
 
@@ -321,7 +324,7 @@ def _pair_bounds(
     """In both directions the worst and the best ranks over all scores of what is missing."""
     gone = {line["query"] for line in both[1] if "missing" in line}
     no_clip = np.array([name in gone for name in clips[0]], bool)
-    silent_texts = [bool(line.get("no_text")) for line in both[0]]
+    silent_texts = [bool(line.get("no_text") or line.get("no_query")) for line in both[0]]
     counts = Counter(name for name, silent in zip(clips[0], silent_texts, strict=True) if silent)
     silent = np.array([counts[name] for name in clips[1]], np.int64)
     there = rank_bounds(found[0], int(facts["lost_clips"]) - no_clip, no_clip | np.array(silent_texts, bool))

@@ -105,6 +105,7 @@ def score_some(
     objective: str,
     what: str = "videos",
     *,
+    drop: Sequence[Modality] = (),
     pair_batch: int = PAIR_BATCH,
 ) -> Array:
     """As :func:`score_pairs`, for a list of pairs, int64 (P,) each: float32 (P,)."""
@@ -112,7 +113,7 @@ def score_some(
     keys, place = np.unique(clips * count + pairs.text_of[queries], return_inverse=True)
     texts_of = np.split(keys % count, np.searchsorted(keys, count * np.arange(1, len(pairs.videos))))
     given = evaluator, pairs.videos, pairs.texts, texts_of, objective, what
-    matched, _ = match_texts(*given, pair_batch=pair_batch)
+    matched, _ = match_texts(*given, drop=drop, pair_batch=pair_batch)
     lengths = np.array([len(texts) for texts in texts_of], np.int64)
     starts = np.cumsum(lengths) - lengths
     owner = np.repeat(np.arange(len(texts_of)), lengths)

@@ -1,9 +1,9 @@
-"""Retrieval of video (or of sound) by text and of text by video: by embeddings of clips and of texts, or by a matching
-head that reads both together.
+"""Retrieval between any two sides of a clip, each of one modality or of several (:mod:`vtp_tasks.sides`), in both
+directions: by embeddings, or, between clips and texts, by a matching head that reads both together.
 
 Every clip of the split is a candidate once, every text is a query once; equal texts are encoded once, so that they tie
-exactly. Only the clip that a text was written for is right. Where clips have several texts, the other direction has two
-published forms, which differ by many points and are always named:
+exactly. Only the clip that a text was written for is right; where no side has a text, the clip itself. Where clips have
+several texts, the direction to them has two published forms, which differ by many points and are always named:
 
     any   all texts are ranked one by one, and a clip's best-ranked text counts (the harder one; ALBEF and its family)
     set   each clip's texts are one candidate, scored by its best text (CLIP4Clip on MSVD)
@@ -17,7 +17,8 @@ candidates of each query by embeddings (re-ranking). All pairs are the headline 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -27,9 +28,7 @@ from vtp.data.table import clip_names, evenly, media_id
 from vtp.errors import ConfigError, DataError
 from vtp.eval.evaluator import Evaluator
 from vtp.eval.figures import Strip
-from vtp.eval.ledger import EVALUATED_ONLY
 from vtp.eval.metrics import Ranks, TieRule, retrieval_metrics, sanity_warnings
-from vtp.eval.scores import DualSoftmax, Embeddings, Scores
 from vtp.eval.search import First
 from vtp.eval.task import ReportTable, TaskResult
 from vtp.model.model import VTPModel
@@ -39,31 +38,19 @@ from vtp_tasks.cuts import add_cuts
 from vtp_tasks.definitions import find_protocol, rule_for
 from vtp_tasks.examples import frames_of
 from vtp_tasks.matching import PAIR_BATCH, check_matches
-from vtp_tasks.pairs import (
-    Pairs,
-    Similarities,
-    check_compares,
-    compares,
-    embed,
-    embed_clips,
-    gallery,
-    looked_at,
-    seen_in,
-)
-from vtp_tasks.query_bank import BETA, bank_of, normalised
+from vtp_tasks.pairs import Pairs, Similarities, check_compares, compares, gallery
 from vtp_tasks.recounts import KS, numbers
 from vtp_tasks.recounts import pairs as recount_pairs
-from vtp_tasks.rerank import Order, score_pairs, score_some
+from vtp_tasks.rerank import score_pairs
 from vtp_tasks.rows import References, add_counts, add_references, compare, facts
+from vtp_tasks.search_rows import SETS, add_rows, tell_lacking
+from vtp_tasks.sides import Modalities, Space, compares_sides, direction, embed_side, find_space, read_side, spell_side
 from vtp_tasks.splits import Splits
-from vtp_tasks.subsets import Subsets, check_subsets, withheld
+from vtp_tasks.subsets import Subsets, check_subsets
 
 __all__ = ["Retrieval"]
 
 Array = npt.NDArray[Any]
-DIRECTIONS = {"video": ("t2v", "v2t"), "audio": ("t2a", "a2t")}  # from text, to text
-WHAT = {"video": ("videos", "text-video"), "audio": ("clips", "text-audio")}
-SETS = {"any": "any of a clip's texts", "set": "a clip's texts as one set"}
 
 
 class Retrieval:
@@ -72,9 +59,12 @@ class Retrieval:
     Args:
         dataset: offers ``samples("retrieval", split)``: captions to train on, (text, clip) pairs to evaluate.
         protocol: name of a protocol of any plugin, or the path of one; None = data of one's own.
-        modality: what is searched with texts: ``video`` or ``audio``.
+        query, gallery: what searches and what is searched: ``text``, ``video``, ``audio``, or several of them together
+            (``[video, audio]``). They have none in common. Both directions are reported, the headline is that from
+            ``query``.
         objective: what scores the headline: an objective with ``embed(ctx, modality)`` -> (B, E), or (B, n, E) for n
-            clips of a video, of unit length (vtc); or one with ``match_logits`` (vtm), which then reads all pairs.
+            clips of a video, of unit length (vtc); or one with ``match_logits`` (vtm), which then reads all pairs. None
+            = of those that embed, what compares ``query`` with ``gallery``, see :func:`vtp_tasks.sides.find_space`.
         split: which split is reported: ``test`` or ``val``.
         v2t: what is ranked for a clip with several texts: ``any`` or ``set``, see above. The other one becomes a row.
         selection: rule by which the checkpoint is chosen; None = ``val`` if there is a validation split, else ``last``.
@@ -102,15 +92,17 @@ class Retrieval:
     kind = "retrieval"
     monitor: tuple[str, Literal["max", "min"]] = ("r_mean", "max")
     recount = staticmethod(recount_pairs)
+    renamed: ClassVar[dict[str, str]] = {"modality": "gallery: what is searched, by default with texts"}
 
     def __init__(
         self,
         *,
         dataset: Any,
         protocol: str | None = None,
-        modality: Literal["video", "audio"] = "video",
+        query: Modalities = "text",
+        gallery: Modalities = "video",
         split: Literal["test", "val"] = "test",
-        objective: str = "vtc",
+        objective: str | None = "vtc",
         v2t: Literal["any", "set"] = "any",
         selection: str | None = None,
         ties: TieRule = "expected",
@@ -134,9 +126,20 @@ class Retrieval:
         self.dataset = dataset
         self.protocol = find_protocol(protocol, dataset, self.kind)
         self.name = self.kind if protocol is None else self.protocol.name
-        self.modality: Literal["video", "audio"] = modality
-        self.directions = DIRECTIONS[modality]
-        self.what, self.title = WHAT[modality]
+        self.query, self.gallery = read_side("task.query", query), read_side("task.gallery", gallery)
+        if shared := [m for m in self.query if m in self.gallery]:
+            raise ConfigError(
+                f"task.query={spell_side(self.query)} and task.gallery={spell_side(self.gallery)} both hold "
+                f"{shared[0]}: an item would find itself by it. Name different modalities."
+            )
+        # one row per text where there are texts, so that clips are the columns; else the queries are the rows
+        turned = "text" in self.gallery
+        self.sides = (self.gallery, self.query) if turned else (self.query, self.gallery)
+        self.directions = direction(*self.sides), direction(*reversed(self.sides))
+        self.shown_directions = self.directions[::-1] if turned else self.directions
+        self.with_text = "text" in self.sides[0]
+        self.what = "videos" if self.sides[1] == ("video",) else "clips"
+        self.title = f"{spell_side(self.query)}-{spell_side(self.gallery)}"
         self.objective = objective
         self.v2t = v2t
         self.ties: TieRule = ties
@@ -158,7 +161,7 @@ class Retrieval:
     @property
     def metrics(self) -> tuple[str, ...]:
         names = (*(f"r{k}" for k in KS), "mdr", "mnr")
-        return ("r_mean", *(f"{direction}/{name}" for direction in self.directions for name in names))
+        return ("r_mean", *(f"{one}/{name}" for one in self.shown_directions for name in names))
 
     # --- training -------------------------------------------------------------------------------------------------
 
@@ -187,8 +190,10 @@ class Retrieval:
         result = TaskResult(self.name, split, self.metrics_of(scored.ranks[self.v2t]), scored.queries_ledger())
         result.ledgers = {self.what: scored.videos.ledger}
         result.facts = {
-            "score_row": f"all pairs by {self.objective}" if scored.by_head else "raw",
-            "v2t": SETS[self.v2t] if scored.several else "one text per clip",
+            "score_row": self._score_row(evaluator, scored),
+            "query": list(self.query),
+            "gallery_side": list(self.gallery),
+            "v2t": SETS[self.v2t] if scored.several else "one text per clip" if self.with_text else "no text",
             "dtype": f"float32 {'scores' if scored.by_head else 'similarity of embeddings'} from a "
             f"{evaluator.precision} forward pass",
             "gallery": len(scored.pairs.videos),
@@ -204,16 +209,16 @@ class Retrieval:
         if silent := len(scored.pairs.videos) - len(scored.pairs.described):
             back = self.directions[1]
             result.warnings.append(f"{silent} of the {self.what} have no text: {back} is scored on the others")
-        match = compare(
-            self, evaluator, result, scored.samples, modality=self.modality, v2t="any" if same else self.v2t
-        )
+        tell_lacking(self, evaluator, scored, result)
+        sides = {"query": spell_side(self.query), "gallery": spell_side(self.gallery)}
+        match = compare(self, evaluator, result, scored.samples, v2t="any" if same else self.v2t, **sides)
         result.predictions = self._predictions(scored)
         add_counts(result, self.recount, self.seed)
-        for direction in self.directions:
-            result.warnings += [f"{direction}: {doubt}" for doubt in sanity_warnings(_part(result.metrics, direction))]
-        cuts = add_cuts(self, evaluator, scored, result) if self.cuts else []
-        self._further_rows(evaluator, scored, result)
-        result.chart = {d: {f"R@{k}": result.metrics[f"{d}/r{k}"] for k in KS} for d in self.directions}
+        for one in self.shown_directions:
+            result.warnings += [f"{one}: {doubt}" for doubt in sanity_warnings(_part(result.metrics, one))]
+        cuts = add_cuts(self, scored, result) if self.cuts else []
+        add_rows(self, evaluator, scored, result)
+        result.chart = {d: {f"R@{k}": result.metrics[f"{d}/r{k}"] for k in KS} for d in self.shown_directions}
         add_references(result, self.references)
         result.tables = [self._table(result, match.line(), cuts)]
         return result
@@ -227,7 +232,7 @@ class Retrieval:
 
     def examples(self, evaluator: Evaluator, result: TaskResult, count: int = 4) -> list[Strip]:
         """The right clips of evenly spaced text queries, and which clip came first; sounds cannot be shown."""
-        if self.modality != "video":
+        if "video" not in (*self.query, *self.gallery):
             return []
         clips = {video.id: video for video in gallery(self.samples(result.split))}
         from_text = [line for line in result.predictions if line["direction"] == self.directions[0]]
@@ -241,9 +246,9 @@ class Retrieval:
         ]
 
     def check_split(self, split: str) -> None:
-        """Whether there is a text to search with."""
+        """Whether there is a text to search with, or to be found."""
         samples = self.samples(split)
-        if len(samples) and next(iter(member(samples, Table, "all_texts")()), None) is None:
+        if self.with_text and len(samples) and next(iter(member(samples, Table, "all_texts")()), None) is None:
             raise DataError(self._no_queries(split, len(samples)))
 
     def _no_queries(self, split: str, samples: int) -> str:
@@ -257,72 +262,107 @@ class Retrieval:
         clips = gallery(table)
         if not clips:
             raise DataError(f"{self.dataset.name}: there is no clip in the {split} split to evaluate.")
-        if not any(sample.texts for sample in table):
+        if self.with_text and not any(sample.texts for sample in table):
             raise DataError(self._no_queries(split, len(table)))
-        pairs = Pairs.of(table, evaluator.limited(clips))
+        pairs = Pairs.of(table, evaluator.limited(clips), self.sides[0])
         chosen = {video.id for video in pairs.videos}
         samples = [sample for sample in table if media_id(sample) in chosen]
+        if not self.with_text:  # what a clip is called is no part of the benchmark: an item is the clip alone
+            samples = [
+                replace(video, texts=("",), extra={**video.extra, "video_id": video.id}) for video in pairs.videos
+            ]
         model: VTPModel = evaluator.bare_model
         self.check(model)
-        by = self._by_head if self._matches(model) else self._by_embedding
+        by = self.by_head if self._matches(model) else self.by_embedding
         return by(evaluator, self.objective, pairs, samples, len(chosen) < len(clips), top=top)
 
-    def _by_embedding(
-        self,
-        evaluator: Evaluator,
-        objective: str,
-        pairs: Pairs,
-        samples: Sequence[Sample],
-        limited: bool,
-        *,
-        top: int = 0,
-    ) -> Similarities:
-        found = embed(evaluator, objective, self.modality, pairs.videos, pairs.texts, self.what)
-        return Similarities.embedded(pairs, samples, limited, *found, top=top, shown=evaluator.shown)
+    def space(self, model: VTPModel, objective: str | None) -> Space:
+        return find_space(self.name, model.objectives, objective, *self.sides)
 
-    def _by_head(
+    def by_embedding(
         self,
         evaluator: Evaluator,
-        objective: str,
+        objective: str | None,
         pairs: Pairs,
         samples: Sequence[Sample],
         limited: bool,
         drop: Sequence[Modality] = (),
         *,
         top: int = 0,
+        known: Similarities | None = None,
+        label: str = "",
+    ) -> Similarities:
+        """With ``drop`` these modalities are withheld; a side that has none of them is taken from ``known``."""
+        space = self.space(evaluator.bare_model, objective)
+        rows, columns = self.sides
+        both = []
+        for parts, side, asked, what, old in (
+            (space.other, columns, pairs.videos, self.what, "videos"),
+            (space.one, rows, pairs.texts, "texts" if self.with_text else "queries", "texts"),
+        ):
+            held = [m for m in drop if m in side]
+            if known is not None and not held:
+                both.append(getattr(known, old))
+            else:
+                both.append(embed_side(evaluator, parts, side, asked, what, held, label))
+        return Similarities.embedded(pairs, samples, limited, *both, top=top, shown=evaluator.shown)
+
+    def by_head(
+        self,
+        evaluator: Evaluator,
+        objective: str | None,
+        pairs: Pairs,
+        samples: Sequence[Sample],
+        limited: bool,
+        drop: Sequence[Modality] = (),
+        *,
+        top: int = 0,
+        known: Similarities | None = None,
+        label: str = "",
     ) -> Similarities:
         every = np.ones((len(pairs.query_ids), len(pairs.videos)), bool)
-        how: dict[str, Any] = {"drop": drop, "pair_batch": self.pair_batch}
-        scores, videos = score_pairs(evaluator, pairs, every, objective, self.what, **how)
+        drop = tuple(dict.fromkeys((*self.unasked(evaluator), *drop)))
+        scores, videos = score_pairs(
+            evaluator, pairs, every, str(objective), self.what, drop=drop, pair_batch=self.pair_batch
+        )
         return Similarities.matched(pairs, samples, limited, videos, scores, top=top, shown=evaluator.shown)
+
+    def unasked(self, evaluator: Evaluator) -> tuple[Modality, ...]:
+        """Modalities of a clip that take no part."""
+        return tuple(m for m in evaluator.modalities if m != "text" and m not in self.sides[1])
 
     def _matches(self, model: VTPModel) -> bool:
         """Whether the headline is scored by a matching head."""
-        return not offers(model.objectives[self.objective], "embed")
+        return self.objective is not None and not offers(model.objectives[self.objective], "embed")
 
-    def _embeds(self, model: VTPModel) -> str | None:
+    def embeds(self, model: VTPModel) -> str | None:
         """The objective whose embeddings stand beside a headline by a matching head, or None."""
         if self.embed_objective is not None:
             return self.embed_objective
-        able = (name for name, one in model.objectives.items() if offers(one, "embed"))
-        return next((name for name in able if compares(self.modality, model.objectives[name])), None)
+        return next((name for name, one in model.objectives.items() if compares_sides(one, *self.sides)), None)
 
     def check(self, model: VTPModel) -> None:
         """Whether the model has the objectives that embed, match and re-rank."""
-        objectives = model.objectives
-        found = dict(objectives.items()).get(self.objective)
-        if found is None or not (offers(found, "embed") or offers(found, "match_logits")):
+        objectives = dict(model.objectives.items())
+        found = None if self.objective is None else objectives.get(self.objective)
+        if self.objective is not None and (
+            found is None or not (offers(found, "embed") or offers(found, "match_logits"))
+        ):
             raise ConfigError(
                 f"task {self.name}: the model has no objective {self.objective!r} that embeds clips and texts or that "
                 f"matches them (it has: {', '.join(objectives) or 'none'}). Add it with objective=[{self.objective}], "
                 "or set task.objective."
             )
-        check_compares(self.name, self.modality, self.objective, found)
         if not self._matches(model):
+            self.space(model, self.objective)
             if self.rerank or self.exhaustive:
+                self._check_head(self.rerank_objective)
                 check_matches(model, self.rerank_objective, self.name)
             return
-        name = self._embeds(model)
+        self._check_head(str(self.objective))
+        if not any(compares(m, found) for m in self.sides[1]):
+            check_compares(self.name, self.sides[1][0], str(self.objective), found, key="task.gallery")
+        name = self.embeds(model)
         if name is None and self.rerank:
             raise ConfigError(
                 f"task {self.name}: task.rerank={self.rerank} takes the first candidates by embeddings, and the model "
@@ -335,130 +375,73 @@ class Retrieval:
                 f"texts (it has: {', '.join(objectives)})."
             )
 
+    def _check_head(self, name: str) -> None:
+        if self.sides[0] != ("text",):
+            raise ConfigError(
+                f"task {self.name}: {name} matches texts with clips, and task.query={spell_side(self.query)} and "
+                f"task.gallery={spell_side(self.gallery)} are other sides. Set one of them to text alone, or compare "
+                "embeddings (task.objective=null task.rerank=0 task.exhaustive=false)."
+            )
+
     def metrics_of(self, ranks: tuple[Ranks, Ranks]) -> dict[str, float]:
         """Flat names ``t2v/r1`` ... and ``r_mean``, the mean of the six R@K, by which checkpoints are chosen."""
         parts = [retrieval_metrics(one, ties=self.ties, ks=KS) for one in ranks]
-        found = {
-            f"{d}/{name}": value for d, part in zip(self.directions, parts, strict=True) for name, value in part.items()
-        }
+        by = dict(zip(self.directions, parts, strict=True))
+        found = {f"{d}/{name}": value for d in self.shown_directions for name, value in by[d].items()}
         return found | {"r_mean": float(np.mean([found[f"{d}/r{k}"] for d in self.directions for k in KS]))}
 
-    def _further_rows(self, evaluator: Evaluator, scored: Similarities, result: TaskResult) -> None:
-        """Rows that must never be mixed with the raw ones."""
-        back = self.directions[1]
-        if scored.several:
-            other = "set" if self.v2t == "any" else "any"
-            all_metrics = self.metrics_of(scored.ranks[other])
-            result.rows[f"{back}: {SETS[other]}"] = {
-                name: value for name, value in all_metrics.items() if name.startswith(back)
-            }
-        if 0 < result.ledger.coverage < 1:
-            result.rows[EVALUATED_ONLY] = self.metrics_of(scored.evaluated_only(self.v2t))
-        self._rows_of_two_stages(evaluator, scored, result)
-        if self.dsl:
-            label = "DSL (sees all queries at once)"
-            missing = scored.no_text, scored.no_video
-            by: list[Scores] = [DualSoftmax(scored.scores, over, *missing) for over in (0, 1)]
-            result.rows[label] = self.metrics_of(scored.rank(by[0], by[1], self.v2t))
-        if self.qb_norm:
-            self._row_of_a_query_bank(evaluator, scored, result)
-        used = evaluator.modalities if scored.by_head else looked_at(evaluator, self.objective, self.modality)
-        given = scored.pairs, scored.samples, scored.limited
-        for label, drop in withheld(
-            self.subsets, seen_in(scored.videos, used), result.warnings, always=("text",)
-        ).items():
-            if scored.by_head:
-                part = self._by_head(evaluator, self.objective, *given, drop)
-            else:
-                clips = embed_clips(evaluator, self.objective, self.modality, given[0].videos, self.what, drop, label)
-                part = Similarities.embedded(*given, clips, scored.texts)
-            result.rows[label] = self.metrics_of(part.ranks[self.v2t])
-
-    def _row_of_a_query_bank(self, evaluator: Evaluator, scored: Similarities, result: TaskResult) -> None:
-        there = self.directions[0]
-        label = f"{there}: QB-Norm (sees {self.qb_norm:,} training texts)"
-        if not isinstance(scored.scores, Embeddings) or not self.splits.has_train:
-            why = "a matching head gives the headline" if scored.by_head else "there are no training texts here"
-            result.warnings.append(f"task.qb_norm: no row, because {why}.")
-            return
-        texts = member(self.splits["train"], Table, "all_texts")()
-        bank = bank_of(evaluator, self.objective, texts, self.qb_norm, scored.scores)
-        by = normalised(scored.scores, bank, scored.first.index[:, 0], scored.no_video)
-        found = self.metrics_of(scored.rank(by, by, self.v2t))
-        result.rows[label] = {name: value for name, value in found.items() if name.startswith(f"{there}/")}
-        result.facts["qb_norm"] = {"bank": bank.shape[0], "beta": BETA, "normalised_queries": int(by.rows.sum())}
-
-    def _rows_of_two_stages(self, evaluator: Evaluator, scored: Similarities, result: TaskResult) -> None:
-        """What embeddings, the first candidates re-ordered, and all pairs give, less the headline."""
-        given = evaluator, scored.pairs, scored.samples, scored.limited
-        matched = scored if scored.by_head else None
-        head, first = (self.objective if scored.by_head else self.rerank_objective), scored
+    def _score_row(self, evaluator: Evaluator, scored: Similarities) -> str:
         if scored.by_head:
-            embeds = self._embeds(evaluator.bare_model)
-            if embeds is None:
-                return
-            first = self._by_embedding(evaluator, embeds, *given[1:])
-            result.rows[f"embeddings of {embeds}"] = self.metrics_of(first.ranks[self.v2t])
-        elif self.exhaustive:
-            matched = self._by_head(evaluator, head, *given[1:])
-            result.rows[f"all pairs by {head}"] = self.metrics_of(matched.ranks[self.v2t])
-        if self.rerank:
-            candidates = first.candidates(self.rerank, self.seed)
-            orders = [Order.of(one, back) for one, back in zip(candidates, (False, True), strict=True)]
-            queries, clips = (np.concatenate(part) for part in zip(*(order.pairs for order in orders), strict=True))
-            if matched is None:
-                given_pairs = evaluator, scored.pairs, queries, clips, head, self.what
-                values = score_some(*given_pairs, pair_batch=self.pair_batch)
-            else:
-                values = matched.scores.pairs(queries, clips)
-            ends = np.split(values, [len(orders[0].askers)])
-            new = [order.scores(first.scores, part) for order, part in zip(orders, ends, strict=True)]
-            result.rows[f"re-rank({self.rerank}) by {head}"] = self.metrics_of(first.rank(new[0], new[1], self.v2t))
+            return f"all pairs by {self.objective}"
+        names = self.space(evaluator.bare_model, self.objective).names
+        return "raw" if len(names) == 1 else f"raw, mean of {' and '.join(names)}"
 
     def _predictions(self, scored: Similarities, judged: bool = True) -> list[dict[str, Any]]:
         """One line per query and direction: where the right candidate stands and what came first."""
         pairs = scored.pairs
         names = [video.id for video in pairs.videos]
         queries_of = pairs.queries_of()
-        lines = []
+        lines: dict[str, list[dict[str, Any]]] = {name: [] for name in self.shown_directions}
         both = zip(self.directions, (scored.first, scored.first_back), scored.ranks[self.v2t], strict=True)
-        for direction, first, found in both:
+        for name, first, found in both:
             ranks, hits = found.values(self.ties), found.hits(1, self.ties)
-            forward = direction == self.directions[0]
+            forward = name == self.directions[0]
             misses = scored.query_misses() if forward else scored.videos.misses
             labels = names if forward else pairs.query_ids
             for place, row in enumerate(range(len(pairs.query_ids)) if forward else pairs.described):
                 own = pairs.query_ids[row] if forward else names[row]
-                line: dict[str, Any] = {"id": f"{direction}:{own}", "direction": direction}
+                line: dict[str, Any] = {"id": f"{name}:{own}", "direction": name}
                 line["query"] = pairs.queries[row] if forward else own
                 if judged:
                     target = [names[pairs.video_of[row]]] if forward else [pairs.query_ids[q] for q in queries_of[row]]
                     line |= {"target": target, "rank": float(ranks[place]), "hit": float(hits[place])}
                     line |= numbers(found, place)
                     if forward and scored.no_text[row]:
-                        line["no_text"] = True
+                        line["no_text" if self.sides[0] == ("text",) else "no_query"] = True
                 line["top"] = _named(first, row, labels)
                 if own in misses:
                     line["missing"] = misses[own]
-                lines.append(line)
-        return lines
+                lines[name].append(line)
+        return [line for one in lines.values() for line in one]
 
     def _table(self, result: TaskResult, protocol_line: str, cuts: Sequence[str]) -> ReportTable:
-        columns = [f"{d} {label}" for d in self.directions for label in ("R@1", "R@5", "R@10", "MdR", "MnR")]
-        keys = [f"{d}/{name}" for d in self.directions for name in ("r1", "r5", "r10", "mdr", "mnr")]
+        columns = [f"{d} {label}" for d in self.shown_directions for label in ("R@1", "R@5", "R@10", "MdR", "MnR")]
+        keys = [f"{d}/{name}" for d in self.shown_directions for name in ("r1", "r5", "r10", "mdr", "mnr")]
         rows: list[tuple[str | float | None, ...]] = [
             (str(result.facts["score_row"]), *(result.metrics[key] for key in keys))
         ]
         for further in (result.rows, result.references):
             rows += [(label, *(row.get(key) for key in keys)) for label, row in further.items()]
-        sure = {f"{d}/r1": result.intervals[f"{d}/r1"] for d in self.directions}
+        sure = {f"{d}/r1": result.intervals[f"{d}/r1"] for d in self.shown_directions}
         spans = [f"{name} 95 % interval {low:.2f} to {high:.2f}" for name, (low, high) in sure.items()]
         notes = (
             result.ledger.line(),
             result.ledgers[self.what].line(),
             protocol_line,
             f"{'; '.join(spans)}; ties: {self.ties}; gallery {result.facts['gallery']:,} {self.what}; "
-            f"{self.directions[1]}: {result.facts['v2t']}",
+            f"{self.directions[1]}: {result.facts['v2t']}"
+            if self.with_text
+            else "the right one is the clip itself",
             *cuts,
         )
         return ReportTable(
