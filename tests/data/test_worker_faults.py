@@ -94,10 +94,14 @@ def test_a_worker_that_is_killed_from_outside_ends_the_run_in_one_line() -> None
 
 
 SCRIPT = """
+import os
+import signal
 import sys
 sys.path.insert(0, {tests!r})
 from number_files import SPECS, NumberReader, table, take
-from vtp.data import Pipeline, TrainLoader
+from vtp.data import Pipeline, TrainLoader, workers as loader_workers
+
+loader_workers._SMALL = 0  # every tensor goes as a descriptor, through a socket in the folder
 
 def labels(sample):
     raise KeyError(sample.id)
@@ -113,6 +117,8 @@ def main(workers, how):
                                workers=workers))
     for _ in range(3):
         next(batches)
+    if how == "is killed":
+        os.kill(os.getpid(), signal.SIGKILL)
     raise ZeroDivisionError("while the loader is at work")
 
 main(int(sys.argv[1]), sys.argv[2])
@@ -135,3 +141,25 @@ def test_a_program_with_workers_ends_and_leaves_no_folder(tmp_path: Path, how: s
     assert any(("LoadingError" if how == "raises" else "ZeroDivisionError") in line for line in last)
     assert "DataLoader worker" not in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow  # a worker looks every five seconds whether it is an orphan
+def test_workers_of_a_killed_program_clear_up_without_a_word(tmp_path: Path) -> None:
+    script = SCRIPT.format(tests=str(Path(__file__).parent))
+    with open(tmp_path / "stderr", "w+") as stderr:
+        done = subprocess.run(
+            [sys.executable, "-c", script, "3", "is killed"],
+            env=os.environ | {"TMPDIR": str(tmp_path)},
+            stdout=subprocess.DEVNULL,
+            stderr=stderr,
+            timeout=90,
+            check=False,
+        )
+        assert done.returncode == -signal.SIGKILL
+        end = time.monotonic() + 30
+        while len(list(tmp_path.iterdir())) > 1 and time.monotonic() < end:
+            time.sleep(0.1)
+        assert [path.name for path in tmp_path.iterdir()] == ["stderr"]
+        time.sleep(1)
+        stderr.seek(0)
+        assert stderr.read() == ""

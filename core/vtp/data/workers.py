@@ -7,7 +7,6 @@ import gc
 import mmap
 import multiprocessing
 import os
-import shutil
 import signal
 import sys
 import threading
@@ -253,8 +252,10 @@ def _kill(workers: Iterable[BaseProcess]) -> None:
 
 
 def _remove_if_orphaned(folder: str, parent: int) -> None:
+    """The last worker finds it empty; what another one has in there, that one removes, and would miss."""
     if os.getppid() != parent:
-        shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):
+            os.rmdir(folder)
 
 
 def _start_worker(folder: str, parent: int, worker: int) -> None:
