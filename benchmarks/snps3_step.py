@@ -56,7 +56,7 @@ class SNPS3Step(UniVLStep):
         text = build_model({"encoders": {"text": spec["encoders"]["text"]}, "objectives": {}}, lookup, BuildContext())
         hashed = vocabulary_hash(text.specs()["text"])
         ids = torch.randperm(WORDS - 6, generator=torch.Generator().manual_seed(0))[:SIGNIFICANT] + 6
-        words = tuple(Word((i,), f"w{i}", f"w{i}", SIGNIFICANT - n) for n, i in enumerate(sorted(ids.tolist())))
+        words = tuple(Word((i,), f"w{i}", f"w{i}", SIGNIFICANT - n, rank=n) for n, i in enumerate(sorted(ids.tolist())))
         save_table(WordTable("", hashed, "", "none", "en", {}, words), folder / "words.json")
         for name in ("mssm", "lvwm"):
             if name in spec["objectives"]:
