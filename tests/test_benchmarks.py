@@ -34,6 +34,7 @@ SMALLEST = {  # a script's arguments, and what its result file holds; "out" stan
         "--seeds 0 --arms mlm both --size tiny --steps 2 --finetune-steps 2 --out out.json", "differences"
     ),
     "snps3_step": (f"--frames 1 --size 32 --depth 1 {STEP}", "added_over_mlm"),
+    "startup": (f"--against {sys.executable} --rounds 1 --plugins 2 --out out.json", "rows"),
     "trimodal": (f"--frames 2 --size 32 --seconds 1 {STEP} --batch 6", "vtp_speedup_over"),
     "turns": (
         "--twins --pairs 1 --seconds 0.1 --warm 1 --out out.json task=msrvtt_qa dataset=shapes dataset.size=tiny",

@@ -16,7 +16,6 @@ An installed plugin is trusted code with the user's rights: this isolates faults
 from __future__ import annotations
 
 import functools
-import importlib.metadata
 import importlib.util
 import os
 import sys
@@ -29,6 +28,7 @@ from typing import Any, Literal
 
 from vtp import VTP_API, __version__
 from vtp.errors import PluginError
+from vtp.kept import keep, kept, search_path
 from vtp.registry import Entry, Registry, did_you_mean
 
 __all__ = [
@@ -102,10 +102,21 @@ def discover() -> list[PluginPoint]:
     distributions; an entry whose package is not importable is left out, and one that is installed for real counts as
     that distribution.
     """
+    if (lines := kept("plugins")) is not None:  # importing importlib.metadata alone is a tenth of `vtp run --cfg job`
+        return [
+            PluginPoint(name, value, owner, version, tuple(requires))
+            for name, value, owner, version, *requires in (line.split("\t") for line in lines)
+        ]
+    from importlib.metadata import entry_points
+
     points: dict[tuple[str, str], PluginPoint] = {}
+    watched = search_path()
     for group in ("vtp.plugins", "vtp.workspace"):
-        for entry_point in importlib.metadata.entry_points(group=group):
+        for entry_point in entry_points(group=group):
             dist = entry_point.dist
+            if dist is not None:  # what is rewritten in place leaves the folder above it as it is
+                info = dist.locate_file(f"{dist.name.replace('-', '_')}-{dist.version}.dist-info")
+                watched += [f"{info}/METADATA", f"{info}/entry_points.txt"]
             point = PluginPoint(
                 entry_point.name,
                 entry_point.value,
@@ -119,13 +130,17 @@ def discover() -> list[PluginPoint]:
             if group == "vtp.workspace" and importlib.util.find_spec(point.package) is None:
                 continue
             points[(point.name, point.value)] = point
-    return sorted(points.values(), key=lambda p: (not p.builtin, p.name, p.distribution))
+    found = sorted(points.values(), key=lambda p: (not p.builtin, p.name, p.distribution))
+    keep("plugins", ["\t".join((p.name, p.value, p.distribution, p.version, *p.requires)) for p in found], watched)
+    return found
 
 
 def missing_addons() -> dict[str, str]:
     """Add-ons of the vtp project that are not installed, from the list that vtp-core's metadata carries: their names
     and the distributions that hold them."""
-    points = importlib.metadata.entry_points(group="vtp.workspace")
+    from importlib.metadata import entry_points
+
+    points = entry_points(group="vtp.workspace")
     return {p.name: f"vtp-plugin-{p.name}" for p in points if importlib.util.find_spec(p.module.split(".")[0]) is None}
 
 

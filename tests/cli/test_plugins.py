@@ -259,7 +259,8 @@ def test_the_core_imports_no_plugin():
         ["reconstruct", "a", "b", "c"],
     ],
 )
-def test_what_an_addon_brings_is_named_with_its_package_where_it_is_missing(monkeypatch, capsys, arguments):
+def test_what_an_addon_brings_is_named_with_its_package_where_it_is_missing(monkeypatch, capsys, tmp_path, arguments):
+    monkeypatch.setenv("VTP_CACHE", str(tmp_path))  # what is installed is looked up, not remembered
     real = plugins.importlib.util.find_spec
     absent = lambda name, *rest: None if name.startswith("vtp_simvtp") else real(name, *rest)  # noqa: E731
     monkeypatch.setattr(plugins.importlib.util, "find_spec", absent)

@@ -3,10 +3,8 @@ and a broken plugin stops none of them."""
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
-from importlib import import_module
 
 from vtp import __version__
 
@@ -62,6 +60,9 @@ def main(arguments: list[str] | None = None) -> int:
     if arguments[0] in ("-V", "--version", "version"):
         print(f"vtp {__version__}")
         return 0
+    import logging
+    from importlib import import_module
+
     from vtp.errors import VtpError
     from vtp.shown import Formatter, printable
 
@@ -98,15 +99,17 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _listing() -> str:
     """The commands, a line each: the built-in ones, then those of plugins with the plugin's name."""
-    from vtp.errors import PluginError
-    from vtp.plugins import host
+    from vtp.cli.listing import plugin_commands
 
     commands = {name: text for name, (_, text) in COMMANDS.items()}
     note = ""
     try:
-        for entry in host().registry.entries("command"):
-            commands.setdefault(entry.name, f"{entry.facts.get('help', '')} [{entry.plugin}]".strip())
-    except PluginError as error:  # VTP_STRICT_PLUGINS
+        commands |= {name: text for name, text in plugin_commands().items() if name not in commands}
+    except Exception as error:  # VTP_STRICT_PLUGINS
+        from vtp.errors import PluginError
+
+        if not isinstance(error, PluginError):
+            raise
         note = f"\n\n{error}"
     width = max(map(len, commands))
     return "\n".join(f"  {name:<{width}}  {text}" for name, text in commands.items()) + note
