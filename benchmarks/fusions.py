@@ -1,6 +1,6 @@
 """What does sound bring, and which fusion brings most? Questions on generated clips, three seeds.
 
-    python benchmarks/fusions.py [--seeds 0 1 2] [--size small] [--steps 500] [--fusions crossformer concat ...]
+    python benchmarks/fusions.py [--seeds 0 1 2] [--size small] [--steps 400] [--fusions crossformer concat ...]
 
 Per seed, experiment=crossformer/tiny_qa with each fusion encoder, at one width and depth, and with ``crossformer``
 once more without sound (``silent``: encoder/audio=none, the same questions). Accuracy on the questions about sounds and
@@ -97,7 +97,7 @@ def draw(file: Path, arms: list[str], means: dict[str, dict[str, float]]) -> Non
     axes.set_xticks(range(len(arms)), arms)
     axes.set_ylabel("accuracy in %")
     axes.set_ylim(0, 100)
-    axes.legend()
+    figure.legend(loc="outside upper center", ncols=2, frameon=False)
     figure.savefig(file, dpi=150)
 
 
@@ -106,7 +106,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--fusions", nargs="+", choices=FUSIONS, default=list(FUSIONS))
     parser.add_argument("--size", default="small", help="of dataset=shapes")
-    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--parallel", type=int, default=2, help="runs at a time")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads per run")
     parser.add_argument("--work", type=Path, default=Path("outputs/fusions"))
