@@ -3,7 +3,7 @@ PYTHON ?= python3
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint dist bench pretraining snps3-ablation crossformer-fusions clean
+.PHONY: help install demo test test-slow lint dist bench pretraining snps3-ablation crossformer-fusions matrix clean
 
 RUN = python=$$($(PYTHON) tools/bootstrap.py | tail -n 1);
 
@@ -40,6 +40,9 @@ snps3-ablation:  ## do SNP-S3's objectives help? three seeds on generated clips,
 
 crossformer-fusions:  ## what does sound bring, and which fusion brings most? three seeds on generated clips; long
 	@$(RUN) $$python benchmarks/fusions.py
+
+matrix:  ## the tests on Python 3.11 to 3.13 with the oldest, the tested and the newest torch; hours, 6 GB at a time
+	@$(RUN) $$python tools/matrix.py
 
 clean:  ## remove caches, never outputs or data
 	@find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -r {} +

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import re
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 from vtp.errors import ConfigError
 from vtp.ranges import Range
+from vtp.registry import did_you_mean
 from vtp.values import fits, spell
 
 __all__ = ["PIXELS", "SAMPLE_RATE", "Parser", "Seconds", "a", "key_values", "place", "refuse_file", "sample_rate"]
@@ -19,10 +22,30 @@ SAMPLE_RATE = Annotated[int, Range(least=1000, most=384000)]
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, whose errors are ours."""
+    """argparse, whose errors are ours, and say what a misspelt option or choice was meant to be."""
+
+    _given: Sequence[str] = ()
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        self._given = sys.argv[1:] if args is None else list(args)
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message.rstrip('.')}. `{self.prog} --help` explains.")
+        raise ConfigError(f"{message.rstrip('.')}.{self._hint(message)} `{self.prog} --help` explains.")
+
+    def _hint(self, message: str) -> str:
+        """An unknown option is looked for in every message: argparse may say first that another one is missing."""
+        if choice := re.search(r"invalid choice: '(.*?)'", message):
+            return did_you_mean(choice[1], (str(name) for action in self._actions for name in action.choices or ()))
+        options = [name for action in self._actions for name in action.option_strings if name.startswith("--")]
+        for given in self._given:
+            name = given.partition("=")[0]
+            if name == "--":
+                break
+            if name.startswith("--") and not any(option.startswith(name) for option in options):
+                hint = did_you_mean(name, options)
+                return f" There is no option {name}.{hint}" if hint and name not in message else hint
+        return ""
 
 
 def a(hint: Any) -> Callable[[str], Any]:
