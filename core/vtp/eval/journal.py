@@ -130,10 +130,9 @@ class Entry:
             return
         self._told |= new.keys()
         content = io.BytesIO()
-        told = np.frombuffer(json.dumps([list(ids), new]).encode(), np.uint8)
-        named = {f"result {name}": rows for name, rows in results.items()}
-        named |= {f"present {name}": rows for name, rows in present.items()}
-        np.savez(content, told=told, **named)  # type: ignore[arg-type]  # no name is allow_pickle: all have a space
+        told = np.frombuffer(json.dumps([list(ids), new, list(results), list(present)]).encode(), np.uint8)
+        # by place: a name may hold what no member of a zip file can be called, and be cut short there
+        np.savez(content, told, *results.values(), *present.values())
         blob = content.getvalue()
         try:
             if self._file is None:
@@ -158,10 +157,7 @@ def _read(file: Path) -> Iterator[Part]:
             if hashlib.sha256(blob).digest() != head[8:]:
                 return
             with np.load(io.BytesIO(blob), allow_pickle=False) as arrays:
-                ids, misses = json.loads(arrays["told"].tobytes())
-                kinds: dict[str, dict[str, Array]] = {"result": {}, "present": {}}
-                for name in arrays.files:
-                    kind, space, rest = name.partition(" ")
-                    if space:
-                        kinds[kind][rest] = arrays[name]
-            yield Part(ids, kinds["result"], kinds["present"], misses)
+                told, *found = (arrays[name] for name in arrays.files)
+                ids, misses, results, present = json.loads(told.tobytes())
+            there = dict(zip(present, found[len(results) :], strict=True))
+            yield Part(ids, dict(zip(results, found, strict=False)), there, misses)
