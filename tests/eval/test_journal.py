@@ -48,7 +48,11 @@ def evaluate(journal, *, die_at=None, twice=False):
             raise Stopped
         scored.extend(ctx.batch.ids)
         numbers = torch.tensor([float(name[1:]) for name in ctx.batch.ids])
-        parted = {"a\0loss": numbers + 1, "a\0weight": numbers + 2, "a": numbers + 3}  # as losses.py names what it gives
+        parted = {
+            "a\0loss": numbers + 1,
+            "a\0weight": numbers + 2,
+            "a": numbers + 3,
+        }  # as losses.py names what it gives
         return {"number": numbers, "vector": torch.stack([numbers, numbers**2], 1), "row": numbers.long(), **parted}
 
     evaluator = Evaluator(Model(), lambda table, drop, skip=(): Loader(table, skip), progress=False, journal=journal)
