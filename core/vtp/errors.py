@@ -1,4 +1,4 @@
-"""What vtp raises. A message says what was wrong, what was expected and what to do.
+"""What vtp raises. A message says what was wrong, what was expected and what to do::
 
     VtpError            exit code 1: a run failed
     ├── UserError       exit code 2: the user can fix it by changing the command, the configuration or a file

@@ -1,8 +1,8 @@
-"""The numbers that an option takes, said where its type stands; whoever checks options checks them with the types.
+"""The numbers that an option takes, said where its type stands; whoever checks options checks them with the types::
 
-def __init__(self, *, width: Size = 96, depth: Depth = 1, top: Annotated[int, Range(least=1)] = 5): ...
+    def __init__(self, *, width: Size = 96, depth: Depth = 1, top: Annotated[int, Range(least=1)] = 5): ...
 
-encoder.text.width: expected int (at least 1, at most 65,536), got 0
+answers ``encoder.text.width=0`` with "expected int (at least 1, at most 65,536), got 0".
 """
 
 from __future__ import annotations

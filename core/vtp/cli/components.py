@@ -16,7 +16,7 @@ from vtp.options import Found, below, first_comment, no_option, option_files, re
 from vtp.registry import Entry, did_you_mean
 from vtp.values import spell
 
-__all__ = ["GROUPS", "main"]
+__all__ = ["GROUPS", "PLAIN", "main", "options_of", "use"]
 
 GROUPS = (
     "task",
@@ -169,29 +169,39 @@ def use(kind: str, name: str) -> str:
 
 def _print_class(entry: Entry, content: dict[str, Any]) -> None:
     """What the class says about itself, and each of its options with type, default and meaning."""
-    from vtp.run.check import GIVEN
-
     try:
         target = entry.load()
         parameters = inspect.signature(target).parameters
     except (PluginError, TypeError, ValueError) as error:
         print(f"\n# {' '.join(str(error).split())}")
         return
-    text = inspect.getdoc(target) or ""
-    summary = " ".join(text.partition("\n\n")[0].split())
+    summary = " ".join((inspect.getdoc(target) or "").partition("\n\n")[0].split())
     print(f"\n# {entry.target.partition(':')[2]}: {summary}")
-    meanings = argument_texts(text)
-    rows = [
-        (name, _type_of(target, name), _default(parameter), meanings.get(name, ""))
-        for name, parameter in parameters.items()
-        if name not in GIVEN.get(entry.kind.partition("/")[0], ()) and name not in ("context", "self")
-    ]
+    rows = options_of(entry)
     widths = [max((len(row[column]) for row in rows), default=0) for column in range(3)]
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
         print("#   " + "  ".join([*cells, row[3]]).rstrip())
     if lacking := sorted(set(content) - set(parameters) - {"name", "weight", "defaults", entry.kind.partition("/")[0]}):
         print(f"# not of the class: {', '.join(lacking)}")
+
+
+def options_of(entry: Entry) -> list[tuple[str, str, str, str]]:
+    """``(key, type, default, meaning)`` of every option of a component's class, in words.
+
+    Raises:
+        PluginError: the class cannot be imported.
+        TypeError, ValueError: it has no signature.
+    """
+    from vtp.run.check import GIVEN
+
+    target = entry.load()
+    meanings = argument_texts(inspect.getdoc(target) or "")
+    return [
+        (name, _type_of(target, name), _default(parameter), meanings.get(name, ""))
+        for name, parameter in inspect.signature(target).parameters.items()
+        if name not in GIVEN.get(entry.kind.partition("/")[0], ()) and name not in ("context", "self")
+    ]
 
 
 def argument_texts(docstring: str) -> dict[str, str]:

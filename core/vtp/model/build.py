@@ -1,4 +1,4 @@
-"""From a model specification to a model, and the errors on the way.
+"""From a model specification to a model, and the errors on the way::
 
     spec = {
         "encoders": {"text": {"name": "tiny", "width": 128}, "video": {...}, "fusion": {"name": "concat"}},

@@ -25,7 +25,7 @@ writes down the names of its parts, reads the sizes off the tensors, and says wh
 ``vtp import`` then builds the model that ``spec`` describes and fills it strictly: a tensor without a place, a place
 without a tensor that ``missing`` (patterns) does not excuse, or another shape, is an error that lists all of them.
 
-Files that are read:
+Files that are read::
 
     .pth .pt .bin   {"model": ...}, {"module": ...}, {"state_dict": ...} or the bare dict
     .safetensors

@@ -1,4 +1,4 @@
-"""The training loop.
+"""The training loop::
 
     trainer = Trainer(model, loader, config, run_dir, evaluate=evaluate, monitor=("accuracy", "max"))
     trainer.resume("auto")              # False when there is nothing to continue
