@@ -1,4 +1,4 @@
-"""The three plugins of examples/: small, nothing wrong with them, and chosen by `vtp run`. Their own tests are beside
+"""The four plugins of examples/: small, nothing wrong with them, and chosen by `vtp run`. Their own tests are beside
 them; tests/outside/test_wheels.py installs and trains them."""
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from vtp.cli.run import compose
 from vtp.run.check import check
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-NAMES = {"objective": "sigmoid", "dataset": "clipfolder", "fusion": "perceiver"}
+NAMES = {"objective": "sigmoid", "dataset": "clipfolder", "fusion": "perceiver", "callback": "losslog"}
 USES = {
     "objective": ["task=msrvtt_retrieval", "dataset=shapes", "objective=[sigmoid]", "task.objective=sigmoid"],
     "dataset": ["task=retrieval", "dataset=clipfolder", "dataset.root=DIR"],
     "fusion": ["task=msrvtt_qa", "dataset=shapes", "encoder/fusion=perceiver"],
+    "callback": ["task=msrvtt_qa", "dataset=shapes", "callbacks=[losslog]"],
 }
 
 

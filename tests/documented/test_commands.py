@@ -24,7 +24,7 @@ TINY += ("data.workers=0", "train.tensorboard=false", "threads=1", "mode=train",
 
 
 # components that the pages write, and those of examples/, which tests/test_examples.py composes
-WRITTEN = ("my_loss", "objective=[sigmoid]", "clipfolder", "perceiver")
+WRITTEN = ("my_loss", "objective=[sigmoid]", "clipfolder", "perceiver", "losslog", "spread", "film")
 
 
 def commands() -> dict[str, list[str]]:
@@ -33,7 +33,7 @@ def commands() -> dict[str, list[str]]:
     texts = {page.relative_to(ROOT).as_posix(): page.read_text(encoding="utf-8") for page in PAGES}
     texts["vtp run --help"] = "\n".join(f"  {line}" for line in HELP.splitlines() if line.startswith("  "))
     for page, text in texts.items():
-        for line in LINE.findall(text):
+        for line in LINE.findall(re.sub(r"\\\n\s*", " ", text)):
             for one in re.split(r"\s;\s", re.split(r"\s+#|\s{3,}", line)[0]):
                 if "vtp run" not in one or any(word in one for word in WRITTEN):
                     continue
@@ -55,6 +55,8 @@ def prepared(arguments: list[str], folder: Path) -> list[str]:
         if argument in ("...", "task=..."):
             out += [] if any(a.startswith(("task=m", "task=[")) for a in arguments) else WHATEVER
             out += [f"checkpoint={folder / 'given'}"] if "mode=eval" in arguments else []
+        elif key == "model" and "/" in value:  # that of a run of the reader
+            continue
         elif key in ("checkpoint", "init_from") or (key == "resume" and value != "auto"):
             out.append(f"{key}={folder / 'given'}")
         elif argument.startswith("task=["):
@@ -127,7 +129,8 @@ def others() -> list[tuple[str, list[str]]]:
                     one.startswith("vtp ")
                     and words[-1] != "NAME"
                     and not any(
-                        word in one for word in ("my_loss", "my_thing", "sigmoid", "NAME|DIR", "plugins why NAME")
+                        word in one
+                        for word in ("my_loss", "my_thing", "sigmoid", "spread", "film", "NAME|DIR", "plugins why NAME")
                     )
                     and not any(word.startswith("[") for word in words)
                 ):

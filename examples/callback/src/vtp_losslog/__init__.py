@@ -1,0 +1,1 @@
+"""The loss as a CSV file, as a plugin of vtp."""
