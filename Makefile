@@ -3,7 +3,7 @@ PYTHON ?= python3
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint dist bench pretraining snps3-ablation crossformer-fusions matrix clean
+.PHONY: help install demo test test-slow lint docs dist bench pretraining snps3-ablation crossformer-fusions matrix clean
 
 RUN = python=$$($(PYTHON) tools/bootstrap.py | tail -n 1);
 
@@ -24,6 +24,11 @@ test-slow:  ## the long tests, one by one
 
 lint:  ## ruff (format and rules) and mypy --strict over core and plugins
 	@$(RUN) $$python -m ruff format --check . && $$python -m ruff check . && $$python -m mypy
+
+docs:  ## the documentation site, into build/docs/html; installs Sphinx, MyST and the theme when they are missing
+	@$(RUN) $$python -c "import sphinx, myst_parser, pydata_sphinx_theme" 2>/dev/null || \
+	  $$python -m pip install --disable-pip-version-check -c constraints.txt -e '.[docs]'; \
+	$$python tools/docs/build.py
 
 dist:  ## wheels and sdists of every distribution of the tree, into dist/
 	@$(RUN) for project in . $$(dirname plugins/*/*/pyproject.toml kernels/pyproject.toml); do \

@@ -53,21 +53,37 @@ class Block:
 
 def blocks() -> list[Block]:
     """All blocks of all pages, in order."""
-    return [block for page in PAGES for block in _of(page)]
+    return [block for page in PAGES for block in blocks_of(page)]
 
 
-def _of(page: Path) -> list[Block]:
+def texts_of(page: str) -> str:
+    """A page as it stands."""
+    return (ROOT / page).read_text(encoding="utf-8")
+
+
+def written_to(block: Block) -> str | None:
+    """The file that a block is, where the line before it is nothing but its path: a path with a dot, in back quotes."""
+    before = [line for line in texts_of(block.page).splitlines()[: block.line - 1] if line.strip()]
+    named = re.fullmatch(r"`([\w./-]+\.\w+)`", before[-1].strip()) if before else None
+    return named[1] if named else None
+
+
+def blocks_of(page: Path, root: Path = ROOT) -> list[Block]:
+    """The blocks of one page below ``root``; directives of the site, such as its tables of contents, are none."""
     lines = page.read_text(encoding="utf-8").splitlines()
-    name = page.relative_to(ROOT).as_posix()
+    name = page.relative_to(root).as_posix()
     found = []
     row = 0
     while row < len(lines):
         first = row
         if lines[row].startswith("```"):
             row += 1
-            while not lines[row].startswith("```"):
+            fence = lines[first][: len(lines[first]) - len(lines[first].lstrip("`"))]
+            while not lines[row].startswith(fence):
                 row += 1
-            found.append(Block(name, first + 1, lines[first][3:].strip(), "\n".join(lines[first + 1 : row])))
+            language = lines[first].lstrip("`").strip()
+            if not language.startswith("{"):
+                found.append(Block(name, first + 1, language, "\n".join(lines[first + 1 : row])))
         elif lines[row].startswith("    ") and (row == 0 or not lines[row - 1].strip()):
             while row + 1 < len(lines) and (lines[row + 1].startswith("    ") or _goes_on(lines, row + 1)):
                 row += 1

@@ -8,6 +8,7 @@ the contract it is about, files are read as what they are.
 from __future__ import annotations
 
 import argparse
+import csv
 import io
 import json
 import math
@@ -27,27 +28,31 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from blocks import ROOT, Block, blocks
+from blocks import ROOT, Block, blocks, texts_of, written_to
 from torch import nn
 from torch.nn.functional import normalize
 
 import vtp.catalogue  # noqa: F401 (before coverage of its names)
 from vtp.cli.main import COMMANDS, main
 from vtp.cli.plugins_contracts import as_installed
+from vtp.cli.run import compose
 from vtp.eval.task import TaskResult
 from vtp.model.build import BuildContext
 from vtp.model.losses import masked_cross_entropy
 from vtp.model.momentum import Momentum
 from vtp.model.objective import Objective
 from vtp.plugins import host
+from vtp.run.check import check as check_options
 from vtp.testing import check_dataset, check_objective, check_task, check_transform
 from vtp.testing.inputs import tiny_encoders
 from vtp.types import IGNORE, LossOutput, MediaRef, Sample
 
 BLOCKS = {block.name: block for block in blocks()}
-CODE = ("python", "yaml", "toml", "json")
+CODE = ("python", "yaml", "toml", "json", "csv")
 # Pages whose Python is one session, which a test of their own runs from the first block to the last.
 SESSIONS = {"docs/use.md": ROOT / "tests" / "use" / "test_documented.py"}
+# Pages whose blocks are files and commands of one working folder; test_tutorials.py types all of it (slow).
+TUTORIALS = "docs/tutorials/"
 
 
 def kind(block: Block) -> str:
@@ -109,12 +114,21 @@ def _vtp(command: str, words: list[str], monkeypatch: pytest.MonkeyPatch) -> Non
     from test_commands import OTHERS
 
     if words[0] == "run":
-        own = ("my_loss", "my_thing", "sigmoid", "clipfolder", "perceiver")  # written by the page, or an example
+        own = (
+            "my_loss",
+            "my_thing",
+            "sigmoid",
+            "clipfolder",
+            "perceiver",
+            "losslog",
+            "spread",
+            "film",
+        )  # written by the page, or an example
         assert any(name.endswith(f": {command}") for name in OF_RUN) or any(word in command for word in own), command
     elif words[0] == "new-plugin":
         assert main(words) == 0
     elif not any(line.endswith(f": {command}") for line, _ in OTHERS) and words[0] not in ("install", "uninstall"):
-        if any(word in command for word in ("my_loss", "my_thing", "sigmoid")):
+        if any(word in command for word in ("my_loss", "my_thing", "sigmoid", "spread", "film")):
             return
         _parsed(words, monkeypatch)
 
@@ -148,7 +162,7 @@ def _pip(command: str, words: list[str], monkeypatch: pytest.MonkeyPatch) -> Non
     assert words[0] == "install"
     for word in words[1:]:
         bare = word.partition("[")[0]
-        known = bare.startswith(("-", "vtp-core", "vtp-plugin-", "my_loss")) or (ROOT / bare).exists()
+        known = bare.startswith(("-", "vtp-core", "vtp-plugin-", "my_loss", "lancedb")) or (ROOT / bare).exists()
         assert known, command
 
 
@@ -168,7 +182,7 @@ def _python(command: str, words: list[str], monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def _pytest(command: str, words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    assert all(word.startswith(("examples/", "vtp-plugin-my-thing")) or word == "" for word in words), command
+    assert all(word.startswith(("examples/", "vtp-plugin-")) or word == "" for word in words), command
 
 
 def _nothing(command: str, words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,6 +200,8 @@ def of_python(block: Block) -> Callable[[dict[str, Any], Path], None] | None:
     """What is asked of what a block of Python made."""
     if block.page in SESSIONS:
         return _session
+    if block.page.startswith(TUTORIALS):
+        return _of_a_tutorial
     return next((check for words, check in PYTHON.items() if words in block.text), None)
 
 
@@ -197,12 +213,14 @@ def test_python_does_what_the_page_says(name: str, tmp_path: Path, monkeypatch: 
     made = vars(module)
     if (
         BLOCKS[name].page not in SESSIONS
+        and not BLOCKS[name].page.startswith(TUTORIALS)
         and "\n" in BLOCKS[name].text
         and "trainer = Trainer(" not in BLOCKS[name].text
     ):
         exec(compile(BLOCKS[name].text, name, "exec"), made)
     check = of_python(BLOCKS[name])
     assert check is not None
+    made["block"] = BLOCKS[name]
     check(made, tmp_path)
 
 
@@ -236,6 +254,41 @@ def _session(made: dict[str, Any], folder: Path) -> None:
     for page, file in SESSIONS.items():
         text = file.read_text(encoding="utf-8")
         assert page.rpartition("/")[2] in text and "```python" in text and "exec(" in text
+
+
+def _of_a_tutorial(made: dict[str, Any], folder: Path) -> None:
+    """The package of the page as `vtp new-plugin` writes it and the page changes it: the module keeps its contract,
+    the tests pass, the options fit. Other blocks of Python are a session with a trained model, which the slow test has.
+    """
+    block = made["block"]
+    path = written_to(block)
+    if path is None:
+        compile(block.text, block.name, "exec")
+        return
+    package = folder / path.partition("/")[0]
+    name = package.name.removeprefix("vtp-plugin-")
+    kind = next(k for k in ("objective", "fusion") if f"vtp new-plugin {name} --kind {k}" in texts_of(block.page))
+    try:
+        assert main(["new-plugin", name, "--kind", kind, "--out", str(package)]) == 0
+        for one in BLOCKS.values():
+            if one.page == block.page and (target := written_to(one)):
+                assert (folder / target).exists(), f"vtp new-plugin writes no {target}"
+                (folder / target).write_text(f"{one.text}\n", encoding="utf-8")
+        with as_installed(package):
+            if "/tests/" in path:
+                exec(compile(block.text, block.name, "exec"), made)
+                for test in [value for key, value in made.items() if key.startswith("test_")]:
+                    test()
+            else:
+                assert main(["plugins", "check", "--quick", str(package)]) == 0
+                pages = [b for b in BLOCKS.values() if b.page == block.page and b.is_commands]
+                for command in [command for one in pages for command in one.commands()]:
+                    words = shlex.split(command)
+                    if words[:2] == ["vtp", "run"] and name in command:
+                        check_options(compose([*words[2:], "run_dir=x"]), folder)
+    finally:
+        for module in [module for module in sys.modules if module.partition(".")[0] == f"vtp_{name}"]:
+            del sys.modules[module]
 
 
 def _package(made: dict[str, Any], folder: Path) -> None:
@@ -388,9 +441,13 @@ PYTHON: dict[str, Callable[[dict[str, Any], Path], None]] = {
 }
 
 
-@pytest.mark.parametrize("name", [*OF_KIND["yaml"], *OF_KIND["toml"], *OF_KIND["json"]])
+@pytest.mark.parametrize("name", [*OF_KIND["yaml"], *OF_KIND["toml"], *OF_KIND["json"], *OF_KIND["csv"]])
 def test_files_are_what_they_are_said_to_be(name: str):
     block = BLOCKS[name]
+    if block.language == "csv":
+        rows = list(csv.DictReader(io.StringIO(block.text)))
+        assert rows and all(None not in row and None not in row.values() for row in rows)
+        return
     read = {"yaml": yaml.safe_load, "toml": tomllib.loads, "json": json.loads}[block.language]
     content = read(block.text)
     assert isinstance(content, dict) and content
