@@ -85,7 +85,7 @@ def test_a_documented_line_composes_and_its_options_exist(command, tmp_path):
     try:
         check(config, tmp_path)
     except ConfigError as error:  # decoders and kernels that this machine lacks, and a cache that a reader has by then
-        lacking = ("media.backend=", "kernels=", "data.cache=")
+        lacking = ("media.backend=", "kernels=", "data.cache=", "train.lora needs the package peft")
         allowed = [line for line in str(error).splitlines() if any(one in line for one in lacking)]
         assert allowed, error
 
@@ -102,6 +102,8 @@ RUNNABLE = {
 @pytest.mark.slow
 @pytest.mark.parametrize("command", RUNNABLE)
 def test_a_documented_line_on_generated_data_trains(command, tmp_path, monkeypatch):
+    if any(argument.startswith("train.lora=") for argument in RUNNABLE[command]):
+        pytest.importorskip("peft", reason="adapters need peft")
     monkeypatch.chdir(tmp_path)
     root = [f"dataset.root={tmp_path / 'shapes'}", "run_dir=run"]
     sizes = [a for a in TINY if not (a == "mode=train" and "profile=true" in RUNNABLE[command])]

@@ -157,8 +157,10 @@ def finite(value: Any) -> Any:
 
 
 def checkpoint_hash(folder: Path | str) -> str | None:
-    """sha256 of the saved weights, model.safetensors, from the manifest where there is one; None without weights."""
+    """sha256 of the saved weights (model.safetensors, or adapters.safetensors), from the manifest where there is one;
+    None without weights."""
     weights = Path(folder) / "model.safetensors"
+    weights = weights if weights.is_file() else weights.with_name("adapters.safetensors")
     manifest = Path(folder) / MANIFEST
     if manifest.is_file():
         with suppress(OSError, ValueError, TypeError, KeyError, RecursionError):  # without it, the file itself tells

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from vtp import contracts
 from vtp.contracts import Encoder, Fusion, Read, joined_reads, member, reads_of
 from vtp.errors import ConfigError, PluginError
+from vtp.model.adapters import Adapted
 from vtp.model.context import ForwardContext
 from vtp.model.masking import Masker, default_masks
 from vtp.model.objective import Objective
@@ -44,6 +45,7 @@ class VTPModel(nn.Module):
     Attributes:
         encoders, objectives, weights, spec, seed, masks: as given.
         checked: what encoders have been looked at in, see :mod:`vtp.model.checks`.
+        adapted: which of its layers have adapters (``train.lora``); None without.
     """
 
     _video_mean: Tensor
@@ -68,6 +70,7 @@ class VTPModel(nn.Module):
         self.spec = spec or {}
         self.seed = seed
         self.checked: set[tuple[object, ...]] = set()
+        self.adapted: Adapted | None = None
         self.masks: dict[str, Masker] = default_masks() | dict(masks or {})
         video = self.specs().get("video")
         if isinstance(video, VideoSpec):

@@ -34,11 +34,31 @@ from torch.nn.modules.module import (
 import vtp
 from vtp.contracts import Part, member
 from vtp.errors import ConfigError, DataError, UserError
+from vtp.model.adapters import (
+    ADAPTERS,
+    BASE,
+    DESCRIPTION,
+    described,
+    merged,
+    read_description,
+    weights_hash,
+    without_adapters,
+)
 from vtp.model.build import BuildContext, Lookup, build_model, shape_problem
 from vtp.model.model import VTPModel
 from vtp.model.vocabulary import misplaced
 
-__all__ = ["LoadReport", "fill", "load_model", "load_weights", "read_config", "save_weights"]
+__all__ = [
+    "LoadReport",
+    "fill",
+    "load_model",
+    "load_weights",
+    "read_config",
+    "read_tensors",
+    "save_description",
+    "save_tensors",
+    "save_weights",
+]
 
 log = logging.getLogger("vtp.model")
 
@@ -89,10 +109,20 @@ def save_weights(
         state_dict: the whole tensors, where those of ``model`` are shards. Names that share a tensor are written once.
     """
     directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    tensors, aliases = _unshare(model.state_dict() if state_dict is None else state_dict)
+    save_description(directory, model, provenance)
+    save_tensors(directory / WEIGHTS, model.state_dict() if state_dict is None else state_dict)
+
+
+def save_tensors(file: Path, state: Mapping[str, Tensor]) -> None:
+    """Write tensors into a file, those that are shared once."""
+    tensors, aliases = _unshare(state)
     # One key: safetensors writes several in random order, and equal weights must be equal files.
-    save_file(tensors, directory / WEIGHTS, metadata={"aliases": json.dumps(aliases)} if aliases else {"format": "pt"})
+    save_file(tensors, file, metadata={"aliases": json.dumps(aliases)} if aliases else {"format": "pt"})
+
+
+def save_description(directory: Path, model: VTPModel, provenance: Mapping[str, Any] | None = None) -> None:
+    """What :func:`save_weights` writes beside the tensors."""
+    directory.mkdir(parents=True, exist_ok=True)
     config = {"format": _FORMAT, "vtp": vtp.__version__, "plugins": _plugins(model), "spec": model.spec}
     _write(directory / CONFIG, config)
     _write(directory / PROVENANCE, dict(provenance or {}))
@@ -145,7 +175,7 @@ def load_model(directory: Path | str, lookup: Lookup) -> VTPModel:
     directory = _folder(Path(directory))
     config = read_config(directory)
     try:
-        with _no_larger_than(_weights_file(directory)):
+        with _no_larger_than(_whole_file(directory)):
             model = build_model(config["spec"], lookup, BuildContext(assets=directory / ASSETS))
     except (UserError, RecursionError, TypeError, ValueError, OverflowError) as error:  # values of any kind, any depth
         written = config.get("plugins")
@@ -165,8 +195,12 @@ def load_weights(
     init_map: Mapping[str, str] | None = None,
     allow_missing: Iterable[str] = (),
     allow_unused: Collection[str] = (),
+    merge: bool = True,
 ) -> LoadReport:
     """Fill a model from a folder with ``model.safetensors``, or from such a file. Buffers count like parameters.
+
+    Adapters (:mod:`vtp.model.adapters`) are merged into the weights that they were trained over: those beside them, or,
+    where they came alone, those that the model has.
 
     Args:
         directory: the folder or file.
@@ -177,6 +211,7 @@ def load_weights(
             lacks them or has another shape.
         allow_unused: patterns of names in the file that the model need not have; ``["*"]`` to take what fits from a
             larger model.
+        merge: False leaves adapters out.
 
     Returns:
         What was loaded, missing and unused; also logged.
@@ -187,7 +222,8 @@ def load_weights(
             not among ``allow_missing``.
     """
     file = _weights_file(Path(directory))
-    tensors = dict(_renamed(_read(file), init_map or {}, file))
+    content = _over_base(file, model, merge) if described(file) else read_tensors(file)
+    tensors = dict(_renamed(content, init_map or {}, file))
     allow_missing = list(allow_missing)
     for found in misplaced(model, file.parent, tensors):
         own = [names for names in found.names if any(_matches(name, allow_missing) for name in names)]
@@ -267,7 +303,7 @@ def _match(
     return report, pairs, problems
 
 
-def _read(file: Path) -> dict[str, Tensor]:
+def read_tensors(file: Path) -> dict[str, Tensor]:
     """All tensors of a file on the CPU, under all their names."""
     try:
         with safe_open(file, framework="pt") as content:
@@ -283,6 +319,25 @@ def _read(file: Path) -> dict[str, Tensor]:
         ) from error
     tensors |= {alias: tensors[name] for alias, name in aliases.items() if name in tensors}
     return tensors
+
+
+def _over_base(file: Path, model: nn.Module, merge: bool) -> dict[str, Tensor]:
+    """The weights that adapters make of those that they were trained over."""
+    about, own = read_description(file.parent), read_tensors(file)
+    beside = file.parent.parent / BASE / WEIGHTS
+    if beside.is_file():
+        base, where = read_tensors(beside), str(beside)
+    else:
+        names = set(about["base"]["names"])
+        base, where = {n: t for n, t in model.state_dict().items() if n in names}, "the weights of the model"
+    found, wanted = weights_hash(base), str(about["base"]["sha256"])
+    if found != wanted:
+        raise DataError(
+            f"{file} holds adapters, and {where} are not what they were trained over (sha256 {found[:12]}, expected "
+            f"{wanted[:12]}). Put the folder {BASE}/ of their run at {beside.parent}, or start from the same weights."
+        )
+    log.info("%s: adapters over %s, the same that they were trained over (sha256 %s)", file, where, found[:12])
+    return merged(base, own, about, file) if merge else without_adapters({**base, **own}, about["scales"])
 
 
 @contextmanager
@@ -373,10 +428,18 @@ def _weights_file(path: Path) -> Path:
             raise DataError(f"{path}: there is no such file.")
         return path
     file = _folder(path) / WEIGHTS
+    if not file.is_file() and (path / DESCRIPTION).is_file():
+        file = path / ADAPTERS
     if not file.is_file():
         found = ", ".join(sorted(p.name for p in path.iterdir())[:8]) or "nothing"
         raise DataError(f"{path} holds no {WEIGHTS} (it holds: {found}). Give the folder of one checkpoint.")
     return file
+
+
+def _whole_file(folder: Path) -> Path:
+    """The file that has about as many numbers as the model: of adapters that of their base."""
+    file = _weights_file(folder)
+    return folder.parent / BASE / WEIGHTS if described(file) else file
 
 
 def _folder(path: Path) -> Path:

@@ -28,7 +28,7 @@ from vtp.run.folder import RunFolder, fingerprint
 from vtp.run.inspection import check_result, problem_with
 from vtp.run.model_from import same_text_encoder
 from vtp.run.stages import configuration, continued, recorded
-from vtp.run.start import checkpoint_folder
+from vtp.run.start import checkpoint_folder, read_spec, seed_everything
 from vtp.types import MODALITIES
 
 __all__ = ["Run"]
@@ -71,14 +71,14 @@ class Run:
         given = {"dataset": self.dataset, "seed": self.config["seed"], "val_share": val_share}
         task = build("task", self.config["task"], self.host.registry, **given)
         described = self.start or self.described_by
-        if described is not None and (answers := _read_spec(described).get("answers")):
+        if described is not None and (answers := read_spec(described).get("answers")):
             member(task, Task, "use_answers")(answers)
         return task
 
     @cached_property
     def data(self) -> RunData:
         data, media = DataConfig(**self.config["data"]), MediaConfig(**self.config["media"])
-        encoders = self.config["encoder"] if self.start is None else _read_spec(self.start)["encoders"]
+        encoders = self.config["encoder"] if self.start is None else read_spec(self.start)["encoders"]
         filled = {slot for slot, options in encoders.items() if (options or {}).get("name")}
         wanted = [m for m in MODALITIES if m != "text" and m in filled and m not in data.drop]
         seed, folder = self.config["seed"], self.folder.path
@@ -106,6 +106,14 @@ class Run:
         return Path(given) if Path(given).is_file() and Path(given).suffix else locate(given)  # a pointer has no suffix
 
     @cached_property
+    def adapters(self) -> Path | None:
+        """The adapters that training goes on with, where ``init_from`` has such as ``train.lora`` asks for."""
+        from vtp.train.lora import same_adapters
+
+        lora = self.config["train"]["lora"] if "train" in self.modes else None
+        return None if lora is None or self.weights_only is None else same_adapters(self.weights_only, lora)
+
+    @cached_property
     def resumed(self) -> Path | None:
         """The checkpoint that training goes on from; None where it starts at step 0."""
         from vtp.train.checkpoint import find
@@ -128,7 +136,7 @@ class Run:
         elif self.described_by is not None and same_text_encoder(self.described_by, self.config["encoder"]):
             context.assets = self.described_by / "assets"
         context.answers = tuple(self._ask("answers"))
-        _seed_everything(self.config["seed"])
+        seed_everything(self.config["seed"])
         self.running = use_kernels(self.config["kernels"], self.device)
         model = build_model(spec, lookup_in(self.host.registry), context, seed=self.config["seed"])
         adopt(model, self.device)
@@ -151,6 +159,7 @@ class Run:
                 init_map=self.config["init_map"],
                 allow_missing=self.config["init_allow_missing"],
                 allow_unused=self.config["init_allow_unused"],
+                merge=self.adapters is None,
             )
         self.evaluated = self.start
 
@@ -204,6 +213,8 @@ class Run:
                 *(choice.build() for choice in chosen_callbacks(self.config, [])),
             ],
         )
+        if self.adapters is not None:
+            self.trainer.start_adapters(self.adapters)
         if self.resumed is not None:
             self.trainer.restore(self.resumed)
         elif self.config["resume"] is not None and not self.config["restart"]:
@@ -501,22 +512,3 @@ class Run:
         tested = [name for samples, dataset in tables for name in media_names(samples, dataset)]
         files = clip_files(tables) if any(stage.get("files") for stage in self.stages) else None
         return check_leaks(self.stages, tested, on_leak=self.data.data.on_leak, files=files)
-
-
-def _read_spec(checkpoint: Path) -> dict[str, Any]:
-    """The model specification of a checkpoint."""
-    from vtp.model.weights import read_config
-
-    spec: dict[str, Any] = read_config(checkpoint)["spec"]
-    return spec
-
-
-def _seed_everything(seed: int) -> None:
-    import random
-
-    import numpy as np
-    import torch
-
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)

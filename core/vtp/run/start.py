@@ -10,7 +10,7 @@ from typing import Any
 from vtp.errors import VtpError
 from vtp.run.stages import configuration
 
-__all__ = ["checkpoint_folder", "take_objective"]
+__all__ = ["checkpoint_folder", "read_spec", "seed_everything", "take_objective"]
 
 log = logging.getLogger("vtp")
 
@@ -69,3 +69,23 @@ def _recorded(checkpoint: str | Path) -> tuple[Sequence[str], dict[str, Any]]:
         return [], {}
     task = configuration(folder).get("task")
     return list(objectives), task if isinstance(task, dict) else {}
+
+
+def read_spec(checkpoint: Path) -> dict[str, Any]:
+    """The model specification of a checkpoint."""
+    from vtp.model.weights import read_config
+
+    spec: dict[str, Any] = read_config(checkpoint)["spec"]
+    return spec
+
+
+def seed_everything(seed: int) -> None:
+    """Seed the generators of Python, NumPy and torch."""
+    import random
+
+    import numpy as np
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)

@@ -1,6 +1,7 @@
 """Checkpoints: folders that hold everything a run needs to go on, found and read without unpickling anything.
 
     checkpoints/
+      base/model.safetensors   frozen weights, with train.lora (vtp.model.adapters)
       step_00000120/
         model.safetensors config.json provenance.json assets/    the weights, loadable on their own (vtp.model.weights)
         ema.safetensors        averaged weights, with train.ema_decay
@@ -34,7 +35,9 @@ from torch import Tensor
 
 from vtp import distributed
 from vtp.errors import DataError, RunError, VtpError
+from vtp.model.adapters import ADAPTERS, BASE, DESCRIPTION, on_disk
 from vtp.storage import DirectoryTransaction, clean_leftovers, verify_directory, write_text_atomic
+from vtp.train.adapter_files import SLACK, load_adapters, save_adapters, save_base, size_of, some
 from vtp.train.ema import Average
 from vtp.train.parallel import Parallel, full_tensor, shard_like
 
@@ -63,9 +66,8 @@ __all__ = [
 log = logging.getLogger("vtp.train")
 EVALUATIONS = "evaluations.json"  # in the run folder: evaluations come after the checkpoint that they judge
 _NAME = re.compile(r"^step_(\d{8,})$")
-_PARTS = ("model.safetensors", "config.json", "optimizer.safetensors", "trainer.json", "rng.json")
+_PARTS = ("config.json", "optimizer.safetensors", "trainer.json", "rng.json")
 _POINTER_BYTES = 4096
-_SLACK = 1 << 20  # bytes for the small files: configuration, tokenizer, generators
 
 
 def folder_name(step: int) -> str:
@@ -96,10 +98,19 @@ def save(
     if distributed.is_main():
         from vtp.model.weights import save_weights
 
-        needed = sum(map(_bytes, (state, averaged or {}, moments))) + _SLACK
+        adapted = parallel.model.adapted
+        if adapted is not None and averaged is not None:
+            averaged = adapted.trained(averaged)
+        kept = state if adapted is None else adapted.trained(state)
+        needed = sum(map(size_of, (kept, averaged or {}, moments))) + SLACK
         try:
+            if adapted is not None:
+                save_base(folder, adapted, state)
             with DirectoryTransaction(path, expected_bytes=needed) as temporary:
-                save_weights(temporary, parallel.model, provenance, state_dict=state)
+                if adapted is None:
+                    save_weights(temporary, parallel.model, provenance, state_dict=state)
+                else:
+                    save_adapters(temporary, parallel.model, adapted, state, provenance)
                 if averaged is not None:
                     save_file(_unshared(averaged), temporary / "ema.safetensors")
                 save_file(moments, temporary / "optimizer.safetensors")
@@ -149,6 +160,14 @@ def load_weights(path: Path, parallel: Parallel, averaged: bool = False) -> None
     Raises:
         DataError: names what is missing, superfluous or of another shape.
     """
+    if parallel.model.adapted is not None:
+        load_adapters(path, parallel, averaged)
+        return
+    if not averaged and (path / DESCRIPTION).is_file():
+        raise DataError(
+            f"{path} was trained with train.lora, and this run has none. Resume with the options of the run that wrote "
+            "it, or start a new run from it with init_from."
+        )
     file = path / ("ema.safetensors" if averaged else "model.safetensors")
     try:
         with safe_open(file, framework="pt") as tensors:
@@ -161,7 +180,7 @@ def load_weights(path: Path, parallel: Parallel, averaged: bool = False) -> None
     superfluous = sorted(names - set(parallel.model.state_dict(keep_vars=True)))
     if missing or superfluous:
         raise DataError(
-            f"{file} belongs to another model: {_some(missing)} missing there, {_some(superfluous)} unknown here. "
+            f"{file} belongs to another model: {some(missing)} missing there, {some(superfluous)} unknown here. "
             "Resume with the options of the run that wrote it, or start a new run with init_from."
         )
 
@@ -200,7 +219,7 @@ def _pointed_at(file: Path) -> Path:
     """The folder that a pointer names where links are not possible: a file of one line."""
     if file.suffix == ".safetensors":
         raise DataError(f"{file} is a file of weights alone. Give the folder that it lies in, or use init_from={file}.")
-    text = file.read_bytes()[:_POINTER_BYTES].decode("utf-8", errors="replace").strip()
+    text = file.readsize_of()[:_POINTER_BYTES].decode("utf-8", errors="replace").strip()
     target = file.parent / text
     if not text.isprintable() or len(text) >= _POINTER_BYTES or not text or not target.is_dir():
         raise DataError(
@@ -270,7 +289,8 @@ def newest(folder: Path, repair: bool = False) -> Path | None:
 
 def _lacking(path: Path) -> str | None:
     """What a whole checkpoint has and this one does not even list."""
-    absent = [name for name in _PARTS if not (path / name).is_file()]
+    weights = ADAPTERS if (path / DESCRIPTION).is_file() else "model.safetensors"
+    absent = [name for name in (weights, *_PARTS) if not (path / name).is_file()]
     return f"{absent[0]} is missing" if absent else None
 
 
@@ -303,6 +323,8 @@ def borrow(folder: Path, step: int, origin: Path) -> bool:
         log.warning("%s cannot be taken over: %s", source, error)
         return False
     os.rename(half, target)
+    if (origin / BASE).is_dir() and not (folder / BASE).exists():
+        shutil.copytree(origin / BASE, folder / BASE, copy_function=_linked)
     return True
 
 
@@ -449,7 +471,7 @@ def _load_average(path: Path, parallel: Parallel, average: Average, trainer: dic
         )
     with safe_open(file, framework="pt") as tensors:
         for name, target in average.tensors.items():
-            target.copy_(shard_like(tensors.get_tensor(name), target))
+            target.copy_(shard_like(tensors.get_tensor(on_disk(name)), target))
     average.updates = trainer["ema_updates"]
 
 
@@ -457,13 +479,3 @@ def _unshared(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The state with one name per tensor; safetensors refuses tensors that share memory."""
     first: dict[int, str] = {}
     return {name: tensor for name, tensor in state.items() if first.setdefault(id(tensor), name) == name}
-
-
-def _bytes(tensors: dict[str, Tensor]) -> int:
-    return sum(t.numel() * t.element_size() for t in {id(t): t for t in tensors.values()}.values())
-
-
-def _some(names: list[str]) -> str:
-    if not names:
-        return "nothing"
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -9,11 +9,14 @@ import json
 import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
 
+from vtp.components import check_options, refuse
+from vtp.errors import ConfigError
 from vtp.ranges import Seed
 from vtp.registry import did_you_mean
 
-__all__ = ["TrainConfig"]
+__all__ = ["Lora", "TrainConfig"]
 
 # Parts of a parameter name (between dots) that never decay, beside all parameters of at most one dimension and biases:
 # positions and learned tokens, as SimVTP, VideoMAE and BEiT leave them out.
@@ -33,6 +36,37 @@ _CHOICES = {
     "strategy": ("auto", "ddp", "fsdp2"),
     "monitor_mode": ("max", "min"),
 }
+
+
+@dataclass
+class Lora:
+    """Low-rank adapters in linear layers of the encoders, ``train.lora={rank: 8}``; the weights themselves stay."""
+
+    rank: int = 8  # of an adapter: rank * (in + out) parameters per layer
+    alpha: float | None = None  # adapters are scaled by alpha / rank; null: rank, that is, 1
+    dropout: float = 0.0  # of what an adapter takes in
+    targets: list[str] = field(default_factory=list)  # parts of names: [query, value], [encoders.text]; []: all linear
+    heads: list[str] = field(default_factory=lambda: ["objectives"])  # prefixes of parameters that are trained whole
+    merge: bool = False  # checkpoints hold the merged model as well, loadable without its base
+
+    @property
+    def scale(self) -> float:
+        """What adapters are multiplied by."""
+        return 1.0 if self.alpha is None else self.alpha / self.rank
+
+    def problems(self) -> Iterable[str]:
+        """What is wrong, in words."""
+        if find_spec("peft") is None:
+            yield "lora needs the package peft, which is not installed: pip install peft"
+        if self.rank < 1:
+            yield f"lora.rank={self.rank}: expected at least 1."
+        if self.alpha is not None and not (self.alpha > 0 and math.isfinite(self.alpha)):
+            yield f"lora.alpha={self.alpha}: expected more than 0 (null: the rank)."
+        if not 0 <= self.dropout < 1:
+            yield f"lora.dropout={self.dropout}: expected at least 0 and below 1."
+        for name in ("targets", "heads"):
+            if not all(part.strip(".") for part in getattr(self, name)):
+                yield f"lora.{name}={getattr(self, name)}: expected names of layers, and one is empty."
 
 
 @dataclass
@@ -66,6 +100,7 @@ class TrainConfig:
     find_unused_parameters: bool = True  # ddp: allow steps that leave parameters without gradient; walks the graph
     sync_batchnorm: bool = False  # ddp on GPUs: BatchNorm normalises by the micro-batches of all processes together
     gradient_checkpointing: bool = False  # recompute activations in the backward pass: less memory, a third more time
+    lora: Lora | None = None  # {rank: 8, targets: [query, value]}: train adapters and heads alone; null: all weights
     ema_decay: float | None = None  # moving average of the weights, evaluated and saved (ema.safetensors); null is off
 
     eval_every: int | None = None  # every so many steps and at the end; null: after every epoch; 0: only at the end
@@ -79,6 +114,15 @@ class TrainConfig:
     log_every: int = 10  # a line of metrics.jsonl every so many steps; in between, nothing waits for the device
     progress_every_s: float = 10.0  # seconds between two lines of progress when the output is not a terminal
     tensorboard: bool = True  # write TensorBoard files into the run folder
+
+    def __post_init__(self) -> None:
+        if self.lora is not None and not isinstance(self.lora, Lora):
+            if not isinstance(self.lora, dict):
+                raise ConfigError(f"train.lora={self.lora}: expected options, such as {{rank: 8}}, or null.")
+            wrong: list[str] = []
+            check_options("train.lora", "it", Lora, self.lora, wrong)
+            refuse(wrong, "train.lora")
+            self.lora = Lora(**self.lora)
 
     def validate(self, world_size: int = 1) -> list[str]:
         """Everything that is wrong, in words; ``world_size`` processes share ``global_batch``."""
@@ -134,6 +178,7 @@ class TrainConfig:
             )
 
     def _relations(self) -> Iterable[str]:
+        yield from () if self.lora is None else self.lora.problems()
         if self.min_lr > self.lr:
             yield f"min_lr={self.min_lr} is above train.lr={self.lr}: expected at most the learning rate."
         if self.warmup >= 1 and not float(self.warmup).is_integer():

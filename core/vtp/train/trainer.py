@@ -31,12 +31,14 @@ from vtp.errors import ConfigError, RunError
 from vtp.numbers import plain
 from vtp.storage import clean_leftovers, write_json_atomic
 from vtp.train import checkpoint
+from vtp.train.adapter_files import load_adapters
 from vtp.train.after_step import AfterStep
 from vtp.train.callbacks import Callback, MetricsFile, Progress, TensorBoard
 from vtp.train.config import TrainConfig
 from vtp.train.ema import Average
 from vtp.train.health import NoGradient, peak_memory_gb
 from vtp.train.history import Evaluations, Window
+from vtp.train.lora import Unused, adapt
 from vtp.train.parallel import Parallel
 from vtp.train.parameters import build_optimizer, freeze
 from vtp.train.precision import Precision
@@ -137,6 +139,8 @@ class Trainer:
         self._precision = Precision(config.precision, self.device)
         if config.gradient_checkpointing:
             _enable_checkpointing(model)
+        if config.lora is not None:
+            adapt(model, config.lora)
         freeze(model, config)
         self._parallel = Parallel(model, config, self.device)
         self.model = self._parallel.model
@@ -149,7 +153,7 @@ class Trainer:
         self._resumed_rng: dict[str, Any] | None = None
         self.warnings: list[str] = []
         builtin: list[Callback] = [MetricsFile(self.run_dir / "metrics.jsonl"), Progress(config.progress_every_s)]
-        builtin.append(NoGradient())
+        builtin += [NoGradient(), Unused(self.model)]
         if config.tensorboard:
             builtin.append(TensorBoard(self.run_dir / "tensorboard"))
         self.callbacks: list[Callback] = [*builtin, *callbacks]
@@ -469,6 +473,12 @@ class Trainer:
         if saved["world_size"] != distributed.world_size():
             log.warning("resume: %d processes then, %d now: the data goes on at its position, dropout draws anew.",
                         saved["world_size"], distributed.world_size())  # fmt: skip
+
+    def start_adapters(self, path: Path) -> None:
+        """Begin with the adapters of another run, over the base that the model already has."""
+        load_adapters(path, self._parallel)
+        if self._average is not None:
+            self._average.restart()
 
     def load_best(self) -> Path | None:
         """Put the weights of the best checkpoint (without one, the last) into the model, for a final evaluation.
