@@ -16,6 +16,8 @@ from vtp.components import choose
 from vtp.eval.protocol import Protocol
 from vtp_tasks.captioning import Captioning
 from vtp_tasks.classification import Classification
+from vtp_tasks.moments import METRICS as OF_MOMENTS
+from vtp_tasks.moments import MomentRetrieval
 from vtp_tasks.multiple_choice import MultipleChoice
 from vtp_tasks.pretrain import Pretrain
 from vtp_tasks.qa import QuestionAnswering
@@ -24,6 +26,7 @@ from vtp_tasks.retrieval import Retrieval
 CLASSES = {
     "captioning": Captioning,
     "classification": Classification,
+    "moment_retrieval": MomentRetrieval,
     "multiple_choice": MultipleChoice,
     "pretrain": Pretrain,
     "qa": QuestionAnswering,
@@ -106,6 +109,7 @@ METRICS = {
     },
     "qa": {"accuracy", "top10", "in_vocabulary"},
     "mc": {"accuracy"},
+    "moments": {*OF_MOMENTS},
     "caption": {"token_f1", "exact_match"},
     "classification": {"top1", "top5", "mean_class"},
 }

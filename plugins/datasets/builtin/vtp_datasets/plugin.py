@@ -10,6 +10,7 @@ def vtp_register_datasets(register: Register) -> None:
     register("audiocaps", "vtp_datasets.audiocaps:AudioCaps")
     register("caption_json", "vtp_datasets.caption_json:CaptionJson")
     register("cc3m", "vtp_datasets.cc3m:CC3M")
+    register("charades_sta", "vtp_datasets.charades_sta:CharadesSTA")
     register("clotho", "vtp_datasets.clotho:Clotho")
     register("cnvid", "vtp_datasets.timed_text:CNVid")
     register("coco", "vtp_datasets.karpathy:COCO")

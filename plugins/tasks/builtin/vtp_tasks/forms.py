@@ -7,12 +7,18 @@ from vtp.eval.forms import canonical_text
 from vtp.types import Sample
 from vtp_tasks.answers import classes_of
 
-__all__ = ["captions", "choices", "classes", "queries", "questions"]
+__all__ = ["captions", "choices", "classes", "moments", "queries", "questions"]
 
 
 def captions(sample: Sample) -> list[str]:
     """Clip and caption; every text of a sample is a reference."""
     return [f"{media_id(sample)}\t{canonical_text(text)}" for text in sample.texts]
+
+
+def moments(sample: Sample) -> list[str]:
+    """Clip, ``labels["start"]`` and ``labels["end"]`` in seconds to a millisecond, and text."""
+    start, end = (f"{float(sample.labels[key]):.3f}" for key in ("start", "end"))
+    return [f"{media_id(sample)}\t{start}\t{end}\t{canonical_text(text)}" for text in sample.texts]
 
 
 def queries(sample: Sample) -> list[str]:

@@ -30,6 +30,7 @@ __all__ = [
     "gallery",
     "looked_at",
     "seen_in",
+    "without_broken",
     "without_some",
 ]
 
@@ -205,7 +206,7 @@ class Similarities:
         **options: Any,
     ) -> Similarities:
         """Of the ``embedding`` of videos and texts. One that is no number is missing, with the reason."""
-        videos, texts = _without_broken(videos, "embedding"), _without_broken(texts, "embedding")
+        videos, texts = without_broken(videos, "embedding"), without_broken(texts, "embedding")
         width = next((c.arrays["embedding"].shape[-1] for c in (videos, texts) if "embedding" in c.arrays), 1)
         none = np.zeros((1, width), np.float32)
         text, video = (c.arrays["embedding"] if len(c.rows) else none for c in (texts, videos))
@@ -319,7 +320,7 @@ def _row_of(collected: Collected) -> Array:
     return out
 
 
-def _without_broken(collected: Collected, name: str) -> Collected:
+def without_broken(collected: Collected, name: str) -> Collected:
     """Items of which ``name`` is no number are missing."""
     found = collected.arrays.get(name)
     if found is None:

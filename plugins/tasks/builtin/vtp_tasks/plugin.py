@@ -9,6 +9,7 @@ from vtp.hookspecs import Register, hookimpl
 def vtp_register_tasks(register: Register) -> None:
     register("captioning", "vtp_tasks.captioning:Captioning")
     register("classification", "vtp_tasks.classification:Classification")
+    register("moment_retrieval", "vtp_tasks.moments:MomentRetrieval")
     register("multiple_choice", "vtp_tasks.multiple_choice:MultipleChoice")
     register("pretrain", "vtp_tasks.pretrain:Pretrain")
     register("qa", "vtp_tasks.qa:QuestionAnswering")
@@ -19,6 +20,7 @@ def vtp_register_tasks(register: Register) -> None:
 def vtp_register_forms(register: Register) -> None:
     register("caption", "vtp_tasks.forms:captions", counted="captions")
     register("classification", "vtp_tasks.forms:classes", counted="items")
+    register("moments", "vtp_tasks.forms:moments", counted="moments")
     register("mc", "vtp_tasks.forms:choices", counted="choices")
     register("qa", "vtp_tasks.forms:questions", counted="questions")
     register("retrieval", "vtp_tasks.forms:queries", counted="queries")

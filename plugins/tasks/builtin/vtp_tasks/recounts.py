@@ -23,6 +23,7 @@ from vtp.types import Sample
 from vtp_tasks.caption_metrics import caption_scores
 from vtp_tasks.caption_scores import exact_match, token_f1
 from vtp_tasks.rows import percent
+from vtp_tasks.windows import iou
 
 __all__ = [
     "Classes",
@@ -32,6 +33,7 @@ __all__ = [
     "choices",
     "classes",
     "few_groups",
+    "moments",
     "numbers",
     "pairs",
     "questions",
@@ -281,6 +283,39 @@ def average_precision(scores: Array, right: Array) -> float:
     recalled = np.cumsum(hits)[ends]
     precision = recalled / (ends + 1)
     return float((np.diff(recalled, prepend=0) * precision).sum() / right.sum())
+
+
+def moments(lines: Lines, facts: Facts) -> Recount:
+    """Of moment retrieval: one line per moment."""
+    missing = _lost(lines)
+    truth = [(line["start"], line["end"]) for line in lines]
+    first = [iou(span, np.array(line.get("best", ()))) for span, line in zip(truth, lines, strict=True)]
+    five = [
+        iou(span, np.array([window[:2] for window in line.get("top", ())][:5]))
+        for span, line in zip(truth, lines, strict=True)
+    ]
+    values = {
+        f"r1/iou{m}": np.array([(one >= m).mean() if len(one) else 0.0 for one in first]) for m in (0.5, 0.7, 0.3)
+    }
+    values["miou"] = np.array([one.mean() if len(one) else 0.0 for one in first])
+    values |= {f"r5/iou{m}": np.array([float((one >= m).any()) for one in five]) for m in (0.5, 0.7)}
+    counted = _of_credits(lines, {name: percent(found) for name, found in values.items()}, values)
+    if missing.any():
+        counted.bounds = {name: (percent(v), percent(np.where(missing, 1.0, v))) for name, v in values.items()}
+        if not missing.all():
+            counted.rows[EVALUATED_ONLY] = {name: percent(v[~missing]) for name, v in values.items()}
+    whole = np.array(
+        [iou(span, np.array([[0.0, line.get("duration", 0.0)]]))[0] for span, line in zip(truth, lines, strict=True)]
+    )
+    counted.rows["the whole video"] = {f"r1/iou{m}": percent(whole >= m) for m in (0.5, 0.7, 0.3)}
+    counted.rows["the whole video"]["miou"] = percent(whole)
+    counted.derived = [{"iou": float(one)} for one in values["miou"]]
+    counted.samples = [
+        Sample(line["id"], None, None, (line["text"],), {"start": line["start"], "end": line["end"]},
+               {"video_id": line["video"]})
+        for line in lines
+    ]  # fmt: skip
+    return counted
 
 
 def pairs(lines: Lines, facts: Facts) -> Recount:
