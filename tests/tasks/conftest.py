@@ -28,9 +28,9 @@ SPECS = {
 class FakeLoader:
     """One process, ``size`` rows per batch; the clips in ``broken`` cannot be read. Texts travel in ``extra``."""
 
-    def __init__(self, samples, drop, *, labels, size=3, broken=(), silent=()):
+    def __init__(self, samples, drop, *, labels, size=3, broken=(), silent=(), views=1):
         self.samples, self.drop, self.labels, self.size = samples, drop, labels, size
-        self.broken, self.silent = broken, silent
+        self.broken, self.silent, self.views = broken, silent, views
         self.misses: dict[str, str] = {}
 
     def __iter__(self) -> Iterator[Batch]:
@@ -61,7 +61,7 @@ class FakeLoader:
             inputs={"video": {"frames": torch.full((rows, 4, 8, 8, 3), 7, dtype=torch.uint8)}},
             present=present,
             labels={name: torch.tensor([row[name] for row in labels]) for name in names},
-            extra={"sample": list(samples)},
+            extra={"sample": list(samples), "views": [self.views] * rows},
         )
 
 
@@ -98,9 +98,9 @@ class FakeDataset:
 @pytest.fixture
 def make_evaluator() -> Callable[..., Evaluator]:
     def make(model: nn.Module, task, *, broken=(), silent=(), size=3, **options) -> Evaluator:
-        def make_loader(samples, drop):
+        def make_loader(samples, drop, views=1):
             labels = member(task, Task, "labels")
-            return FakeLoader(samples, drop, labels=labels, size=size, broken=broken, silent=silent)
+            return FakeLoader(samples, drop, labels=labels, size=size, broken=broken, silent=silent, views=views)
 
         return Evaluator(model, make_loader, **options)
 

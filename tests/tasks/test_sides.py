@@ -201,6 +201,34 @@ def test_subsets_of_a_side_of_several_are_rows(fake_dataset, fake_model, make_ev
             assert result.rows[label][f"v2at/{key}"] == pytest.approx(want[f"v2{letters}/{key}"]), (label, key)
 
 
+@pytest.mark.parametrize("query, gallery", [("text", "video"), ("video", "audio"), ("text", "audio")])
+def test_several_views_are_a_row_beside_the_headline(query, gallery, fake_dataset, fake_model, make_evaluator):
+    objectives = three(np.random.default_rng(5))
+    plain = {name: objective.embed for name, objective in objectives.items()}
+    for name, objective in objectives.items():  # of several views the features of a video point the other way
+
+        def embed(ctx, modality, name=name):
+            found = plain[name](ctx, modality)
+            assert ctx.batch.extra["views"][0] in ((1, 4) if modality == "video" else (1,))
+            return -found if ctx.batch.extra["views"][0] == 4 else found
+
+        objective.embed = embed
+    given = {"dataset": fake_dataset(test=split(False)), "query": query, "gallery": gallery, "objective": None}
+    task, one = Retrieval(views=4, **given), Retrieval(**given)
+    evaluator = make_evaluator(fake_model(**objectives), task)
+    result, want = task.evaluate(evaluator), one.evaluate(evaluator)
+    assert result.metrics == want.metrics
+    if "video" not in (query, gallery):
+        assert not result.rows and "task.views: no row, because no side has a picture." in result.warnings
+        return
+    for objective in objectives.values():
+        if "video" in objective.tables:
+            for key, vector in objective.tables["video"].items():
+                objective.tables["video"][key] = -vector
+    turned = one.evaluate(evaluator)
+    assert result.rows == {"4 views of a video averaged": turned.metrics} and turned.metrics != want.metrics
+
+
 def test_what_compares_two_sides():
     rng = np.random.default_rng(0)
     joint = Pair(rng, "video", "audio", "text", embeds={"video": ("video", "audio"), "audio": ("video", "audio")})

@@ -111,7 +111,8 @@ class Evaluator:
         model: the composed model (or its DDP or FSDP2 wrapper), called as ``model(batch, run=f)``.
         make_loader: gives this rank's loader for a table; the second argument names modalities that must not be loaded.
             With ``skip=ids`` these rows are left out, and the others stay in the batches where they were.
-            With ``whole_batches=True`` a batch holds the same rows on any number of processes.
+            With ``whole_batches=True`` a batch holds the same rows on any number of processes. With ``views=N`` videos
+            are shown in N windows.
         device: where batches go.
         precision: ``fp32``, ``bf16`` or ``fp16`` autocast. Results are float32; tasks rank in float32.
         limit: evaluate only this many items of a table (1 and above) or this share (below 1); None = all. Stamped in
@@ -186,6 +187,7 @@ class Evaluator:
         label: str = "",
         strict: bool = True,
         whole_batches: bool = False,
+        views: int | None = None,
     ) -> Collected:
         """Compute ``f(ctx)`` for every sample.
 
@@ -199,6 +201,7 @@ class Evaluator:
                 a finding and no fault of the files.
             whole_batches: cut the table into the same batches on any number of processes, for an ``f`` that compares
                 the rows of a batch.
+            views: windows of frames of each video, whose features are averaged; None = as configured (eval_clips).
 
         Raises:
             RunError: ids repeat, get lost or turn up twice, or ``f`` returns tensors of another number of rows.
@@ -207,6 +210,8 @@ class Evaluator:
         table = tuple(sample.id for sample in samples)
         Ledger(table, {}, what)  # unique ids, before any work
         how: dict[str, Any] = {"whole_batches": True} if whole_batches else {}
+        if views is not None:
+            how["views"] = views
         entry = None if self.journal is None else self.journal.entry(table, what, label, tuple(drop))
         if entry is not None and entry.done:
             how["skip"] = entry.done

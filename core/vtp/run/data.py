@@ -198,12 +198,15 @@ class RunData:
         whole_batches: bool = False,
         reads: Mapping[str, Read] | None = None,
         skip: Collection[str] = (),
+        views: int | None = None,
     ) -> Any:
         """This process's share of ``samples``, once, in order, without the modalities in ``drop``, and with ``reads``
-        and those of the task in ``batch.extra`` and ``batch.fields``."""
+        and those of the task in ``batch.extra`` and ``batch.fields``. ``views`` takes the place of eval_clips."""
         from vtp.data import EvalLoader
 
-        pipeline = self._pipeline(specs, train=False, drop=drop, reads=joined_reads(self._task_reads, reads or {}))
+        pipeline = self._pipeline(
+            specs, train=False, drop=drop, reads=joined_reads(self._task_reads, reads or {}), views=views
+        )
         self._survey_cache(samples, pipeline, "evaluation")
         return EvalLoader(
             samples,
@@ -258,6 +261,7 @@ class RunData:
         train: bool,
         drop: Sequence[Modality] = (),
         reads: Mapping[str, Read] | None = None,
+        views: int | None = None,
     ) -> Any:
         from vtp.data import Pipeline
         from vtp.data.transforms import own_transforms
@@ -268,7 +272,7 @@ class RunData:
         video = specs.get("video")
         sampler: Any = find_sampler(self.data.sampler)
         transform: Any = None
-        clips, crops = (self.data.train_clips, 1) if train else (self.data.eval_clips, self.data.eval_crops)
+        clips, crops = (self.data.train_clips, 1) if train else (views or self.data.eval_clips, self.data.eval_crops)
         if self.data.train_clips > 1 and sampler is None:
             sampler = dense  # neighbouring frames, in evaluation as in training
         if video is not None and train and self.data.augment:

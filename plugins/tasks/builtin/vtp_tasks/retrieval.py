@@ -76,6 +76,7 @@ class Retrieval:
         embed_objective: which objective embeds, where ``objective`` is a matching head: its own row, and the candidates
             of ``rerank``. None = the first of the model that does, if there is one.
         pair_batch: pairs that a matching head reads at once.
+        views: add a row in which the features of so many windows of a video, spread over it, are averaged; 0 = no.
         dsl: add a row with dual softmax over all queries.
         qb_norm: add a row in which scores from text are normalised by a bank of so many training texts; 0 = no.
         subsets: add rows in which only these modalities of a clip are there, ``[[video], [video, audio]]``, or ``all``
@@ -112,6 +113,7 @@ class Retrieval:
         rerank_objective: str = "vtm",
         embed_objective: str | None = None,
         pair_batch: Count = PAIR_BATCH,
+        views: Natural = 0,
         dsl: bool = False,
         qb_norm: Natural = 0,
         subsets: Subsets = None,
@@ -149,6 +151,7 @@ class Retrieval:
         self.rerank_objective = rerank_objective
         self.embed_objective = embed_objective
         self.pair_batch = pair_batch
+        self.views = views
         self.dsl = dsl
         self.qb_norm = qb_norm
         self.subsets = subsets
@@ -291,8 +294,10 @@ class Retrieval:
         top: int = 0,
         known: Similarities | None = None,
         label: str = "",
+        views: int | None = None,
     ) -> Similarities:
-        """With ``drop`` these modalities are withheld; a side that has none of them is taken from ``known``."""
+        """With ``drop`` these modalities are withheld; a side that has none of them is taken from ``known``, and
+        with ``views`` one without video."""
         space = self.space(evaluator.bare_model, objective)
         rows, columns = self.sides
         both = []
@@ -301,10 +306,11 @@ class Retrieval:
             (space.one, rows, pairs.texts, "texts" if self.with_text else "queries", "texts"),
         ):
             held = [m for m in drop if m in side]
-            if known is not None and not held:
+            again = held or (views is not None and "video" in side)
+            if known is not None and not again:
                 both.append(getattr(known, old))
             else:
-                both.append(embed_side(evaluator, parts, side, asked, what, held, label))
+                both.append(embed_side(evaluator, parts, side, asked, what, held, label, views=views))
         return Similarities.embedded(pairs, samples, limited, *both, top=top, shown=evaluator.shown)
 
     def by_head(
@@ -394,7 +400,10 @@ class Retrieval:
         if scored.by_head:
             return f"all pairs by {self.objective}"
         names = self.space(evaluator.bare_model, self.objective).names
-        return "raw" if len(names) == 1 else f"raw, mean of {' and '.join(names)}"
+        how = ["raw"] if len(names) == 1 else ["raw", f"mean of {' and '.join(names)}"]
+        views = int(evaluator.facts.get("clips", 1)) * int(evaluator.facts.get("crops", 1))
+        how += [f"features of {views} views averaged"] if views > 1 and "video" in self.query + self.gallery else []
+        return ", ".join(how)
 
     def _predictions(self, scored: Similarities, judged: bool = True) -> list[dict[str, Any]]:
         """One line per query and direction: where the right candidate stands and what came first."""

@@ -37,6 +37,8 @@ def add_rows(task: Retrieval, evaluator: Evaluator, scored: Similarities, result
     if 0 < result.ledger.coverage < 1:
         result.rows[EVALUATED_ONLY] = task.metrics_of(scored.evaluated_only(task.v2t))
     _rows_of_two_stages(task, evaluator, scored, result)
+    if task.views:
+        _row_of_views(task, evaluator, scored, result)
     if task.dsl:
         label = "DSL (sees all queries at once)"
         missing = scored.no_text, scored.no_video
@@ -81,6 +83,18 @@ def _rows_of_two_stages(task: Retrieval, evaluator: Evaluator, scored: Similarit
         ends = np.split(values, [len(orders[0].askers)])
         new = [order.scores(first.scores, part) for order, part in zip(orders, ends, strict=True)]
         result.rows[f"re-rank({task.rerank}) by {head}"] = task.metrics_of(first.rank(new[0], new[1], task.v2t))
+
+
+def _row_of_views(task: Retrieval, evaluator: Evaluator, scored: Similarities, result: TaskResult) -> None:
+    """Videos in several windows, of which the features are averaged; the headline keeps those that it was shown."""
+    if scored.by_head or "video" not in (*task.query, *task.gallery):
+        why = "a matching head gives the headline" if scored.by_head else "no side has a picture"
+        result.warnings.append(f"task.views: no row, because {why}.")
+        return
+    label = f"{task.views} views of a video averaged"
+    given = scored.pairs, scored.samples, scored.limited
+    part = task.by_embedding(evaluator, task.objective, *given, known=scored, label=label, views=task.views)
+    result.rows[label] = task.metrics_of(part.ranks[task.v2t])
 
 
 def _rows_of_a_query_bank(task: Retrieval, evaluator: Evaluator, scored: Similarities, result: TaskResult) -> None:

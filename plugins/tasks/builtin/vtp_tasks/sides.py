@@ -186,6 +186,7 @@ def embed_side(
     label: str = "",
     *,
     strict: bool = True,
+    views: int | None = None,
 ) -> Collected:
     """``embedding`` of every sample, (N, E) of unit length, or (N, n, E) where the objective gives n vectors for each,
     of the modalities of ``side`` less those of ``drop``; no other is read.
@@ -214,4 +215,5 @@ def embed_side(
         return {"embedding": normalize(torch.cat(found, dim=1), dim=1)}
 
     withheld = tuple(m for m in MODALITIES if m in evaluator.modalities and (m not in side or m in drop))
-    return evaluator.run(samples, of_all, drop=withheld, what=what, label=label, strict=strict and not drop)
+    how: dict[str, Any] = {"strict": strict and not drop, "views": views}
+    return evaluator.run(samples, of_all, drop=withheld, what=what, label=label, **how)
