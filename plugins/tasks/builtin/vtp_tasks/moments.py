@@ -155,7 +155,7 @@ class MomentRetrieval:
         self._space(model)
 
     def _space(self, model: VTPModel) -> Space:
-        return find_space(self.name, model.objectives, self.objective, TEXT, self.gallery)
+        return find_space(self.name, dict(model.objectives.items()), self.objective, TEXT, self.gallery)
 
     def evaluate(self, evaluator: Evaluator, split: str = "test", *, detail: bool = True) -> TaskResult:
         found = self._score(evaluator, split)
@@ -321,20 +321,21 @@ class Scored:
 def _moments(sample: Sample) -> list[Sample]:
     media = sample.video or sample.audio
     start, end = (None, None) if media is None else (media.start, media.end)
-    whole = [None if ref is None else MediaRef(ref.path) for ref in (sample.video, sample.audio)]
+    video, audio = (None if ref is None else MediaRef(ref.path) for ref in (sample.video, sample.audio))
     extra = {**sample.extra, "video_id": whole_clip(media_id(sample))}
+    moment = {"start": start, "end": end}
     many = len(sample.texts) > 1
     return [
-        Sample(f"{sample.id}#{i}" if many else sample.id, *whole, (text,), {"start": start, "end": end}, extra)
+        Sample(f"{sample.id}#{i}" if many else sample.id, video, audio, (text,), moment, extra)
         for i, text in enumerate(sample.texts)
     ]
 
 
 def _window(video: Sample, span: Sequence[float]) -> Sample:
     start, end = span
-    media = [None if ref is None else MediaRef(ref.path, start, end) for ref in (video.video, video.audio)]
+    picture, sound = (None if ref is None else MediaRef(ref.path, start, end) for ref in (video.video, video.audio))
     name = f"{media_id(video)}[{start:.3f}-{end:.3f}]"
-    return Sample(name, *media, (), {}, {"video_id": name})
+    return Sample(name, picture, sound, (), {}, {"video_id": name})
 
 
 def _durations(videos: dict[str, Sample]) -> tuple[dict[str, float], dict[str, str]]:

@@ -134,7 +134,7 @@ def seen_in(collected: Collected, shown: Sequence[Modality]) -> list[Modality]:
 
 def without_some(collected: Collected, side: Sequence[Modality]) -> dict[str, list[str]]:
     """Modality of a side of several -> the evaluated items that lack it, for which the others speak."""
-    found = {}
+    found: dict[str, list[str]] = {}
     for modality in side if len(side) > 1 else ():
         here = collected.present.get(modality)
         if modality != "text" and here is not None and not here.all():

@@ -72,12 +72,12 @@ def normalised(
     """
     nothing = np.zeros(0, np.int64)
     none = np.zeros(bank.shape[1 if back else 0], bool)
-    absent = (missing, none) if back else (none, missing)
-    found = search(bank, nothing, nothing, missing_rows=absent[0], missing_columns=absent[1], top=1)
+    rows, columns = (missing, none) if back else (none, missing)
+    found = search(bank, nothing, nothing, missing_rows=rows, missing_columns=columns, top=1)
     firsts = (found.first_back if back else found.first).index[:, 0]
     active = np.zeros(len(missing), bool)
     active[firsts[firsts >= 0]] = True
-    sums = DualSoftmax(bank, 1 if back else 0, *absent, 1 / beta)
+    sums = DualSoftmax(bank, 1 if back else 0, rows, columns, 1 / beta)
     with np.errstate(divide="ignore"):
         hubness = np.where(sums.total > 0, sums.top + np.log(sums.total), 0.0)
     return QueryBank(scores, active[best] & (best >= 0), hubness, beta, back=back)

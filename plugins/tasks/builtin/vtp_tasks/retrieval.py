@@ -280,7 +280,7 @@ class Retrieval:
         return by(evaluator, self.objective, pairs, samples, len(chosen) < len(clips), top=top)
 
     def space(self, model: VTPModel, objective: str | None) -> Space:
-        return find_space(self.name, model.objectives, objective, *self.sides)
+        return find_space(self.name, dict(model.objectives.items()), objective, *self.sides)
 
     def by_embedding(
         self,

@@ -47,12 +47,12 @@ def add_rows(task: Retrieval, evaluator: Evaluator, scored: Similarities, result
     if task.qb_norm:
         _rows_of_a_query_bank(task, evaluator, scored, result)
     given = scored.pairs, scored.samples, scored.limited
-    by = task.by_head if scored.by_head else task.by_embedding
+    score: Any = task.by_head if scored.by_head else task.by_embedding
     rows, columns = task.sides
     seen = [*seen_in(scored.texts, rows), *seen_in(scored.videos, columns)]
     alone = [side[0] for side in task.sides if len(side) == 1]
     for label, drop in withheld(task.subsets, seen, result.warnings, always=alone).items():
-        part = by(evaluator, task.objective, *given, drop, known=scored, label=label)
+        part = score(evaluator, task.objective, *given, drop, known=scored, label=label)
         result.rows[label] = task.metrics_of(part.ranks[task.v2t])
 
 
@@ -60,7 +60,7 @@ def _rows_of_two_stages(task: Retrieval, evaluator: Evaluator, scored: Similarit
     """What embeddings, the first candidates re-ordered, and all pairs give, less the headline."""
     given = evaluator, scored.pairs, scored.samples, scored.limited
     matched = scored if scored.by_head else None
-    head, first = (task.objective if scored.by_head else task.rerank_objective), scored
+    head, first = str(task.objective if scored.by_head else task.rerank_objective), scored
     if scored.by_head:
         embeds = task.embeds(evaluator.bare_model)
         if embeds is None:
