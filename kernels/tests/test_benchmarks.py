@@ -105,6 +105,7 @@ def test_setup_counts_once_for_all_layers(harness):
     assert row["ours_is_faster_by"] == 1.0 and row["outside_noise"] is False
 
 
+@pytest.mark.slow
 def test_tiny_run_of_every_suite(tmp_path):
     out = tmp_path / "tiny.json"
     command = [sys.executable, FOLDER / "run.py", "--device", "cpu", "--tiny", "--budget", "0.1", "--out", out]

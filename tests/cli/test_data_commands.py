@@ -41,6 +41,7 @@ def folder(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_cache_is_made_reported_and_completed(folder, tmp_path, capsys):
     out = tmp_path / "cache"
     (tmp_path / "list.csv").write_text(f"video\n{folder / 'f0.mp4'}\n{folder / 'f1.mp4'}\n{tmp_path / 'none.mp4'}\n")

@@ -207,6 +207,7 @@ def vtp(site, install, tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_a_method_package_needs_nothing_from_the_tree(vtp, tmp_path):
     listed = vtp("plugins")
     assert "broken" not in listed and "acme" in listed

@@ -163,6 +163,7 @@ def test_a_model_without_pictures_has_no_number_of_frames(fake_model):
     assert Evaluator(model, lambda samples, drop: ()).frames is None
 
 
+@pytest.mark.slow
 def test_a_run_with_another_tie_rule_is_not_called_official(tmp_path):
     """`vtp run` of the validation split, on exactly the items of the protocol."""
     from vtp_datasets.shapes.dataset import Shapes

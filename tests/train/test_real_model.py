@@ -42,6 +42,7 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch(accumulation):
     assert_same({n: p.grad for n, p in model.named_parameters() if p.grad is not None}, reference())
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_gradient_of_the_whole_batch(tmp_path, two_ranks):
     """Rank 1 has no sound at all, and its rows hold other numbers of answers and masked words."""
     two_ranks([str(HERE / "real_training.py")], {"out": str(tmp_path)})
