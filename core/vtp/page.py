@@ -53,12 +53,12 @@ for (const head of document.querySelectorAll("table.sortable th")) head.onclick 
 """
 
 
-def document(title: str, parts: Iterable[str]) -> str:
-    """The whole page; ``title`` is a text, ``parts`` are HTML."""
+def document(title: str, parts: Iterable[str], style: str = "", script: str = "") -> str:
+    """The whole page; ``title`` is a text, ``parts`` are HTML, ``style`` and ``script`` are added to the page's own."""
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{text(title)}</title>\n'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE}</style></head>\n'
-        f"<body>\n{chr(10).join(parts)}\n<script>{_SCRIPT}</script></body></html>\n"
+        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE}{style}</style></head>\n'
+        f"<body>\n{chr(10).join(parts)}\n<script>{_SCRIPT}{script}</script></body></html>\n"
     )
 
 

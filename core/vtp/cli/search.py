@@ -10,7 +10,7 @@ from typing import Any
 
 from vtp.cli.arguments import Parser, a, place
 from vtp.errors import ConfigError, DataError
-from vtp.media.extensions import MEDIA, SOUNDS
+from vtp.media.extensions import MEDIA
 from vtp.ranges import Count
 from vtp.shown import printable
 
@@ -28,26 +28,17 @@ prints score (cosine), file, seconds and modality of the windows that are most a
 def main(arguments: list[str]) -> int:
     """Print what is found."""
     parsed = _parser().parse_args(arguments)
-    from vtp.use.inputs import Items
     from vtp.use.loading import load
+    from vtp.use.search import Search
     from vtp.use.table import Table
 
     table = Table.open(parsed.table)
     modality = _modality(parsed.query, parsed.query_as, table.about)
-    model = load(parsed.model or table.about["model"], device=parsed.device, workers=0)
-    if model.fingerprint != table.about["fingerprint"]:
-        raise ConfigError(
-            f"{parsed.table} was made with another model (fingerprint {table.about['fingerprint'][:16]}, this one has "
-            f"{model.fingerprint[:16]}), whose embeddings cannot be compared. Give --model of that one."
-        )
-    rows, reasons = model.embed(Items.of(modality, [parsed.query]), modality, table.about["objective"])
-    if reasons:
-        raise DataError(printable(f"{parsed.query} cannot be used: {reasons[0]}."))
-    found = table.search(rows[0].reshape(-1), parsed.k, parsed.modality, parsed.exact)
-    for row in found:
+    search = Search(parsed.table, table, load(parsed.model or table.about["model"], device=parsed.device, workers=0))
+    for row in search.find(parsed.query, modality, parsed.k, parsed.modality, exact=parsed.exact):
         print(json.dumps(row, ensure_ascii=False) if parsed.json else _line(row))
     if not parsed.json:
-        print(_how(table, parsed.exact, modality))
+        print(search.how(modality, parsed.exact))
     return 0
 
 
@@ -65,30 +56,18 @@ def _modality(query: str, given: str | None, about: dict[str, Any]) -> Any:
     if given is None and not os.path.isfile(query):
         given = "text"
     elif given is None:
-        given = "audio" if ending in SOUNDS or "video" not in there else "video"
+        from vtp.use.search import kind_of_file
+
+        given = kind_of_file(query, there)
     if given != "text" and given not in there:
         raise ConfigError(f"this table has embeddings of {' and '.join(there)}, and cannot be searched with {given}.")
     return given
 
 
 def _line(row: dict[str, Any]) -> str:
-    span = f"{_clock(row['start'])}-{_clock(row['end'])}"
-    return printable(f"{row['score']:.4f}  {row['file']}  {span}  {row['modality']}")
+    from vtp.use.search import clock
 
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(seconds, 60)
-    return f"{int(minutes)}:{rest:04.1f}"
-
-
-def _how(table: Any, exact: bool, modality: str) -> str:
-    index = None if exact else table.index()
-    if index is None:
-        return f"exact: compared with all of {len(table):,} windows"
-    return (
-        f"index: recall@10 {index['recall']:.3f}, measured with {index['queries']:,} of the table's own windows, which "
-        f"are unlike {modality} queries; --exact compares with all of {len(table):,} windows"
-    )
+    return printable(f"{row['score']:.4f}  {row['file']}  {clock(row['start'])}-{clock(row['end'])}  {row['modality']}")
 
 
 def _parser() -> Parser:

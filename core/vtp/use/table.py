@@ -161,7 +161,7 @@ class Table:
                 yield row["key"], found
 
     def search(
-        self, vector: Any, k: int = 10, modality: str | None = None, exact: bool = False
+        self, vector: Any, k: int = 10, modality: str | None = None, exact: bool = False, numbered: bool = False
     ) -> list[dict[str, Any]]:
         """The ``k`` windows that are most alike, best first: ``file``, ``start``, ``end``, ``modality``, ``score``.
 
@@ -169,18 +169,30 @@ class Table:
             vector: float32 (E,).
             modality: only windows of this one.
             exact: compare with all rows, also where there is an index.
+            numbered: give ``row`` as well, the number by which :meth:`row` finds it again.
         """
         query = self.windows.search(vector, vector_column_name="vector").distance_type("cosine")
         if modality is not None:
             query = query.where(f"modality = {_quoted(modality)}", prefilter=True)
         index = None if exact else self.index()
         query = query.bypass_vector_index() if index is None else _probing(query, index["probes"])
-        columns = ["file", "start", "end", "modality", "_distance"]
-        rows = query.select(columns).limit(k).to_arrow().to_pylist()
+        columns = ["file", "start", "end", "modality"]
+        rows = query.with_row_id(True).select([*columns, "_distance"]).limit(k).to_arrow().to_pylist()
         return [
-            {**{key: row[key] for key in columns[:-1]}, "score": 1.0 - float(row["_distance"])}
+            {key: row[key] for key in columns}
+            | ({"row": row["_rowid"]} if numbered else {})
+            | {"score": 1.0 - float(row["_distance"])}
             for row in sorted(rows, key=lambda row: (row["_distance"], row["file"], row["start"], row["modality"]))
         ]
+
+    def row(self, number: int) -> dict[str, Any] | None:
+        """The window of a number that :meth:`search` gave, with ``file``, ``start``, ``end`` and ``modality``; None
+        where there is none, or no longer."""
+        try:
+            found = self.windows.take_row_ids([number]).select(["file", "start", "end", "modality"]).to_list()
+        except (OverflowError, RuntimeError, ValueError):  # a number that no row can have
+            return None
+        return found[0] if found else None
 
     # -- the index -----------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,141 @@
+"""``vtp serve TABLE ...``: the page, on this machine alone unless it is told otherwise."""
+
+from __future__ import annotations
+
+import argparse
+import socket
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any
+
+from vtp.cli.arguments import Parser, a, place
+from vtp.errors import ConfigError
+from vtp.ranges import Count, Range
+from vtp.shown import printable
+from vtp_serve.access import is_loopback, token_of
+
+__all__ = ["main"]
+
+ABOUT = """A page to search tables that `vtp embed` made, in a browser:
+
+  vtp serve index
+  vtp serve seen heard --port 9000
+  vtp serve index --host 0.0.0.0 --token-file token
+
+Type what you look for, or give a clip, a picture or a sound; what is found plays from that second on. Several tables,
+such as one of pictures and one of sounds of the same files, are searched with whatever each of them takes.
+
+Only this machine can reach it, unless --host says otherwise: then a token is asked for, which is written into
+--token-file and never shown. The connection is not encrypted: on a network that others use, go through ssh -L or a
+proxy with TLS. Files of the tables are served to whoever is let in, others never."""
+
+_Port = Annotated[int, Range(least=0, most=65535)]
+_NEEDS = ("fastapi", "uvicorn")
+
+
+def main(arguments: list[str]) -> int:
+    """Serve until Ctrl-C."""
+    parsed = _parser().parse_args(arguments)
+    _libraries()
+    token = _token(parsed.host, parsed.token_file)
+    with _listening(parsed.host, parsed.port) as listening:
+        searches = _searches(parsed.table, parsed.model, parsed.device)
+        from vtp_serve.app import application
+
+        loopback = is_loopback(parsed.host)
+        app = application(
+            searches, token=token, hosts=(parsed.host,) if loopback else None, most=parsed.max_upload * 1_000_000
+        )
+        windows = sum(len(search.table) for search in searches)
+        shown = f"[{parsed.host}]" if ":" in parsed.host else parsed.host
+        print(printable(f"{windows:,} windows at http://{shown}:{listening.getsockname()[1]}/  (Ctrl-C ends it)"))
+        if token is not None:
+            print(printable(f"the token is in {parsed.token_file}"))
+        _serve(app, listening)
+    return 0
+
+
+def _serve(app: Any, listening: socket.socket) -> None:
+    uvicorn = import_module("uvicorn")
+    config = uvicorn.Config(
+        app,
+        access_log=False,  # queries are nobody's business
+        log_level="warning",
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=100,
+        timeout_graceful_shutdown=2,
+        ws="none",
+    )
+    import sys
+
+    sys.stdout.flush()
+    try:
+        uvicorn.Server(config).run(sockets=[listening])
+    except KeyboardInterrupt:  # that is how it ends
+        return
+
+
+def _libraries() -> None:
+    """
+    Raises:
+        ConfigError: one is missing.
+    """
+    for name in _NEEDS:
+        try:
+            import_module(name)
+        except ImportError as error:
+            raise ConfigError(
+                f"the page needs {' and '.join(_NEEDS)}, and {name} cannot be imported ({error}). "
+                f"Get them with: pip install {' '.join(_NEEDS)} lancedb"
+            ) from error
+
+
+def _token(host: str, file: str | None) -> str | None:
+    if file is None and not is_loopback(host):
+        raise ConfigError(
+            f"--host {host} can be reached from other machines, and whoever reaches it sees your files. Add "
+            "--token-file FILE: a new token is written there, and the page asks for it."
+        )
+    return None if file is None else token_of(Path(file).expanduser())
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        return socket.create_server(address[:2], family=family, backlog=128)
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConfigError(
+            f"--host {host} --port {port} cannot be listened at: {reason}. --port 0 takes any free one."
+        ) from None
+
+
+def _searches(tables: list[str], given: str | None, device: str) -> list[Any]:
+    from vtp.use.loading import load
+    from vtp.use.search import Search
+    from vtp.use.table import Table
+
+    opened = [(name, Table.open(name)) for name in tables]
+    models: dict[str, Any] = {}
+    searches = []
+    for name, table in opened:
+        source = given or table.about["model"]
+        if source not in models:
+            models[source] = load(source, device=device, workers=0)
+        searches.append(Search(name, table, models[source]))
+    return searches
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="vtp serve", description=ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("table", metavar="TABLE", nargs="+", type=place, help="what `vtp embed` wrote")
+    parser.add_argument("--host", type=place, default="127.0.0.1", help="address to listen at (%(default)s)")
+    parser.add_argument("--port", type=a(_Port), default=8000, help="0 takes any free one (%(default)s)")
+    parser.add_argument("--token-file", type=place, metavar="FILE", help="where the token is, or is made")
+    parser.add_argument("--model", type=place, help="where the model of the tables lies now")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda (%(default)s)")
+    parser.add_argument(
+        "--max-upload", type=a(Count), default=64, metavar="MB", help="largest file to search with (%(default)s)"
+    )
+    return parser
