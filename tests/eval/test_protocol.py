@@ -91,7 +91,7 @@ def test_generated_data_is_never_the_official_set():
 def test_every_shipped_protocol_is_complete(path):
     protocol = Protocol.load(path)
     assert protocol.name == path.stem and protocol.split in ("test", "val") and protocol.ties == "expected"
-    assert protocol.kind in ("qa", "retrieval", "mc", "caption", "classification") and protocol.source
+    assert protocol.kind in ("qa", "retrieval", "mc", "caption", "classification", "moments") and protocol.source
     assert bool(protocol.metrics) == (protocol.kind != "caption")  # those of captioning are not there yet
     assert protocol.frames is None  # these benchmarks leave the number of frames to the method
     hashes = [*protocol.sha256.values(), *(facts["sha256"] for facts in protocol.train_lists.values())]

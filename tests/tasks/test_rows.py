@@ -110,7 +110,7 @@ CASES = {
     "headline": ("retrieval", {}, {"metrics": ["r_mean", "t2v/r1"]}, {}, "the headline is t2v/r1, not r_mean"),
     "metric": ("retrieval", {}, {"metrics": ["t2v/r1", "t2v/r50"]}, {}, "not reported: t2v/r50"),
     "metric of answers": ("qa", {}, {"metrics": ["accuracy", "top5"]}, {}, "not reported: top5"),
-    "sound": ("retrieval", {"modality": "audio"}, {}, {}, "the headline is t2a/r1, not t2v/r1"),
+    "sound": ("retrieval", {"gallery": "audio"}, {}, {}, "the headline is t2a/r1, not t2v/r1"),
     "sound of choices": ("mc", {"modality": "audio"}, {}, {}, "task.modality is audio, not video"),
     "frames": ("retrieval", {}, {"frames": 12}, {}, "the model sees 4 frames of a clip, not 12"),
     "clips": ("retrieval", {}, {}, {"facts": {"clips": 3}}, "the model sees 12 frames of a clip, not 4"),
