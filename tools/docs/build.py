@@ -34,6 +34,7 @@ COPIED = {
     "kernels/RESOURCES.md": "kernels.md",
 }
 NEEDED = ("sphinx", "myst_parser", "pydata_sphinx_theme")
+PICTURE = re.compile(r"(?<=\]\()\.\./([\w./-]+\.(?:png|svg))(?=\))")
 SPOKEN = re.compile(r"(?<![\w/\[(`])docs/([\w/-]+\.md)(?!\))")
 
 
@@ -93,10 +94,18 @@ def linked(text: str, source: Path) -> str:
             parts = line.split("`")
             parts[::2] = [SPOKEN.sub(lambda found: _link(found, source), part) for part in parts[::2]]
             line = "`".join(parts)
+            line = PICTURE.sub(lambda found: _picture(found[1], source), line)
             for name, target in COPIED.items():
                 line = line.replace(f"](../{name})", f"](/{target})")
         out.append(line)
     return "\n".join(out) + "\n"
+
+
+def _picture(name: str, source: Path) -> str:
+    """A picture of the repository that lies outside docs/, such as the result of a benchmark, in the site."""
+    (source / "pictures").mkdir(exist_ok=True)
+    shutil.copyfile(ROOT / name, source / "pictures" / Path(name).name)
+    return f"/pictures/{Path(name).name}"
 
 
 def _link(found: re.Match[str], source: Path) -> str:
