@@ -1,6 +1,7 @@
 """How Sphinx builds the site: `make docs`. tools/docs/build.py lays the sources out first; read its docstring."""
 
 import os
+import re
 from typing import Any
 
 from pygments.lexers.special import TextLexer
@@ -25,6 +26,7 @@ python_maximum_signature_line_length = 100
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
+napoleon_use_ivar = True
 # Docstrings name things that stand in several modules, such as Tokens: both are meant.
 suppress_warnings = ["ref.python"]
 
@@ -56,5 +58,10 @@ if base := os.environ.get("VTP_DOCS_URL"):  # where it will be published, for ca
 
 
 def setup(app: Any) -> None:
-    """Tables of data have no lexer of their own."""
+    """Tables of data have no lexer of their own; a default that is no Python (<factory>) is shown as ``...``."""
     app.add_lexer("csv", TextLexer)
+    app.connect("autodoc-process-signature", _plain_defaults)
+
+
+def _plain_defaults(app: Any, what: str, name: str, item: Any, options: Any, signature: str, result: str) -> Any:
+    return re.sub(r"<[^<>]*>", "...", signature or ""), result

@@ -33,6 +33,7 @@ COPIED = {
     "examples/README.md": "examples.md",
     "kernels/RESOURCES.md": "kernels.md",
 }
+MARKUP = ("#", "|", "```", "!", "<", "    ", "- ", "* ")  # what a paragraph does not begin with
 NEEDED = ("sphinx", "myst_parser", "pydata_sphinx_theme")
 PICTURE = re.compile(r"(?<=\]\()\.\./([\w./-]+\.(?:png|svg))(?=\))")
 SPOKEN = re.compile(r"(?<![\w/\[(`])docs/([\w/-]+\.md)(?!\))")
@@ -125,10 +126,10 @@ def title(page: Path) -> str:
 def summary(page: Path) -> str:
     """The first sentence of the first paragraph, as plain text."""
     blocks = page.read_text(encoding="utf-8").split("\n\n")
-    words = [b for b in blocks if b.strip() and b.lstrip("\n")[:1] not in ("#", "|", "`", "!", "<", " ", "-", "*")]
+    words = [b for b in blocks if b.strip() and not b.lstrip("\n").startswith(MARKUP)]
     plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", " ".join(words[0].split())) if words else ""
-    plain = re.sub(r"[`*]", "", plain)
-    return re.split(r"(?<=[a-z0-9)])[.:](?=\s|$)", plain, maxsplit=1)[0].rstrip(".:") + "." if plain else ""
+    plain = re.sub(r"`|\*\*", "", plain)
+    return re.split(r"(?<=[a-z0-9)*])\.(?=\s|$)", plain, maxsplit=1)[0].rstrip(".:") + "." if plain else ""
 
 
 def _pages(wanted: list[str], source: Path) -> list[str]:
