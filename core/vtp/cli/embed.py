@@ -36,9 +36,11 @@ def main(arguments: list[str]) -> int:
     rest, options = split_options(arguments)
     parsed = _parser().parse_args(rest)
     target = point_at(parsed.target, options)
+    from vtp.machine import keep_memory
     from vtp.use.embed import embed_into
     from vtp.use.loading import load
 
+    keep_memory(1 << 30, 2 << 30)  # every batch needs the same megabytes, which cost the system a fault per page
     model = load(parsed.model, device=parsed.device, precision=parsed.precision, workers=0)
     number, count = (int(os.environ.get(name, default)) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1")))
     say = line(every_s=10)
@@ -54,7 +56,8 @@ def main(arguments: list[str]) -> int:
         objective=parsed.objective,
         window=parsed.window,
         stride=parsed.stride,
-        batch_size=parsed.batch,
+        # On a CPU a larger one is no faster, and the first has to wait for more files.
+        batch_size=parsed.batch or (4 if model.device.type == "cpu" else 32),
         share=(number, count),
         retry=parsed.retry,
         progress=progress,
@@ -94,7 +97,7 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--window", type=a(_Window), default=10.0, help="seconds (%(default)g); 0: whole files")
     parser.add_argument("--stride", type=a(_Stride), default=None, help="seconds between windows (half a window)")
     parser.add_argument("--objective", default=None, help="in whose space, where several objectives embed")
-    parser.add_argument("--batch", type=a(Count), default=32, help="windows in a forward pass (%(default)s)")
+    parser.add_argument("--batch", type=a(Count), default=None, help="windows in a forward pass (32; 4 on a CPU)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda (%(default)s)")
     parser.add_argument("--precision", default="fp32", help="fp32, bf16, fp16 (%(default)s)")
     parser.add_argument("--retry", action="store_true", help="try files again of which something could not be used")

@@ -26,6 +26,7 @@ from vtp.run.data import RunData
 from vtp.shown import printable
 from vtp.storage import DirectoryTransaction, write_text_atomic
 from vtp.types import MODALITIES, Modality
+from vtp.use.ahead import Ahead
 from vtp.use.inputs import Items
 
 __all__ = ["Answer", "Encoded", "Model"]
@@ -451,7 +452,8 @@ class Model:
         specs = self.module.specs()
 
         def loader(samples: Any, dropped: tuple[Modality, ...], **how: Any) -> Any:
-            return source.eval_loader(specs, samples, dropped, reads=self.module.reads(), **how)
+            loader = source.eval_loader(specs, samples, dropped, reads=self.module.reads(), **how)
+            return Ahead(loader) if media and not workers and len(items.samples) > batch_size else loader
 
         evaluator = Evaluator(self.module, loader, self.device, self.precision, progress=progress)
         return evaluator.run(items.samples, f, drop=tuple(drop), what=what)
