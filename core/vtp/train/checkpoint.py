@@ -219,7 +219,7 @@ def _pointed_at(file: Path) -> Path:
     """The folder that a pointer names where links are not possible: a file of one line."""
     if file.suffix == ".safetensors":
         raise DataError(f"{file} is a file of weights alone. Give the folder that it lies in, or use init_from={file}.")
-    text = file.readsize_of()[:_POINTER_BYTES].decode("utf-8", errors="replace").strip()
+    text = file.read_bytes()[:_POINTER_BYTES].decode("utf-8", errors="replace").strip()
     target = file.parent / text
     if not text.isprintable() or len(text) >= _POINTER_BYTES or not text or not target.is_dir():
         raise DataError(
