@@ -90,6 +90,7 @@ WHOLE: dict[str, tuple[list[str], dict[str, object]]] = {  # reader -> kinds, al
     "audiocaps": (["caption"], {f"{split}.csv": AUDIOCAPS for split in SPLITS}),
     "caption_json": (["caption"], {"train.json": {"a/1.mp4": "x", "a/2.mp4": ["y", "z"]}}),
     "cc3m": (["caption"], dict.fromkeys(("cc3m_train.tsv", "cc3m_val.tsv"), "a\thttp://x\nb\thttp://y\n")),
+    "charades_sta": (["caption"], {f"charades_sta_{s}.txt": "AO8RW 0 6.9##x\nAO8RW 1 2##y" for s in ("train", "test")}),
     "clotho": (["caption"], {f"clotho_captions_{part}.csv": CLOTHO for part in PARTS}),
     "cnvid": (["caption"], {"caption.json": SPEECH}),
     "coco": (["caption"], {f"{split}.json": CAPTIONED for split in SPLITS}),

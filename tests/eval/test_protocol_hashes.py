@@ -123,7 +123,7 @@ def test_the_reader_gives_the_cuts_that_circulate(name, cut, queries, shared_dat
     class Scored:
         pairs = Pairs.of(samples, gallery(samples))
 
-    kept = cuts._kept(protocol.cuts[cut], None, Scored)
+    kept = cuts._kept(protocol.cuts[cut], Scored, heard=False)
     found = cuts._recognised(protocol, protocol.cuts[cut], Scored, *kept)
     assert found["verified"] and found["counts"] == protocol.cuts[cut]["counts"]
     assert found["counts"]["queries"] == queries
