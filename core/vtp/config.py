@@ -163,7 +163,8 @@ class DataConfig:
 
     workers: Processes = 2  # loader processes; results do not depend on their number
     cache: str | None = None  # folder that `vtp data cache` made: clips are read from it instead of being decoded
-    eval_batch: int = 64  # rows per evaluation batch and process
+    eval_block: int = 16  # rows of a test set that are computed together; the last bits of scores depend on it
+    eval_batch: int = 64  # rows whose losses are taken together where these are what is measured (task=pretrain)
     group: int = 1  # training samples about one clip that share a decode and an encoder pass, such as its questions
     augment: bool = True  # random crops and frame positions in training, and what follows; false = as in evaluation
     crop_scale: list[float] = field(default_factory=lambda: [0.5, 1.0])  # share of the picture that a random crop keeps
@@ -204,7 +205,7 @@ class DataConfig:
             find_sampler(self.sampler)
         except UserError as error:
             yield str(error).removeprefix("data.")
-        for name in ("group", "eval_batch", "train_clips", "eval_clips", "eval_crops"):
+        for name in ("group", "eval_block", "eval_batch", "train_clips", "eval_clips", "eval_crops"):
             if getattr(self, name) < 1:
                 yield f"{name}={getattr(self, name)} must be at least 1"
         if self.eval_resize is not None and self.eval_resize < 1:

@@ -50,6 +50,23 @@ def test_batches_hold_what_objectives_and_the_task_read(tmp_path):
         assert batch.extra["video_id"] == batch.ids
 
 
+@pytest.mark.parametrize("eval_batch", [1, 3, 8])
+def test_test_items_are_computed_in_the_same_blocks_whatever_loads_them(eval_batch, tmp_path, monkeypatch, caplog):
+    caplog.set_level("INFO", "vtp")
+    texts = [Sample(f"q{i}", texts=("who",), extra={"category": i, "source": "q.csv"}) for i in range(10)]
+    blocks: dict[int, list[list[str]]] = {}
+    for world in (1, 2, 3):
+        monkeypatch.setattr("vtp.distributed.world_size", lambda world=world: world)
+        blocks[world] = []
+        for rank in range(world):
+            monkeypatch.setattr("vtp.distributed.rank", lambda rank=rank: rank)
+            config = DataConfig(workers=0, eval_batch=eval_batch, eval_block=4)
+            run = RunData(config, MediaConfig(), Questions(), seed=0, folder=tmp_path, wanted=())
+            blocks[world] += [batch.ids for batch in run.eval_loader(SPECS, texts)]
+    assert blocks[1] == blocks[2] == blocks[3] == [[f"q{i}" for i in range(n, min(n + 4, 10))] for n in (0, 4, 8)]
+    assert ("set data.eval_block where memory is short" in caplog.text) == (eval_batch < 4)
+
+
 def test_a_name_that_no_sample_has_is_told_before_training(tmp_path):
     with pytest.raises(
         DataError, match="^objective mined reads 'weights', and no training sample has it.*category, sou"

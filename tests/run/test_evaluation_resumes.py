@@ -15,7 +15,13 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
-SHAPES = ["task=msrvtt_qa", "dataset=shapes", "dataset.size=tiny", "threads=1"]
+SHAPES = ["dataset=shapes", "dataset.size=tiny", "threads=1"]
+QA = ["task=msrvtt_qa"]
+TASKS = {
+    "qa": QA,
+    "captioning": ["task=msrvtt_captioning", "task.beams=2"],
+    "retrieval": ["task=msrvtt_retrieval", "model=base", "objective=[vtc,vtm]", "task.rerank=2", "task.dsl=true"],
+}
 TRAIN = ["train.steps=5", "train.epochs=null", "train.global_batch=8", "train.tensorboard=false", "mode=train"]
 HERE = ("environment", "seal")  # of the machine and of the configuration
 
@@ -39,14 +45,15 @@ def left(folder: Path) -> tuple[bytes, dict]:
     report = {key: value for key, value in report.items() if key not in HERE}
     for key in ("run_dir", "resume"):
         del report["config"][key]
-    del report["config"]["data"]["workers"]
+    for key in ("workers", "eval_batch"):
+        del report["config"]["data"][key]
     return (folder / "predictions.jsonl").read_bytes(), report
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("trained") / "run"
-    run(folder, *TRAIN, "data.workers=0")
+    run(folder, *QA, *TRAIN, "data.workers=0")
     return folder
 
 
@@ -55,7 +62,7 @@ def kept(folder: Path) -> int:
 
 
 def test_killed_and_resumed_it_leaves_the_files_of_an_unbroken_run(trained, tmp_path):
-    asked = ["mode=eval", f"checkpoint={trained}", "data.eval_batch=2", "data.workers=0"]
+    asked = [*QA, "mode=eval", f"checkpoint={trained}", "data.eval_block=2", "data.workers=0"]
     run(tmp_path / "unbroken", *asked)
     started = subprocess.Popen(
         command(tmp_path / "killed", *asked), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -72,9 +79,15 @@ def test_killed_and_resumed_it_leaves_the_files_of_an_unbroken_run(trained, tmp_
     assert not (tmp_path / "killed" / ".evaluation").exists()
 
 
-@pytest.mark.parametrize("processes, workers", [(1, 2), (2, 0)])
-def test_processes_and_workers_change_nothing(processes, workers, trained, tmp_path):
-    asked = ["mode=eval", f"checkpoint={trained}"]
-    run(tmp_path / "one", *asked, "data.workers=0")
-    run(tmp_path / "other", *asked, f"data.workers={workers}", processes=processes)
-    assert left(tmp_path / "one") == left(tmp_path / "other")
+@pytest.mark.parametrize("task", TASKS)
+def test_processes_workers_and_batches_change_nothing(task, tmp_path):
+    world = f"dataset.root={tmp_path / 'shapes'}"
+    run(tmp_path / "trained", *TASKS[task], *TRAIN, world, "data.workers=0")
+    asked = [*TASKS[task], world, "mode=eval", f"checkpoint={tmp_path / 'trained'}", "data.eval_block=2"]
+    want = None
+    for name, processes, workers, batch in (("a", 1, 0, 8), ("b", 1, 2, 1), ("c", 2, 0, 3), ("d", 2, 2, 8)):
+        run(tmp_path / name, *asked, f"data.workers={workers}", f"data.eval_batch={batch}", processes=processes)
+        got = left(tmp_path / name)
+        want = got if want is None else want
+        assert got[0] == want[0], name
+        assert got[1] == want[1], name

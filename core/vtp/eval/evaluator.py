@@ -1,8 +1,7 @@
 """Run a function of the forward pass over a table of samples, on any number of ranks, and account for every item.
 
-Each rank takes a contiguous share of the table, nothing padded and nothing dropped, so shares differ by one item and
-no result is counted twice. Results are gathered by id and must be exactly the expected ids less the ones reported
-missing.
+Each rank takes a contiguous share of the table, nothing padded and nothing dropped, so no result is counted twice.
+Results are gathered by id and must be exactly the expected ids less the ones reported missing.
 """
 
 from __future__ import annotations

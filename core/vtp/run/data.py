@@ -201,22 +201,33 @@ class RunData:
         views: int | None = None,
     ) -> Any:
         """This process's share of ``samples``, once, in order, without the modalities in ``drop``, and with ``reads``
-        and those of the task in ``batch.extra`` and ``batch.fields``. ``views`` takes the place of eval_clips."""
+        and those of the task in ``batch.extra`` and ``batch.fields``. ``views`` takes the place of eval_clips.
+
+        Batches are blocks of ``data.eval_block`` rows of the table, or of ``data.eval_batch`` with ``whole_batches``,
+        for any number of processes: how many rows a matrix product has decides the last bits of each.
+        """
         from vtp.data import EvalLoader
 
         pipeline = self._pipeline(
             specs, train=False, drop=drop, reads=joined_reads(self._task_reads, reads or {}), views=views
         )
         self._survey_cache(samples, pipeline, "evaluation")
+        if self.data.eval_batch < self.data.eval_block and not whole_batches and "blocks" not in self._surveyed:
+            self._surveyed.add("blocks")
+            log.info(
+                "data.eval_batch=%d: test items are computed in blocks of data.eval_block=%d all the same, so that "
+                "results do not depend on it; set data.eval_block where memory is short",
+                *(self.data.eval_batch, self.data.eval_block),
+            )
         return EvalLoader(
             samples,
             pipeline,
-            batch_size=self.data.eval_batch,
+            batch_size=self.data.eval_batch if whole_batches else self.data.eval_block,
             rank=distributed.rank(),
             world_size=distributed.world_size(),
             workers=self.data.workers,
             bad=self.bad,
-            whole_batches=whole_batches,
+            whole_batches=True,
             skip=skip,
         )
 

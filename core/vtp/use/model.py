@@ -446,7 +446,7 @@ class Model:
         """``f(ctx)`` of every item, with the loader and the forward pass of an evaluation."""
         media = {"video", "audio"} - {*drop}
         workers = self.workers if media and len(items.samples) > batch_size else 0
-        data = DataConfig(**{**self._shown(), "eval_batch": batch_size, "workers": workers})
+        data = DataConfig(**{**self._shown(), "eval_block": batch_size, "eval_batch": batch_size, "workers": workers})
         reader = GivenReader(self._reader, items.frames, items.sounds)
         source = RunData(data, self._media, _NoTask(), seed=0, folder=None, wanted=(), reader=reader)
         specs = self.module.specs()

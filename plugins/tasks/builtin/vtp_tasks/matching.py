@@ -7,6 +7,7 @@ grow with their number.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -28,7 +29,9 @@ from vtp.types import Batch, Modality, Sample, Tokens
 __all__ = ["PAIR_BATCH", "check_matches", "match_texts"]
 
 Array = npt.NDArray[Any]
-PAIR_BATCH = 256  # pairs that are fused at once, texts that are encoded at once
+PAIR_BATCH = 256  # pairs that are fused at once
+TEXTS = 256  # that are encoded at once
+NEIGHBOURS = 8 * TEXTS  # texts among which those of similar length are looked for
 
 
 def check_matches(model: VTPModel, objective: str, task: str) -> None:
@@ -140,7 +143,9 @@ def _pieces(rows: Array, size: int, collective: bool) -> list[Array]:
 class _TextBank:
     """Texts that are tokenised once, and encoded once when they are first asked for.
 
-    Tokens are kept without padding, on the device of the clips and in the precision of the pass.
+    Tokens are kept without padding, on the device of the clips and in the precision of the pass. What is encoded
+    together are always the same texts, whichever are asked for first: the last bits depend on it, and another number
+    of processes asks in another order.
 
     Args:
         model: whose text encoder it is.
@@ -152,16 +157,23 @@ class _TextBank:
         self.texts = texts
         self.spec: Any = model.specs()["text"]
         self.collective = _is_collective(model)
+        characters = np.array([len(text.texts[0]) for text in texts], np.int64)
+        # texts of similar length together, of neighbours alone: clips that have texts of their own are shared out
+        order = np.lexsort((characters, np.arange(len(texts)) // NEIGHBOURS))
+        self._blocks = [order[start : start + TEXTS] for start in range(0, len(order), TEXTS)]
+        self._block_of = np.empty(len(order), np.int64)
+        self._block_of[order] = np.arange(len(order)) // TEXTS
         self._token_ids: dict[int, Sequence[int]] = {}
         self._kept: dict[str, dict[int, tuple[Tensor, Tensor]]] = {}  # stage -> text -> (N, D), bool (N,)
         self._announced: Array = np.zeros(0, np.int64)
         self._looked_up: set[str] = set()  # stages whose announced texts have been encoded
 
     def announce(self, rows: Array) -> None:
-        """These texts will be asked for: those that are new are tokenised now, and encoded together."""
+        """These texts will be asked for: what is new is tokenised now, with those that it is encoded with."""
         self._announced = np.unique(rows)
         self._looked_up = set()
-        if new := [row for row in self._announced.tolist() if row not in self._token_ids]:
+        blocks = np.unique(self._block_of[self._announced]).tolist()
+        if new := [row for block in blocks for row in self._blocks[block].tolist() if row not in self._token_ids]:
             found = self.spec.tokenize([self.texts[row].texts[0] for row in new])
             self._token_ids |= dict(zip(new, found, strict=True))
 
@@ -185,10 +197,9 @@ class _TextBank:
 
     def _encode(self, kept: dict[int, tuple[Tensor, Tensor]], stage: str, device: torch.device) -> None:
         new = np.array([row for row in self._announced.tolist() if row not in kept], np.int64)
-        if self.collective and not len(new):
-            new = self._announced[:1]
-        new = new[np.argsort(self.lengths(new), kind="stable")]
-        for piece in _pieces(new, PAIR_BATCH, self.collective):
+        wanted = np.unique(self._block_of[new if len(new) or not self.collective else self._announced[:1]])
+        for block in itertools.chain.from_iterable(_pieces(wanted, 1, self.collective)):
+            piece = self._blocks[block]
             out = ForwardContext(self.model, self.batch(piece).to(device)).encode("text", "", stage)
             ends = out.attention_mask.shape[1] - out.attention_mask.flip(1).int().argmax(1)  # behind the last real one
             for row, x, mask, end in zip(piece.tolist(), out.x, out.attention_mask, ends.tolist(), strict=True):
