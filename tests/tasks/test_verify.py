@@ -59,6 +59,30 @@ def test_nothing_is_found_where_nothing_was_changed(told, run):
     assert counted >= len(report["metrics"]) + 2 * len(report["intervals"]) + 2 * len(report["bounds"]) + 4
 
 
+@pytest.mark.parametrize("kind", ["questions", "choices"])
+def test_every_row_of_accuracies_is_counted_again(kind, tmp_path, fake_dataset, fake_model, make_evaluator, capsys):
+    task = TASKS[kind](fake_dataset)
+    task.subsets = [["video", "text"]] if kind == "questions" else [["video"]]
+    task.padded = 8
+    result = measure(task, fake_model, make_evaluator, None, BROKEN)
+    write_report(tmp_path, result, selection="last", seed=0, config={"task": {"name": NAMES[kind]}})
+    assert len(result.rows) == {"questions": 5, "choices": 3}[kind]
+    assert main(["verify", str(tmp_path)]) == 0
+    assert "only sealed" not in capsys.readouterr().out
+    lines = marked(one.replace('"rows": {', '"rows": {"x": 0.0, ', 1) for one in lines_of(tmp_path))
+    whole = json.loads((tmp_path / "report.json").read_text())
+    for label in result.rows:
+        changed = json.loads(json.dumps(whole))
+        changed["rows"][label]["accuracy"] += 1e-9
+        write_sealed(tmp_path / "report.json", changed)
+        assert main(["verify", str(tmp_path)]) == 1
+        assert f"report.json: rows.{label}.accuracy is " in capsys.readouterr().out
+    write(tmp_path, lines)
+    write_sealed(tmp_path / "report.json", whole)
+    assert main(["verify", str(tmp_path)]) == 1
+    assert "report.json: rows.x.accuracy is not there" in capsys.readouterr().out
+
+
 def test_a_changed_digit_of_a_metric_is_named(told, run):
     whole = json.loads((run / "report.json").read_text())
     for name, value in list(whole["metrics"].items())[::4]:

@@ -38,7 +38,7 @@ from vtp_tasks.matching import PAIR_BATCH, match_texts
 from vtp_tasks.pairs import check_compares, compare_embeddings, embed, gallery, looked_at, seen_in
 from vtp_tasks.recounts import choices as recount_choices
 from vtp_tasks.recounts import numbers
-from vtp_tasks.rows import add_counts, add_evaluated_only, compare, facts, percent
+from vtp_tasks.rows import add_counts, add_credits, add_evaluated_only, compare, facts, percent
 from vtp_tasks.subsets import Subsets, check_subsets, withheld
 
 __all__ = ["MultipleChoice"]
@@ -213,8 +213,7 @@ class MultipleChoice:
         """Rows that must never be mixed with the headline."""
         used = evaluator.modalities if self._matches(evaluator) else looked_at(evaluator, self.objective, self.modality)
         rows = withheld(self.subsets, seen_in(scored.videos, used), result.warnings, always=("text",))
-        for label, drop in rows.items():
-            result.rows[label] = {"accuracy": percent(self._score(evaluator, split, drop).credit)}
+        add_credits(result, {label: self._score(evaluator, split, drop).credit for label, drop in rows.items()})
 
     def _score(self, evaluator: Evaluator, split: str, drop: Sequence[Modality] = ()) -> Choices:
         table = self.samples(split)

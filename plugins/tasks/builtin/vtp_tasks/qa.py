@@ -33,7 +33,16 @@ from vtp_tasks.definitions import find_protocol, rule_for
 from vtp_tasks.examples import strips
 from vtp_tasks.recounts import by_group, few_groups, numbers
 from vtp_tasks.recounts import questions as recount_questions
-from vtp_tasks.rows import References, add_counts, add_evaluated_only, add_references, compare, facts, percent
+from vtp_tasks.rows import (
+    References,
+    add_counts,
+    add_credits,
+    add_evaluated_only,
+    add_references,
+    compare,
+    facts,
+    percent,
+)
 from vtp_tasks.splits import Splits
 from vtp_tasks.subsets import Subsets, check_subsets, withheld
 
@@ -311,12 +320,13 @@ class QuestionAnswering:
             label = f"{len(again):,} questions, padded to {self.padded} processes"
             result.rows[label] = {"accuracy": percent(scored.credit[again])}
             result.chart[label] = by_group(scored.credit[again], [groups[row] for row in again])
+            result.facts["padded"] = {"label": label, "processes": self.padded}
+        credits: dict[str, np.ndarray] = {}
         if self._has_answers:
             prior = self._prior
             for label, guess in (("question-only prior", prior), ("majority answer", lambda question: prior.majority)):
-                credit = np.array([float(guess(s.texts[0]) == str(s.labels["answer"])) for s in scored.samples])
-                result.rows[label] = {"accuracy": percent(credit)}
-                result.chart[label] = by_group(credit, groups)
+                right = [float(guess(s.texts[0]) == str(s.labels["answer"])) for s in scored.samples]
+                credits[label] = np.array(right)
         # taking away what no question has would only repeat the headline
         present = scored.collected.present
         modalities = [m for m in evaluator.modalities if m in present and present[m].any()]
@@ -325,9 +335,9 @@ class QuestionAnswering:
         if (few if self.ablate is None else self.ablate) and len(modalities) > 1:
             rows |= {f"without {'question' if m == 'text' else m}": (m,) for m in modalities}
         for label, drop in rows.items():
-            credit = self._score(evaluator, scored.samples, drop=drop, label=label).credit
-            result.rows[label] = {"accuracy": percent(credit)}
-            result.chart[label] = by_group(credit, groups)
+            credits[label] = self._score(evaluator, scored.samples, drop=drop, label=label).credit
+        add_credits(result, credits)
+        result.chart |= {label: by_group(credit, groups) for label, credit in credits.items()}
 
     def _table(self, result: TaskResult, scored: Judged, protocol_line: str) -> ReportTable:
         labels = list(result.chart)

@@ -97,6 +97,10 @@ def questions(lines: Lines, facts: Facts) -> Recount:
     if missing.any():
         counted.bounds = between(measure, *rank_bounds(ranks, 0, missing & known))
     _evaluated_only(counted, missing, credit)
+    if padded := facts.get("padded"):
+        again = np.arange(-(-len(lines) // padded["processes"]) * padded["processes"]) % len(lines)
+        counted.rows[padded["label"]] = {"accuracy": percent(credit[again])}
+    counted.rows |= _rows(lines)
     counted.derived = _derived(ranks, ties, "credit")
     counted.samples = [
         Sample(line["id"], None, None, (line["question"],), {"answer": line["answer"]}, {"video_id": line["video"]})
@@ -114,6 +118,7 @@ def choices(lines: Lines, facts: Facts) -> Recount:
         counted.bounds = {"accuracy": (percent(credit), percent(np.where(missing, 1.0, credit)))}
     _evaluated_only(counted, missing, credit)
     counted.rows["chance"] = {"accuracy": percent([1 / len(line["options"]) for line in lines])}
+    counted.rows |= _rows(lines)
     counted.derived = [{"credit": float(value)} for value in credit]
     counted.samples = [
         Sample(line["id"], None, None, tuple(line["options"]), {"answer_index": line["answer_index"]},
@@ -395,6 +400,12 @@ def _of_credits(lines: Lines, metrics: dict[str, float], credits: Mapping[str, A
 def _evaluated_only(counted: Recount, missing: Array, credit: Array) -> None:
     if 0 < missing.sum() < len(missing):
         counted.rows[EVALUATED_ONLY] = {"accuracy": percent(credit[~missing])}
+
+
+def _rows(lines: Lines) -> dict[str, dict[str, float]]:
+    """The rows of other passes, of which lines hold what each question earned."""
+    labels = lines[0].get("rows", {}) if lines else {}
+    return {label: {"accuracy": percent([line["rows"][label] for line in lines])} for label in labels}
 
 
 def _derived(ranks: Ranks, ties: Any, credit: str) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,7 +16,16 @@ from vtp.eval.recount import Recount
 from vtp.eval.task import TaskResult
 from vtp.types import Sample
 
-__all__ = ["References", "add_counts", "add_evaluated_only", "add_references", "compare", "facts", "percent"]
+__all__ = [
+    "References",
+    "add_counts",
+    "add_credits",
+    "add_evaluated_only",
+    "add_references",
+    "compare",
+    "facts",
+    "percent",
+]
 
 References = dict[str, dict[str, float]] | None  # published results by label: metric -> value
 
@@ -50,6 +59,19 @@ def add_counts(result: TaskResult, recount: Any, seed: int) -> Recount:
     result.intervals |= counted.intervals(seed)
     result.bounds |= counted.bounds
     return counted
+
+
+def add_credits(result: TaskResult, credits: Mapping[str, Any]) -> None:
+    """Add rows of accuracies, and what every question earned in them to its line: `vtp verify` counts them again.
+
+    Args:
+        result: with predictions.
+        credits: label of a row -> float64 (Q,), in the order of the predictions.
+    """
+    for label, values in credits.items():
+        result.rows[label] = {"accuracy": percent(values)}
+    for place, line in enumerate(result.predictions if credits else ()):
+        line["rows"] = {label: float(values[place]) for label, values in credits.items()}
 
 
 def add_evaluated_only(result: TaskResult, credit: Any) -> None:
