@@ -104,8 +104,15 @@ def by_counting(samples, objectives, query, gallery, silent):
     return found if "text" not in g else {"rows": found["columns"], "columns": found["rows"]}
 
 
-@pytest.mark.parametrize("silent", [(), SILENT], ids=["whole", "silent clips"])
-@pytest.mark.parametrize("several", [False, True], ids=["one text", "several texts"])
+@pytest.mark.parametrize(
+    "several, silent",
+    [
+        pytest.param(False, (), marks=pytest.mark.slow, id="one text"),
+        pytest.param(False, SILENT, id="one text, silent clips"),
+        pytest.param(True, (), id="several texts"),
+        pytest.param(True, SILENT, marks=pytest.mark.slow, id="several texts, silent clips"),
+    ],
+)
 @pytest.mark.parametrize("query, gallery", EVERY, ids=NAMES)
 def test_every_direction_equals_counting(query, gallery, several, silent, fake_dataset, fake_model, make_evaluator):
     samples, objectives = split(several), three(np.random.default_rng(len(query) * 7), ties="+" not in query + gallery)
@@ -161,7 +168,7 @@ def test_silent_clips_could_have_been_anywhere_between_the_bounds(
         return task.evaluate(make_evaluator(fake_model(**objectives), task, silent=silent))
 
     reported = run(SILENT, None)
-    for seed in range(8) if reported.missing else ():
+    for seed in range(4) if reported.missing else ():
         for name, value in run((), 10 * seed).metrics.items():
             low, high = reported.bounds[name]
             assert low - 1e-9 <= value <= high + 1e-9, name
