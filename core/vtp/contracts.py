@@ -33,7 +33,19 @@ if TYPE_CHECKING:
     from vtp.media.request import Wanted
     from vtp.model.context import ForwardContext
     from vtp.model.model import VTPModel
-    from vtp.types import AudioSpec, Clip, Fused, LossOutput, MediaRef, Sample, StepDone, TextSpec, Tokens, VideoSpec
+    from vtp.types import (
+        AudioSpec,
+        Clip,
+        Fused,
+        LossOutput,
+        MediaRef,
+        Sample,
+        Space,
+        StepDone,
+        TextSpec,
+        Tokens,
+        VideoSpec,
+    )
 
 __all__ = [
     "CONTRACTS",
@@ -152,6 +164,10 @@ class Encoder(_Layers, Protocol):
     patches: Callable[..., tuple[Tensor, Tensor]] | None = None
     """Of sound: ``patches(waveform, lengths)`` -> (B, N, P) values behind each token of a whole input, and bool (B, N),
     True = real. What mvm predicts."""
+
+    space: Space | None = None
+    """Where what ``pool`` gives lies, if the encoder was trained together with that of another slot: objectives compare
+    the vectors of encoders with equal ones as they are, at their own temperature."""
 
     padded: bool = True
     """Whether some tokens may be padding; False saves the attention mask where a row has no other modality."""

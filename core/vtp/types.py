@@ -33,6 +33,7 @@ __all__ = [
     "MediaRef",
     "Modality",
     "Sample",
+    "Space",
     "StepDone",
     "TextSpec",
     "Tokens",
@@ -205,6 +206,11 @@ class VideoSpec:
             decoder's bytes (B, T, H, W, C).
         stride: source frames between two sampled ones, for samplers that use it; None spreads the frames over the whole
             clip.
+        squeeze: in evaluation the whole picture is brought to the square, whatever its shape, as the model was trained;
+            else the middle of it is cut out.
+        resample: how frames are scaled in evaluation: by the ``decoder`` on the way, which is fast and close to
+            bilinear; or ``bilinear`` or ``bicubic`` with antialiasing, from frames as they are stored, to the numbers
+            of the library that the model was trained with.
     """
 
     frames: int
@@ -213,6 +219,22 @@ class VideoSpec:
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     layout: Literal["float", "uint8"] = "float"
     stride: int | None = None
+    squeeze: bool = False
+    resample: Literal["decoder", "bilinear", "bicubic"] = "decoder"
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """Where the pooled vectors of encoders lie that were trained together, the two towers of CLIP: equal for all of
+    them, and for no other.
+
+    Attributes:
+        name: of the checkpoint that they come from.
+        temperature: that their cosines were divided by.
+    """
+
+    name: str
+    temperature: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torchvision.transforms import v2
 
 from vtp.errors import ConfigError
-from vtp.media.transforms import EvalTransform, TrainTransform
+from vtp.media.transforms import EvalTransform, TrainTransform, eval_transform
+from vtp.types import VideoSpec
 
 
 def still(frames: int = 4, height: int = 48, width: int = 64) -> np.ndarray:
@@ -112,3 +115,28 @@ def test_training_needs_a_seed() -> None:
     assert TrainTransform(224).decode_size == 256 and TrainTransform(224, decode_size=0).decode_size is None
     with pytest.raises(ValueError, match="needs a seed"):
         TrainTransform(32)(still(), None)
+
+
+@pytest.mark.parametrize("size", [(48, 97), (97, 48)])
+@pytest.mark.parametrize("how", ["bilinear", "bicubic"])
+def test_stored_frames_are_scaled_as_the_processors_of_libraries_do(size, how):
+    """torchvision's own resize and crop, which they call."""
+    frames = np.random.default_rng(0).integers(0, 255, (2, *size, 3), np.uint8)
+    picture = torch.from_numpy(frames).permute(0, 3, 1, 2)
+    mode = v2.InterpolationMode(how)
+    cut = v2.Compose([v2.Resize(24, mode, antialias=True), v2.CenterCrop(24)])(picture)
+    whole = v2.Resize((24, 24), mode, antialias=True)(picture)
+    spec = VideoSpec(frames=2, size=24, resample=how)
+    for transform, want in (
+        (eval_transform(spec), cut),
+        (eval_transform(replace(spec, squeeze=True)), whole),
+        (eval_transform(replace(spec, squeeze=True), 24), cut),  # data.eval_resize asks for the middle
+    ):
+        assert transform.decode_size is None  # as stored
+        assert np.array_equal(transform(frames), want.permute(0, 2, 3, 1).numpy())
+
+
+def test_a_squeezed_picture_is_scaled_by_the_decoder_where_nothing_else_is_said():
+    transform = eval_transform(VideoSpec(frames=2, size=24, squeeze=True))
+    assert transform.decode_size == (24, 24)
+    assert transform(np.full((2, 48, 96, 3), 9, np.uint8)).shape == (2, 24, 24, 3)

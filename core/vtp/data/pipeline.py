@@ -20,7 +20,7 @@ from vtp.errors import ConfigError
 from vtp.media.info import MediaError, VideoInfo
 from vtp.media.request import Reader, Wanted
 from vtp.media.sampling import dense, random_segment, uniform
-from vtp.media.transforms import ClipTransform, EvalTransform, TrainTransform
+from vtp.media.transforms import ClipTransform, TrainTransform, eval_transform
 from vtp.types import AudioSpec, Clip, MediaRef, Modality, Sample, TextSpec, VideoSpec
 
 __all__ = ["GIVEN", "Pipeline"]
@@ -105,7 +105,9 @@ class Pipeline:
         if self.video_spec is not None:
             strided = self.video_spec.stride is not None
             sampler = sampler or (dense if strided else random_segment if train else uniform)
-            transform = transform or (TrainTransform if train else EvalTransform)(self.video_spec.size)
+            transform = transform or (
+                TrainTransform(self.video_spec.size) if train else eval_transform(self.video_spec)
+            )
         self.transforms = dict(transforms or {})
         self.clips = clips
         self.views = views

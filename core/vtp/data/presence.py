@@ -189,6 +189,7 @@ def cache_line(cache: ClipCache, samples: Sequence[Sample], pipeline: Pipeline, 
     text = f"data.cache={cache.folder} ({cache.settings.text}): {len(paths) - absent:,} of {len(paths):,} files "
     text += f"for {what} are in it{part}" + (f"; the other {absent:,} are decoded" if absent else "")
     wanted = None if pipeline.transform is None else pipeline.transform.decode_size
+    wanted = max(wanted) if isinstance(wanted, tuple) else wanted
     if pipeline.video_spec is not None and (wanted is None or wanted > cache.settings.size):
         text += (
             f". But {what} asks for {'the stored size' if wanted is None else f'{wanted} pixels'}: larger files are "

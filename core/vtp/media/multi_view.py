@@ -12,6 +12,7 @@ import numpy.typing as npt
 from vtp.contracts import Sampler
 from vtp.errors import PluginError
 from vtp.media.info import VideoInfo
+from vtp.media.request import Size
 from vtp.media.sampling import Picks, multi_clip
 from vtp.media.transforms import ClipTransform, EvalTransform
 
@@ -67,7 +68,7 @@ class InWindows:
     clips: int
 
     @property
-    def decode_size(self) -> int | None:
+    def decode_size(self) -> Size:
         return self.transform.decode_size
 
     def __call__(self, frames: npt.NDArray[np.uint8], seed: int | None = None) -> npt.NDArray[np.uint8]:

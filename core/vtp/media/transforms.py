@@ -8,7 +8,7 @@ from torch's global generator, so it is forked and seeded per clip: the result d
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +16,12 @@ import torch
 from torchvision.transforms import v2
 
 from vtp.errors import ConfigError
+from vtp.media.frames import resize
+from vtp.media.request import Size
 from vtp.media.sampling import crop_offsets
+from vtp.types import VideoSpec
 
-__all__ = ["ClipTransform", "EvalTransform", "TrainTransform"]
+__all__ = ["ClipTransform", "EvalTransform", "TrainTransform", "eval_transform"]
 
 Frames = npt.NDArray[np.uint8]
 
@@ -27,38 +30,63 @@ class ClipTransform(Protocol):
     """From decoded frames (T, H, W, 3) to the square clip that an encoder wants; ``seed`` None means no randomness.
 
     Attributes:
-        decode_size: short side in pixels at which frames should be decoded, None = as stored.
+        decode_size: short side in pixels at which frames should be decoded, or (height, width); None = as stored.
     """
 
-    decode_size: int | None
+    @property
+    def decode_size(self) -> Size: ...
 
     def __call__(self, frames: Frames, seed: int | None) -> Frames: ...
 
 
 class EvalTransform:
     """Short side to ``resize`` (by the decoder), then the centre ``size`` x ``size``; or ``crops`` windows along the
-    longer side.
+    longer side; or the whole picture squeezed into the square.
 
     Args:
         size: side of the result.
         resize: short side before the crop; None is ``size``. 256 for size 224 is the other common recipe.
         crops: with more than one, the result is (crops, T, size, size, 3).
+        squeeze: of one view without ``resize``: nothing is cut off, and the shape of the picture changes.
+        resample: of one view: ``decoder``, or how frames of the stored size are scaled here, see
+            :class:`vtp.types.VideoSpec`.
     """
 
-    def __init__(self, size: int, *, resize: int | None = None, crops: int = 1) -> None:
+    def __init__(
+        self,
+        size: int,
+        *,
+        resize: int | None = None,
+        crops: int = 1,
+        squeeze: bool = False,
+        resample: Literal["decoder", "bilinear", "bicubic"] = "decoder",
+    ) -> None:
         self.size = size
-        self.decode_size: int | None = resize or size
+        self.short = resize or size
         self.crops = crops
+        self.squeeze = squeeze and resize is None and crops == 1
+        self.resample = None if resample == "decoder" or crops > 1 else v2.InterpolationMode(resample)
+        by_decoder: Size = (size, size) if self.squeeze else self.short
+        self.decode_size: Size = by_decoder if self.resample is None else None
 
     def __call__(self, frames: Frames, seed: int | None = None) -> Frames:
-        assert self.decode_size is not None
+        if self.resample is not None:
+            shape = [self.size, self.size] if self.squeeze else [self.short]
+            clip = v2.functional.resize(_to_tensor(frames), shape, self.resample, antialias=True)
+            return _to_frames(v2.functional.center_crop(clip, [self.size, self.size]))
+        if self.squeeze:
+            return resize(frames, (self.size, self.size))
+        if min(frames.shape[1:3]) != self.short:  # the reader did not resize
+            frames = _resize_short(frames, self.short)
         height, width = frames.shape[1:3]
-        if min(height, width) != self.decode_size:  # the reader did not resize
-            frames = _resize_short(frames, self.decode_size)
-            height, width = frames.shape[1:3]
         places = crop_offsets(height, width, self.size, self.crops)
         views = [frames[:, top : top + self.size, left : left + self.size] for top, left in places]
         return views[0] if self.crops == 1 else np.stack(views)
+
+
+def eval_transform(spec: VideoSpec, resize: int | None = None) -> EvalTransform:
+    """What an encoder is shown in evaluation; ``resize`` is the short side before the crop, None that of the crop."""
+    return EvalTransform(spec.size, resize=resize, squeeze=spec.squeeze, resample=spec.resample)
 
 
 class TrainTransform:

@@ -278,7 +278,7 @@ class RunData:
         from vtp.data.transforms import own_transforms
         from vtp.media.multi_view import InWindows, View, Windows
         from vtp.media.sampling import dense, find_sampler
-        from vtp.media.transforms import EvalTransform, TrainTransform
+        from vtp.media.transforms import TrainTransform, eval_transform
 
         video = specs.get("video")
         sampler: Any = find_sampler(self.data.sampler)
@@ -294,7 +294,9 @@ class RunData:
                     f"data.eval_resize={resize} is less than the {video.size} pixels that the video encoder takes: the "
                     "crop would be larger than the picture. Give more, such as 8/7 of it, or null."
                 )
-            transform = EvalTransform(video.size, resize=resize)
+            transform = eval_transform(video, resize)
+        elif video is not None and not train and clips > 1 and crops == 1:
+            transform = eval_transform(video)
         if video is not None and clips * crops > 1:
             transform = View(video.size, clips, crops) if transform is None else InWindows(transform, clips)
             sampler = Windows(clips, sampler if self.data.train_clips > 1 else None)
