@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from vtp.components import refuse
 from vtp.config import NODES, TOP_LEVEL, TYPES, DataConfig, MediaConfig, modes, typed_nodes
+from vtp.contracts import Encoder, member
 from vtp.errors import ConfigError, PluginError, UserError
 from vtp.registry import did_you_mean
 from vtp.types import MODALITIES
@@ -18,7 +19,7 @@ from vtp.values import misfits, types_of
 if TYPE_CHECKING:
     from vtp.components import Choice
 
-__all__ = ["GIVEN", "chosen_callbacks", "check", "model_spec", "refuse_ambiguous_options"]
+__all__ = ["GIVEN", "chosen_callbacks", "check", "model_spec", "refuse_ambiguous_options", "refuse_untrained"]
 
 # In place of a value of the wrong type, so that the others are looked at all the same; null where nothing is said.
 _INSTEAD = {
@@ -206,8 +207,11 @@ def _training(config: Mapping[str, Any], folder: Path) -> Iterator[str]:
 
 def _sources(config: Mapping[str, Any], parts: list[str]) -> Iterator[str]:
     """Where weights come from."""
-    if parts and "train" not in parts and config["checkpoint"] is None:
-        yield f"mode={config['mode']} needs checkpoint=: a run folder or a checkpoint folder"
+    if parts and "train" not in parts and config["checkpoint"] is None and not _brings_weights(config):
+        yield (
+            f"mode={config['mode']} needs checkpoint=: a run folder or a checkpoint folder; or a model whose towers "
+            "were trained together, such as model=clip"
+        )
     for key in ("checkpoint", "init_from", "resume"):
         given = config[key]
         if given == "":
@@ -218,6 +222,29 @@ def _sources(config: Mapping[str, Any], parts: list[str]) -> Iterator[str]:
         yield "restart=true takes the weights of resume=PATH and starts counting at 0; give that path"
     if config["restart"] and config["init_from"] is not None:
         yield "restart=true and init_from both say where the weights come from; give one of them"
+
+
+def _brings_weights(config: Mapping[str, Any]) -> bool:
+    """Whether every encoder starts from a checkpoint of its own, so that there may be something to evaluate."""
+    filled = [options for options in config["encoder"].values() if (options or {}).get("name")]
+    return bool(filled) and all(options.get("pretrained") is True for options in filled)
+
+
+def refuse_untrained(model: Any, mode: str) -> None:
+    """Refuse to evaluate a model without a checkpoint, unless all of it was trained: encoders that share a space, and
+    no layers between them.
+
+    Raises:
+        ConfigError: numbers that are random would be measured.
+    """
+    spaces = {member(encoder, Encoder, "space") for encoder in model.encoders.values()}
+    layers = sorted({name.split(".")[0] for name, p in model.objectives.named_parameters() if p.numel() > 1})
+    if layers or len(spaces) != 1 or None in spaces:
+        reason = f"the weights of objectives.{layers[0]}" if layers else "what brings the encoders into one space"
+        raise ConfigError(
+            f"mode={mode} without checkpoint=: {reason} would be random. Give checkpoint=: a run folder or a "
+            "checkpoint folder; or a model whose towers were trained together, such as model=clip with objective=[vtc]."
+        )
 
 
 def refuse_ambiguous_options(choices: Mapping[str, Any]) -> None:

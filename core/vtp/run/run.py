@@ -22,7 +22,7 @@ from vtp.errors import ConfigError, DataError, PluginError
 from vtp.faults import title
 from vtp.registry import did_you_mean
 from vtp.run.asked import changes
-from vtp.run.check import chosen_callbacks, model_spec
+from vtp.run.check import chosen_callbacks, model_spec, refuse_untrained
 from vtp.run.data import RunData
 from vtp.run.folder import RunFolder, fingerprint
 from vtp.run.inspection import check_result, problem_with
@@ -161,6 +161,8 @@ class Run:
                 allow_unused=self.config["init_allow_unused"],
                 merge=self.adapters is None,
             )
+        if self.start is None and "train" not in self.modes:
+            refuse_untrained(model, self.config["mode"])
         self.evaluated = self.start
 
     def _ask(self, name: str) -> Any:
@@ -333,7 +335,7 @@ class Run:
             if self.tried is None
             else [*self.stages[:-1], {**self.stages[-1], "samples_tried": self.tried}],
             leaks=leaks,
-            checkpoint=self.evaluated or self.folder.last_checkpoint(),
+            checkpoint=self._weights(),
             config=self.folder.environment.asked(self.config),
             plugins=self.plugins,
             extra={"dataset": self._origin(), "model": self.origins},
@@ -409,13 +411,17 @@ class Run:
         else:
             yield self.model.to(self.device).eval()
 
+    def _weights(self) -> Path | None:
+        """The checkpoint of the weights in the model; None where its encoders brought them."""
+        untrained = self.start is None and "train" not in self.modes
+        return None if untrained else self.evaluated or self.folder.last_checkpoint()
+
     def _journal(self) -> Any:
         """Where results are kept as they come; None where nobody could tell later which weights they are of."""
         from vtp.eval.journal import Journal
 
         resume = self.config["resume"] is not None and not self.config["restart"]
-        weights = self.evaluated or self.folder.last_checkpoint()
-        return Journal.of(self.folder.path, fingerprint(self.config), weights, resume=resume)
+        return Journal.of(self.folder.path, fingerprint(self.config), self._weights(), resume=resume)
 
     def _evaluator(self, model: Any, journal: Any = None) -> Any:
         from vtp.eval.evaluator import Evaluator
