@@ -110,7 +110,8 @@ def use_kernels(name: str, device: torch.device) -> str:
 def adopt(model: nn.Module, device: torch.device) -> list[str]:
     """Give every transformers model inside ``model`` the attention implementation ``vtp_masked`` where the kernels run.
 
-    Models that compute attention in their own way (T5, MPNet, DeBERTa: a position bias in every score) keep it.
+    Models that compute attention in their own way (T5, MPNet, DeBERTa: a position bias in every score; VideoPrism: a
+    soft cap on the scores, which SDPA does not have) keep it.
 
     Returns:
         Names of the modules that took it.
@@ -127,7 +128,7 @@ def adopt(model: nn.Module, device: torch.device) -> list[str]:
     transformers_attention.register("triton" if chosen == "triton" else "auto")
     took = []
     for name, module in model.named_modules():
-        if isinstance(module, PreTrainedModel) and module._supports_attention_backend:
+        if isinstance(module, PreTrainedModel) and module._supports_attention_backend and module._supports_sdpa:
             module.set_attn_implementation(transformers_attention.NAME)
             took.append(name)
     return took
