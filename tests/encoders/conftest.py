@@ -117,7 +117,9 @@ def tiny(bert, videomae, ast, hub) -> dict[tuple[str, str], tuple[type[nn.Module
     """(slot, name) -> class and options that make it tiny. A new encoder adds a line here; a test counts them."""
     from vtp_encoders.ast_audio import AST
     from vtp_encoders.clap import Clap
+    from vtp_encoders.clip import CLIP
     from vtp_encoders.concat import Concat
+    from vtp_encoders.pe_video import PEVideo
     from vtp_encoders.timm_audio import TimmAudio
     from vtp_encoders.timm_video import TimmVideo
     from vtp_encoders.tiny_audio import TinyAudio
@@ -126,6 +128,7 @@ def tiny(bert, videomae, ast, hub) -> dict[tuple[str, str], tuple[type[nn.Module
     from vtp_encoders.torchvision_video import TorchvisionVideo
     from vtp_encoders.transformers_text import TransformersText
     from vtp_encoders.videomae import VideoMAE
+    from vtp_encoders.videoprism import VideoPrism
     from vtp_encoders.vit_mae import ViTMAE
     from vtp_encoders.vjepa2 import VJEPA2
     from vtp_encoders.wav2vec2 import Wav2Vec2
@@ -151,6 +154,9 @@ def tiny(bert, videomae, ast, hub) -> dict[tuple[str, str], tuple[type[nn.Module
         ("audio", "timm"): (TimmAudio, {"model": "test_vit", "bins": 32, "steps": 64}),
         ("video", "vjepa2"): (VJEPA2, {"model": str(hub("vjepa2"))}),
         ("video", "xclip"): (XCLIP, {"model": str(hub("xclip"))}),
+        ("video", "videoprism"): (VideoPrism, {"model": str(hub("videoprism"))}),
+        ("video", "pe_video"): (PEVideo, {"model": str(hub("pe_video")), "frames": 2}),
+        ("video", "clip"): (CLIP, {"model": str(hub("clip")), "frames": 2}),
         ("video", "torchvision"): (TorchvisionVideo, {"frames": 2, "size": 32}),
         ("audio", "clap"): (Clap, {"model": str(hub("clap"))}),
         ("fusion", "concat"): (Concat, {"width": 16, "heads": 2}),

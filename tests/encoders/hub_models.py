@@ -123,6 +123,47 @@ def xclip(folder: Path) -> None:
     hf.VideoMAEImageProcessor(**size, **colours).save_pretrained(folder)
 
 
+def clip(folder: Path) -> None:
+    """Pictures of 16 pixels; texts of 8 words at most."""
+    text = {**SMALL, "vocab_size": 9, "max_position_embeddings": 8}
+    vision = {**SMALL, "image_size": 16, "patch_size": 8}
+    config = hf.CLIPConfig(text_config=text, vision_config=vision, projection_dim=24)
+    config.vision_config.initializer_range = 0.2
+    hf.CLIPModel(config).save_pretrained(folder)
+    colours = {"image_mean": [0.4, 0.5, 0.6], "image_std": [0.2, 0.3, 0.4]}
+    size = {"size": {"shortest_edge": 16}, "crop_size": {"height": 16, "width": 16}}
+    hf.CLIPImageProcessor(**size, **colours).save_pretrained(folder)
+
+
+def videoprism(folder: Path) -> None:
+    """4 frames of 16 pixels, and texts."""
+    vision = {**SMALL, "image_size": 16, "num_frames": 4, "tubelet_size": [1, 8, 8]}
+    vision |= {"num_spatial_layers": 1, "num_temporal_layers": 1, "num_auxiliary_layers": 1}
+    text = {**SMALL, "vocab_size": 9, "max_position_embeddings": 8}
+    hf.VideoPrismClipModel(hf.VideoPrismConfig(text_config=text, vision_config=vision)).save_pretrained(folder)
+    size = {"height": 16, "width": 16}
+    hf.LlavaOnevisionVideoProcessor(size=size, do_normalize=False).save_pretrained(folder)
+
+
+def pe_video(folder: Path) -> None:
+    """Pictures of 32 pixels in patches of 16, and texts."""
+    text = {"model_type": "modernbert", **SMALL, "vocab_size": 9}
+    text |= {f"{token}_token_id": number for number, token in enumerate(("pad", "bos", "cls", "sep", "eos"))}
+    vision = {"architecture": "vit_pe_core_tiny_patch16_384", "num_classes": 24, "do_pooling": True}
+    vision["model_args"] = {"img_size": 32, "depth": 1, "embed_dim": 32, "num_heads": 2}
+    video = {**SMALL, "head_dim": 16, "vision_config": vision}
+    hf.PeVideoModel(hf.PeVideoConfig(text_config=text, video_config=video)).save_pretrained(folder)
+    hf.PeVideoVideoProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
+
+
+def siglip(folder: Path) -> None:
+    """Pictures of 16 pixels."""
+    text = {**SMALL, "vocab_size": 9, "max_position_embeddings": 8, "projection_size": 32}
+    vision = {**SMALL, "image_size": 16, "patch_size": 8}
+    hf.SiglipModel(hf.SiglipConfig(text_config=text, vision_config=vision)).save_pretrained(folder)
+    hf.SiglipImageProcessor(size={"height": 16, "width": 16}).save_pretrained(folder)
+
+
 MODELS: dict[str, Callable[[Path], None]] = {
     "wav2vec2": wav2vec2,
     "wav2vec2 layer": lambda folder: wav2vec2(folder, "layer"),
@@ -131,6 +172,10 @@ MODELS: dict[str, Callable[[Path], None]] = {
     "vit_mae grey": lambda folder: vit_mae(folder, channels=1),
     "vjepa2": vjepa2,
     "xclip": xclip,
+    "clip": clip,
+    "siglip": siglip,
+    "pe_video": pe_video,
+    "videoprism": videoprism,
     "clap": clap,
     "clap fused": lambda folder: clap(folder, fused=True),
 }

@@ -14,6 +14,8 @@ NAMES = [
     ("video", "videomae"),
     ("video", "vjepa2"),
     ("video", "xclip"),
+    ("video", "clip"),
+    ("video", "pe_video"),
     ("audio", "ast"),
     ("audio", "vit_mae"),
     ("audio", "wav2vec2"),
@@ -46,3 +48,14 @@ def test_the_dispatcher_changes_nothing(build, inputs, slot, name):
     for parameter, gradient in gradients.items():
         close = torch.allclose(others[parameter] / scale, gradient / scale, rtol=0, atol=1e-5)
         assert close and gradient.isfinite().all(), parameter
+
+
+@pytest.mark.parametrize("name", ["clip", "videoprism"])
+def test_scores_with_a_soft_cap_are_left_alone(build, monkeypatch, name):
+    """The kernel hands VideoPrism's scores to SDPA, which refuses them."""
+    from vtp.model import kernels
+
+    monkeypatch.setattr(kernels, "_selected", "triton")
+    monkeypatch.setattr(kernels, "_why_not", lambda device: None)
+    took = kernels.adopt(build("video", name), torch.device("cpu"))
+    assert bool(took) == (name == "clip")

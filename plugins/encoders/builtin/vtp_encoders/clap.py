@@ -22,11 +22,12 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, ClapAudioConfig, ClapAudioModel, ClapConfig, ClapFeatureExtractor, ClapModel
 from transformers import ClapAudioModelWithProjection as WithProjection
+from transformers.models.clap.modeling_clap import ClapProjectionLayer
 
 from vtp.errors import ConfigError
 from vtp.model.build import BuildContext
 from vtp.types import AudioSpec, Tokens
-from vtp_encoders.huggingface import HubEncoder, load, load_settings, load_weights, source_of
+from vtp_encoders.huggingface import HubEncoder, keeping, load, load_settings, load_weights, source_of, space_of
 
 __all__ = ["Clap"]
 
@@ -40,13 +41,19 @@ class Clap(HubEncoder):
     Args:
         model: hub name (``laion/clap-htsat-unfused``) or folder written by ``save_pretrained``.
         pretrained: False takes the architecture only, with random weights.
+        projected: ``pool`` gives the embedding in the space that CLAP's sounds share with its texts.
         context: gives the saved configuration when a checkpoint is restored; then nothing is downloaded.
     """
 
     filters: Tensor
 
     def __init__(
-        self, *, context: BuildContext, model: str = "laion/clap-htsat-unfused", pretrained: bool = True
+        self,
+        *,
+        context: BuildContext,
+        model: str = "laion/clap-htsat-unfused",
+        pretrained: bool = True,
+        projected: bool = False,
     ) -> None:
         super().__init__()
         source, restored = source_of(NAME, "audio", model, context)
@@ -57,14 +64,22 @@ class Clap(HubEncoder):
         self.settings = load_settings(NAME, ClapFeatureExtractor, source)
         if self.settings.truncation != ("fusion" if config.enable_fusion else "rand_trunc"):
             self.settings.truncation = "fusion" if config.enable_fusion else "rand_trunc"  # a folder without settings
+        found: Any = None
         if not pretrained or restored:
             self.model = ClapAudioModel(config)
         elif isinstance(whole, ClapConfig):
-            self.model = load_weights(NAME, ClapModel, source).audio_model
+            found = load_weights(NAME, ClapModel, source)
         elif (getattr(whole, "architectures", None) or [""])[0] == WithProjection.__name__:
-            self.model = load_weights(NAME, WithProjection, source).audio_model
+            found = load_weights(NAME, WithProjection, source)
         else:
             self.model = load_weights(NAME, ClapAudioModel, source)
+        if found is not None:
+            self.model = found.audio_model
+        self.projection, self.space = None, None
+        if projected:
+            self.projection = ClapProjectionLayer(config) if found is None else found.audio_projection
+            scale = found.logit_scale_a.item() if isinstance(found, ClapModel) else None
+            self.space = space_of(model, self.model.config, scale)
         encoder = self.model.audio_encoder
         if config.enable_fusion:  # for longer sounds only
             encoder.patch_embed.fusion_model.requires_grad_(False)
@@ -86,6 +101,7 @@ class Clap(HubEncoder):
         mel = self.features(waveform, lengths)[:, None].expand(-1, self.channels, -1, -1)
         longer = torch.zeros(len(mel), 1, dtype=torch.bool, device=mel.device)
         hidden = self.model(input_features=mel, is_longer=longer).last_hidden_state  # (B, D, F', S')
+        hidden = hidden if self.projection is None else keeping(hidden, self.projection)
         begins = torch.arange(self.grid[1], device=mel.device) * self.spec.samples / self.grid[1]
         real = (begins < lengths[:, None])[:, None].expand(-1, self.grid[0], -1).flatten(1)
         return Tokens(hidden.flatten(2).transpose(1, 2), real, self.grid)
@@ -106,8 +122,14 @@ class Clap(HubEncoder):
             return 10.0 * mel.clamp(min=1e-10).log10().transpose(1, 2)
 
     def pool(self, tokens: Tokens) -> Tensor:
-        """(B, D): mean over all tokens, repetitions included."""
-        return tokens.x.mean(1)
+        """(B, D): mean over all tokens, repetitions included; with ``projected`` through CLAP's projection."""
+        mean = tokens.x.mean(1)
+        return mean if self.projection is None else self.projection(mean)
+
+    @property
+    def pooled_width(self) -> int:
+        """Width of what ``pool`` gives."""
+        return self.width if self.projection is None else int(self.projection.linear2.out_features)
 
     def train(self, mode: bool = True) -> Clap:
         """As of any module, but the batch norms stay as they are."""

@@ -8,6 +8,7 @@ installed.
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from collections.abc import Callable
@@ -17,23 +18,27 @@ from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from vtp.errors import ConfigError
+from vtp.model.blocks import connected_zero
 from vtp.model.build import BuildContext
+from vtp.types import Space
 from vtp_encoders import hub
 
 __all__ = [
     "HubEncoder",
     "checkpoint_blocks",
     "drop_pooler",
+    "keeping",
     "layer_of_huggingface",
     "load",
     "load_settings",
     "load_weights",
     "saved_folder",
     "source_of",
+    "space_of",
 ]
 
 T = TypeVar("T")
@@ -179,6 +184,28 @@ def load_settings(encoder: str, cls: Any, model: str, *, known: bool = True) -> 
     if os.path.isdir(model) and not any(os.path.isfile(os.path.join(model, name)) for name in names):
         return cls() if known else None
     return load(encoder, model, "settings of the preprocessing", lambda: cls.from_pretrained(model))
+
+
+def space_of(model: str, config: Any, log_scale: float | None) -> Space:
+    """The space that the towers of a model share, at the temperature that it was trained to.
+
+    Args:
+        model: its name or folder.
+        config: of the tower, in which the temperature is kept: whoever restores it has no weights yet.
+        log_scale: logarithm of the factor of the cosines, of the whole model; None where it has none, for 1 / 0.07. Of
+            an encoder that is being restored what stands in ``config`` counts.
+    """
+    kept = getattr(config, "shared_logit_scale", None)
+    if kept is None:
+        kept = config.shared_logit_scale = -math.log(0.07) if log_scale is None else log_scale
+    return Space(model, math.exp(-float(kept)))
+
+
+def keeping(hidden: Tensor, head: nn.Module) -> Tensor:
+    """``hidden``, with a gradient of zero for a head that only ``pool`` uses: a parameter without one stops DDP."""
+    if not torch.is_grad_enabled():
+        return hidden
+    return hidden + connected_zero([p for p in head.parameters() if type(p) is nn.Parameter], hidden)
 
 
 class HubEncoder(nn.Module):

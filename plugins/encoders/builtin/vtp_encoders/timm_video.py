@@ -19,10 +19,10 @@ from timm.models import group_parameters
 from torch import Tensor, nn
 
 from vtp.errors import ConfigError
+from vtp.media.settings import triple
 from vtp.model.build import BuildContext
 from vtp.ranges import Size
 from vtp.types import Tokens, VideoSpec
-from vtp_encoders.colours import triple
 from vtp_encoders.timm_models import create, save_config, source_of
 
 __all__ = ["TimmVideo"]

@@ -17,11 +17,11 @@ from torch.utils.checkpoint import checkpoint
 from torchvision import models
 
 from vtp.errors import ConfigError
+from vtp.media.settings import triple
 from vtp.model.build import BuildContext
 from vtp.ranges import Size
 from vtp.registry import did_you_mean
 from vtp.types import Tokens, VideoSpec
-from vtp_encoders.colours import triple
 
 __all__ = ["TorchvisionVideo"]
 

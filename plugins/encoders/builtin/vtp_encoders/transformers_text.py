@@ -26,11 +26,14 @@ from vtp.types import Tokens
 from vtp_encoders.huggingface import (
     checkpoint_blocks,
     drop_pooler,
+    keeping,
     layer_of_huggingface,
     load,
     load_weights,
     saved_folder,
+    space_of,
 )
+from vtp_encoders.text_heads import head_of
 from vtp_encoders.tokenizers import origin_of, spec_of_transformers
 
 __all__ = ["TransformersText"]
@@ -49,7 +52,10 @@ class TransformersText(nn.Module):
             the model reach: 77 of CLIP, 512 of BERT.
         pooling: the vector of a text: ``mean`` over its real tokens; or ``cls``, the token that sums it up: its first
             one; the last real one of a model that only looks back (CLIP); the last of all positions of SigLIP, through
-            its head. Of SigLIP tokens of all positions are given then.
+            its head; that which VideoPrism puts behind every text. Of SigLIP tokens of all positions are given then.
+        projected: tokens go through the model's own projection into the space that its texts share with pictures or
+            sounds (CLIP, X-CLIP, CLAP, PE-AV; SigLIP and VideoPrism need none), so that with ``pooling=cls`` the vector
+            is the model's own embedding of a text, and objectives compare it as it is (``space``).
         context: gives the saved configuration and tokenizer when a checkpoint is restored; then nothing is downloaded.
     """
 
@@ -61,6 +67,7 @@ class TransformersText(nn.Module):
         pretrained: bool = True,
         max_length: Size = 40,
         pooling: Literal["mean", "cls"] = "mean",
+        projected: bool = False,
     ) -> None:
         super().__init__()
         saved = saved_folder(NAME, context.assets_of("encoders/text"))
@@ -74,20 +81,25 @@ class TransformersText(nn.Module):
             make = cls.from_config if hasattr(cls, "from_config") else cls
             found = load(NAME, source, "model", lambda: make(config))
         self.model = _text_half(found)
-        drop_pooler(self.model)
         self.siglip = str(self.model.config.model_type).startswith("siglip")
+        self.ends = str(self.model.config.model_type) == "videoprism_text_model"  # a token behind the last one sums up
+        self.projection, width, self.space = None, int(self.model.config.hidden_size), None
+        if projected:
+            self.projection, width, scale = head_of(NAME, found, self.model.config, model)
+            self.space = space_of(model, self.model.config, scale) if pooling == "cls" else None
+        drop_pooler(self.model)
         if self.siglip and pooling == "mean":
             self.model.head = nn.Identity()
         elif self.siglip:
-            self.model.head.requires_grad_(False)  # of the pooled vector alone, where nothing else may be pooled
+            self.model.head.requires_grad_(projected)  # of the pooled vector alone, where nothing else may be pooled
         rows = _rows(self.model, model)
-        self.width = int(self.model.config.hidden_size)
+        self.width = width
         self.depth = int(self.model.config.num_hidden_layers)
         self.pooling = pooling
         self.spec = spec_of_transformers(NAME, self.tokenizer, max_length, model, rows)
         self.positions = int(self.model.config.max_position_embeddings) if self.siglip else 0
         _check_positions(self, model)
-        self.last = pooling == "cls" and not self.siglip and _looks_back(self)
+        self.last = pooling == "cls" and not self.siglip and not self.ends and _looks_back(self)
 
     def forward(self, token_ids: Tensor, attention_mask: Tensor) -> Tokens:
         """(B, L) ids -> Tokens (B, L, D)."""
@@ -96,13 +108,15 @@ class TransformersText(nn.Module):
             more = max(self.positions - length, 0)
             token_ids = token_ids.masked_fill(~attention_mask, self.spec.pad_id)
             token_ids = nn.functional.pad(token_ids, (0, more), value=self.spec.pad_id)
-            hidden = self.model(input_ids=token_ids).last_hidden_state
+            hidden = keeping(self.model(input_ids=token_ids).last_hidden_state, self.model.head)
             if self.pooling == "mean":
                 return Tokens(hidden[:, :length], attention_mask)
             return Tokens(hidden, nn.functional.pad(attention_mask, (0, more)))
         numbers = _open_empty_rows(attention_mask).long()  # some families compute with them: 1 - mask
         hidden = self.model(input_ids=token_ids, attention_mask=numbers).last_hidden_state
-        return Tokens(hidden, attention_mask)
+        if self.ends:
+            attention_mask = nn.functional.pad(attention_mask, (0, 1), value=self.pooling == "cls")
+        return Tokens(hidden if self.projection is None else self.projection(hidden), attention_mask)
 
     def embed(self, token_ids: Tensor, attention_mask: Tensor) -> Tokens:
         """Output of the embedding layer (words, positions, types, LayerNorm), not contextual: Tokens (B, L, D).
@@ -111,7 +125,7 @@ class TransformersText(nn.Module):
             ConfigError: for architectures that have no such layer of their own.
         """
         layer = getattr(self.model, "embeddings", None)
-        if layer is None:
+        if layer is None or self.projection is not None:
             raise ConfigError(
                 f"encoder {NAME}: {type(self.model).__name__} has no separate embedding layer, which this fusion "
                 "encoder needs. Choose a BERT-like text model or another encoder/fusion."
@@ -125,6 +139,8 @@ class TransformersText(nn.Module):
         if self.siglip:
             pooled: Tensor = self.model.head(tokens.x[:, -1])
             return pooled
+        if self.ends:
+            return tokens.x[:, -1]
         if not self.last:
             return tokens.x[:, 0]
         place = (tokens.attention_mask * torch.arange(tokens.x.shape[1], device=tokens.x.device)).amax(1)
@@ -155,9 +171,16 @@ class TransformersText(nn.Module):
 
 def _class_of(config: Any) -> Any:
     """What loads the weights: ``T5EncoderModel`` for a folder that was saved by it, which has no decoder to load; the
-    text tower of SigLIP, which AutoModel does not know by itself.
+    text tower of SigLIP, X-CLIP, VideoPrism or CLAP, which AutoModel does not know by itself.
     """
-    if isinstance(config, (transformers.SiglipTextConfig, transformers.Siglip2TextConfig)):
+    unknown = (
+        transformers.SiglipTextConfig,
+        transformers.Siglip2TextConfig,
+        transformers.XCLIPTextConfig,
+        transformers.VideoPrismTextConfig,
+        transformers.ClapTextConfig,
+    )
+    if isinstance(config, unknown):
         return getattr(transformers, type(config).__name__.replace("Config", "Model"))
     names = getattr(config, "architectures", None) or [""]
     alone = getattr(transformers, names[0], None) if names[0].endswith("EncoderModel") else None

@@ -14,11 +14,11 @@ from torch import Tensor
 from transformers import VJEPA2Config, VJEPA2Model, VJEPA2VideoProcessor
 
 from vtp.errors import ConfigError
+from vtp.media.settings import triple
 from vtp.model.blocks import visible_index
 from vtp.model.build import BuildContext
 from vtp.ranges import Size
 from vtp.types import Tokens, VideoSpec
-from vtp_encoders.colours import triple
 from vtp_encoders.huggingface import HubEncoder, load, load_settings, load_weights, source_of
 
 __all__ = ["VJEPA2"]

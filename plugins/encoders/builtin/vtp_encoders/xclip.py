@@ -7,17 +7,24 @@ tokens   (B, T, D)         one per frame, in the space of CLIP; their mean is th
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import AutoImageProcessor, XCLIPConfig, XCLIPModel
 
+from vtp.media.settings import as_trained
 from vtp.model.build import BuildContext
 from vtp.types import Tokens, VideoSpec
-from vtp_encoders.colours import triple
-from vtp_encoders.huggingface import HubEncoder, layer_of_huggingface, load, load_settings, load_weights, source_of
+from vtp_encoders.huggingface import (
+    HubEncoder,
+    layer_of_huggingface,
+    load,
+    load_settings,
+    load_weights,
+    source_of,
+    space_of,
+)
 
 __all__ = ["XCLIP"]
 
@@ -47,14 +54,13 @@ class XCLIP(HubEncoder):
             self.model = load_weights(NAME, XCLIPModel, source)
         else:
             self.model = XCLIPModel(config)
+        self.space = space_of(model, self.model.config, self.model.logit_scale.item())
         for name in UNUSED:
             self.model.register_module(name, None)
         for name in ("logit_scale", "prompts_visual_projection"):
             self.model.register_parameter(name, None)
-        self.spec = VideoSpec(frames=int(vision.num_frames), size=int(vision.image_size))
-        if self.settings is not None:
-            mean, std = triple(self.settings.image_mean), triple(self.settings.image_std)
-            self.spec = replace(self.spec, mean=mean, std=std)
+        spec = VideoSpec(frames=int(vision.num_frames), size=int(vision.image_size))
+        self.spec = as_trained(spec, self.settings and self.settings.to_dict())
         self.width = int(config.projection_dim)
         self.vision_layers = int(vision.num_hidden_layers)
         self.depth = self.vision_layers + int(vision.mit_num_hidden_layers)

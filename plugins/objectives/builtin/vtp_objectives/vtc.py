@@ -18,13 +18,14 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from vtp import distributed
+from vtp.contracts import Encoder, Fusion, member
 from vtp.errors import ConfigError
 from vtp.model.build import BuildContext
 from vtp.model.context import ForwardContext
 from vtp.model.losses import MAX_LOGIT_SCALE, clamp_scale, comparable, symmetric_nce
 from vtp.model.objective import ContrastiveObjective, masked_mean
 from vtp.ranges import Range, Size
-from vtp.types import MODALITIES, LossOutput
+from vtp.types import MODALITIES, LossOutput, Space
 from vtp_objectives.views import check_masked, training_views
 
 __all__ = ["VTC"]
@@ -35,8 +36,11 @@ class VTC(ContrastiveObjective):
 
     Args:
         modalities: the pair: ``[video, text]``, ``[video, audio]`` or ``[audio, text]``.
-        width: E, width of the common space; None = no projection, the features of both must then have one width.
-        temperature: start of the learnable temperature; logit_scale = log(1 / temperature) ends at 0.01.
+        width: E, width of the common space; None = no projection, the features of both must then have one width;
+            ``auto`` is none for encoders that share a space already (``Encoder.space``), such as the towers of CLIP,
+            and 128 for others.
+        temperature: start of the learnable temperature; logit_scale = log(1 / temperature) ends at 0.01. ``auto`` is
+            that of the space that the encoders share, not below 0.01, and 0.07 for others.
         learn_temperature: False keeps it fixed; it is no parameter then, and not in the weights.
         directions: mean or sum of both cross-entropies.
         negatives_from: ``gathered`` compares the rows of all processes and micro-batches, with gradients; ``local``
@@ -51,8 +55,8 @@ class VTC(ContrastiveObjective):
         *,
         context: BuildContext,
         modalities: list[str] | tuple[str, ...] = ("video", "text"),
-        width: Size | None = 128,
-        temperature: Annotated[float, Range(least=0.01, most=100)] = 0.07,
+        width: Size | Literal["auto"] | None = "auto",
+        temperature: Annotated[float, Range(least=0.01, most=100)] | Literal["auto"] = "auto",
         learn_temperature: bool = True,
         directions: Literal["mean", "sum"] = "mean",
         negatives_from: Literal["gathered", "local"] = "gathered",
@@ -79,6 +83,11 @@ class VTC(ContrastiveObjective):
         self.negatives_from = negatives_from
         self.mask_duplicates = mask_duplicates
         self.masked = tuple(masked)
+        space = _shared_space(context, modalities)
+        if isinstance(width, str):
+            width = 128 if space is None else None
+        shared = 0.07 if space is None else max(space.temperature, 0.01)
+        start = shared if isinstance(temperature, str) else temperature
         widths = {m: context.pooled_width(m) for m in modalities}
         if width is None and len(set(widths.values())) > 1:
             raise ConfigError(
@@ -90,7 +99,7 @@ class VTC(ContrastiveObjective):
         )
         self.proj = nn.ModuleDict(proj)
         # shape (1,): sharding (FSDP2) refuses parameters without a dimension
-        scale = torch.full((1,), -math.log(temperature))
+        scale = torch.full((1,), -math.log(start))
         self.logit_scale: Tensor
         if learn_temperature:
             self.logit_scale = nn.Parameter(scale)
@@ -150,3 +159,11 @@ class VTC(ContrastiveObjective):
 
     def _views(self, ctx: ForwardContext) -> dict[str, str]:
         return training_views(ctx, self.masked, (self.first, self.second))
+
+
+def _shared_space(context: BuildContext, modalities: tuple[str, str]) -> Space | None:
+    """The space that both encoders were trained for, if it is one; what a fusion encoder gives lies in none."""
+    if member(context.encoders.get("fusion"), Fusion, "unimodal"):
+        return None
+    first, second = (member(context.encoders[m], Encoder, "space") for m in modalities)
+    return first if first == second else None
