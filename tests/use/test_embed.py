@@ -84,7 +84,7 @@ def test_what_is_done_is_kept_and_what_changed_is_done_again(embed, media, tmp_p
     assert len(after) == 9 and after["a.mp4", 0.0, 2.0, "video"] == before["b.mp4", 0.0, 2.0, "video"]
 
 
-@pytest.mark.parametrize("at", ["windows", "files"])
+@pytest.mark.parametrize("at", ["windows", pytest.param("files", marks=pytest.mark.slow)])
 def test_a_table_that_was_interrupted_is_the_same_in_the_end(embed, tmp_path, monkeypatch, at):
     monkeypatch.setattr(embedding, "AT_ONCE", 1)  # a file at a time
     embed()
@@ -205,6 +205,13 @@ def test_without_a_table_or_a_model_it_is_said(tmp_path, media, fused, write, ca
     assert "no objective that embeds videos or sounds" in capsys.readouterr().err
 
 
+def test_ask(fused, write, clips, tmp_path, capsys):
+    folder, question = str(write(tmp_path / "fused", fused.module.spec)), "what colour is the ball"
+    assert main(["ask", str(clips / "a.mp4"), question, "--model", folder, "--device", "cpu", "--top", "1"]) == 0
+    assert capsys.readouterr().out.split()[-1] == fused.answer(clips / "a.mp4", question).text
+
+
+@pytest.mark.slow
 def test_ask_and_caption(fused, write, clips, tmp_path, capsys):
     folder = str(write(tmp_path / "fused", fused.module.spec))
     model = vtp.load(folder, device="cpu", workers=0)

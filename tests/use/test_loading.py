@@ -23,6 +23,7 @@ def test_options_are_told_apart_at_their_commas():
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_options_with_the_weights_of_a_checkpoint(dual, dual_folder, clips):
     options = f"model={dual_folder},init_from={dual_folder},init_allow_missing=[objectives.*]"
     model = vtp.load(options, device="cpu", workers=0)
