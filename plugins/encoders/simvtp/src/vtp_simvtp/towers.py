@@ -176,7 +176,7 @@ class TextTower(nn.Module):
         drop_path, init_values: see :class:`vtp.model.blocks.Blocks`.
         pooling: ``mean`` or ``mean_then_norm``; null is the first, or the second if variant: released.
         unused_tubelet, unused_patch: size of the tubelet embedding that the released model holds here and never uses.
-            With variant: released it is allocated, and not trained.
+            With variant: released it is allocated, and not trained. A patch of null is 16.
         context: gives the training texts, or the saved tokenizer when a checkpoint is restored, and the variant.
     """
 
@@ -200,7 +200,7 @@ class TextTower(nn.Module):
         init_values: Annotated[float, Range(least=0)] = 0.0,
         pooling: Literal["mean", "mean_then_norm"] | None = None,
         unused_tubelet: Size = 2,
-        unused_patch: Size = 16,
+        unused_patch: Size | None = 16,
     ) -> None:
         super().__init__()
         shape = shape_of(preset, width, depth, heads)
@@ -213,7 +213,7 @@ class TextTower(nn.Module):
         self.spec = self.embedding.spec
         self.tower = Tower(shape.width, shape.depth, shape.heads, drop_path, init_values, pooling, released)
         self.unused_patch_embed = (
-            PatchEmbed(shape.width, unused_tubelet, unused_patch).requires_grad_(False) if released else None
+            PatchEmbed(shape.width, unused_tubelet, unused_patch or 16).requires_grad_(False) if released else None
         )
 
     def forward(self, token_ids: Tensor, attention_mask: Tensor) -> Tokens:
