@@ -64,4 +64,4 @@ def setup(app: Any) -> None:
 
 
 def _plain_defaults(app: Any, what: str, name: str, item: Any, options: Any, signature: str, result: str) -> Any:
-    return re.sub(r"<[^<>]*>", "...", signature or ""), result
+    return (re.sub(r"<[^<>]*>", "...", signature), result) if signature else None  # a module has none
