@@ -429,13 +429,15 @@ def test_texts_are_compared_with_picture_and_sound(fake_dataset, fake_model, mak
         for i, text in enumerate(CAPTIONS)
     ]
     objective, shown = seen_and_heard(table)
-    task = Retrieval(dataset=fake_dataset(test=table), gallery=["video", "audio"])
-    result = task.evaluate(make_evaluator(fake_model(vtc=objective), task))
-    assert result.metrics["t2va/r1"] == result.metrics["va2t/r1"] == 100.0
-    clips = [one for one in shown if one["video"]]
-    assert clips and all(one == {"video": True, "audio": True, "text": False} for one in clips)
-    shown.clear()
-    task = Retrieval(dataset=fake_dataset(test=table))
+    for searched, there, back in ((["video", "audio"], "t2va", "va2t"), (None, "t2v", "v2t")):
+        task = Retrieval(dataset=fake_dataset(test=table), gallery=searched)
+        result = task.evaluate(make_evaluator(fake_model(vtc=objective), task))
+        assert result.metrics[f"{there}/r1"] == result.metrics[f"{back}/r1"] == 100.0
+        assert result.facts["gallery_shown"] == ["video", "audio"]
+        clips = [one for one in shown if one["video"]]
+        assert clips and all(one == {"video": True, "audio": True, "text": False} for one in clips)
+        shown.clear()
+    task = Retrieval(dataset=fake_dataset(test=table), gallery="video")
     result = task.evaluate(make_evaluator(fake_model(vtc=objective), task))
     assert all(not one["audio"] for one in shown) and "t2v/r1" in result.metrics
     assert any("audio, which was withheld: task.gallery=[video,audio] shows it" in line for line in result.warnings)

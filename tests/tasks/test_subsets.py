@@ -44,14 +44,17 @@ class Joined:
         return torch.tensor(np.array(rows))
 
 
-def test_retrieval_reports_each_subset_of_what_the_objective_looks_at(fake_dataset, fake_model, make_evaluator):
+@pytest.mark.parametrize("gallery, found", [(None, "t2v"), ("video+audio", "t2va")])
+def test_retrieval_reports_each_subset_of_what_the_objective_looks_at(
+    fake_dataset, fake_model, make_evaluator, gallery, found
+):
     model = fake_model(vtc=Joined())
-    plain = Retrieval(dataset=fake_dataset(test=PAIRS), gallery=["video", "audio"])
+    plain = Retrieval(dataset=fake_dataset(test=PAIRS), gallery=gallery)
     want = plain.evaluate(make_evaluator(model, plain))
-    task = Retrieval(dataset=fake_dataset(test=PAIRS), gallery="video+audio", subsets="all")
+    task = Retrieval(dataset=fake_dataset(test=PAIRS), gallery=gallery, subsets="all")
     result = task.evaluate(make_evaluator(model, task))
     assert want.rows == {} and result.metrics == want.metrics and result.predictions == want.predictions
-    assert {label: row["t2va/r1"] for label, row in result.rows.items()} == {
+    assert {label: row[f"{found}/r1"] for label, row in result.rows.items()} == {
         "only video+text": 0.0,
         "only audio+text": 100.0,
     }
@@ -123,9 +126,7 @@ def test_qa_withholds_the_question_too(fake_dataset, fake_model, make_evaluator,
 
 def test_a_subset_that_nothing_shows_is_told_and_no_row(fake_dataset, fake_model, make_evaluator):
     silent = [clip(i, (text,), sound=False) for i, text in enumerate(TEXTS)]
-    task = Retrieval(
-        dataset=fake_dataset(test=silent), gallery=["audio", "video"], subsets=[["video", "audio"], ["text"]]
-    )
+    task = Retrieval(dataset=fake_dataset(test=silent), subsets=[["video", "audio"], ["text"]])
     result = task.evaluate(make_evaluator(fake_model(vtc=Joined()), task))
     assert result.rows == {}
     told = [line for line in result.warnings if line.startswith("task.subsets")]

@@ -171,7 +171,6 @@ def test_clips_with_sound_are_trained_on_evaluated_and_predicted(folder: Path, t
         "dataset=vat",
         f"checkpoint={run}",
         "task.objective=joint",
-        "task.gallery=[video,audio]",
         "task.subsets=all",
         *small,
     ]

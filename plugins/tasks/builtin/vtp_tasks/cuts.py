@@ -31,7 +31,6 @@ from vtp.media import MediaError
 from vtp.media.isolation import MediaReader
 from vtp.types import Sample
 from vtp_tasks.pairs import Similarities
-from vtp_tasks.sides import Side
 
 __all__ = ["add_cuts"]
 
@@ -44,7 +43,6 @@ class Searching(Protocol):
     protocol: Benchmark
     what: str
     v2t: Any
-    sides: tuple[Side, Side]
     directions: tuple[str, str]
 
     def metrics_of(self, ranks: tuple[Ranks, Ranks]) -> dict[str, float]:
@@ -52,8 +50,11 @@ class Searching(Protocol):
         ...
 
 
-def add_cuts(task: Searching, scored: Similarities, result: TaskResult) -> list[str]:
+def add_cuts(task: Searching, scored: Similarities, result: TaskResult, *, heard: bool) -> list[str]:
     """Add a row for every cut of the protocol that can be made, and ``protocol.cuts`` to the report.
+
+    Args:
+        heard: whether the model was given the sound of the gallery.
 
     Returns:
         a line for each of them.
@@ -62,7 +63,7 @@ def add_cuts(task: Searching, scored: Similarities, result: TaskResult) -> list[
     found: dict[str, Any] = {}
     for name, cut in task.protocol.cuts.items():
         record = found[name] = {key: cut.get(key) for key in ("title", "rule", "circulates", "source") if cut.get(key)}
-        kept = _kept(cut, scored, "audio" in task.sides[1])
+        kept = _kept(cut, scored, heard)
         if isinstance(kept, str):
             record["not_computed"] = kept
             continue

@@ -33,7 +33,7 @@ from vtp.eval.search import First
 from vtp.eval.task import ReportTable, TaskResult
 from vtp.model.model import VTPModel
 from vtp.ranges import Count, Natural, Seed, Share
-from vtp.types import Modality, Sample
+from vtp.types import MODALITIES, Modality, Sample
 from vtp_tasks.cuts import add_cuts
 from vtp_tasks.definitions import find_protocol, rule_for
 from vtp_tasks.examples import frames_of
@@ -44,7 +44,17 @@ from vtp_tasks.recounts import pairs as recount_pairs
 from vtp_tasks.rerank import score_pairs
 from vtp_tasks.rows import References, add_counts, add_references, compare, facts
 from vtp_tasks.search_rows import SETS, add_rows, tell_lacking
-from vtp_tasks.sides import Modalities, Space, compares_sides, direction, embed_side, find_space, read_side, spell_side
+from vtp_tasks.sides import (
+    Modalities,
+    Side,
+    Space,
+    compares_sides,
+    direction,
+    embed_side,
+    find_space,
+    read_side,
+    spell_side,
+)
 from vtp_tasks.splits import Splits
 from vtp_tasks.subsets import Subsets, check_subsets
 
@@ -60,8 +70,9 @@ class Retrieval:
         dataset: offers ``samples("retrieval", split)``: captions to train on, (text, clip) pairs to evaluate.
         protocol: name of a protocol of any plugin, or the path of one; None = data of one's own.
         query, gallery: what searches and what is searched: ``text``, ``video``, ``audio``, or several of them together
-            (``[video, audio]``). They have none in common. Both directions are reported, the headline is that from
-            ``query``.
+            (``[video, audio]``), which are shown and nothing else. They have none in common. Both directions are
+            reported, the headline is that from ``query``. ``gallery=None`` is the clip as the objective takes it, its
+            sound too where it looks at that, called ``video``; of ``query=video``, the text.
         objective: what scores the headline: an objective with ``embed(ctx, modality)`` -> (B, E), or (B, n, E) for n
             clips of a video, of unit length (vtc); or one with ``match_logits`` (vtm), which then reads all pairs. None
             = of those that embed, what compares ``query`` with ``gallery``, see :func:`vtp_tasks.sides.find_space`.
@@ -101,7 +112,7 @@ class Retrieval:
         dataset: Any,
         protocol: str | None = None,
         query: Modalities = "text",
-        gallery: Modalities = "video",
+        gallery: Modalities | None = None,
         split: Literal["test", "val"] = "test",
         objective: str | None = "vtc",
         v2t: Literal["any", "set"] = "any",
@@ -128,7 +139,10 @@ class Retrieval:
         self.dataset = dataset
         self.protocol = find_protocol(protocol, dataset, self.kind)
         self.name = self.kind if protocol is None else self.protocol.name
-        self.query, self.gallery = read_side("task.query", query), read_side("task.gallery", gallery)
+        self.query = read_side("task.query", query)
+        self.as_taken = gallery is None and "video" not in self.query
+        usual = "text" if "video" in self.query else "video"
+        self.gallery = read_side("task.gallery", usual if gallery is None else gallery)
         if shared := [m for m in self.query if m in self.gallery]:
             raise ConfigError(
                 f"task.query={spell_side(self.query)} and task.gallery={spell_side(self.gallery)} both hold "
@@ -212,6 +226,8 @@ class Retrieval:
         if silent := len(scored.pairs.videos) - len(scored.pairs.described):
             back = self.directions[1]
             result.warnings.append(f"{silent} of the {self.what} have no text: {back} is scored on the others")
+        shown = self.shown(evaluator)
+        result.facts["gallery_shown"] = list(shown)
         tell_lacking(self, evaluator, scored, result)
         sides = {"query": spell_side(self.query), "gallery": spell_side(self.gallery)}
         match = compare(self, evaluator, result, scored.samples, v2t="any" if same else self.v2t, **sides)
@@ -219,7 +235,7 @@ class Retrieval:
         add_counts(result, self.recount, self.seed)
         for one in self.shown_directions:
             result.warnings += [f"{one}: {doubt}" for doubt in sanity_warnings(_part(result.metrics, one))]
-        cuts = add_cuts(self, scored, result) if self.cuts else []
+        cuts = add_cuts(self, scored, result, heard="audio" in shown) if self.cuts else []
         add_rows(self, evaluator, scored, result)
         result.chart = {d: {f"R@{k}": result.metrics[f"{d}/r{k}"] for k in KS} for d in self.shown_directions}
         add_references(result, self.references)
@@ -299,7 +315,7 @@ class Retrieval:
         """With ``drop`` these modalities are withheld; a side that has none of them is taken from ``known``, and
         with ``views`` one without video."""
         space = self.space(evaluator.bare_model, objective)
-        rows, columns = self.sides
+        rows, columns = self.sides[0], self.shown(evaluator, objective)
         both = []
         for parts, side, asked, what, old in (
             (space.other, columns, pairs.videos, self.what, "videos"),
@@ -327,15 +343,28 @@ class Retrieval:
         label: str = "",
     ) -> Similarities:
         every = np.ones((len(pairs.query_ids), len(pairs.videos)), bool)
-        drop = tuple(dict.fromkeys((*self.unasked(evaluator), *drop)))
+        drop = tuple(dict.fromkeys((*self.unasked(evaluator, str(objective)), *drop)))
         scores, videos = score_pairs(
             evaluator, pairs, every, str(objective), self.what, drop=drop, pair_batch=self.pair_batch
         )
         return Similarities.matched(pairs, samples, limited, videos, scores, top=top, shown=evaluator.shown)
 
-    def unasked(self, evaluator: Evaluator) -> tuple[Modality, ...]:
-        """Modalities of a clip that take no part."""
-        return tuple(m for m in evaluator.modalities if m != "text" and m not in self.sides[1])
+    def shown(self, evaluator: Evaluator, objective: str | None = None) -> Side:
+        """What is shown of a clip to ``objective`` (None: to what scores the headline)."""
+        model = evaluator.bare_model
+        name = self.objective if objective is None else objective
+        if not self.as_taken:
+            return self.sides[1]
+        if name is not None and not offers(model.objectives[name], "embed"):  # a matching head reads all there is
+            looked = set(evaluator.modalities)
+        else:
+            looked = {*self.space(model, name).beyond} & {*evaluator.modalities}
+        return tuple(m for m in MODALITIES if m in self.sides[1] or (m in looked - {"text", *self.query}))
+
+    def unasked(self, evaluator: Evaluator, head: str) -> tuple[Modality, ...]:
+        """Modalities of a clip that ``head`` is not shown."""
+        shown = self.shown(evaluator, head)
+        return tuple(m for m in evaluator.modalities if m != "text" and m not in shown)
 
     def _matches(self, model: VTPModel) -> bool:
         """Whether the headline is scored by a matching head."""

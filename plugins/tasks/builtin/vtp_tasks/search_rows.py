@@ -48,9 +48,9 @@ def add_rows(task: Retrieval, evaluator: Evaluator, scored: Similarities, result
         _rows_of_a_query_bank(task, evaluator, scored, result)
     given = scored.pairs, scored.samples, scored.limited
     score: Any = task.by_head if scored.by_head else task.by_embedding
-    rows, columns = task.sides
+    rows, columns = task.sides[0], task.shown(evaluator)
     seen = [*seen_in(scored.texts, rows), *seen_in(scored.videos, columns)]
-    alone = [side[0] for side in task.sides if len(side) == 1]
+    alone = [side[0] for side in (rows, columns) if len(side) == 1]
     for label, drop in withheld(task.subsets, seen, result.warnings, always=alone).items():
         part = score(evaluator, task.objective, *given, drop, known=scored, label=label)
         result.rows[label] = task.metrics_of(part.ranks[task.v2t])
@@ -76,7 +76,7 @@ def _rows_of_two_stages(task: Retrieval, evaluator: Evaluator, scored: Similarit
         queries, clips = (np.concatenate(part) for part in zip(*(order.pairs for order in orders), strict=True))
         if matched is None:
             given_pairs = evaluator, scored.pairs, queries, clips, head, task.what
-            how: dict[str, Any] = {"drop": task.unasked(evaluator), "pair_batch": task.pair_batch}
+            how: dict[str, Any] = {"drop": task.unasked(evaluator, head), "pair_batch": task.pair_batch}
             values = score_some(*given_pairs, **how)
         else:
             values = matched.scores.pairs(queries, clips)
@@ -105,7 +105,8 @@ def _rows_of_a_query_bank(task: Retrieval, evaluator: Evaluator, scored: Similar
         return
     space = task.space(evaluator.bare_model, task.objective)
     told: dict[str, Any] = {}
-    ways = zip(task.directions, task.sides, (space.one, space.other), (scored.first, scored.first_back), strict=True)
+    sides = task.sides[0], task.shown(evaluator)
+    ways = zip(task.directions, sides, (space.one, space.other), (scored.first, scored.first_back), strict=True)
     for back, (name, side, parts, first) in enumerate(ways):
         items = bank_items(task.splits["train"], side, task.qb_norm)
         what = "texts" if side == ("text",) else "clips"
@@ -133,7 +134,7 @@ def tell_lacking(task: Retrieval, evaluator: Evaluator, scored: Similarities, re
     lacking: dict[str, Any] = {}
     for collected, side, what in (
         (scored.texts, task.sides[0], "queries"),
-        (scored.videos, task.sides[1], task.what),
+        (scored.videos, task.shown(evaluator), task.what),
     ):
         for modality, names in without_some(collected, side).items():
             shown = [ids[name] for name in names] if what == "queries" else names
@@ -145,7 +146,7 @@ def tell_lacking(task: Retrieval, evaluator: Evaluator, scored: Similarities, re
             )
     if lacking:
         result.facts["lacking"] = lacking
-    if scored.by_head:
+    if scored.by_head or task.as_taken:
         return
     space = task.space(evaluator.bare_model, task.objective)
     if beyond := [m for m in space.beyond if m in evaluator.modalities]:
