@@ -104,6 +104,7 @@ def test_every_answer_can_be_seen_or_heard(tiny):
         assert (wave is None) == (scene.sound is None)
 
 
+@pytest.mark.slow
 def test_rules_hold_for_many_more_scenes_without_the_codec():
     for index, scene in enumerate(Blueprint("small", 1).scenes("test")):
         rng = np.random.default_rng(index)

@@ -6,7 +6,9 @@ from __future__ import annotations
 import argparse
 import re
 import shlex
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from blocks import PAGES, ROOT
@@ -44,6 +46,18 @@ def commands() -> dict[str, list[str]]:
 
 
 COMMANDS = commands()
+OFTEN = 3  # lines of a page that the default run composes; the slow run composes all
+
+
+def by_page() -> list[Any]:
+    """The names of all lines; those beyond the first few of a page are slow."""
+    seen: Counter[str] = Counter()
+    found: list[Any] = []
+    for name in COMMANDS:
+        page = name.partition(":")[0]
+        seen[page] += 1
+        found.append(name if seen[page] <= OFTEN else pytest.param(name, marks=pytest.mark.slow))
+    return found
 
 
 def prepared(arguments: list[str], folder: Path) -> list[str]:
@@ -74,7 +88,7 @@ def test_the_lines_are_found():
     )
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", by_page())
 def test_a_documented_line_composes_and_its_options_exist(command, tmp_path):
     arguments = prepared(COMMANDS[command], tmp_path)
     if not COMMANDS[command] or COMMANDS[command] == ["--help"]:

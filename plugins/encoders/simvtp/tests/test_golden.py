@@ -28,7 +28,7 @@ def explicit_softmax(q, k, v, key_mask, scale):
     return logits.softmax(dim=-1) @ v
 
 
-@pytest.fixture(params=["torch", "explicit", "triton"])
+@pytest.fixture(params=["torch", "explicit", pytest.param("triton", marks=pytest.mark.slow)])
 def backend(request, monkeypatch):
     if request.param == "explicit":
         offer = dispatch.Backend(run=explicit_softmax, supports=lambda *_: True)

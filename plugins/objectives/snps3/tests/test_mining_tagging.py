@@ -35,7 +35,7 @@ def nltk(monkeypatch: pytest.MonkeyPatch) -> Any:
     return use_nltk_data(monkeypatch)
 
 
-@pytest.mark.parametrize("count", [300, pytest.param(None, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [60, pytest.param(None, marks=pytest.mark.slow)])
 def test_words_and_tags_are_those_of_nltk(count: int | None, nltk: Any) -> None:
     texts = [*ODD, *msvd_captions(count)]
     cut, tagger = nltk.tokenize.TreebankWordTokenizer(), nltk.tag.perceptron.PerceptronTagger(lang="eng")
