@@ -62,6 +62,6 @@ def test_a_form_of_a_plugin_counts_and_recognises_its_items(a_form, tmp_path, ca
 def test_an_unknown_form_lists_the_known_ones():
     with pytest.raises(
         PluginError,
-        match="no plugin offers form 'retrival'. Did you mean 'retrieval'.* Known: caption, classification, mc, moments, ",
+        match="no plugin offers form 'retrival'. Did you mean 'retrieval'.* Known: caption, classification, mc, ",
     ):
         Form.find("retrival")

@@ -45,5 +45,6 @@ def _watched(packages: set[str]) -> set[str]:
             watched.add(path)
     for package in packages:
         for folder in getattr(sys.modules.get(package), "__path__", ()):
-            watched |= {(conf := os.path.join(folder, "conf")), *(place for place, _, _ in os.walk(conf))}
+            conf = os.path.join(folder, "conf")
+            watched |= {conf, *(place for place, _, _ in os.walk(conf))}
     return watched
