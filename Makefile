@@ -3,7 +3,7 @@ PYTHON ?= python3
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint docs dist bench pretraining snps3-ablation crossformer-fusions matrix clean
+.PHONY: help install demo demo-search test test-slow lint docs dist bench pretraining snps3-ablation crossformer-fusions matrix clean
 
 RUN = python=$$($(PYTHON) tools/bootstrap.py | tail -n 1);
 
@@ -15,6 +15,9 @@ install:  ## put vtp and the tested versions of its libraries into .venv (or the
 
 demo:  ## generate a small video data set, train on it, evaluate, print a table and draw a picture
 	@$(RUN) $$python -m vtp run task=msrvtt_qa dataset=shapes
+
+demo-search:  ## train on generated clips, embed others, find them by captions and sounds, also on the page in a browser
+	@$(RUN) $$python tools/demo_search.py
 
 test:  ## all tests of the default run (CPU, no network, under 8 minutes on 2 cores)
 	@$(RUN) $$python -m pytest -m "not slow and not gpu" -n auto --maxprocesses=4 --dist=loadfile
