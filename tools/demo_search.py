@@ -247,4 +247,8 @@ def served(server: subprocess.Popen[str], seconds: float = 120) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        say("interrupted; the next call goes on from the last checkpoint")
+        sys.exit(130)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import socket
+import sys
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
@@ -67,11 +69,12 @@ def _serve(app: Any, listening: socket.socket) -> None:
         timeout_graceful_shutdown=2,
         ws="none",
     )
-    import sys
-
+    server = uvicorn.Server(config)
+    # At the end requests that are still answered are cancelled, and uvicorn would print a traceback for each.
+    logging.getLogger("uvicorn.error").addFilter(lambda record: not server.should_exit)
     sys.stdout.flush()
     try:
-        uvicorn.Server(config).run(sockets=[listening])
+        server.run(sockets=[listening])
     except KeyboardInterrupt:  # that is how it ends
         return
 
