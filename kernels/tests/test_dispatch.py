@@ -61,6 +61,7 @@ assert "vtp" not in sys.modules and "transformers" not in sys.modules
 """
 
 
+@pytest.mark.slow
 def test_everything_runs_without_triton_and_without_the_core():
     done = subprocess.run([sys.executable, "-c", WITHOUT_TRITON], capture_output=True, text=True, check=True)
     assert done.stderr.count("vtp_kernels runs on its PyTorch fallback: triton is not installed") == 1

@@ -411,6 +411,7 @@ def real(shared_data):
 
 
 @pytest.mark.data
+@pytest.mark.slow
 def test_the_real_questions(real, shared_data):
     """Counts of the protocol, section 6, and of the annotation list, section 4."""
     test, val = real.samples("qa", "test"), real.samples("qa", "val")

@@ -64,6 +64,7 @@ def test_a_resumed_run_remembers_its_first_clips(
     assert "LEAK: 4 of 4" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_neither_does_a_stamped_one_forget_what_it_started_from(
     vtp: Callable[..., int], trained: tuple[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:

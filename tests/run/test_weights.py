@@ -17,6 +17,7 @@ from vtp.run.start import checkpoint_folder
 from vtp_encoders.tokenizers import origin_of, spec_of
 
 
+@pytest.mark.slow
 def test_a_run_starts_from_the_averaged_weights(
     vtp: Callable[..., int], table: Callable[..., str], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -21,19 +21,30 @@ OPTIONS = {"objectives": ["moco", "qa"], "steps": 8, "lr": 0.01, "keep": None, "
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory, two_ranks) -> Path:
-    """The same run on one process, with accumulation, continued, and on two processes."""
+def runs(tmp_path_factory) -> Path:
+    """The same run on one process, with accumulation, and continued."""
     root = tmp_path_factory.mktemp("runs")
     launch(str(root / "one"), **OPTIONS)
     launch(str(root / "accumulation"), accumulation=2, **OPTIONS)
     launch(str(root / "resumed"), resume=str(root / "one" / "checkpoints" / "step_00000003"), **OPTIONS)
-    both = [{"run_dir": str(root / strategy), "strategy": strategy, **OPTIONS} for strategy in ("ddp", "fsdp2")]
-    two_ranks([str(HERE / "toy_training.py")], both)
     return root
 
 
-@pytest.mark.parametrize("other", ["accumulation", "ddp", "fsdp2"])
-def test_moco_is_the_same_however_a_step_is_cut(runs, other):
+@pytest.fixture(scope="module")
+def on_two(runs, two_ranks) -> Path:
+    """And on two processes."""
+    both = [{"run_dir": str(runs / strategy), "strategy": strategy, **OPTIONS} for strategy in ("ddp", "fsdp2")]
+    two_ranks([str(HERE / "toy_training.py")], both)
+    return runs
+
+
+PROCESSES = [pytest.param(name, marks=pytest.mark.slow) for name in ("ddp", "fsdp2")]
+
+
+@pytest.mark.parametrize("other", ["accumulation", *PROCESSES])
+def test_moco_is_the_same_however_a_step_is_cut(runs, other, request):
+    if other != "accumulation":
+        request.getfixturevalue("on_two")
     one, two = history(runs / "one"), history(runs / other)
     assert [line["step"] for line in one] == [line["step"] for line in two]
     for left, right in zip(one, two, strict=True):
