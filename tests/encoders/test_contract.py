@@ -4,35 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from encoder_names import NAMES
 
 from vtp.testing import check_encoder, check_fusion
 from vtp_encoders.plugin import vtp_register_encoders
 
-NAMES = [
-    ("text", "tiny"),
-    ("text", "transformers"),
-    ("video", "tiny"),
-    ("video", "timm"),
-    ("video", "timm patch"),
-    ("video", "timm vit"),
-    ("video", "timm clip"),
-    ("video", "videomae"),
-    ("audio", "tiny"),
-    ("audio", "ast"),
-    ("audio", "wav2vec2"),
-    ("audio", "wav2vec2 layer"),
-    ("audio", "whisper"),
-    ("audio", "vit_mae"),
-    ("audio", "timm"),
-    ("video", "vjepa2"),
-    ("video", "xclip"),
-    ("video", "clip"),
-    ("video", "videoprism"),
-    ("video", "pe_video"),
-    ("video", "torchvision"),
-    ("audio", "clap"),
-    ("fusion", "concat"),
-]
 LARGE = [("video", "torchvision")]  # no small one by name
 SLOW = [
     *LARGE,

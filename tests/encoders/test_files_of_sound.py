@@ -9,7 +9,7 @@ import av
 import numpy as np
 import pytest
 import torch
-from test_contract import NAMES
+from encoder_names import NAMES
 
 from vtp.data.batching import collate
 from vtp.data.pipeline import Pipeline

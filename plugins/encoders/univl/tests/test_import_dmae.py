@@ -10,7 +10,7 @@ import antmmf_models as released
 import pytest
 import torch
 from antmmf_models import Plain, checkpoint
-from test_import import context, example, run_import
+from test_import_antmmf import context, example, run_import
 from torch import Tensor
 from torch.nn import functional as F
 

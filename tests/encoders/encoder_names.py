@@ -1,0 +1,27 @@
+"""Every encoder that is registered, and some in another form, as (slot, name of a small one)."""
+
+NAMES = [
+    ("text", "tiny"),
+    ("text", "transformers"),
+    ("video", "tiny"),
+    ("video", "timm"),
+    ("video", "timm patch"),
+    ("video", "timm vit"),
+    ("video", "timm clip"),
+    ("video", "videomae"),
+    ("audio", "tiny"),
+    ("audio", "ast"),
+    ("audio", "wav2vec2"),
+    ("audio", "wav2vec2 layer"),
+    ("audio", "whisper"),
+    ("audio", "vit_mae"),
+    ("audio", "timm"),
+    ("video", "vjepa2"),
+    ("video", "xclip"),
+    ("video", "clip"),
+    ("video", "videoprism"),
+    ("video", "pe_video"),
+    ("video", "torchvision"),
+    ("audio", "clap"),
+    ("fusion", "concat"),
+]
