@@ -6,7 +6,7 @@ A cell is a Python and a set of libraries, in a virtual environment of its own t
     newest    the newest torch and torchvision that pip offers, the rest as tested (there is no torchaudio for it)
     oldest    the lower end of every range that pyproject.toml declares
 
-Runs the default tests in each (--tests: a part of them) and writes benchmarks/results/compatibility.json and the table
+Runs the default tests in each (--tests: a part of them) and writes tools/compatibility.json and the table
 of docs/compatibility.md from it. A cell is about 6 GB, and 10 to 20 minutes on 2 cores. Pythons are looked for on PATH
 and in pyenv's folder; a cell without its Python, or whose libraries pip cannot install, says so in the table.
 """
@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "benchmarks" / "results" / "compatibility.json"
+RESULTS = ROOT / "tools" / "compatibility.json"
 PAGE = ROOT / "docs" / "compatibility.md"
 CELLS = ["3.11/oldest", "3.11/tested", "3.11/newest", "3.12/tested", "3.12/newest", "3.13/tested", "3.13/newest"]
 TOGETHER = ("torch", "torchvision", "torchaudio", "triton")  # builds that belong to one version of torch
