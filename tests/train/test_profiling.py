@@ -58,7 +58,7 @@ def test_the_files_are_those_that_the_message_names(tmp_path, capsys):
     result = train(tmp_path)
     folder = tmp_path / "profile"
     said = capsys.readouterr().err
-    assert "the 10 most expensive operators" in said and "aten::addmm" in said and "GFLOP/s" in said
+    assert "the 10 most expensive operators" in said and "aten::" in said and "GFLOP/s" in said
     assert "load scripts from the" in said  # what an offline user needs is on the screen and in the folder
     assert json.loads((folder / "profile.json").read_text()) == result
     with open(folder / "operators.csv", encoding="utf-8") as file:
