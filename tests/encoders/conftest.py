@@ -113,6 +113,14 @@ def hub(tmp_path_factory) -> Callable[[str], Path]:
 
 
 @pytest.fixture(scope="session")
+def table(tmp_path_factory) -> Path:
+    """A csv of six clips with sounds and captions, for commands."""
+    import tower_models
+
+    return tower_models.write_table(tmp_path_factory.mktemp("table"))
+
+
+@pytest.fixture(scope="session")
 def tiny(bert, videomae, ast, hub) -> dict[tuple[str, str], tuple[type[nn.Module], dict[str, Any]]]:
     """(slot, name) -> class and options that make it tiny. A new encoder adds a line here; a test counts them."""
     from vtp_encoders.ast_audio import AST
@@ -120,6 +128,8 @@ def tiny(bert, videomae, ast, hub) -> dict[tuple[str, str], tuple[type[nn.Module
     from vtp_encoders.clip import CLIP
     from vtp_encoders.concat import Concat
     from vtp_encoders.pe_video import PEVideo
+    from vtp_encoders.qwen3_vl import Qwen3VLVideo
+    from vtp_encoders.qwen3_vl_text import Qwen3VLText
     from vtp_encoders.timm_audio import TimmAudio
     from vtp_encoders.timm_video import TimmVideo
     from vtp_encoders.tiny_audio import TinyAudio
@@ -157,6 +167,8 @@ def tiny(bert, videomae, ast, hub) -> dict[tuple[str, str], tuple[type[nn.Module
         ("video", "videoprism"): (VideoPrism, {"model": str(hub("videoprism"))}),
         ("video", "pe_video"): (PEVideo, {"model": str(hub("pe_video")), "frames": 2}),
         ("video", "clip"): (CLIP, {"model": str(hub("clip")), "frames": 2}),
+        ("text", "qwen3_vl"): (Qwen3VLText, {"model": str(hub("qwen3_vl")), "max_length": 120}),
+        ("video", "qwen3_vl"): (Qwen3VLVideo, {"model": str(hub("qwen3_vl")), "frames": 3, "size": 16}),
         ("video", "torchvision"): (TorchvisionVideo, {"frames": 2, "size": 32}),
         ("audio", "clap"): (Clap, {"model": str(hub("clap"))}),
         ("fusion", "concat"): (Concat, {"width": 16, "heads": 2}),

@@ -3,6 +3,7 @@
 NAMES = [
     ("text", "tiny"),
     ("text", "transformers"),
+    ("text", "qwen3_vl"),
     ("video", "tiny"),
     ("video", "timm"),
     ("video", "timm patch"),
@@ -21,6 +22,7 @@ NAMES = [
     ("video", "clip"),
     ("video", "videoprism"),
     ("video", "pe_video"),
+    ("video", "qwen3_vl"),
     ("video", "torchvision"),
     ("audio", "clap"),
     ("fusion", "concat"),

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+import tower_models
 import transformers as hf
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
@@ -176,6 +177,7 @@ MODELS: dict[str, Callable[[Path], None]] = {
     "siglip": siglip,
     "pe_video": pe_video,
     "videoprism": videoprism,
+    "qwen3_vl": lambda folder: tower_models.save(folder, "qwen3_vl_embedding"),
     "clap": clap,
     "clap fused": lambda folder: clap(folder, fused=True),
 }

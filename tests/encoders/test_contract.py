@@ -9,7 +9,7 @@ from encoder_names import NAMES
 from vtp.testing import check_encoder, check_fusion
 from vtp_encoders.plugin import vtp_register_encoders
 
-LARGE = [("video", "torchvision")]  # no small one by name
+LARGE = [("video", "torchvision"), ("video", "qwen3_vl"), ("text", "qwen3_vl")]  # seconds even where they are tiny
 SLOW = [
     *LARGE,
     ("video", "timm patch"),

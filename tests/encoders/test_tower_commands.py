@@ -2,51 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 import shlex
-import wave
 from pathlib import Path
 
-import numpy as np
 import pytest
-from tower_models import TEXTS, options_of, save
+from tower_models import SHORT, options_of, save
 
 from vtp.cli.main import main
 
 PAGE = (Path(__file__).parents[2] / "docs" / "encoders.md").read_text()
 ROWS = dict(re.findall(r"^\| `(\w+)` \| (`vtp run .*`) \|$", PAGE, re.MULTILINE))
-SMALL = ["train.epochs=null", "train.steps=1", "train.global_batch=2", "train.eval_every=0", "train.tensorboard=false"]
-SMALL += ["data.workers=0", "media.isolate=false", "threads=1", "task.selection=last", "device=cpu"]
-
-
-@pytest.fixture(scope="module")
-def table(tmp_path_factory):
-    """my.csv with six clips and sounds, four of them to train on."""
-    import av
-
-    folder = tmp_path_factory.mktemp("table")
-    rows = []
-    for number, text in enumerate(TEXTS[:6]):
-        with av.open(str(folder / f"c{number}.mp4"), "w") as file:
-            stream = file.add_stream("mpeg4", rate=8)
-            stream.width, stream.height = 48, 32
-            for value in range(8):
-                picture = np.full((32, 48, 3), 30 * number + value, np.uint8)
-                file.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
-            file.mux(stream.encode(None))
-        with wave.open(str(folder / f"c{number}.wav"), "wb") as file:
-            file.setparams((1, 2, 48000, 0, "NONE", "not compressed"))
-            tone = np.sin(np.arange(24000) * (number + 1) / 40)
-            file.writeframes((8000 * tone).astype("<i2").tobytes())
-        split = "train" if number < 4 else "test"
-        rows.append({"video": f"c{number}.mp4", "audio": f"c{number}.wav", "caption": text, "split": split})
-    with (folder / "my.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
-    return folder / "my.csv"
 
 
 def commands(name):
@@ -54,7 +21,7 @@ def commands(name):
 
 
 def test_every_model_is_in_the_table():
-    assert set(ROWS) == {"clip", "siglip2", "xclip", "videoprism", "pe_av", "clap"}
+    assert set(ROWS) == {"clip", "siglip2", "xclip", "videoprism", "pe_av", "clap", "qwen3_vl_embedding"}
     assert all(len(commands(name)) == 2 and "mode=eval" in commands(name)[0] for name in ROWS)
 
 
@@ -66,7 +33,7 @@ def test_the_commands_run(name, table, tmp_path, capsys):
     for number, command in enumerate(commands(name)):
         options = [option.replace("my.csv", str(table)) for option in command]
         run = tmp_path / str(number)
-        assert main(["run", *options, *given, *SMALL, f"run_dir={run}"]) == 0, capsys.readouterr().err
+        assert main(["run", *options, *given, *SHORT, f"run_dir={run}"]) == 0, capsys.readouterr().err
         report = json.loads((run / "report.json").read_text())
         assert (report["checkpoint"] is None) == (number == 0)
         assert report["ledger"]["evaluated"] == 2
@@ -76,7 +43,7 @@ def test_the_commands_run(name, table, tmp_path, capsys):
 def test_what_would_be_random_is_not_measured(table, tmp_path, capsys):
     save(tmp_path / "clip", "clip")
     save(tmp_path / "other", "xclip")
-    clip = ["run", *commands("clip")[0][:2], f"dataset.file={table}", *commands("clip")[0][3:], *SMALL]
+    clip = ["run", *commands("clip")[0][:2], f"dataset.file={table}", *commands("clip")[0][3:], *SHORT]
     clip += [f"encoder.video.model={tmp_path / 'clip'}", f"run_dir={tmp_path / 'run'}", "encoder.text.max_length=16"]
     for options, said in (
         ([f"encoder.text.model={tmp_path / 'other'}"], "the weights of objectives.vtc would be random"),

@@ -45,8 +45,17 @@ def real(shared_data):
     return [clip.frames for clip in found], [clip.waveform[0] for clip in found]
 
 
+def middle(video):
+    """The middle square of frames (T, H, W, 3)."""
+    side = min(video.shape[1:3])
+    top, left = ((length - side) // 2 for length in video.shape[1:3])
+    return video[:, top : top + side, left : left + side].copy()
+
+
 def library(folder, name, videos, sounds):
     """The library's own embeddings: its processor, its tokenizer with padding, its model."""
+    if name == "qwen3_vl_embedding":
+        return embedded_by_qwen(folder, videos)
     model = hf.AutoModel.from_pretrained(folder).eval()
     padded = {"siglip2": {"max_length": LENGTH}, "videoprism": {"max_length": LENGTH}}.get(name, {})
     given = hf.AutoTokenizer.from_pretrained(folder)(
@@ -76,10 +85,32 @@ def library(folder, name, videos, sounds):
         return normalize(seen, dim=-1).mean(1), written
 
 
+def embedded_by_qwen(folder, videos):
+    """The last token behind instruction and clip, or text, in the model's own chat template, of unit length."""
+    model, processor = hf.AutoModel.from_pretrained(folder).eval(), hf.AutoProcessor.from_pretrained(folder)
+
+    def prompts(contents):
+        said = "Represent the user's input."
+        turns = [[("system", {"type": "text", "text": said}), ("user", content)] for content in contents]
+        chats = [[{"role": role, "content": [part]} for role, part in turn] for turn in turns]
+        return processor.apply_chat_template(chats, tokenize=False, add_generation_prompt=True)
+
+    about = [{"total_num_frames": 4, "fps": 2, "frames_indices": [0, 1, 2, 3]} for _ in videos]
+    given = {"videos": [torch.from_numpy(video).movedim(-1, 1) for video in videos], "video_metadata": about}
+    clips = processor(text=prompts([{"type": "video"}] * len(videos)), **given, do_sample_frames=False)
+    texts = processor(text=prompts([{"type": "text", "text": text} for text in TEXTS]), padding=True)
+    assert not all(map(all, texts["attention_mask"]))
+    with torch.no_grad():  # padded on the left, so that the last token is that of every row
+        states = [model(**inputs.convert_to_tensors("pt")).last_hidden_state[:, -1] for inputs in (clips, texts)]
+    return tuple(normalize(state, dim=-1) for state in states)
+
+
 @pytest.mark.parametrize("name", [n if n == "clip" else pytest.param(n, marks=pytest.mark.slow) for n in MODELS])
 def test_both_towers_give_the_librarys_embeddings(folder, real, name, tmp_path):
     """From options alone, in batches of one and of eight; and again from a saved folder."""
     source, (videos, sounds) = folder(name), real
+    if name == "qwen3_vl_embedding":  # its processor keeps the shape of a picture; here the middle is shown
+        videos = [middle(video) for video in videos]
     model = vtp.load(options_of(name, source), device="cpu", workers=0)
     media, written = library(source, name, videos, sounds)
     given = {"audios": [(sound, 48_000) for sound in sounds]} if name == "clap" else {"videos": videos}
@@ -93,7 +124,8 @@ def test_both_towers_give_the_librarys_embeddings(folder, real, name, tmp_path):
     assert cosine_similarity(found.texts, others[1]).max() < 0.9999
     vtc = model.module.objectives["vtc"]  # the checkpoint's temperature, and no projection of its own
     assert not len(vtc.proj)
-    assert vtc.logit_scale.item() == pytest.approx(-math.log(0.07) if name == "videoprism" else 3.5, abs=1e-5)
+    start = -math.log(0.07) if name in ("videoprism", "qwen3_vl_embedding") else 3.5
+    assert vtc.logit_scale.item() == pytest.approx(start, abs=1e-5)
     again = vtp.load(model.save(tmp_path / "saved"), device="cpu", workers=0).encode(**given, texts=TEXTS)
     assert getattr(again, kind).tobytes() == getattr(found, kind).numpy().tobytes()
     assert again.texts.tobytes() == found.texts.numpy().tobytes()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vtp.media.settings import as_trained
+from vtp.media.settings import as_trained, largest_square
 from vtp.types import VideoSpec
 
 SPEC = VideoSpec(frames=8, size=224)
@@ -38,3 +38,11 @@ def test_settings_are_read_once_for_all(settings, squeeze, resample, mean):
 
 def test_a_model_without_settings_keeps_what_it_has():
     assert as_trained(SPEC, None) is SPEC
+
+
+def test_the_largest_square_holds_no_more_pixels_than_the_clip_and_tokens_than_the_frame_may_have():
+    settings = {"size": {"shortest_edge": 4096, "longest_edge": 64 * 320 * 350}}
+    assert largest_square(settings, 64, 32) == 320  # 350 would be no multiple, and 334 x 334 = 320 x 350
+    assert largest_square(settings, 4, 32) == 27 * 32  # 27 * 27 <= 768 tokens < 28 * 28
+    assert largest_square(settings | {"max_video_tokens": 100}, 4, 32) == 320
+    assert largest_square(settings, 10**9, 32) == 32

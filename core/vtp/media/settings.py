@@ -7,13 +7,14 @@ every encoder.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
 from vtp.types import VideoSpec
 
-__all__ = ["as_trained", "triple"]
+__all__ = ["as_trained", "largest_square", "triple"]
 
 
 _RESAMPLING: dict[int, Literal["bilinear", "bicubic"]] = {2: "bilinear", 3: "bicubic"}  # numbers of Pillow
@@ -45,3 +46,19 @@ def as_trained(spec: VideoSpec, settings: Mapping[str, Any] | None) -> VideoSpec
     if resized and (number := int(settings.get("resample") or 0)) in _RESAMPLING:
         resample = _RESAMPLING[number]
     return replace(spec, mean=mean, std=std, squeeze=bool(whole and resized and not cropped), resample=resample)
+
+
+def largest_square(settings: Mapping[str, Any], frames: int, step: int) -> int:
+    """Side of the largest square frames that settings allow which bound the pixels of a whole clip, and those of a
+    frame by the tokens that it may become, as Qwen-VL's do::
+
+        {"size": {"shortest_edge": 4096, "longest_edge": 25165824}, "max_video_tokens": 768}
+
+    Args:
+        settings: what ``to_dict()`` of the video processor gives; both bounds are numbers of pixels, not sides.
+        frames: T.
+        step: pixels per token and axis, of which the side is a multiple.
+    """
+    tokens = int(settings.get("max_video_tokens") or 768)  # what the models were trained with where nothing is said
+    pixels = min(int(settings["size"]["longest_edge"]) // frames, tokens * step**2)
+    return max(math.isqrt(pixels) // step, 1) * step

@@ -36,6 +36,7 @@ __all__ = [
     "load",
     "load_settings",
     "load_weights",
+    "open_empty_rows",
     "saved_folder",
     "source_of",
     "space_of",
@@ -206,6 +207,15 @@ def keeping(hidden: Tensor, head: nn.Module) -> Tensor:
     if not torch.is_grad_enabled():
         return hidden
     return hidden + connected_zero([p for p in head.parameters() if type(p) is nn.Parameter], hidden)
+
+
+def open_empty_rows(attention_mask: Tensor) -> Tensor:
+    """Rows without any real token get one: a softmax over nothing would be NaN in some attention kernels. What comes
+    out of them is masked.
+    """
+    opened = attention_mask.clone()
+    opened[:, 0] |= ~attention_mask.any(dim=1)
+    return opened
 
 
 class HubEncoder(nn.Module):

@@ -8,6 +8,7 @@ from vtp.hookspecs import Register
 def vtp_register_encoders(register: Register) -> None:
     register("tiny", "vtp_encoders.tiny_text:TinyText", slot="text")
     register("transformers", "vtp_encoders.transformers_text:TransformersText", slot="text")
+    register("qwen3_vl", "vtp_encoders.qwen3_vl_text:Qwen3VLText", slot="text")
     register("tiny", "vtp_encoders.tiny_video:TinyVideo", slot="video")
     register("timm", "vtp_encoders.timm_video:TimmVideo", slot="video")
     register("videomae", "vtp_encoders.videomae:VideoMAE", slot="video")
@@ -16,6 +17,7 @@ def vtp_register_encoders(register: Register) -> None:
     register("videoprism", "vtp_encoders.videoprism:VideoPrism", slot="video")
     register("pe_video", "vtp_encoders.pe_video:PEVideo", slot="video")
     register("xclip", "vtp_encoders.xclip:XCLIP", slot="video")
+    register("qwen3_vl", "vtp_encoders.qwen3_vl:Qwen3VLVideo", slot="video")
     register("torchvision", "vtp_encoders.torchvision_video:TorchvisionVideo", slot="video")
     register("tiny", "vtp_encoders.tiny_audio:TinyAudio", slot="audio")
     register("ast", "vtp_encoders.ast_audio:AST", slot="audio")

@@ -224,6 +224,32 @@ class TokenizeTransformers:
         return (text.replace(ending, " ") if ending else text).strip()
 
 
+class Within:
+    """``TextSpec.tokenize`` of a text within a conversation, by a tokenizer object of transformers. What is too long is
+    cut off from the text, never from what stands around it.
+
+    Args:
+        tokenizer: that of the model.
+        before, after: what stands around a text.
+        max_length: longest conversation in tokens.
+
+    Raises:
+        ConfigError: ``max_length`` has no room for a word.
+    """
+
+    def __init__(self, tokenizer: Any, before: str, after: str, max_length: int) -> None:
+        self.tokenizer, self.before, self.after, self.max_length = tokenizer, before, after, max_length
+        self.ending = len(tokenizer(after)["input_ids"])
+        _check_length(max_length, len(tokenizer(before + after)["input_ids"]))
+
+    def __call__(self, texts: list[str]) -> list[list[int]]:
+        if not texts:
+            return []
+        whole = self.tokenizer([f"{self.before}{text}{self.after}" for text in texts], padding=False)["input_ids"]
+        cut = self.max_length - self.ending
+        return [ids if len(ids) <= self.max_length else ids[:cut] + ids[-self.ending :] for ids in whole]
+
+
 def spec_of_transformers(encoder: str, tokenizer: Any, max_length: int, model: str, vocab_size: int) -> TextSpec:
     """:func:`spec_of` for a tokenizer object of transformers, whatever its special words are.
 

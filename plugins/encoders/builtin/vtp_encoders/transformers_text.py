@@ -30,6 +30,7 @@ from vtp_encoders.huggingface import (
     layer_of_huggingface,
     load,
     load_weights,
+    open_empty_rows,
     saved_folder,
     space_of,
 )
@@ -112,7 +113,7 @@ class TransformersText(nn.Module):
             if self.pooling == "mean":
                 return Tokens(hidden[:, :length], attention_mask)
             return Tokens(hidden, nn.functional.pad(attention_mask, (0, more)))
-        numbers = _open_empty_rows(attention_mask).long()  # some families compute with them: 1 - mask
+        numbers = open_empty_rows(attention_mask).long()  # some families compute with them: 1 - mask
         hidden = self.model(input_ids=token_ids, attention_mask=numbers).last_hidden_state
         if self.ends:
             attention_mask = nn.functional.pad(attention_mask, (0, 1), value=self.pooling == "cls")
@@ -259,12 +260,3 @@ def _looks_back(encoder: TransformersText) -> bool:
         first = encoder.eval()(rows, torch.ones_like(rows, dtype=torch.bool)).x[:, 0]
     encoder.train(training)
     return torch.allclose(first[0], first[1], rtol=0, atol=1e-6)
-
-
-def _open_empty_rows(attention_mask: Tensor) -> Tensor:
-    """Rows without any real token get one: a softmax over nothing would be NaN in some attention kernels. What comes
-    out of them is masked.
-    """
-    opened = attention_mask.clone()
-    opened[:, 0] |= ~attention_mask.any(dim=1)
-    return opened
