@@ -63,7 +63,10 @@ class Recount:
         metrics: as in the report; those that lines cannot tell are left out.
         items: metric -> its values per query, of those that are a mean or a median.
         bounds: see :mod:`vtp.eval.bounds`.
-        rows: further rows of the report that lines can tell.
+        rows: further rows of the report that lines can tell: label -> metric -> value.
+        row_items: of those, label -> metric -> its values per query, as of the headline in ``items``.
+        cuts: name -> what ``protocol.cuts`` of the report says of a cut that was scored: ``counts``, ``sha256``,
+            ``metrics`` and ``difference``, as far as lines can tell.
         samples: the items as the protocol's form reads them, with ids, clips, texts and labels.
         expected: how many items the ledger must have.
         missing: id -> reason of those that could not be evaluated.
@@ -74,6 +77,8 @@ class Recount:
     items: dict[str, Items] = field(default_factory=dict)
     bounds: Bounds = field(default_factory=dict)
     rows: dict[str, dict[str, float]] = field(default_factory=dict)
+    row_items: dict[str, dict[str, Items]] = field(default_factory=dict)
+    cuts: dict[str, dict[str, Any]] = field(default_factory=dict)
     samples: list[Sample] = field(default_factory=list)
     expected: int = 0
     missing: dict[str, str] = field(default_factory=dict)
@@ -82,3 +87,10 @@ class Recount:
     def intervals(self, seed: int) -> dict[str, tuple[float, float]]:
         """95 % interval of every metric that has :attr:`items`."""
         return {name: items.interval(seed) for name, items in self.items.items()}
+
+    def row_intervals(self, seed: int) -> dict[str, dict[str, tuple[float, float]]]:
+        """The same of every row that has :attr:`row_items`."""
+        return {
+            label: {name: items.interval(seed) for name, items in of_row.items()}
+            for label, of_row in self.row_items.items()
+        }

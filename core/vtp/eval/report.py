@@ -2,9 +2,10 @@
 one line per query, and tables.
 
 The keys of report.json: ``task``, ``split``, ``metrics``, ``intervals``, ``incomplete``, ``bounds``, ``rows``,
-``references``, ``ledger``, ``ledgers``, ``protocol``, ``train``, ``leaks``, ``selection``, ``facts``, ``checkpoint``,
-``frames`` (:mod:`vtp.eval.looking`), ``near_duplicates``, ``dataset``, ``model``, ``config``, ``environment``,
-``warnings``, ``files``, ``seal`` (:mod:`vtp.eval.seal`). Numbers that are not finite are written as null.
+``row_intervals``, ``references``, ``ledger``, ``ledgers``, ``protocol``, ``train``, ``leaks``, ``selection``,
+``facts``, ``checkpoint``, ``frames`` (:mod:`vtp.eval.looking`), ``near_duplicates``, ``dataset``, ``model``,
+``config``, ``environment``, ``warnings``, ``files``, ``seal`` (:mod:`vtp.eval.seal`). Numbers that are not finite are
+written as null.
 """
 
 from __future__ import annotations

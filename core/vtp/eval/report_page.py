@@ -298,7 +298,7 @@ def _facts(record: Mapping[str, Any]) -> Iterator[str]:
         "chosen by": record.get("selection"),
         "trained on": "; ".join(_stage(stage) for stage in record.get("train") or ()),
         "vtp": (record.get("environment") or {}).get("vtp"),
-        **record["facts"],
+        **{name: value for name, value in record["facts"].items() if name != "rows"},
     }
     rows = [(text(name), text(_plain(value))) for name, value in facts.items() if value not in (None, "", [], {})]
     yield table(("", ""), rows)

@@ -66,6 +66,7 @@ class TaskResult:
             had, see :mod:`vtp.eval.bounds`; a metric for which nobody can tell is not in it.
         rows: further score rows that must not be mixed with the headline, by label: re-ranked, DSL, evaluated items
             only, baselines.
+        row_intervals: label of a row -> as ``intervals``.
         ledgers: further ledgers by name, such as the gallery's.
         facts: tie rule, dtype, limits, sampling and whatever else one must know to measure it again.
         warnings: what a reader must know before using a number.
@@ -84,6 +85,7 @@ class TaskResult:
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
     bounds: dict[str, tuple[float, float]] = field(default_factory=dict)
     rows: dict[str, dict[str, float]] = field(default_factory=dict)
+    row_intervals: dict[str, dict[str, tuple[float, float]]] = field(default_factory=dict)
     ledgers: dict[str, Ledger] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
@@ -113,6 +115,7 @@ class TaskResult:
             "incomplete": bool(self.missing),
             "bounds": self.bounds,
             "rows": self.rows,
+            "row_intervals": self.row_intervals,
             "references": self.references,
             "ledger": self.ledger.record(),
             "ledgers": {label: ledger.record() for label, ledger in self.ledgers.items()},

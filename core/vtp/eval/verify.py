@@ -20,6 +20,10 @@ from vtp.eval.seal import changed_keys, unchecked
 
 __all__ = ["Predictions", "Verdict", "read_predictions", "read_report", "recounted", "verify"]
 
+_NOT_TOLD = (
+    "not computed again, but sealed, as no prediction can tell: the similarities and scores behind ranks, what files "
+    "held (coverage of modalities, frames), what was trained on, published references"
+)
 _WRONG = (KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError)  # of lines that are not ours
 
 
@@ -176,11 +180,26 @@ def verify(folder: Path) -> Verdict:
         found.problems += [problem] if problem else []
         found.counted += equal
     _hold_against_protocol(report, counted, found)
-    others = [name for name in report["metrics"] if name not in counted.metrics]
-    others += [label for label in report.get("rows", {}) if label not in counted.rows]
-    if others:
+    if others := list(_not_counted(report, counted)):
         found.notes.append(f"not in {PREDICTIONS}, so only sealed: {', '.join(others)}")
+    found.notes.append(_NOT_TOLD)
     return found
+
+
+def _not_counted(report: Mapping[str, Any], counted: Recount) -> Iterator[str]:
+    """Numbers of the report that lines cannot tell."""
+    yield from (name for name in report["metrics"] if name not in counted.metrics)
+    yield from (f"intervals.{name}" for name in report.get("intervals") or {} if name not in counted.items)
+    yield from (f"bounds.{name}" for name in report.get("bounds") or {} if name not in counted.bounds)
+    for label, row in (report.get("rows") or {}).items():
+        known = counted.rows.get(label)
+        yield from [label] if known is None else (f"rows.{label}.{name}" for name in row if name not in known)
+    for label, row in (report.get("row_intervals") or {}).items():
+        of_row = counted.row_items.get(label, {})
+        yield from (f"row_intervals.{label}.{name}" for name in row if name not in of_row)
+    for name, cut in (report["protocol"].get("cuts") or {}).items():
+        if name not in counted.cuts and "not_computed" not in cut:
+            yield f"protocol.cuts.{name}"
 
 
 def _wrong_lines(lines: Sequence[Mapping[str, Any]], counted: Recount) -> Iterator[str]:
@@ -199,24 +218,38 @@ def _compared(report: Mapping[str, Any], counted: Recount) -> Iterator[tuple[str
         "missing": len(counted.missing),
         "missing_items": counted.missing,
     }
-    parts: dict[str, Any] = {
-        "metrics": counted.metrics,
-        "intervals": counted.intervals(int(report.get("seed") or 0)),
-        "bounds": counted.bounds,
-        "ledger": ledger,
-        **{f"rows.{label}": row for label, row in counted.rows.items()},
+    seed = int(report.get("seed") or 0)
+    parts: dict[tuple[str, ...], Mapping[str, Any]] = {
+        ("metrics",): counted.metrics,
+        ("intervals",): counted.intervals(seed),
+        ("bounds",): counted.bounds,
+        ("ledger",): ledger,
+        **{("rows", label): row for label, row in counted.rows.items()},
     }
-    for part, values in parts.items():
-        key, _, label = part.partition(".")
-        written = report.get(key) or {}
-        written = written.get(label) or {} if label else written
+    if "row_intervals" in report:  # older reports have none
+        parts |= {("row_intervals", label): row for label, row in counted.row_intervals(seed).items()}
+    for name, cut in counted.cuts.items():
+        parts |= {("protocol", "cuts", name, part): values for part, values in cut.items()}
+    for path, values in parts.items():
+        written: Any = report
+        for key in path:
+            written = written.get(key) if isinstance(written, Mapping) else None
+        written = written if isinstance(written, Mapping) else {}
         for name, value in finite(values).items():
+            where = f"report.json: {'.'.join((*path, name))}"
             if name not in written:
-                yield f"report.json: {part}.{name} is not there, and the predictions give {_short(value)}", 0
+                yield f"{where} is not there, and the predictions give {_short(value)}", 0
             elif written[name] != value:
-                yield f"report.json: {part}.{name} is {_short(written[name])}, the predictions give {_short(value)}", 0
+                yield f"{where} is {_short(written[name])}, the predictions give {_short(value)}", 0
             else:
-                yield "", len(value) if isinstance(value, (list, dict)) else 1
+                yield "", _numbers(value)
+
+
+def _numbers(value: Any) -> int:
+    """How many values a part of the report holds."""
+    if isinstance(value, (list, dict)):
+        return sum(map(_numbers, value.values() if isinstance(value, dict) else value))
+    return 1
 
 
 def _short(value: Any) -> str:

@@ -29,12 +29,13 @@ from vtp.eval.task import ReportTable, TaskResult
 from vtp.model.model import VTPModel
 from vtp.ranges import Count, Natural, Seed, Share
 from vtp.types import Modality, Sample
-from vtp_tasks.caption_metrics import caption_scores, meteor_stages
+from vtp_tasks.caption_metrics import meteor_stages
 from vtp_tasks.caption_scores import exact_match, token_f1
 from vtp_tasks.definitions import find_protocol, rule_for
 from vtp_tasks.examples import strips
+from vtp_tasks.lines import note_row, percent
 from vtp_tasks.recounts import captions as recount_captions
-from vtp_tasks.rows import add_counts, compare, facts, percent
+from vtp_tasks.rows import add_counts, compare, facts
 from vtp_tasks.splits import Splits
 from vtp_tasks.subsets import Subsets, check_subsets, withheld
 
@@ -178,10 +179,13 @@ class Captioning:
             return result
         match = compare(self, evaluator, result, samples)
         result.predictions = written.predictions()
+        self._compare(evaluator, written, result)
         counted = add_counts(result, self.recount, self.seed)
         for line, scores in zip(result.predictions, counted.derived, strict=True):
             line |= scores
-        self._compare(evaluator, written, result)
+        for series, row in {"model": result.metrics, **result.rows}.items():
+            if series != EVALUATED_ONLY:
+                result.chart[series] = {label: row[name] for name, label in CHART.items()}
         result.tables = [self._table(result, match.line())]
         return result
 
@@ -229,24 +233,13 @@ class Captioning:
         return {"token_ids": token_ids, "score": score}
 
     def _compare(self, evaluator: Evaluator, written: Written, result: TaskResult) -> None:
-        """Baselines and subsets: what the numbers have to be compared with."""
-        ledger = written.collected.ledger
-        if 0 < ledger.coverage < 1:
-            result.rows[EVALUATED_ONLY] = written.all_metrics(ledger.mask())
-        if self._constant is not None:
-            references = [sample.texts for sample in written.samples]
-            result.rows["most frequent training caption"] = {
-                "token_f1": percent([token_f1(self._constant, texts) for texts in references]),
-                "exact_match": percent([exact_match(self._constant, texts) for texts in references]),
-                **caption_scores([self._constant] * len(references), references).percent(),
-            }
+        """Baselines and subsets, which the numbers have to be compared with: what they say is noted, to be counted."""
+        result.facts["most_frequent_caption"] = self._constant
         present = written.collected.present
         seen = [m for m in evaluator.modalities if m != "text" and m in present and present[m].any()]
         for name, drop in withheld(self.subsets, seen, result.warnings).items():
-            result.rows[name] = self._write(evaluator, written.samples, drop, name).all_metrics()
-        for series, row in {"model": result.metrics, **result.rows}.items():
-            if series != EVALUATED_ONLY:
-                result.chart[series] = {label: row[name] for name, label in CHART.items()}
+            sentences = self._write(evaluator, written.samples, drop, name).sentences
+            note_row(result.predictions, name, (sentences.get(sample.id) for sample in written.samples))
 
     @cached_property
     def _constant(self) -> str | None:
@@ -289,15 +282,8 @@ class Written:
         self.f1: npt.NDArray[Any] = np.array([token_f1(sentence, texts) for sentence, texts in given])
         self.exact: npt.NDArray[Any] = np.array([float(exact_match(sentence, texts)) for sentence, texts in given])
 
-    def metrics(self, rows: Any = slice(None)) -> dict[str, float]:
-        return {"token_f1": percent(self.f1[rows]), "exact_match": percent(self.exact[rows])}
-
-    def all_metrics(self, rows: Any = slice(None)) -> dict[str, float]:
-        """With those of benchmarks, over the clips of ``rows`` alone."""
-        places = np.arange(len(self.samples))[rows]
-        chosen = [self.samples[place] for place in places]
-        sentences = [self.sentences.get(sample.id, "") for sample in chosen]
-        return self.metrics(rows) | caption_scores(sentences, [sample.texts for sample in chosen]).percent()
+    def metrics(self) -> dict[str, float]:
+        return {"token_f1": percent(self.f1), "exact_match": percent(self.exact)}
 
     def predictions(self, judged: bool = True) -> list[dict[str, Any]]:
         """One line per clip, missing ones included."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import chain
 from typing import Any, Literal
@@ -35,10 +35,11 @@ from vtp.model.model import VTPModel
 from vtp.ranges import Count, Seed, Share
 from vtp.types import IGNORE, Modality, Sample
 from vtp_tasks.answers import classes_of
+from vtp_tasks.class_counts import BLIND, Classes, average_precision, classes
 from vtp_tasks.definitions import find_protocol, rule_for
 from vtp_tasks.examples import strips
+from vtp_tasks.lines import note_row, numbers, short_numbers
 from vtp_tasks.pairs import check_compares
-from vtp_tasks.recounts import Classes, average_precision, classes, numbers
 from vtp_tasks.rows import add_counts, compare, facts
 from vtp_tasks.splits import Splits
 from vtp_tasks.subsets import Subsets, check_subsets, withheld
@@ -251,11 +252,11 @@ class Classification:
             return result
         match = compare(self, evaluator, result, samples, classes_from=self._classes_came_from())
         result.predictions = scored.predictions(self.top)
-        add_counts(result, self.recount, self.seed)
         if unknown := sorted({name for found in scored.classes for name in found} - {*self.answers}):
             result.warnings.append(f"{len(unknown)} classes of the {split} split are not known to the model: {unknown}")
         by_class = scored.by_class()
         self._further_rows(evaluator, scored, result)
+        add_counts(result, self.recount, self.seed)
         overall = {"model": result.metrics} | result.rows
         names = {"map": "mAP", "top1": "top-1", "top5": "top-5", "mean_class": "mean over classes"}
         result.chart = {
@@ -349,19 +350,25 @@ class Classification:
         if 0 < result.ledger.coverage < 1:
             result.rows[EVALUATED_ONLY] = scored.metrics(mask)
         if self.prompts is None and self.splits.has_train and self._counts:
-            result.rows["without looking"] = self._blind(scored)
+            self._note(result, BLIND, self._blind(scored))
         seen = [m for m in evaluator.modalities if m in scored.collected.present and scored.collected.present[m].any()]
         for label, drop in withheld(self.subsets, seen, result.warnings).items():
-            result.rows[label] = self._score(evaluator, scored.samples, drop, label).metrics()
+            self._note(result, label, self._score(evaluator, scored.samples, drop, label))
 
-    def _blind(self, scored: _Judged) -> dict[str, float]:
-        """What saying the same of every item gives, each class as often as training has it."""
+    @staticmethod
+    def _note(result: TaskResult, label: str, scored: _Judged) -> None:
+        """A row, of which lines hold what it is counted from; with too many scores for that, as it is."""
+        result.rows[label] = scored.metrics()
+        note_row(result.predictions, label, scored.told(label != BLIND))
+
+    def _blind(self, scored: _Judged) -> _Judged:
+        """Saying the same of every item, each class as often as training has it."""
         known = np.array([float(self._counts.get(name, 0)) for name in self.answers], np.float32)
         same = np.tile(known, (len(scored.samples), 1))
         table = tuple(sample.id for sample in scored.samples)
         return _Judged(
             self, scored.samples, Collected(table, np.arange(len(table)), {"scores": same}, {}, what="items")
-        ).metrics()
+        )
 
     def _table(
         self,
@@ -415,8 +422,22 @@ class _Judged:
         return self.table.metrics(rows)
 
     def by_class(self, rows: Array | None = None) -> dict[str, tuple[float, int]]:
-        """See :meth:`vtp_tasks.recounts.Classes.by_class`."""
+        """See :meth:`vtp_tasks.class_counts.Classes.by_class`."""
         return self.table.by_class(rows)
+
+    @property
+    def keeps_scores(self) -> bool:
+        """Whether lines hold the scores: several classes need them."""
+        return self.task.several and self.scores.size <= MOST_SCORES
+
+    def told(self, with_scores: bool) -> Iterator[dict[str, Any] | None]:
+        """What a row of each line holds; None of an item that is missing."""
+        for i, sample in enumerate(self.samples):
+            if sample.id in self.collected.misses:
+                yield None
+                continue
+            told: dict[str, Any] = {"rank": short_numbers(self.ranks, i)}
+            yield told | {"scores": self.scores[i].tolist()} if self.keeps_scores and with_scores else told
 
     def predictions(self, top: int, judged: bool = True) -> list[dict[str, Any]]:
         """One line per item, missing ones included."""
@@ -429,7 +450,7 @@ class _Judged:
             if judged:
                 line |= {"classes": list(self.classes[i]), "credit": float(credit[i]), "rank": float(ranks[i])}
                 line |= {"known": bool(self.right[i]), **numbers(self.ranks, i)}
-                if self.task.several and self.scores.size <= MOST_SCORES and sample.id not in self.collected.misses:
+                if self.keeps_scores and sample.id not in self.collected.misses:
                     line["scores"] = self.scores[i].tolist()
             if sample.id in self.collected.misses:
                 line |= {"prediction": None, "missing": self.collected.misses[sample.id]}

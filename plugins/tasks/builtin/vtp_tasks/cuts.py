@@ -24,15 +24,16 @@ import numpy.typing as npt
 
 from vtp import distributed
 from vtp.eval.forms import sha256_lines
-from vtp.eval.metrics import Ranks
 from vtp.eval.protocol import Protocol as Benchmark
+from vtp.eval.recount import Recount
 from vtp.eval.task import TaskResult
 from vtp.media import MediaError
 from vtp.media.isolation import MediaReader
 from vtp.types import Sample
+from vtp_tasks.pair_counts import note_ranks
 from vtp_tasks.pairs import Similarities
 
-__all__ = ["add_cuts"]
+__all__ = ["add_cuts", "cut_lines"]
 
 Array = npt.NDArray[Any]
 
@@ -45,21 +46,14 @@ class Searching(Protocol):
     v2t: Any
     directions: tuple[str, str]
 
-    def metrics_of(self, ranks: tuple[Ranks, Ranks]) -> dict[str, float]:
-        """Flat names ``t2v/r1`` ... -> values."""
-        ...
 
-
-def add_cuts(task: Searching, scored: Similarities, result: TaskResult, *, heard: bool) -> list[str]:
-    """Add a row for every cut of the protocol that can be made, and ``protocol.cuts`` to the report.
+def add_cuts(task: Searching, scored: Similarities, result: TaskResult, *, heard: bool) -> None:
+    """Add a row for every cut of the protocol that can be made, and ``protocol.cuts`` to the report; its numbers are
+    counted from the predictions, see :func:`cut_lines`.
 
     Args:
         heard: whether the model was given the sound of the gallery.
-
-    Returns:
-        a line for each of them.
     """
-    lines: list[str] = []
     found: dict[str, Any] = {}
     for name, cut in task.protocol.cuts.items():
         record = found[name] = {key: cut.get(key) for key in ("title", "rule", "circulates", "source") if cut.get(key)}
@@ -77,14 +71,21 @@ def add_cuts(task: Searching, scored: Similarities, result: TaskResult, *, heard
         if not queries.any():
             record["not_computed"] = f"nothing of the set is left ({counts})"
             continue
-        metrics = task.metrics_of(scored.within(queries, videos, task.v2t))
-        same_gallery = task.metrics_of(_asking(scored, queries, videos, task.v2t))
-        result.rows[f"cut {name}: {counts}"] = metrics
-        record["metrics"] = metrics
-        record["difference"] = _difference(task, result.metrics, same_gallery, metrics)
-        lines.append(_line(name, counts, record, result.metrics))
+        ranks = dict(zip(task.directions, scored.within(queries, videos, task.v2t), strict=True))
+        asking = dict(zip(task.directions, scored.asking(queries, videos), strict=True))
+        note_ranks(result.predictions, result.facts, f"cut {name}: {counts}", ranks, asking, cut=name)
+        record["told"] = counts
     if found:
         result.protocol["cuts"] = found
+
+
+def cut_lines(result: TaskResult, counted: Recount) -> list[str]:
+    """Write what was counted of cuts into the report: a line for each of them."""
+    lines = []
+    for name, numbers in counted.cuts.items():
+        record = result.protocol["cuts"][name]
+        record |= {key: numbers[key] for key in ("metrics", "difference")}
+        lines.append(_line(name, record.pop("told"), record, result.metrics))
     return lines
 
 
@@ -139,8 +140,9 @@ def _recognised(
     """Counts and hashes of a cut, and whether the hashes are those that the protocol states."""
     pairs = scored.pairs
     names = [video.id for video in pairs.videos]
+    told = [text if pairs.texts[row].texts else "" for text, row in zip(pairs.queries, pairs.text_of, strict=True)]
     samples = [
-        Sample(pairs.query_ids[row], texts=(pairs.queries[row],), extra={"video_id": names[pairs.video_of[row]]})
+        Sample(pairs.query_ids[row], texts=(told[row],), extra={"video_id": names[pairs.video_of[row]]})
         for row in np.flatnonzero(queries)
     ]
     lines = protocol.form.lines(samples)
@@ -151,27 +153,6 @@ def _recognised(
         "counts": {what: len(found) for what, found in lines.items()},
         "sha256": hashes,
         "verified": bool(stated) and all(hashes.get(what) == value for what, value in stated.items()),
-    }
-
-
-def _asking(scored: Similarities, queries: Array, videos: Array, variant: str) -> tuple[Ranks, Ranks]:
-    """The ranks of those that ask in a cut, among all candidates."""
-    forward, back = scored.ranks[variant]
-    asking = np.unique(scored.pairs.video_of[queries & videos[scored.pairs.video_of]])
-    return forward.take(queries), back.take(np.isin(scored.pairs.described, asking))
-
-
-def _difference(
-    task: Searching, official: Mapping[str, float], same_gallery: Mapping[str, float], cut: Mapping[str, float]
-) -> dict[str, dict[str, float]]:
-    """By direction, of R@1: the cut less the official set, and its two parts."""
-    return {
-        name: {
-            "total": cut[name] - official[name],
-            "other_queries": same_gallery[name] - official[name],
-            "fewer_candidates": cut[name] - same_gallery[name],
-        }
-        for name in (f"{direction}/r1" for direction in task.directions)
     }
 
 

@@ -171,7 +171,6 @@ class MomentRetrieval:
         if not detail:
             result.predictions = []
             return result
-        result.rows |= counted.rows
         for line, derived in zip(result.predictions, counted.derived, strict=True):
             line |= derived
         match = compare(self, evaluator, result, found.moments, gallery=spell_side(self.gallery))

@@ -34,11 +34,11 @@ from vtp.types import Modality, Sample
 from vtp_tasks.answers import refuse_unanswered
 from vtp_tasks.definitions import find_protocol
 from vtp_tasks.examples import strips
+from vtp_tasks.lines import note_row, numbers, percent
 from vtp_tasks.matching import PAIR_BATCH, match_texts
 from vtp_tasks.pairs import check_compares, compare_embeddings, embed, gallery, looked_at, seen_in
 from vtp_tasks.recounts import choices as recount_choices
-from vtp_tasks.recounts import numbers
-from vtp_tasks.rows import add_counts, add_credits, add_evaluated_only, compare, facts, percent
+from vtp_tasks.rows import add_counts, compare, facts
 from vtp_tasks.subsets import Subsets, check_subsets, withheld
 
 __all__ = ["MultipleChoice"]
@@ -149,10 +149,8 @@ class MultipleChoice:
             return result
         match = compare(self, evaluator, result, scored.samples, modality=self.modality)
         result.predictions = scored.predictions()
-        add_counts(result, self.recount, self.seed)
-        add_evaluated_only(result, credit)
-        result.rows["chance"] = {"accuracy": percent([1 / len(sample.texts) for sample in scored.samples])}
         self._subset_rows(evaluator, split, scored, result)
+        add_counts(result, self.recount, self.seed)
         overall = {"model": result.metrics["accuracy"]} | {label: row["accuracy"] for label, row in result.rows.items()}
         result.chart = {label: {"all": accuracy} for label, accuracy in overall.items()}
         low, high = result.intervals["accuracy"]
@@ -213,7 +211,8 @@ class MultipleChoice:
         """Rows that must never be mixed with the headline."""
         used = evaluator.modalities if self._matches(evaluator) else looked_at(evaluator, self.objective, self.modality)
         rows = withheld(self.subsets, seen_in(scored.videos, used), result.warnings, always=("text",))
-        add_credits(result, {label: self._score(evaluator, split, drop).credit for label, drop in rows.items()})
+        for label, drop in rows.items():
+            note_row(result.predictions, label, self._score(evaluator, split, drop).credit.tolist())
 
     def _score(self, evaluator: Evaluator, split: str, drop: Sequence[Modality] = ()) -> Choices:
         table = self.samples(split)

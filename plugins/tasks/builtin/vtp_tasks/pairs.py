@@ -246,10 +246,6 @@ class Similarities:
         )
         return _in_place(found.first, texts, clips), _in_place(found.first_back, clips, texts)
 
-    def evaluated_only(self, variant: str) -> tuple[Ranks, Ranks]:
-        """The same over what was evaluated: a smaller gallery and fewer queries."""
-        return self.within(~(self.no_text | self.no_video[self.pairs.video_of]), ~self.no_video, variant)
-
     def within(self, queries: Array, videos: Array, variant: str) -> tuple[Ranks, Ranks]:
         """The same over some queries, bool (Q,), and clips, bool (G,): queries about other clips take no part, and what
         is missing of the rest is a miss."""
@@ -262,6 +258,11 @@ class Similarities:
             back, candidates = found.sets, len(asking)
         forward = replace(found.forward.take(asked), gallery=int(videos.sum()))
         return forward, replace(back.take(asking), gallery=int(candidates))
+
+    def asking(self, queries: Array, videos: Array) -> tuple[Array, Array]:
+        """Which take part in :meth:`within`: bool (Q,) of the queries, and bool of the clips of ``described``."""
+        asked = queries & videos[self.pairs.video_of]
+        return asked, np.isin(self.pairs.described, self.pairs.video_of[asked])
 
     def _search(self, scores: Scores, no_text: Array, no_video: Array, top: int = 0) -> Found:
         return search(

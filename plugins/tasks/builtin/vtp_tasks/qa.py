@@ -31,18 +31,10 @@ from vtp.types import IGNORE, Modality, Sample
 from vtp_tasks.answers import AnswerPrior, answer_list, answer_of, refuse_unanswered
 from vtp_tasks.definitions import find_protocol, rule_for
 from vtp_tasks.examples import strips
-from vtp_tasks.recounts import by_group, few_groups, numbers
+from vtp_tasks.lines import note_row, numbers, percent
+from vtp_tasks.recounts import by_group, few_groups
 from vtp_tasks.recounts import questions as recount_questions
-from vtp_tasks.rows import (
-    References,
-    add_counts,
-    add_credits,
-    add_evaluated_only,
-    add_references,
-    compare,
-    facts,
-    percent,
-)
+from vtp_tasks.rows import References, add_counts, add_references, compare, facts
 from vtp_tasks.splits import Splits
 from vtp_tasks.subsets import Subsets, check_subsets, withheld
 
@@ -238,8 +230,8 @@ class QuestionAnswering:
         if self._has_answers and self.unanswered:
             result.facts["train_questions_without_an_answer"] = self.unanswered
         result.predictions = scored.predictions(self.top)
-        add_counts(result, self.recount, self.seed)
         self._compare(evaluator, scored, result)
+        add_counts(result, self.recount, self.seed)
         result.tables = [self._table(result, scored, match.line()), *self._further_tables(result, scored)]
         return result
 
@@ -313,12 +305,10 @@ class QuestionAnswering:
         """Baselines and ablations: what the number has to be compared with."""
         groups = scored.groups()
         result.chart["model"] = by_group(scored.credit, groups)
-        add_evaluated_only(result, scored.credit)
         add_references(result, self.references)
         if self.padded is not None:
             again = np.arange(-(-len(scored.credit) // self.padded) * self.padded) % len(scored.credit)
             label = f"{len(again):,} questions, padded to {self.padded} processes"
-            result.rows[label] = {"accuracy": percent(scored.credit[again])}
             result.chart[label] = by_group(scored.credit[again], [groups[row] for row in again])
             result.facts["padded"] = {"label": label, "processes": self.padded}
         credits: dict[str, np.ndarray] = {}
@@ -336,7 +326,8 @@ class QuestionAnswering:
             rows |= {f"without {'question' if m == 'text' else m}": (m,) for m in modalities}
         for label, drop in rows.items():
             credits[label] = self._score(evaluator, scored.samples, drop=drop, label=label).credit
-        add_credits(result, credits)
+        for label, credit in credits.items():
+            note_row(result.predictions, label, credit.tolist())
         result.chart |= {label: by_group(credit, groups) for label, credit in credits.items()}
 
     def _table(self, result: TaskResult, scored: Judged, protocol_line: str) -> ReportTable:

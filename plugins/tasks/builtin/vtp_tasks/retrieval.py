@@ -28,19 +28,20 @@ from vtp.data.table import clip_names, evenly, media_id
 from vtp.errors import ConfigError, DataError
 from vtp.eval.evaluator import Evaluator
 from vtp.eval.figures import Strip
-from vtp.eval.metrics import Ranks, TieRule, retrieval_metrics, sanity_warnings
+from vtp.eval.metrics import Ranks, TieRule, sanity_warnings
 from vtp.eval.search import First
 from vtp.eval.task import ReportTable, TaskResult
 from vtp.model.model import VTPModel
 from vtp.ranges import Count, Natural, Seed, Share
 from vtp.types import MODALITIES, Modality, Sample
-from vtp_tasks.cuts import add_cuts
+from vtp_tasks.cuts import add_cuts, cut_lines
 from vtp_tasks.definitions import find_protocol, rule_for
 from vtp_tasks.examples import frames_of
+from vtp_tasks.lines import numbers
 from vtp_tasks.matching import PAIR_BATCH, check_matches
+from vtp_tasks.pair_counts import KS, rank_metrics
+from vtp_tasks.pair_counts import pairs as recount_pairs
 from vtp_tasks.pairs import Pairs, Similarities, check_compares, compares, gallery
-from vtp_tasks.recounts import KS, numbers
-from vtp_tasks.recounts import pairs as recount_pairs
 from vtp_tasks.rerank import score_pairs
 from vtp_tasks.rows import References, add_counts, add_references, compare, facts
 from vtp_tasks.search_rows import SETS, add_rows, tell_lacking
@@ -232,11 +233,12 @@ class Retrieval:
         sides = {"query": spell_side(self.query), "gallery": spell_side(self.gallery)}
         match = compare(self, evaluator, result, scored.samples, v2t="any" if same else self.v2t, **sides)
         result.predictions = self._predictions(scored)
-        add_counts(result, self.recount, self.seed)
         for one in self.shown_directions:
             result.warnings += [f"{one}: {doubt}" for doubt in sanity_warnings(_part(result.metrics, one))]
-        cuts = add_cuts(self, scored, result, heard="audio" in shown) if self.cuts else []
+        if self.cuts:
+            add_cuts(self, scored, result, heard="audio" in shown)
         add_rows(self, evaluator, scored, result)
+        cuts = cut_lines(result, add_counts(result, self.recount, self.seed))
         result.chart = {d: {f"R@{k}": result.metrics[f"{d}/r{k}"] for k in KS} for d in self.shown_directions}
         add_references(result, self.references)
         result.tables = [self._table(result, match.line(), cuts)]
@@ -420,10 +422,8 @@ class Retrieval:
 
     def metrics_of(self, ranks: tuple[Ranks, Ranks]) -> dict[str, float]:
         """Flat names ``t2v/r1`` ... and ``r_mean``, the mean of the six R@K, by which checkpoints are chosen."""
-        parts = [retrieval_metrics(one, ties=self.ties, ks=KS) for one in ranks]
-        by = dict(zip(self.directions, parts, strict=True))
-        found = {f"{d}/{name}": value for d in self.shown_directions for name, value in by[d].items()}
-        return found | {"r_mean": float(np.mean([found[f"{d}/r{k}"] for d in self.directions for k in KS]))}
+        found = rank_metrics(dict(zip(self.directions, ranks, strict=True)), self.ties)
+        return {name: found[name] for name in (*self.metrics[1:], "r_mean")}
 
     def _score_row(self, evaluator: Evaluator, scored: Similarities) -> str:
         if scored.by_head:

@@ -1,14 +1,11 @@
-"""What the reports of the tasks share: facts, the comparison with the protocol, percentages."""
+"""What the reports of the tasks share: facts, the comparison with the protocol, what follows from predictions."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
-import numpy as np
-
 from vtp.eval.evaluator import Evaluator
-from vtp.eval.ledger import EVALUATED_ONLY
 from vtp.eval.metrics import TieRule
 from vtp.eval.protocol import Match, Measured
 from vtp.eval.protocol import Protocol as Benchmark
@@ -19,12 +16,9 @@ from vtp.types import Sample
 __all__ = [
     "References",
     "add_counts",
-    "add_credits",
-    "add_evaluated_only",
     "add_references",
     "compare",
     "facts",
-    "percent",
 ]
 
 References = dict[str, dict[str, float]] | None  # published results by label: metric -> value
@@ -46,38 +40,17 @@ def facts(task: Measuring, evaluator: Evaluator, limited: bool) -> dict[str, Any
     return {"tie_rule": task.ties, "limit": evaluator.limit, "limited": limited, **evaluator.input_facts()}
 
 
-def percent(values: Any) -> float:
-    """The mean of shares or truths in percent; NaN without any."""
-    return 100.0 * float(np.mean(values)) if len(values) else float("nan")
-
-
 def add_counts(result: TaskResult, recount: Any, seed: int) -> Recount:
-    """Give a result the metrics, the intervals over clips and the bounds that ``recount`` counts from its
-    predictions."""
+    """Give a result the metrics, the intervals over clips, the bounds and the rows that ``recount`` counts from its
+    predictions, which hold what rows need. A row that is there keeps its place and what lines cannot tell."""
     counted: Recount = recount(result.predictions, result.facts)
     result.metrics |= counted.metrics
     result.intervals |= counted.intervals(seed)
     result.bounds |= counted.bounds
+    for label, row in counted.rows.items():
+        result.rows[label] = result.rows.get(label, {}) | row
+    result.row_intervals |= counted.row_intervals(seed)
     return counted
-
-
-def add_credits(result: TaskResult, credits: Mapping[str, Any]) -> None:
-    """Add rows of accuracies, and what every question earned in them to its line: `vtp verify` counts them again.
-
-    Args:
-        result: with predictions.
-        credits: label of a row -> float64 (Q,), in the order of the predictions.
-    """
-    for label, values in credits.items():
-        result.rows[label] = {"accuracy": percent(values)}
-    for place, line in enumerate(result.predictions if credits else ()):
-        line["rows"] = {label: float(values[place]) for label, values in credits.items()}
-
-
-def add_evaluated_only(result: TaskResult, credit: Any) -> None:
-    """Where something is missing, add the row that leaves it out; ``credit`` is that of every expected item."""
-    if 0 < result.ledger.coverage < 1:
-        result.rows[EVALUATED_ONLY] = {"accuracy": percent(credit[result.ledger.mask()])}
 
 
 def add_references(result: TaskResult, references: References) -> None:

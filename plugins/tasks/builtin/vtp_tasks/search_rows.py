@@ -3,14 +3,17 @@ the items."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vtp.eval.evaluator import Evaluator
 from vtp.eval.ledger import EVALUATED_ONLY
+from vtp.eval.metrics import Ranks
 from vtp.eval.scores import DualSoftmax, Embeddings, Scores
 from vtp.eval.task import TaskResult
+from vtp_tasks.pair_counts import note_ranks
 from vtp_tasks.pairs import Similarities, seen_in, without_some
 from vtp_tasks.query_bank import BETA, bank_items, bank_scores, normalised
 from vtp_tasks.rerank import Order, score_some
@@ -26,16 +29,14 @@ SETS = {"any": "any of a clip's texts", "set": "a clip's texts as one set"}
 
 
 def add_rows(task: Retrieval, evaluator: Evaluator, scored: Similarities, result: TaskResult) -> None:
-    """Rows that must never be mixed with the raw ones."""
+    """Rows that must never be mixed with the raw ones: their ranks go into the predictions, to be counted."""
     back = task.directions[1]
     if scored.several:
         other = "set" if task.v2t == "any" else "any"
-        all_metrics = task.metrics_of(scored.ranks[other])
-        result.rows[f"{back}: {SETS[other]}"] = {
-            name: value for name, value in all_metrics.items() if name.startswith(back)
-        }
+        note_ranks(result.predictions, result.facts, f"{back}: {SETS[other]}", {back: scored.ranks[other][1]})
     if 0 < result.ledger.coverage < 1:
-        result.rows[EVALUATED_ONLY] = task.metrics_of(scored.evaluated_only(task.v2t))
+        there = ~(scored.no_text | scored.no_video[scored.pairs.video_of]), ~scored.no_video
+        _note(task, result, EVALUATED_ONLY, scored.within(*there, task.v2t), scored.asking(*there))
     _rows_of_two_stages(task, evaluator, scored, result)
     if task.views:
         _row_of_views(task, evaluator, scored, result)
@@ -43,7 +44,7 @@ def add_rows(task: Retrieval, evaluator: Evaluator, scored: Similarities, result
         label = "DSL (sees all queries at once)"
         missing = scored.no_text, scored.no_video
         by: list[Scores] = [DualSoftmax(scored.scores, over, *missing) for over in (0, 1)]
-        result.rows[label] = task.metrics_of(scored.rank(by[0], by[1], task.v2t))
+        _note(task, result, label, scored.rank(by[0], by[1], task.v2t))
     if task.qb_norm:
         _rows_of_a_query_bank(task, evaluator, scored, result)
     given = scored.pairs, scored.samples, scored.limited
@@ -53,7 +54,16 @@ def add_rows(task: Retrieval, evaluator: Evaluator, scored: Similarities, result
     alone = [side[0] for side in (rows, columns) if len(side) == 1]
     for label, drop in withheld(task.subsets, seen, result.warnings, always=alone).items():
         part = score(evaluator, task.objective, *given, drop, known=scored, label=label)
-        result.rows[label] = task.metrics_of(part.ranks[task.v2t])
+        _note(task, result, label, part.ranks[task.v2t])
+
+
+def _note(
+    task: Retrieval, result: TaskResult, label: str, ranks: Sequence[Ranks], asking: Sequence[Any] | None = None
+) -> None:
+    """A row of both directions: its ranks go into the predictions, of which its numbers are counted."""
+    by = dict(zip(task.directions, ranks, strict=True))
+    some = None if asking is None else dict(zip(task.directions, asking, strict=True))
+    note_ranks(result.predictions, result.facts, label, by, some)
 
 
 def _rows_of_two_stages(task: Retrieval, evaluator: Evaluator, scored: Similarities, result: TaskResult) -> None:
@@ -66,10 +76,10 @@ def _rows_of_two_stages(task: Retrieval, evaluator: Evaluator, scored: Similarit
         if embeds is None:
             return
         first = task.by_embedding(evaluator, embeds, *given[1:])
-        result.rows[f"embeddings of {embeds}"] = task.metrics_of(first.ranks[task.v2t])
+        _note(task, result, f"embeddings of {embeds}", first.ranks[task.v2t])
     elif task.exhaustive:
         matched = task.by_head(evaluator, head, *given[1:])
-        result.rows[f"all pairs by {head}"] = task.metrics_of(matched.ranks[task.v2t])
+        _note(task, result, f"all pairs by {head}", matched.ranks[task.v2t])
     if task.rerank:
         candidates = first.candidates(task.rerank, task.seed)
         orders = [Order.of(one, back) for one, back in zip(candidates, (False, True), strict=True)]
@@ -82,7 +92,7 @@ def _rows_of_two_stages(task: Retrieval, evaluator: Evaluator, scored: Similarit
             values = matched.scores.pairs(queries, clips)
         ends = np.split(values, [len(orders[0].askers)])
         new = [order.scores(first.scores, part) for order, part in zip(orders, ends, strict=True)]
-        result.rows[f"re-rank({task.rerank}) by {head}"] = task.metrics_of(first.rank(new[0], new[1], task.v2t))
+        _note(task, result, f"re-rank({task.rerank}) by {head}", first.rank(new[0], new[1], task.v2t))
 
 
 def _row_of_views(task: Retrieval, evaluator: Evaluator, scored: Similarities, result: TaskResult) -> None:
@@ -94,7 +104,7 @@ def _row_of_views(task: Retrieval, evaluator: Evaluator, scored: Similarities, r
     label = f"{task.views} views of a video averaged"
     given = scored.pairs, scored.samples, scored.limited
     part = task.by_embedding(evaluator, task.objective, *given, known=scored, label=label, views=task.views)
-    result.rows[label] = task.metrics_of(part.ranks[task.v2t])
+    _note(task, result, label, part.ranks[task.v2t])
 
 
 def _rows_of_a_query_bank(task: Retrieval, evaluator: Evaluator, scored: Similarities, result: TaskResult) -> None:
@@ -118,8 +128,8 @@ def _rows_of_a_query_bank(task: Retrieval, evaluator: Evaluator, scored: Similar
         bank = bank_scores(found.arrays["embedding"], scored.scores, back=bool(back))
         missing = scored.no_text if back else scored.no_video
         by = normalised(scored.scores, bank, first.index[:, 0], missing, back=bool(back))
-        metrics = task.metrics_of(scored.rank(by, by, task.v2t))
-        result.rows[label] = {key: value for key, value in metrics.items() if key.startswith(f"{name}/")}
+        ranks = scored.rank(by, by, task.v2t)[back]
+        note_ranks(result.predictions, result.facts, label, {name: ranks})
         told[name] = {
             "bank": bank.shape[back], "unread": len(found.misses), "beta": BETA,
             "normalised_queries": int(by.active.sum()),
