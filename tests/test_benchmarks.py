@@ -23,6 +23,10 @@ SMALLEST = {  # a script's arguments, and what its result file holds; "out" stan
     "data_turns": (
         f"--against {ROOT} --python {sys.executable} --videos clips --seconds 0.1 --only alone --out out.json", "rows"
     ),
+    "embed": (
+        "--videos clips --copies 1 --rounds 1 --threads 1 --width 64 --depth 1 --size 32 --out out.json",
+        "times_as_fast",
+    ),
     "fusions": ("--seeds 0 --fusions gate --size tiny --steps 2 --out out.json", "means"),
     "overhead": ("--steps 3 --step-ms 2 --out .", "wall_clock"),
     "retrieval": (
@@ -64,7 +68,7 @@ def test_no_script_goes_unrun():
 @pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="memory is read from /proc")
 @pytest.mark.parametrize("script", sorted(SMALLEST))
 def test_runs_at_its_smallest_size(script, tmp_path):
-    if script == "search_million":
+    if script in ("embed", "search_million"):
         pytest.importorskip("lancedb", reason="tables of embeddings need lancedb")
     arguments, measured = SMALLEST[script]
     (tmp_path / "clips").mkdir()
