@@ -110,7 +110,7 @@ class Blocks(nn.ModuleList):
             first: of each sequence only the tokens from this one on are wanted: the last block attends to all of them
                 and computes nothing else for the others.
         """
-        layout = Layout([(len(part), part.shape[1]) for part in parts], key_masks)
+        layout = Layout([(part.shape[0], part.shape[1]) for part in parts], key_masks)
         x = layout.pack(parts)
         for i, block in enumerate(self, start=1):
             arguments = (x, layout, first if i == len(self) else 0)

@@ -105,7 +105,7 @@ class AST(nn.Module):
             real = real.gather(1, index)
             kept = hidden[:, PREFIX:].gather(1, index[..., None].expand(-1, -1, hidden.shape[-1]))
             hidden = torch.cat([hidden[:, :PREFIX], kept], dim=1)
-        keys = torch.cat([real.new_ones(len(real), PREFIX), real | self.attended], dim=1)
+        keys = torch.cat([real.new_ones(real.shape[0], PREFIX), real | self.attended], dim=1)
         for layer in self.model.layers:
             hidden = layer(hidden, keys[:, None, None, :])
         return Tokens(self.model.layernorm(hidden)[:, PREFIX:], real, self.grid, index)

@@ -99,7 +99,7 @@ class Clap(HubEncoder):
     def forward(self, waveform: Tensor, lengths: Tensor) -> Tokens:
         """(B, S) -> Tokens (B, N, D), what lies behind the sound masked."""
         mel = self.features(waveform, lengths)[:, None].expand(-1, self.channels, -1, -1)
-        longer = torch.zeros(len(mel), 1, dtype=torch.bool, device=mel.device)
+        longer = torch.zeros(mel.shape[0], 1, dtype=torch.bool, device=mel.device)
         hidden = self.model(input_features=mel, is_longer=longer).last_hidden_state  # (B, D, F', S')
         hidden = hidden if self.projection is None else keeping(hidden, self.projection)
         begins = torch.arange(self.grid[1], device=mel.device) * self.spec.samples / self.grid[1]
@@ -109,7 +109,7 @@ class Clap(HubEncoder):
     def features(self, waveform: Tensor, lengths: Tensor) -> Tensor:
         """(B, F, M): decibel of mel power of the repeated sound, at least -100."""
         with torch.autocast(waveform.device.type, enabled=False):
-            place = torch.arange(self.spec.samples, device=waveform.device).expand(len(waveform), -1)
+            place = torch.arange(self.spec.samples, device=waveform.device).expand(waveform.shape[0], -1)
             length = lengths.clamp(min=1)[:, None]
             times = torch.div(self.spec.samples, length, rounding_mode="floor")
             heard = place < times * lengths[:, None]

@@ -105,7 +105,7 @@ class TimmAudio(nn.Module):
             kept = x[:, first:].gather(1, index[..., None].expand(-1, -1, x.shape[-1]))
             x = torch.cat([x[:, :first], kept], dim=1)
         opened = real | ~real.any(1, keepdim=True) | self.attended
-        keys = torch.cat([real.new_ones(len(real), first), opened], dim=1)[:, None, None]
+        keys = torch.cat([real.new_ones(real.shape[0], first), opened], dim=1)[:, None, None]
         for block in model.blocks:
             if self.checkpointing and torch.is_grad_enabled():
                 x = checkpoint(block, x, keys, use_reentrant=False)

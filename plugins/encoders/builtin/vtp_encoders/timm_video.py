@@ -81,7 +81,7 @@ class TimmVideo(nn.Module):
         """(B, T, 3, H, W) -> Tokens (B, N, D)."""
         frames = video.shape[1]
         x = self._encode(video.flatten(0, 1))
-        x = x.reshape(len(video), -1, x.shape[-1])  # (B, T * P, D)
+        x = x.reshape(video.shape[0], -1, x.shape[-1])  # (B, T * P, D)
         if self.tokens == "clip":
             logits = x.new_zeros(x.shape[:2]) if self.query is None else x @ self.query * self.width**-0.5
             x = (x * logits.softmax(dim=1)[..., None]).sum(dim=1, keepdim=True)

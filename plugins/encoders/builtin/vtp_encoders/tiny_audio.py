@@ -82,7 +82,7 @@ class TinyAudio(nn.Module):
         """The features of the 8 frames behind each token, (B, N, 8 * bins), and bool (B, N), real tokens."""
         features, real = self._features(waveform, lengths)
         lacking = self.count * FRAMES_PER_TOKEN - features.shape[1]
-        return nn.functional.pad(features, (0, 0, 0, lacking)).reshape(len(features), self.count, -1), real
+        return nn.functional.pad(features, (0, 0, 0, lacking)).reshape(features.shape[0], self.count, -1), real
 
     def _features(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Log-mel features of about unit scale (B, F, M), and bool (B, N): tokens that begin within the sound."""

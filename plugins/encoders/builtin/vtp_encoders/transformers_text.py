@@ -145,7 +145,7 @@ class TransformersText(nn.Module):
         if not self.last:
             return tokens.x[:, 0]
         place = (tokens.attention_mask * torch.arange(tokens.x.shape[1], device=tokens.x.device)).amax(1)
-        return tokens.x[torch.arange(len(place), device=place.device), place]
+        return tokens.x[torch.arange(place.shape[0], device=place.device), place]
 
     @property
     def pooled_width(self) -> int:

@@ -111,9 +111,9 @@ class ViTMAE(HubEncoder):
             index = visible_index(mask)
             real = real.gather(1, index)
             hidden = hidden.gather(1, index[..., None].expand(-1, -1, hidden.shape[-1]))
-        first = (embeddings.cls_token + embeddings.position_embeddings[:, :1]).expand(len(hidden), -1, -1)
+        first = (embeddings.cls_token + embeddings.position_embeddings[:, :1]).expand(hidden.shape[0], -1, -1)
         hidden = torch.cat([first, hidden], dim=1)
-        keys = torch.cat([real.new_ones(len(real), 1), real], dim=1)
+        keys = torch.cat([real.new_ones(real.shape[0], 1), real], dim=1)
         keys = create_bidirectional_mask(config=self.model.config, inputs_embeds=hidden, attention_mask=keys)
         for layer in self.model.layers:
             hidden = layer(hidden, keys)
