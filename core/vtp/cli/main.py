@@ -24,6 +24,7 @@ COMMANDS = {
     "search": ("vtp.cli.search", 'find a moment by a text, a clip or a sound: vtp search index "a dog runs"'),
     "ask": ("vtp.cli.ask", 'a question about a video: vtp ask clip.mp4 "what colour is the ball" --model RUN'),
     "caption": ("vtp.cli.ask", "a sentence about a video: vtp caption clip.mp4 --model RUN"),
+    "export": ("vtp.cli.export", "ONNX of the towers, compared with torch: vtp export RUN OUT"),
     "protocols": ("vtp.cli.protocols", "what benchmarks evaluate, to the last item: vtp protocols show msvd"),
     "compare": ("vtp.cli.compare", "is one run better, and could it be seen: vtp compare RUN_A RUN_B"),
     "verify": ("vtp.cli.verify", "compute a report again from its predictions, bit by bit: vtp verify RUN"),

@@ -1,0 +1,60 @@
+"""``vtp export MODEL OUT``: ONNX of each tower, or one folder of plain weights."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Annotated
+
+from vtp.cli.arguments import Parser, a, place
+from vtp.ranges import Range
+from vtp.shown import printable
+from vtp.types import MODALITIES
+
+__all__ = ["main"]
+
+ABOUT = """Write the towers of a model as ONNX, each compared with torch through onnxruntime, and export.json with what
+goes in and how it is prepared:
+
+  vtp export outputs/DATE/TIME exported
+  vtp export model=clip exported --tower text
+  vtp export outputs/DATE/TIME merged --format vtp     a folder for vtp.load, adapters merged into the weights
+
+exit code: 0 every tower exported, 1 some did not (they are named), 2 a mistake."""
+
+
+def main(arguments: list[str]) -> int:
+    """Export, and print a line per tower."""
+    parser = Parser(prog="vtp export", description=ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", metavar="MODEL", type=place, help="what vtp.load takes: a run, a folder, a name")
+    parser.add_argument("out", metavar="OUT", type=place, help="a new folder")
+    parser.add_argument("--format", choices=("onnx", "vtp"), default="onnx", help="onnx, vtp (%(default)s)")
+    parser.add_argument("--objective", default=None, help="in whose space, where several objectives embed")
+    parser.add_argument(
+        "--tower", choices=MODALITIES, action="append", default=[], help="only this one; may be repeated"
+    )
+    parser.add_argument(
+        "--opset", type=a(Annotated[int, Range(least=18, most=25)]), default=20, help="of ONNX (%(default)s)"
+    )
+    parsed = parser.parse_args(arguments)
+    if parsed.format == "vtp":
+        from vtp.use.loading import load
+
+        model = load(parsed.model, device="cpu", workers=0, kernels="torch")
+        print(printable(f"written to {model.save(parsed.out)}"))
+        return 0
+    from vtp.use.export import TOLERANCE, export, libraries
+
+    libraries()  # before a large model is loaded
+    from vtp.use.loading import load
+
+    model = load(parsed.model, device="cpu", workers=0, kernels="torch")
+    done = export(model, Path(parsed.out), objective=parsed.objective, towers=parsed.tower, opset=parsed.opset)
+    for one in done:
+        if one.error:
+            print(printable(f"{one.modality:<5}  does not export: {one.error}"))
+        else:
+            print(f"{one.modality:<5}  {one.modality}.onnx  differs by {one.difference:.1e} ({TOLERANCE:g} allowed)")
+    failed = [one for one in done if one.error]
+    print("nothing is written" if failed == done else printable(f"in {parsed.out}: export.json says what goes in"))
+    return 1 if failed else 0

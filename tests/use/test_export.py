@@ -1,0 +1,137 @@
+"""vtp export: ONNX through onnxruntime, what goes in, what is refused."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+import vtp
+from vtp.cli.main import main
+from vtp.errors import ConfigError
+
+pytestmark = [pytest.mark.usefixtures("in_process"), pytest.mark.filterwarnings("ignore")]
+
+
+@pytest.fixture(scope="module")
+def libraries():
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package, reason="export needs it")
+
+
+@pytest.fixture(scope="module")
+def exported(libraries, dual_folder, tmp_path_factory):
+    """The folder that `vtp export` wrote of the small dual model."""
+    out = tmp_path_factory.mktemp("export") / "out"
+    assert main(["export", str(dual_folder), str(out)]) == 0
+    return out
+
+
+@pytest.mark.slow
+def test_onnxruntime_gives_the_embeddings_of_the_model_at_other_batches(exported, dual):
+    import onnxruntime
+
+    about = json.loads((exported / "export.json").read_text())
+    assert set(about["towers"]) == {"video", "text"} and about["objective"] == "vtc"
+    video, text = about["towers"]["video"], about["towers"]["text"]
+    assert video["frames"] == 2 and video["size"] == 32 and len(video["mean"]) == len(video["std"]) == 3
+    frames = np.random.default_rng(0).integers(0, 256, (5, 2, 32, 32, 3), dtype=np.uint8)
+    pixels = ((frames / 255 - video["mean"]) / video["std"]).transpose(0, 1, 4, 2, 3).astype(np.float32)
+    got = onnxruntime.InferenceSession(exported / video["file"]).run(None, {"video": pixels})[0]
+    want = dual.encode(videos=list(frames)).videos
+    np.testing.assert_allclose(got, want, atol=1e-5)
+
+    ids = dual.module.specs()["text"].tokenize(["a red ball", "two"])
+    length = max(map(len, ids))
+    token_ids = np.array([row + [text["pad_id"]] * (length - len(row)) for row in ids])
+    mask = np.arange(length) < np.array([[len(row)] for row in ids])
+    session = onnxruntime.InferenceSession(exported / text["file"])
+    got = session.run(None, {"token_ids": token_ids, "attention_mask": mask})[0]
+    np.testing.assert_allclose(got, dual.encode(texts=["a red ball", "two"]).texts, atol=1e-5)
+    assert (exported / text["tokenizer"] / "tokenizer.json").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("libraries")
+def test_a_tower_that_does_not_export_is_named_and_the_others_are_written(dual_folder, tmp_path, monkeypatch, capsys):
+    whole = torch.onnx.export
+
+    def only_text(program, *arguments, **named):
+        if named["input_names"] == ["video"]:
+            raise RuntimeError("no rule for aten::strange\nand much more")
+        return whole(program, *arguments, **named)
+
+    monkeypatch.setattr(torch.onnx, "export", only_text)
+    assert main(["export", str(dual_folder), str(tmp_path / "out")]) == 1
+    assert "video  does not export: RuntimeError: no rule for aten::strange\n" in capsys.readouterr().out
+    assert sorted(p.name for p in (tmp_path / "out").glob("*.onnx")) == ["text.onnx"]
+    told = json.loads((tmp_path / "out" / "export.json").read_text())["towers"]["video"]
+    assert told["error"].endswith("aten::strange") and "file" not in told and told["frames"] == 2
+
+    assert main(["export", str(dual_folder), str(tmp_path / "none"), "--tower", "video"]) == 1
+    assert capsys.readouterr().out.endswith("nothing is written\n") and not (tmp_path / "none").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("libraries")
+def test_other_numbers_than_those_of_torch_are_a_failure(dual_folder, tmp_path, monkeypatch, capsys):
+    from vtp.use import export
+
+    monkeypatch.setattr(export, "TOLERANCE", 1e-12)
+    assert main(["export", str(dual_folder), str(tmp_path / "out"), "--tower", "text"]) == 1
+    assert "text   does not export: onnxruntime gives other numbers" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("libraries")
+def test_a_size_that_does_not_move_is_a_failure(dual_folder, tmp_path, monkeypatch, capsys):
+    """torch.onnx.export alone would write a model for batches of two, and say nothing."""
+    from vtp_encoders.tiny_text import TinyText
+
+    forward = TinyText.forward
+
+    def of_two(self, token_ids, attention_mask, **more):
+        assert token_ids.shape[0] == 2 or not torch.compiler.is_exporting()
+        return forward(self, token_ids, attention_mask, **more)
+
+    monkeypatch.setattr(TinyText, "forward", of_two)
+    assert main(["export", str(dual_folder), str(tmp_path / "out"), "--tower", "text"]) == 1
+    assert "text   does not export: " in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("libraries")
+def test_mistakes_are_one_line(dual_folder, tmp_path, capsys, monkeypatch):
+    assert main(["export", str(dual_folder), str(tmp_path)]) == 2
+    assert main(["export", str(dual_folder), str(tmp_path / "out"), "--objective", "vtx"]) == 2
+    assert main(["export", str(dual_folder), str(tmp_path / "out"), "--tower", "audio"]) == 2
+    assert main(["export", str(tmp_path / "nowhere"), str(tmp_path / "out")]) == 2
+    there, objective, tower, nowhere = capsys.readouterr().err.splitlines()
+    assert "is there already" in there and "--objective vtx is not one" in objective
+    assert "there is no tower of audio" in tower and "nowhere" in nowhere
+
+
+def test_a_missing_library_is_one_line(dual_folder, tmp_path, capsys, monkeypatch):
+    for package in ("onnx", "onnxscript"):
+        monkeypatch.setitem(sys.modules, package, sys)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert main(["export", str(dual_folder), str(tmp_path / "out")]) == 2
+    (missing,) = capsys.readouterr().err.splitlines()
+    assert "needs the package onnxruntime" in missing and "pip install onnx onnxscript onnxruntime" in missing
+
+
+def test_format_vtp_is_a_folder_that_loads(dual_folder, dual, tmp_path):
+    assert main(["export", str(dual_folder), str(tmp_path / "out"), "--format", "vtp"]) == 0
+    again = vtp.load(tmp_path / "out", device="cpu", workers=0)
+    both = [model.encode(texts=["a"], objective="vtc").texts for model in (again, dual)]
+    assert (both[0] == both[1]).all()
+
+
+@pytest.mark.usefixtures("libraries")
+def test_a_model_without_embeddings_is_refused(fused, tmp_path):
+    from vtp.use.export import export
+
+    with pytest.raises(ConfigError, match="no objective that embeds"):
+        export(fused, tmp_path / "out")
