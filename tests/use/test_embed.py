@@ -57,6 +57,18 @@ def test_a_row_per_window_with_the_embedding_of_its_span(embed, media, dual, tmp
     assert bad[0].endswith("broken.mp4") and "not a media file" in bad[1]["reason"]
 
 
+@pytest.mark.parametrize("how", [("--model", "{}"), ("--model={}",), ("--mod", "{}")])
+def test_a_model_of_options_is_no_option_of_the_data_set(dual_folder, clips, tmp_path, how):
+    """model=..., as vtp.load takes it, looks like root=... of a data set."""
+    (tmp_path / "media").mkdir()
+    shutil.copy(clips / "a.mp4", tmp_path / "media")
+    model, index = f"model={dual_folder},checkpoint={dual_folder}", str(tmp_path / "index")
+    where = ["--device", "cpu", "--window", "0"]
+    assert main(["embed", str(tmp_path / "media"), index, *[part.format(model) for part in how], *where]) == 0
+    assert Table.open(index).about["model"] == model
+    assert main(["search", index, "a red ball", "--model", model, "--device", "cpu"]) == 0
+
+
 def test_sounds_in_the_space_that_has_them(embed, media, dual, tmp_path):
     assert embed("--objective", "atc", "--window", "1", "--accept", "9") == 0
     found = rows(tmp_path / "index")

@@ -53,6 +53,12 @@ class ArgumentParser(Parser):
         if out:
             self.add_argument("out", metavar="OUT", type=place, help=out)
 
+    def has_value(self, option: str) -> bool:
+        """Whether the argument behind ``--option``, which may be shortened, is its value."""
+        named = {name: action.nargs != 0 for action in self._actions for name in action.option_strings}
+        meant = [option] if option in named else [name for name in named if len(option) > 2 and name.startswith(option)]
+        return any(named[name] for name in meant)
+
     def add_accept(self) -> None:
         """The option by which what is left out is no failure."""
         self.add_argument(
@@ -64,14 +70,18 @@ class ArgumentParser(Parser):
         )
 
 
-def split_options(arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
-    """The ``key=value`` arguments, which are for the data set, apart from the others."""
-
-    def is_option(argument: str) -> bool:
-        return argument.partition("=")[0].removeprefix("dataset.").isidentifier() and "=" in argument
-
-    options = key_values([argument.removeprefix("dataset.") for argument in filter(is_option, arguments)])
-    return [argument for argument in arguments if not is_option(argument)], options
+def split_options(arguments: Sequence[str], parser: ArgumentParser) -> tuple[list[str], dict[str, Any]]:
+    """The ``key=value`` arguments, which are for the data set, apart from the others. What follows an option of
+    ``parser`` that has a value is that value, whatever it looks like: ``--model model=clip``."""
+    rest: list[str] = []
+    given: list[str] = []
+    before = ""
+    for argument in arguments:
+        key, sign, _ = argument.removeprefix("dataset.").partition("=")
+        mine = sign and key.isidentifier() and not parser.has_value(before)
+        (given if mine else rest).append(argument)
+        before = argument
+    return rest, key_values([argument.removeprefix("dataset.") for argument in given])
 
 
 def exit_code(left_out: int, accepted: int) -> int:

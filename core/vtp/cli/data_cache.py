@@ -39,8 +39,9 @@ def main(arguments: list[str]) -> int:
     from vtp.prepare.cache_report import report
     from vtp.storage import write_json_atomic
 
-    rest, options = split_options(arguments)
-    parsed = _parser().parse_args(rest)
+    parser = _parser()
+    rest, options = split_options(arguments, parser)
+    parsed = parser.parse_args(rest)
     settings = Settings(
         parsed.kind,
         parsed.size,

@@ -38,8 +38,9 @@ exit code: 0 everything is there, 1 something that a protocol needs is missing o
 
 def main(arguments: list[str]) -> int:
     """Check, print, write, and return 1 where something is missing."""
-    rest, options = split_options(arguments)
-    parsed = _parser().parse_args(rest)
+    parser = _parser()
+    rest, options = split_options(arguments, parser)
+    parsed = parser.parse_args(rest)
     from vtp.media import MediaReader
     from vtp.storage import alone
 

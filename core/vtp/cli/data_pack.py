@@ -31,8 +31,9 @@ def main(arguments: list[str]) -> int:
     """Write shards and say what they hold."""
     from vtp.prepare.pack import MANIFEST, Packing, pack
 
-    rest, options = split_options(arguments)
-    parsed = _parser().parse_args(rest)
+    parser = _parser()
+    rest, options = split_options(arguments, parser)
+    parsed = parser.parse_args(rest)
     packing = Packing(
         parsed.frames,
         parsed.size,

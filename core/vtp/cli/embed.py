@@ -33,8 +33,9 @@ _Stride = Annotated[float, Range(above=0, most=86400)]
 
 def main(arguments: list[str]) -> int:
     """Embed, and say what was done."""
-    rest, options = split_options(arguments)
-    parsed = _parser().parse_args(rest)
+    parser = _parser()
+    rest, options = split_options(arguments, parser)
+    parsed = parser.parse_args(rest)
     target = point_at(parsed.target, options)
     from vtp.machine import keep_memory
     from vtp.use.embed import embed_into
