@@ -1,10 +1,11 @@
-"""``vtp export MODEL OUT``: ONNX of each tower, or one folder of plain weights."""
+"""``vtp export MODEL OUT``: ONNX of each tower, or one folder of plain weights; ``vtp export NAME ...`` is the command
+``export-NAME`` of a plugin, which writes for another program."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from vtp.cli.arguments import Parser, a, place
 from vtp.ranges import Range
@@ -25,6 +26,8 @@ exit code: 0 every tower exported, 1 some did not (they are named), 2 a mistake.
 
 def main(arguments: list[str]) -> int:
     """Export, and print a line per tower."""
+    if len(arguments) > 1 and (written := _of_a_plugin(arguments[0])) is not None:
+        return int(written(arguments[1:]) or 0)
     parser = Parser(prog="vtp export", description=ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", metavar="MODEL", type=place, help="what vtp.load takes: a run, a folder, a name")
     parser.add_argument("out", metavar="OUT", type=place, help="a new folder")
@@ -58,3 +61,12 @@ def main(arguments: list[str]) -> int:
     failed = [one for one in done if one.error]
     print("nothing is written" if failed == done else printable(f"in {parsed.out}: export.json says what goes in"))
     return 1 if failed else 0
+
+
+def _of_a_plugin(name: str) -> Any:
+    """What writes for another program, such as ``antmmf``; None where no plugin has that."""
+    from vtp.plugins import host
+
+    registry, command = host().registry, f"export-{name}"
+    there = any(entry.name == command for entry in registry.entries("command"))
+    return registry.get("command", command).load() if there else None

@@ -212,10 +212,10 @@ def _exported(module: Any, modality: Modality, space: str, file: Path, opset: in
 
 def _windows() -> dict[Any, Any]:
     """Windows of spectrograms, which torch's exporter does not know and ONNX does."""
-    from onnxscript import opset18
+    op: Any = import_module("onnxscript").opset18
 
-    def hann(window_length: Any, periodic: bool = True, **how: Any) -> Any:
-        return opset18.HannWindow(opset18.Constant(value_int=window_length), periodic=int(periodic))
+    def hann(window_length: int, periodic: bool = True, **how: Any) -> Any:
+        return op.HannWindow(op.Constant(value_int=window_length), periodic=int(periodic))
 
     return {torch.ops.aten.hann_window.default: hann, torch.ops.aten.hann_window.periodic: hann}
 

@@ -324,7 +324,7 @@ def test_classes_of_clips(tmp_path):
 def test_mistakes_of_export_are_told(tmp_path, capsys):
     run_import(checkpoint("swin", FINETUNED)[0], tmp_path)
     for arguments, message in (
-        (["simvtp", "a", "b"], "no exporter 'simvtp'. Known: antmmf"),
+        (["simvtp", "a", "b"], "unrecognized arguments: b"),
         (["antmmf", "a"], "expected antmmf CHECKPOINT OUT"),
         (["antmmf", str(tmp_path / "imported"), str(tmp_path / "imported")], "exists already"),
         (["antmmf", str(tmp_path / "imported"), str(tmp_path / "x" / "y")], "there is no folder"),

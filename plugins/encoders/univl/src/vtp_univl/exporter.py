@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["antmmf_state", "main"]
 
-USAGE = """vtp export: write a checkpoint for another program.
+USAGE = """vtp export antmmf: write a checkpoint for AntMMF.
 
 usage: vtp export antmmf CHECKPOINT OUT [OPTION=VALUE ...]
 
@@ -46,12 +46,12 @@ def main(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE)
         return 0
-    if arguments[0] != "antmmf":
-        raise ConfigError(f"no exporter {arguments[0]!r}. Known: antmmf. `vtp export --help` explains.")
-    paths = [argument for argument in arguments[1:] if "=" not in argument]
+    paths = [argument for argument in arguments if "=" not in argument]
     if len(paths) != 2 or not all(path.strip() and not path.startswith("-") for path in paths):
-        raise ConfigError(f"expected antmmf CHECKPOINT OUT, got {' '.join(arguments)}. `vtp export --help` explains.")
-    options = key_values([argument for argument in arguments[1:] if "=" in argument])
+        raise ConfigError(
+            f"expected antmmf CHECKPOINT OUT, got antmmf {' '.join(arguments)}. `vtp export antmmf --help` explains."
+        )
+    options = key_values([argument for argument in arguments if "=" in argument])
     problems: list[str] = []
     check_options("", "antmmf", antmmf_state, options, problems, given=("model", "layout"))
     refuse(problems)

@@ -36,7 +36,7 @@ def vtp_register_decoders(register: Register) -> None:
 
 @hookimpl
 def vtp_register_commands(register: Register) -> None:
-    register("export", "vtp_univl.exporter:main", help="write a checkpoint for another program: vtp export antmmf")
+    register("export-antmmf", "vtp_univl.exporter:main", help="a checkpoint for AntMMF: vtp export antmmf MODEL OUT")
     register("antmmf-videos", "vtp_univl.video_files:main", help="videos of an LMDB or of key frames as files")
     register("import-config", "vtp_univl.config_import:main", help="options of vtp run for a configuration of AntMMF")
 
