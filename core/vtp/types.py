@@ -231,10 +231,12 @@ class Space:
     Attributes:
         name: of the checkpoint that they come from.
         temperature: that their cosines were divided by.
+        bias: that was added to the quotients, of towers that were trained with a sigmoid loss (SigLIP); None of others.
     """
 
     name: str
     temperature: float
+    bias: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

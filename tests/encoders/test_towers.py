@@ -141,6 +141,31 @@ def test_a_fixed_temperature_is_the_checkpoints_own_when_restored(folder, tmp_pa
 
 
 @pytest.mark.slow
+def test_siglips_own_loss_is_the_librarys(folder, tmp_path):
+    """From the checkpoint's temperature and bias, and again from a saved folder."""
+    source = folder("siglip2")
+    options = [
+        *options_of("siglip2", source),
+        "encoder.video.frames=1",
+        "objective=[vtc]",
+        "objectives.vtc.loss=sigmoid",
+    ]
+    made = vtp.load([*options, "objectives.vtc.mask_duplicates=false"], device="cpu", workers=0)
+    pictures = torch.randint(256, (len(TEXTS), 1, 32, 32, 3), dtype=torch.uint8)
+    pixels = hf.AutoImageProcessor.from_pretrained(source)([*pictures[:, 0]], return_tensors="pt")
+    ids = hf.AutoTokenizer.from_pretrained(source)(TEXTS, padding="max_length", max_length=LENGTH, return_tensors="pt")
+    model = hf.SiglipModel.from_pretrained(source).eval()
+    with torch.no_grad():
+        want = model(input_ids=ids["input_ids"], **pixels, return_loss=True).loss
+    for one in (made, vtp.load(made.save(tmp_path / "saved"), device="cpu", workers=0)):
+        vtc, found = one.module.objectives["vtc"], one.encode(videos=[*pictures.numpy()], texts=TEXTS, tensors="torch")
+        assert vtc.logit_scale.item() == pytest.approx(3.5) and vtc.logit_bias.item() == -7.0
+        features = {"video_embedding": found.videos, "text_embedding": found.texts, "rows": torch.ones(8, dtype=bool)}
+        features |= {"logit_scale": vtc.logit_scale.detach(), "logit_bias": vtc.logit_bias.detach()}
+        torch.testing.assert_close(vtc.loss_from_features(features).loss, want)
+
+
+@pytest.mark.slow
 def test_a_tower_beside_another_model_gets_a_projection(folder):
     """The same family and width are no common space."""
     options = ["model=clip", f"encoder.video.model={folder('clip')}", f"encoder.text.model={folder('xclip')}"]

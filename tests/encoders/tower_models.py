@@ -128,6 +128,8 @@ def save(folder, name):
             torch.nn.init.normal_(tensor, std=0.2)
         elif key.startswith("logit_scale"):
             torch.nn.init.constant_(tensor, 3.5)
+        elif key == "logit_bias":
+            torch.nn.init.constant_(tensor, -7.0)
         elif key.endswith("text_video_logit_scale"):  # no logarithm
             torch.nn.init.constant_(tensor, math.exp(3.5))
     model.save_pretrained(folder)

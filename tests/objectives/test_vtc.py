@@ -9,6 +9,7 @@ from torch.nn.functional import cross_entropy, normalize
 from vtp.errors import ConfigError
 from vtp.model.losses import MAX_LOGIT_SCALE
 from vtp.model.masking import WordMask
+from vtp.types import Space
 from vtp_objectives.vtc import VTC
 
 
@@ -119,6 +120,38 @@ def test_gradient_of_the_temperature_through_features_equals_the_direct_one(
     objective.loss_from_features({k: torch.cat([p[k] for p in parts]) for k in parts[0]}).loss.backward()
     torch.testing.assert_close(objective.logit_scale.grad, direct)
     assert direct.abs() > 0 and objective.logit_scale.shape == (1,)
+
+
+def test_the_sigmoid_loss_is_that_of_every_pair(context):
+    """SigLIP, algorithm 1: -sum log sigmoid(z * logits) / N; duplicates and rows that lack one are asked nothing."""
+    objective = VTC(context=context, loss="sigmoid")
+    video, text = (normalize(torch.randn(5, 8), dim=1) for _ in range(2))
+    same = {"video_identity": torch.tensor([1, 2, 3, 4, 1]), "text_identity": torch.tensor([5, 6, 6, 7, 8])}
+    rows = torch.tensor([True, True, True, False, True])
+    out = objective.loss_from_features(features(video, text, rows, 5.0, logit_bias=torch.tensor([-3.0, -1.0]), **same))
+    total = 0.0
+    for i in (0, 1, 2, 4):
+        for j in (0, 1, 2, 4):
+            logit = math.exp(5.0) * float(text[i].double() @ video[j].double()) - 2.0  # the mean of both copies
+            asked = (i, j) not in [(0, 4), (4, 0), (1, 2), (2, 1)]
+            total += math.log1p(math.exp(-logit if i == j else logit)) if asked else 0.0
+    assert out.loss.item() == pytest.approx(total / 4, rel=1e-5) and int(out.weight) == 4
+    assert out.metrics["logit_bias"].item() == -2.0
+
+
+def test_the_sigmoid_loss_starts_from_the_temperature_and_bias_of_the_towers(context, make_model, make_batch, run):
+    for encoder in context.encoders.values():
+        encoder.space = Space("towers", 0.005, -12.0)
+    objective = VTC(context=context, loss="sigmoid", width=None)
+    assert objective.logit_scale.item() == pytest.approx(math.log(200)) and objective.logit_bias.item() == -12.0
+    found = objective.features(run(make_model(vtc=objective), make_batch(3)))
+    assert found["logit_scale"].exp().item() == pytest.approx(200)  # a softmax would end at 100
+    given = VTC(context=context, loss="sigmoid", width=None, bias=-1.0, temperature=0.5, learn_temperature=False)
+    assert given.logit_bias.item() == -1.0 and not list(given.parameters())
+    assert not hasattr(VTC(context=context, width=None), "logit_bias")
+    for encoder in context.encoders.values():
+        encoder.space = None
+    assert VTC(context=context, loss="sigmoid").logit_bias.item() == -10.0
 
 
 def test_embeddings_have_unit_length(context, make_model, make_batch, run):

@@ -1,6 +1,6 @@
 """Losses as functions: plain tensors in, plain tensors out; an objective decides what is compared with what.
 
-    contrastive   comparable, symmetric_nce, mil_nce, log_share, clamp_scale
+    contrastive   comparable, symmetric_nce, pairwise_sigmoid, mil_nce, log_share, clamp_scale
     words         masked_cross_entropy, share_right
     matching      matching_cross_entropy, and who is a negative: derange, draw_by_weight, other_rows
 
@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, logsigmoid
 
 from vtp.model.objective import masked_mean
 from vtp.types import IGNORE
@@ -32,6 +32,7 @@ __all__ = [
     "matching_cross_entropy",
     "mil_nce",
     "other_rows",
+    "pairwise_sigmoid",
     "share_right",
     "symmetric_nce",
 ]
@@ -88,6 +89,21 @@ def symmetric_nce(
     by_column = to_columns.logsumexp(dim=0) - sim.diagonal()
     loss = masked_mean(by_row, rows) + masked_mean(by_column, rows)
     return loss / 2 if directions == "mean" else loss
+
+
+def pairwise_sigmoid(sim: Tensor, rows: Tensor) -> Tensor:
+    """The sigmoid loss of SigLIP (arXiv:2303.15343, section 3.2), a scalar: every pair is a question of its own,
+    whether the two belong together::
+
+        - 1 / N * sum_ij log sigmoid(z_ij * sim[i, j]),  z = 1 on the diagonal and -1 beside it
+
+    Args:
+        sim: float (N, N), divided by the temperature and with the bias; -inf where a pair is not compared
+            (:func:`comparable`).
+        rows: bool (N,), rows that take part, the N of the mean.
+    """
+    own = torch.eye(len(sim), dtype=torch.bool, device=sim.device)
+    return masked_mean(-logsigmoid(torch.where(own, sim, -sim)).sum(dim=1), rows)
 
 
 def log_share(scores: Tensor, positive: Tensor) -> Tensor:

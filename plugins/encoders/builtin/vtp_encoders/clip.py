@@ -68,7 +68,8 @@ class CLIP(HubEncoder):
         kind = kinds[type(config)]
         self.settings = load_settings(NAME, AutoImageProcessor, source, known=False)
         self.model = load_weights(NAME, kind, source) if pretrained and not restored else kind(config)
-        self.space = space_of(model, self.model.config, self.model.logit_scale.item())
+        bias = self.model.logit_bias.item() if kind is SiglipModel else None
+        self.space = space_of(model, self.model.config, self.model.logit_scale.item(), bias)
         for name in ("text_model", "text_projection"):
             self.model.register_module(name, None)
         for name in ("logit_scale", "logit_bias"):

@@ -187,7 +187,7 @@ def load_settings(encoder: str, cls: Any, model: str, *, known: bool = True) -> 
     return load(encoder, model, "settings of the preprocessing", lambda: cls.from_pretrained(model))
 
 
-def space_of(model: str, config: Any, log_scale: float | None) -> Space:
+def space_of(model: str, config: Any, log_scale: float | None, bias: float | None = None) -> Space:
     """The space that the towers of a model share, at the temperature that it was trained to.
 
     Args:
@@ -195,11 +195,13 @@ def space_of(model: str, config: Any, log_scale: float | None) -> Space:
         config: of the tower, in which the temperature is kept: whoever restores it has no weights yet.
         log_scale: logarithm of the factor of the cosines, of the whole model; None where it has none, for 1 / 0.07. Of
             an encoder that is being restored what stands in ``config`` counts.
+        bias: that is added to them, of SigLIP.
     """
     kept = getattr(config, "shared_logit_scale", None)
     if kept is None:
         kept = config.shared_logit_scale = -math.log(0.07) if log_scale is None else log_scale
-    return Space(model, math.exp(-float(kept)))
+        config.shared_logit_bias = bias
+    return Space(model, math.exp(-float(kept)), getattr(config, "shared_logit_bias", None))
 
 
 def keeping(hidden: Tensor, head: nn.Module) -> Tensor:

@@ -87,7 +87,8 @@ class TransformersText(nn.Module):
         self.projection, width, self.space = None, int(self.model.config.hidden_size), None
         if projected:
             self.projection, width, scale = head_of(NAME, found, self.model.config, model)
-            self.space = space_of(model, self.model.config, scale) if pooling == "cls" else None
+            bias = found.logit_bias.item() if hasattr(found, "logit_bias") else None
+            self.space = space_of(model, self.model.config, scale, bias) if pooling == "cls" else None
         drop_pooler(self.model)
         if self.siglip and pooling == "mean":
             self.model.head = nn.Identity()

@@ -1,9 +1,10 @@
 """``vtc``: symmetric contrastive loss between two modalities (InfoNCE, arXiv:1807.03748; with a learnable temperature
-as in CLIP, arXiv:2103.00020).
+as in CLIP, arXiv:2103.00020); or the sigmoid loss of SigLIP (arXiv:2303.15343).
 
     video, text features (B, D) -> projections, unit length -> embeddings (N, E)
     sim_t2v = exp(logit_scale) * text @ video^T (N, N), the diagonal being the positives
     loss    = (CE over rows + CE over columns) / 2
+    sigmoid   sum over all pairs of -log sigmoid(+-(sim_t2v + logit_bias)) / N, plus for the positives
 
 N are the rows of all micro-batches and processes.
 """
@@ -22,7 +23,7 @@ from vtp.contracts import Encoder, Fusion, member
 from vtp.errors import ConfigError
 from vtp.model.build import BuildContext
 from vtp.model.context import ForwardContext
-from vtp.model.losses import MAX_LOGIT_SCALE, clamp_scale, comparable, symmetric_nce
+from vtp.model.losses import MAX_LOGIT_SCALE, clamp_scale, comparable, pairwise_sigmoid, symmetric_nce
 from vtp.model.objective import ContrastiveObjective, masked_mean
 from vtp.ranges import Range, Size
 from vtp.types import MODALITIES, LossOutput, Space
@@ -41,8 +42,13 @@ class VTC(ContrastiveObjective):
             and 128 for others.
         temperature: start of the learnable temperature; logit_scale = log(1 / temperature) ends at 0.01. ``auto`` is
             that of the space that the encoders share, not below 0.01, and 0.07 for others.
-        learn_temperature: False keeps it fixed; it is no parameter then, and not in the weights.
-        directions: mean or sum of both cross-entropies.
+        learn_temperature: False keeps it fixed, and the bias with it; they are no parameters then, and not in the
+            weights.
+        loss: ``softmax`` is the cross-entropy over the batch; ``sigmoid`` asks of every pair by itself whether it
+            belongs together, as SigLIP was trained. Its temperature has no bound.
+        bias: of ``sigmoid``, where the learnable bias of all pairs starts; ``auto`` is that of the space that the
+            encoders share (SigLIP), and -10 for others.
+        directions: of ``softmax``: mean or sum of both cross-entropies.
         negatives_from: ``gathered`` compares the rows of all processes and micro-batches, with gradients; ``local``
             those of the own process.
         mask_duplicates: leave out negatives that are no negatives: equal captions, or clips of the same video.
@@ -58,6 +64,8 @@ class VTC(ContrastiveObjective):
         width: Size | Literal["auto"] | None = "auto",
         temperature: Annotated[float, Range(least=0.01, most=100)] | Literal["auto"] = "auto",
         learn_temperature: bool = True,
+        loss: Literal["softmax", "sigmoid"] = "softmax",
+        bias: float | Literal["auto"] = "auto",
         directions: Literal["mean", "sum"] = "mean",
         negatives_from: Literal["gathered", "local"] = "gathered",
         mask_duplicates: bool = True,
@@ -86,7 +94,8 @@ class VTC(ContrastiveObjective):
         space = _shared_space(context, modalities)
         if isinstance(width, str):
             width = 128 if space is None else None
-        shared = 0.07 if space is None else max(space.temperature, 0.01)
+        self.sigmoid = loss == "sigmoid"
+        shared = 0.07 if space is None else max(space.temperature, 0.0 if self.sigmoid else 0.01)
         start = shared if isinstance(temperature, str) else temperature
         widths = {m: context.pooled_width(m) for m in modalities}
         if width is None and len(set(widths.values())) > 1:
@@ -101,10 +110,16 @@ class VTC(ContrastiveObjective):
         # shape (1,): sharding (FSDP2) refuses parameters without a dimension
         scale = torch.full((1,), -math.log(start))
         self.logit_scale: Tensor
-        if learn_temperature:
-            self.logit_scale = nn.Parameter(scale)
-        else:
-            self.register_buffer("logit_scale", scale, persistent=False)
+        self.logit_bias: Tensor
+        learnt = {"logit_scale": scale}
+        if self.sigmoid:
+            known = -10.0 if space is None or space.bias is None else space.bias
+            learnt["logit_bias"] = torch.full((1,), known if isinstance(bias, str) else bias)
+        for name, value in learnt.items():
+            if learn_temperature:
+                self.register_parameter(name, nn.Parameter(value))
+            else:
+                self.register_buffer(name, value, persistent=False)
 
     def embed(self, ctx: ForwardContext, modality: str, view: str = "") -> Tensor:
         """Projected feature of unit length, float32 (B, E). Rows without the modality: finite, no meaning."""
@@ -117,9 +132,9 @@ class VTC(ContrastiveObjective):
 
     def similarity(self, ctx: ForwardContext, rows: str, columns: str) -> Tensor:
         """exp(logit_scale) * cosine within the batch, float32 (B, B), rows of one modality against columns of the
-        other, of the versions that training looks at.
+        other, of the versions that training looks at. Without the bias, which is the same for all.
         """
-        scale = self.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp()
+        scale = self.logit_scale.clamp(max=math.inf if self.sigmoid else MAX_LOGIT_SCALE).exp()
         views = self._views(ctx)
         return scale * self.embed(ctx, rows, views[rows]) @ self.embed(ctx, columns, views[columns]).T
 
@@ -133,7 +148,9 @@ class VTC(ContrastiveObjective):
         """Embeddings of what training looks at, which rows have both, what counts as equal, and the temperature."""
         features = {f"{m}_embedding": self.embed(ctx, m, view) for m, view in self._views(ctx).items()}
         features["rows"] = self.rows(ctx)
-        features["logit_scale"] = clamp_scale(self.logit_scale)
+        features["logit_scale"] = self.logit_scale * 1.0 if self.sigmoid else clamp_scale(self.logit_scale)
+        if self.sigmoid:
+            features["logit_bias"] = self.logit_bias * 1.0
         if self.negatives_from == "local":
             features["group"] = torch.full((len(ctx.batch),), distributed.rank(), device=ctx.device)
         if self.mask_duplicates:
@@ -141,11 +158,12 @@ class VTC(ContrastiveObjective):
         return features
 
     def loss_from_features(self, features: dict[str, Tensor]) -> LossOutput:
-        """The symmetric loss over all N rows; ``t2v_r1`` is the share of texts whose own video is the nearest."""
+        """The loss over all N rows; ``t2v_r1`` is the share of texts whose own video is the nearest."""
         rows = features["rows"]
         scale = features["logit_scale"].mean().exp()
         one, two = features[f"{self.first}_embedding"], features[f"{self.second}_embedding"]
         sim = scale * two @ one.T  # for the usual pair sim_t2v: rows are texts, columns are videos
+        sim = sim + features["logit_bias"].mean() if self.sigmoid else sim
         same = [features[f"{m}_identity"] for m in (self.first, self.second) if self.mask_duplicates]
         sim = comparable(sim, rows, same, features.get("group"))
         a, b = self.first[0], self.second[0]
@@ -155,6 +173,9 @@ class VTC(ContrastiveObjective):
             f"{a}2{b}_r1": masked_mean((sim.detach().argmax(dim=0) == index).float(), rows),
             "logit_scale": scale.detach().log(),
         }
+        if self.sigmoid:
+            metrics["logit_bias"] = features["logit_bias"].detach().mean()
+            return LossOutput(pairwise_sigmoid(sim, rows), rows.sum(), metrics)
         return LossOutput(symmetric_nce(sim, rows, directions=self.directions), rows.sum(), metrics)
 
     def _views(self, ctx: ForwardContext) -> dict[str, str]:
