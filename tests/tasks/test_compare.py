@@ -220,7 +220,11 @@ def test_a_page_is_one_file_and_everything_in_it_is_escaped(make, tmp_path, caps
 def test_mistakes_are_told_in_a_line(make, tmp_path, capsys):
     a = make("a", "questions")
     for arguments, words in {
-        (a,): "there is nothing to compare",
+        (f"{a}#prior",): "there is nothing to compare with",
+        (make("plain", "retrieval", change=lambda result: result.rows.clear()),): "has no row that could be compared",
+        (a, f"{a}#fame"): "there is no row 'fame'. Its rows: question-only prior; majority answer",
+        (a, f"{a}#i"): "there are 4 rows with 'i' in their name",
+        (a, f"{a}#prior,{a}#majority"): "are seeds of one system, and not majority answer and question-only prior",
         (a, a): "a run is named twice",
         (a, f"{a},"): "a run between two commas has no name",
         (a, str(tmp_path)): "holds no report.json",
@@ -234,3 +238,65 @@ def test_mistakes_are_told_in_a_line(make, tmp_path, capsys):
     told = capsys.readouterr().err
     assert re.search(r"predictions.jsonl is not what was written .line \d+ .s\d+. was changed", told)
     assert "vtp verify" in told
+
+
+def test_a_run_alone_is_compared_with_its_own_rows(make, capsys):
+    """Paired, question by question: what each earned in a row stands in its line."""
+    a = make("a", "questions", broken=BROKEN)
+    assert main(["compare", a, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    run = read_run_of(a)
+    labels = [label for label in run.report["rows"] if not label.startswith("evaluated")]
+    assert [system["runs"] for system in found["systems"].values()] == [[a], *([f"{a}#{one}"] for one in labels)]
+    (left,) = found["not_compared"]
+    assert left.startswith("evaluated items only, not comparable: ") and "ids are in one of them alone" in left
+    with open(f"{a}/predictions.jsonl", encoding="utf-8") as file:
+        lines = [json.loads(line) for line in file]
+    for pair, label in zip(found["pairs"], labels, strict=True):
+        earned, clips = [100 * line["rows"][label] for line in lines], [line["video"] for line in lines]
+        want = paired_test(np.array([100 * line["credit"] for line in lines]), np.array(earned), clusters=clips)
+        told = pair["metrics"]["accuracy"]
+        assert told["difference"] == pytest.approx(want.difference) and told["p_value"] == want.p_value
+        assert told["interval"] == list(want.interval) and told["queries"] == 17 and told["clips"] == 8
+    assert main(["compare", a]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert f"A INCOMPLETE {a} B" in told and "not compared: evaluated items only" in told
+    assert re.search(r"A and B (cannot be told apart by|do equally well)|B is (better|worse) than A in", told)
+
+
+def test_a_part_of_a_label_names_a_row(make, capsys):
+    a, b = make("a", "questions"), make("b", "questions", seed=6)
+    assert main(["compare", f"{a}#Prior", f"{a}#majority answer", a]) == 0
+    told = capsys.readouterr().out
+    assert f"A  {a}#question-only prior\n" in told and f"B  {a}#majority answer\n" in told and f"C  {a}\n" in told
+    assert main(["compare", f"{a},{b}", f"{a}#major,{b}#major"]) == 0
+    told = capsys.readouterr().out
+    assert f"B  {a}#majority answer, {b}#majority answer (2 runs: mean and spread)" in told
+    assert main(["compare", f"{a}#major", f"{b}#major"]) == 0  # a row that does not depend on the model
+    assert "A and B do equally well on every one of 17 queries" in capsys.readouterr().out
+
+
+def test_rows_of_other_items_or_among_other_candidates_are_refused(make, capsys):
+    a = make("a", "retrieval", broken=BROKEN)
+    for row, words in {
+        "evaluated items only, not comparable": "ids are in one of them alone",
+        "one set": "v2t/r1 ranks 19 candidates and 8",
+    }.items():
+        assert main(["compare", a, f"{a}#{row}"]) == 2
+        assert words in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_browser_shows_the_page_without_a_complaint(make, tmp_path):
+    import shutil
+    import subprocess
+
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if browser is None:
+        pytest.skip("no browser: neither chromium nor google-chrome is installed")
+    assert main(["compare", make("a<b>", "questions"), "--html", str(tmp_path / "out.html")]) == 0
+    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--dump-dom"]
+    command += [f"--user-data-dir={tmp_path / 'profile'}", (tmp_path / "out.html").as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert "#majority answer" in done.stdout and "visible from" in done.stdout
+    assert [line for line in done.stderr.splitlines() if "CONSOLE" in line] == []

@@ -1,4 +1,4 @@
-"""``vtp compare RUN_A RUN_B ...``: is one better, and could the difference be seen at all?"""
+"""``vtp compare RUN_A RUN_B ...``, ``vtp compare RUN#ROW ...``: is one better, and could the difference be seen?"""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from vtp import page
 from vtp.cli.arguments import Parser, place
 from vtp.errors import ConfigError
-from vtp.eval.compare import Difference, Measured, Pair, System, compare, read_run
+from vtp.eval.compare import Difference, Measured, Pair, System, against_rows, compare, read_run
 from vtp.eval.report import cell, print_tables
 from vtp.eval.task import ReportTable
 from vtp.run.asked import changes
@@ -22,34 +22,40 @@ __all__ = ["main"]
 
 ROWS = 16  # metrics in a terminal; the page and --json have all
 CHANGES = 12  # options that differ, of each pair
+WIDE = 5  # systems up to which the terminal shows every interval
 ABOUT = """Compare runs on the same items. Several seeds of one system are joined by commas: vtp compare a1,a2 b1,b2.
-Every system is compared with the first one: differences with 95 % intervals over clips (all sentences about a clip are
-one witness), a sign-flip test over clips, and the smallest difference that could have been seen. Runs of different
-protocols are refused, with the difference in words."""
+RUN#ROW is a row of a run in place of its headline, such as the model without its sound: vtp compare RUN "RUN#only
+video" (a part of the label is enough); `vtp compare RUN` alone compares the headline with all rows of its run. Every
+system is compared with the first one: differences with 95 % intervals over clips (all sentences about a clip are one
+witness), a sign-flip test over clips, and the smallest difference that could have been seen. Runs of different
+protocols, and rows of other items, are refused, with the difference in words."""
 
 
 def main(arguments: list[str]) -> int:
     """Compare runs and print, or write a page."""
     parser = Parser(prog="vtp compare", description=ABOUT)
-    parser.add_argument("run", nargs="+", type=place, help="a run that evaluated, or several joined by commas")
+    parser.add_argument(
+        "run", nargs="+", type=place, metavar="RUN[#ROW]", help="a run that evaluated, or several joined by commas"
+    )
     parser.add_argument("--html", metavar="FILE", type=place, help="also write a page, one file without network")
     parser.add_argument("--json", action="store_true", help="for programs")
     options = parser.parse_args(arguments)
-    given = [[Path(one).expanduser() for one in _split(group)] for group in options.run]
-    if len(given) < 2:
-        raise ConfigError("there is nothing to compare: give two runs at least, RUN_A RUN_B.")
-    paths = [path.resolve() for group in given for path in group]
-    if len(set(paths)) < len(paths):
-        raise ConfigError("a run is named twice; give different ones.")
-    systems, pairs = compare([[read_run(path) for path in group] for group in given])
+    groups = [_read(group) for group in options.run]
+    names = [(one.folder, one.row) for group in groups for one in group]
+    if len(set(names)) < len(names):
+        raise ConfigError("a run is named twice; give different ones, or rows of it (RUN#ROW).")
+    if len(groups) == 1 and groups[0][0].row is not None:
+        raise ConfigError(f"there is nothing to compare with {options.run[0]}: give a run or a row more, RUN RUN#ROW.")
+    groups, left = (groups, []) if len(groups) > 1 else against_rows(groups)
+    systems, pairs = compare(groups)
     for pair in pairs:
         pair.notes += _changed(pair)
     if options.html is not None:
         file = Path(options.html).expanduser()
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_text_atomic(file, _page(systems, pairs))
+        write_text_atomic(file, _page(systems, pairs, left))
     if options.json:
-        print(json.dumps(_record(systems, pairs), indent=2, ensure_ascii=False))
+        print(json.dumps(_record(systems, pairs, left), indent=2, ensure_ascii=False))
         return 0
     for line in _legend(systems):
         print(printable(line))
@@ -58,14 +64,36 @@ def main(arguments: list[str]) -> int:
         print(printable(f"\n{pair.sentence()}"))
         for note in pair.notes:
             print(printable(f"  note: {note}"))
+    for row in left:
+        print(printable(f"\nnot compared: {row}"))
     if options.html is not None:
         print(printable(f"\nwritten to {options.html}"))
     return 0
 
 
+def _read(group: str) -> list[Measured]:
+    """The runs of a system, or their rows."""
+    found = []
+    for one in _split(group):
+        folder, _, row = (one, "", "") if Path(one).expanduser().exists() else one.partition("#")
+        run = read_run(Path(folder).expanduser().resolve())
+        found.append(run.find_row(row.strip()) if row.strip() else run)
+    if len(rows := {one.row or "the headline" for one in found}) > 1:
+        raise ConfigError(
+            f"{group!r}: what is joined by commas are seeds of one system, and not {' and '.join(sorted(rows))}. Put a "
+            "space between them."
+        )
+    return found
+
+
 def _split(group: str) -> list[str]:
-    """Runs joined by commas; a folder with a comma in its name is one run."""
-    parts = [group] if Path(group).expanduser().exists() else group.split(",")
+    """Runs joined by commas; a folder with a comma in its name is one run, and so is a row with one in its label."""
+    parts: list[str] = []
+    for part in [group] if Path(group).expanduser().exists() else group.split(","):
+        if parts and "#" in parts[-1] and not Path(part.partition("#")[0].strip() or "?").expanduser().exists():
+            parts[-1] += f",{part}"
+        else:
+            parts.append(part)
     if not all(part.strip() for part in parts):
         raise ConfigError(f"{group!r}: a run between two commas has no name.")
     return parts
@@ -81,6 +109,8 @@ def _legend(systems: Sequence[System]) -> Iterator[str]:
 def _changed(pair: Pair) -> list[str]:
     """Which options differ: what was changed is what a difference is put down to."""
     a, b = (system.runs[0].report["config"] for system in (pair.a, pair.b))
+    if pair.a.runs[0].folder == pair.b.runs[0].folder:
+        return []
     found = [line for line in changes(a, b) if not line.partition(" was ")[0].endswith("seed")]
     seeds = [run.report.get("seed") for run in (pair.a.runs[0], pair.b.runs[0])]
     if not found and seeds[0] != seeds[1]:
@@ -97,11 +127,13 @@ def _title(run: Measured) -> str:
 def _values(systems: Sequence[System], most: int | None = None) -> ReportTable:
     """Every metric of every system, with its interval or the spread over its runs."""
     first = systems[0].runs[0]
-    names = list(first.report["metrics"])[:most]
-    rows = [(name, *(_value(system, name) for system in systems)) for name in names]
-    more = len(first.report["metrics"]) - len(names)
+    names = list(first.metrics)[:most]
+    brief = most is not None and len(systems) > WIDE
+    rows = [(n, *(cell(one.metric(n)) if brief else _value(one, n) for one in systems)) for n in names]
+    more = len(first.metrics) - len(names)
     notes = [f"{more} more metrics: --html or --json"] if more else []
-    notes += ["95 % intervals over clips; of several runs the standard deviation and the range over them"]
+    told = "95 % intervals over clips; of several runs the standard deviation and the range over them"
+    notes += ["intervals and spreads: --html or --json"] if brief else [told]
     return ReportTable(_title(first), ("metric", *(system.label for system in systems)), tuple(rows), tuple(notes))
 
 
@@ -134,7 +166,7 @@ def _cells(row: Difference) -> tuple[str, ...]:
     return difference, f"{low:+.2f} to {high:+.2f}", p, f"{row.visible:.2f}", row.verdict()
 
 
-def _record(systems: Sequence[System], pairs: Sequence[Pair]) -> dict[str, Any]:
+def _record(systems: Sequence[System], pairs: Sequence[Pair], left: Sequence[str]) -> dict[str, Any]:
     from vtp.eval.report import finite
 
     found = {
@@ -148,7 +180,7 @@ def _record(systems: Sequence[System], pairs: Sequence[Pair]) -> dict[str, Any]:
                         "interval": system.interval(name),
                         "spread": system.spread(name),
                     }
-                    for name in systems[0].runs[0].report["metrics"]
+                    for name in systems[0].runs[0].metrics
                 },
             }
             for system in systems
@@ -174,11 +206,12 @@ def _record(systems: Sequence[System], pairs: Sequence[Pair]) -> dict[str, Any]:
             }
             for pair in pairs
         ],
+        "not_compared": list(left),
     }
     return dict(finite(found))
 
 
-def _page(systems: Sequence[System], pairs: Sequence[Pair]) -> str:
+def _page(systems: Sequence[System], pairs: Sequence[Pair], left: Sequence[str]) -> str:
     parts = [page.heading(f"vtp compare: {_title(systems[0].runs[0])}", 1)]
     parts += [page.paragraph(pair.sentence(), "ok" if pair.headline.told_apart else "note") for pair in pairs]
     parts += [page.paragraph(line) for line in _legend(systems)]
@@ -189,4 +222,5 @@ def _page(systems: Sequence[System], pairs: Sequence[Pair]) -> str:
         parts += [page.paragraph(note, "note") for note in table.notes]
     for pair in pairs:
         parts += [page.paragraph(note, "note") for note in pair.notes]
+    parts += [page.paragraph(f"not compared: {row}", "note") for row in left]
     return page.document(f"vtp compare: {_title(systems[0].runs[0])}", parts)

@@ -26,7 +26,7 @@ COMMANDS = {
     "caption": ("vtp.cli.ask", "a sentence about a video: vtp caption clip.mp4 --model RUN"),
     "export": ("vtp.cli.export", "ONNX of the towers, compared with torch: vtp export RUN OUT"),
     "protocols": ("vtp.cli.protocols", "what benchmarks evaluate, to the last item: vtp protocols show msvd"),
-    "compare": ("vtp.cli.compare", "is one run better, and could it be seen: vtp compare RUN_A RUN_B"),
+    "compare": ("vtp.cli.compare", "is one run better, and could it be seen: vtp compare RUN_A RUN_B, or RUN alone"),
     "verify": ("vtp.cli.verify", "compute a report again from its predictions, bit by bit: vtp verify RUN"),
     "import": ("vtp.cli.importing", "convert a checkpoint of another program: vtp import simvtp FILE OUT"),
     "doctor": ("vtp.cli.doctor", "versions, devices, kernels, decoders, disk: what works on this machine"),

@@ -3,14 +3,14 @@ could have been seen.
 
 What is compared must be the same benchmark, to the last item and rule; runs that are not are refused, and it is said in
 which way they differ. Several runs of one system that differ in their seeds are averaged query by query; their spread
-stands beside.
+stands beside. What is compared is the headline of a run, or one of its rows, such as that of a modality withheld.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,17 @@ from vtp.eval.recount import Items, Recount
 from vtp.eval.significance import paired_test
 from vtp.eval.verify import read_predictions, read_report, recounted
 
-__all__ = ["Difference", "Measured", "Pair", "System", "compare", "frames_note", "otherwise", "read_run"]
+__all__ = [
+    "Difference",
+    "Measured",
+    "Pair",
+    "System",
+    "against_rows",
+    "compare",
+    "frames_note",
+    "otherwise",
+    "read_run",
+]
 
 LEVEL = 0.05  # of the test
 FEW = 10  # clips below which the bootstrap and the normal distribution are no guide
@@ -38,26 +48,74 @@ _RULES = {
 
 @dataclass
 class Measured:
-    """A run that was measured.
+    """A run that was measured, its headline or one of its rows.
 
     Attributes:
         folder: of the run.
         report: its report.json.
         counted: what its predictions give.
+        row: label of the row; None is the headline.
     """
 
     folder: Path
     report: dict[str, Any]
     counted: Recount
+    row: str | None = None
 
     @property
     def name(self) -> str:
-        return str(self.folder)
+        return str(self.folder) if self.row is None else f"{self.folder}#{self.row}"
+
+    @property
+    def items(self) -> dict[str, Items]:
+        """Metric -> its values per query."""
+        return self.counted.items if self.row is None else self.counted.row_items[self.row]
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """As reported."""
+        found: dict[str, Any] = self.report["metrics"] if self.row is None else self.report["rows"][self.row]
+        return found
+
+    @property
+    def scored_by(self) -> str:
+        return str(self.report["facts"].get("score_row")) if self.row is None else self.row
 
     def metric(self, name: str) -> float:
         """As reported; NaN where it was no number."""
-        value = self.report["metrics"].get(name)
+        value = self.metrics.get(name)
         return float(value) if isinstance(value, (int, float)) else math.nan
+
+    def interval(self, name: str) -> tuple[float, float] | None:
+        """As reported; None where it is not."""
+        told = self.report.get("intervals" if self.row is None else "row_intervals", {})
+        told = (told if self.row is None else told.get(self.row, {})).get(name)
+        if not isinstance(told, list):
+            return None
+        return (math.nan, math.nan) if None in told else (float(told[0]), float(told[1]))
+
+    def rows(self) -> list[Measured]:
+        """Its rows that have values per query, in the order of the report."""
+        return [replace(self, row=label) for label in self.report.get("rows", {}) if label in self.counted.row_items]
+
+    def find_row(self, wanted: str) -> Measured:
+        """The row of that label, or of the only one that holds it as a part, in capitals or not.
+
+        Raises:
+            DataError: there is none, or there are several, or it has no values per query.
+        """
+        labels = list(self.report.get("rows", {}))
+        found = [one for one in labels if one == wanted] or [one for one in labels if wanted.lower() in one.lower()]
+        if len(found) != 1:
+            many = f"{len(found)} rows with {wanted!r} in their name" if found else f"no row {wanted!r}"
+            has = "; ".join(found or labels) or "none; task.subsets=all adds one for each set of modalities"
+            raise DataError(f"{self.folder}: there {'are' if found else 'is'} {many}. Its rows: {has}.")
+        if found[0] not in self.counted.row_items:
+            raise DataError(
+                f"{self.folder}: the row {found[0]!r} has no value per item, so it cannot be compared item by item. "
+                "Where an older vtp wrote the run, evaluate again with mode=eval."
+            )
+        return replace(self, row=found[0])
 
 
 def read_run(folder: Path) -> Measured:
@@ -95,7 +153,7 @@ class System:
     @cached_property
     def clips(self) -> int:
         """Number of different clips that queries are about."""
-        return len({clip for items in self.runs[0].counted.items.values() for clip in items.clips})
+        return len({clip for items in self.runs[0].items.values() for clip in items.clips})
 
     def metric(self, name: str) -> float:
         """Mean over its runs."""
@@ -110,18 +168,18 @@ class System:
         """95 % interval over clips of the mean over its runs, of one run as reported; None of a metric without a value
         per query."""
         items = self.items(name)
-        if len(self.runs) == 1 and isinstance(told := self.runs[0].report.get("intervals", {}).get(name), list):
-            return (math.nan, math.nan) if None in told else (float(told[0]), float(told[1]))
+        if len(self.runs) == 1 and (told := self.runs[0].interval(name)) is not None:
+            return told
         return None if items is None else items.interval(0)
 
     def items(self, name: str) -> Items | None:
         """Values per query, each the mean over the runs, in the order of the first one; None where there are none."""
-        found = [run.counted.items.get(name) for run in self.runs]
+        found = [run.items.get(name) for run in self.runs]
         first = found[0]
         if first is None or any(one is None for one in found):
             return None
         values = [_in_order(one, first.ids) for one in found if one is not None]
-        return Items(first.ids, first.clips, np.mean(values, axis=0), first.scale, first.median, first.falls)
+        return replace(first, values=np.mean(values, axis=0))
 
 
 def _in_order(items: Items, ids: Sequence[str]) -> npt.NDArray[Any]:
@@ -157,9 +215,17 @@ def otherwise(one: Measured, other: Measured) -> Iterator[str]:
         rules = [report["facts"].get(key) for report in (a, b)]
         if rules[0] != rules[1] and (key != "limit" or any(report["facts"].get("limited") for report in (a, b))):
             yield f"{meaning} is {rules[0]} and {rules[1]}"
-    mine, theirs = ({name for items in run.counted.items.values() for name in items.ids} for run in (one, other))
+    common = [name for name in one.items if name in other.items]
+    if not common:
+        yield "they have no metric in common"
+    mine, theirs = ({query for name in common for query in run.items[name].ids} for run in (one, other))
     if mine != theirs:
         yield f"{len(mine ^ theirs):,} ids are in one of them alone (first: {min(mine ^ theirs)})"
+    for name in common:
+        among = one.items[name].among, other.items[name].among
+        if among[0] != among[1]:
+            yield f"{name} ranks {among[0]:,} candidates and {among[1]:,}"
+            break
 
 
 def _count(value: Any) -> str:
@@ -266,17 +332,47 @@ def compare(groups: Sequence[Sequence[Measured]]) -> tuple[list[System], list[Pa
                 "numbers cannot be compared; measure one of them as the other was."
             )
     systems = [System(_label(number), list(group)) for number, group in enumerate(groups)]
-    names = [name for name in first.report["metrics"] if all(name in r.report["metrics"] for g in groups for r in g)]
-    return systems, [_pair(systems[0], other, names) for other in systems[1:]]
+    return systems, [_pair(systems[0], other) for other in systems[1:]]
+
+
+def against_rows(groups: Sequence[Sequence[Measured]]) -> tuple[list[list[Measured]], list[str]]:
+    """Of one system, given by its runs, the headline and every row that can be compared with it.
+
+    Returns:
+        for each its runs; and which rows cannot be compared, and why.
+
+    Raises:
+        DataError: there is no row that can.
+    """
+    (runs,) = groups
+    systems, left = [list(runs)], []
+    for row in runs[0].rows():
+        of_runs = [one for run in runs for one in run.rows() if one.row == row.row]
+        why = [difference for one in of_runs for difference in otherwise(runs[0], one)]
+        if len(of_runs) < len(runs):
+            why = ["not every run has it"]
+        if why:
+            left.append(f"{row.row}: {why[0]}")
+        else:
+            systems.append(of_runs)
+    if len(systems) < 2:
+        raise DataError(
+            f"{runs[0].name} has no row that could be compared with its headline"
+            f"{f' ({left[0]})' if left else ''}. Give two runs, RUN_A RUN_B; or evaluate again with rows, for example "
+            "task.subsets=all."
+        )
+    return systems, left
 
 
 def _label(number: int) -> str:
     return chr(ord("A") + number) if number < 26 else f"S{number + 1}"
 
 
-def _pair(a: System, b: System, names: Sequence[str]) -> Pair:
-    notes = [note for note in (frames_note(a.runs[0], b.runs[0], a.label, b.label),) if note]
-    rows = [a.runs[0].report["facts"].get("score_row"), b.runs[0].report["facts"].get("score_row")]
+def _pair(a: System, b: System) -> Pair:
+    names = [name for name in a.runs[0].metrics if all(name in run.metrics for run in (*a.runs, *b.runs))]
+    same = a.runs[0].folder == b.runs[0].folder
+    notes = [] if same else [note for note in (frames_note(a.runs[0], b.runs[0], a.label, b.label),) if note]
+    rows = a.runs[0].scored_by, b.runs[0].scored_by
     if rows[0] != rows[1]:
         notes.append(f"{a.label} is scored by {rows[0]}, {b.label} by {rows[1]}")
     missing = [set(run.counted.missing) for run in (a.runs[0], b.runs[0])]

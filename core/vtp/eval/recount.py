@@ -33,6 +33,7 @@ class Items:
         scale: what the mean is multiplied with: 100 of credits, for percent.
         median: whether the metric is the median.
         falls: whether small values are good, as of ranks.
+        among: how many candidates are ranked, 0 where nothing is.
     """
 
     ids: Sequence[str]
@@ -41,6 +42,7 @@ class Items:
     scale: float = 100.0
     median: bool = False
     falls: bool = False
+    among: int = 0
 
     def metric(self) -> float:
         """The metric; NaN without a query."""

@@ -103,10 +103,10 @@ def _clip(line: Mapping[str, Any], back: bool) -> str:
 
 def _items(name: str, lines: Lines, ranks: Ranks, ties: TieRule, *, back: bool) -> dict[str, Items]:
     ids, clips = [line["id"] for line in lines], [_clip(line, back) for line in lines]
-    found = {f"{name}/r{k}": Items(ids, clips, ranks.hits(k, ties)) for k in KS}
-    values = ranks.values(ties)
-    found[f"{name}/mdr"] = Items(ids, clips, values, 1.0, median=True, falls=True)
-    return found | {f"{name}/mnr": Items(ids, clips, values, 1.0, falls=True)}
+    among, values = ranks.gallery, ranks.values(ties)
+    found = {f"{name}/r{k}": Items(ids, clips, ranks.hits(k, ties), among=among) for k in KS}
+    found[f"{name}/mdr"] = Items(ids, clips, values, 1.0, median=True, falls=True, among=among)
+    return found | {f"{name}/mnr": Items(ids, clips, values, 1.0, falls=True, among=among)}
 
 
 def _add_row(counted: Recount, label: str, row: Mapping[str, Any], both: Mapping[str, Lines], ties: TieRule) -> None:
