@@ -40,10 +40,10 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--html", metavar="FILE", type=place, help="also write a page, one file without network")
     parser.add_argument("--json", action="store_true", help="for programs")
     options = parser.parse_args(arguments)
-    groups = [_read(group) for group in options.run]
-    names = [(one.folder, one.row) for group in groups for one in group]
-    if len(set(names)) < len(names):
-        raise ConfigError("a run is named twice; give different ones, or rows of it (RUN#ROW).")
+    asked = [[_place(one) for one in _split(group)] for group in options.run]
+    _refuse_twice([one for group in asked for one in group])
+    groups = [_read(*both) for both in zip(options.run, asked, strict=True)]
+    _refuse_twice([(one.folder, one.row) for group in groups for one in group])
     if len(groups) == 1 and groups[0][0].row is not None:
         raise ConfigError(f"there is nothing to compare with {options.run[0]}: give a run or a row more, RUN RUN#ROW.")
     groups, left = (groups, []) if len(groups) > 1 else against_rows(groups)
@@ -71,13 +71,21 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _read(group: str) -> list[Measured]:
+def _place(one: str) -> tuple[Path, str]:
+    """A run and what is asked of its rows; a folder with a # in its name is one run."""
+    folder, _, row = (one, "", "") if Path(one).expanduser().exists() else one.partition("#")
+    return Path(folder).expanduser().resolve(), row.strip()
+
+
+def _refuse_twice(runs: Sequence[tuple[Path, str | None]]) -> None:
+    if len(set(runs)) < len(runs):
+        raise ConfigError("a run is named twice; give different ones, or rows of it (RUN#ROW).")
+
+
+def _read(group: str, asked: Sequence[tuple[Path, str]]) -> list[Measured]:
     """The runs of a system, or their rows."""
-    found = []
-    for one in _split(group):
-        folder, _, row = (one, "", "") if Path(one).expanduser().exists() else one.partition("#")
-        run = read_run(Path(folder).expanduser().resolve())
-        found.append(run.find_row(row.strip()) if row.strip() else run)
+    runs = [(read_run(folder), row) for folder, row in asked]
+    found = [run.find_row(row) if row else run for run, row in runs]
     if len(rows := {one.row or "the headline" for one in found}) > 1:
         raise ConfigError(
             f"{group!r}: what is joined by commas are seeds of one system, and not {' and '.join(sorted(rows))}. Put a "
