@@ -127,6 +127,7 @@ def tiny(bert, videomae, ast, hub) -> dict[tuple[str, str], tuple[type[nn.Module
     from vtp_encoders.clap import Clap
     from vtp_encoders.clip import CLIP
     from vtp_encoders.concat import Concat
+    from vtp_encoders.constant import Constant
     from vtp_encoders.pe_video import PEVideo
     from vtp_encoders.qwen3_vl import Qwen3VLVideo
     from vtp_encoders.qwen3_vl_text import Qwen3VLText
@@ -172,6 +173,7 @@ def tiny(bert, videomae, ast, hub) -> dict[tuple[str, str], tuple[type[nn.Module
         ("video", "torchvision"): (TorchvisionVideo, {"frames": 2, "size": 32}),
         ("audio", "clap"): (Clap, {"model": str(hub("clap"))}),
         ("fusion", "concat"): (Concat, {"width": 16, "heads": 2}),
+        ("fusion", "constant"): (Constant, {"width": 16}),
     }
 
 

@@ -26,4 +26,5 @@ NAMES = [
     ("video", "torchvision"),
     ("audio", "clap"),
     ("fusion", "concat"),
+    ("fusion", "constant"),
 ]

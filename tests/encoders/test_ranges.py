@@ -49,6 +49,7 @@ WRONG = {  # slot -> encoder -> option -> values
     },
     "fusion": {
         "concat": {"width": [0], "depth": [-1], "heads": [0], "mlp_ratio": [0, -1, NAN], "dropout": [2]},
+        "constant": {"width": [0]},
         "simvtp": {"width": [0], "depth": [-1], "heads": [0], "mlp_ratio": [0], "drop_path": [1], "init_values": [-1]},
     },
 }

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 
 def run(cwd: Path, *arguments: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "vtp", "run", *arguments, *SHORT]
+    command = [sys.executable, "-m", "vtp", "run", *SHORT, *arguments]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
 
 
@@ -67,6 +67,14 @@ def test_msvd_with_the_five_real_clips(tmp_path, shared_data):
     # published: always answering "man" scores 14.1 %, all 1,852 training answers hold 94.1 % of the right ones
     assert found["rows"]["majority answer"]["accuracy"] == pytest.approx(14.1, abs=0.05)
     assert found["metrics"]["in_vocabulary"] == pytest.approx(94.1, abs=0.05) and found["facts"]["answers"] == 1852
+    # the same through training, and on all questions: what looks at nothing reads no clip
+    blind = run(tmp_path, "task=msvd_qa", "model=prior", "dataset.root=root", "train.steps=200", "run_dir=blind")
+    assert blind.returncode == 0, blind.stderr
+    assert "13,157 of 13,157 questions evaluated" in blind.stdout and "no picture" not in blind.stdout
+    found = report(tmp_path / "blind")
+    assert found["metrics"]["accuracy"] == pytest.approx(14.1, abs=0.05)
+    lines = [json.loads(line) for line in (tmp_path / "blind/predictions.jsonl").read_text().splitlines()]
+    assert len(lines) == 13157 and {line["prediction"] for line in lines} == {"man"}
     searched = run(tmp_path, "task=msvd_retrieval", "dataset.root=root", "run_dir=retrieval")
     assert searched.returncode == 0, searched.stderr
     found = report(tmp_path / "retrieval")

@@ -344,7 +344,7 @@ class Run:
     def _strips(self, evaluator: Any, result: Any) -> Any:
         """Frames for the picture, or the exception that the task raised instead: decoration must not cost a report."""
         try:
-            return self._ask("examples")(evaluator, result) if result.chart else ()
+            return self._ask("examples")(evaluator, result) if result.chart and "video" in evaluator.modalities else ()
         except Exception as error:
             return error
 

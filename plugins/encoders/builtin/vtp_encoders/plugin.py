@@ -27,3 +27,4 @@ def vtp_register_encoders(register: Register) -> None:
     register("clap", "vtp_encoders.clap:Clap", slot="audio")
     register("whisper", "vtp_encoders.whisper:Whisper", slot="audio")
     register("concat", "vtp_encoders.concat:Concat", slot="fusion")
+    register("constant", "vtp_encoders.constant:Constant", slot="fusion")
