@@ -81,3 +81,16 @@ def test_the_lines_for_the_shell_run(reader, capsys):
         assert main(shlex.split(line)[1:]) == 0, line
     out = capsys.readouterr().out
     assert "2 files: 0 were done, 6 windows added" in out and "exact: compared with all of 6 windows" in out
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_the_lines_of_export_run(reader, capsys):
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package, reason="export needs it")
+    lines = re.findall(r"^(vtp export .*)$", PAGE.read_text(encoding="utf-8"), re.M)
+    assert len(lines) == 3
+    for line in lines:
+        assert main(shlex.split(line)[1:]) == 0, line
+    written = {name.name for folder in ("exported", "texts", "merged") for name in (reader / folder).iterdir()}
+    assert written >= {"video.onnx", "text.onnx", "export.json", "assets", "model.safetensors"}

@@ -111,7 +111,8 @@ class Clap(HubEncoder):
         with torch.autocast(waveform.device.type, enabled=False):
             place = torch.arange(self.spec.samples, device=waveform.device).expand(waveform.shape[0], -1)
             length = lengths.clamp(min=1)[:, None]
-            times = torch.div(self.spec.samples, length, rounding_mode="floor")
+            # Not a plain number by a tensor: that is what onnxscript 0.7 cannot export.
+            times = torch.full_like(length, self.spec.samples).div(length, rounding_mode="floor")
             heard = place < times * lengths[:, None]
             source = (place % length).clamp(max=waveform.shape[1] - 1)
             sound = waveform.float().gather(1, source) * heard

@@ -62,7 +62,7 @@ class Qwen3VL(HubEncoder):
     def pool(self, tokens: Tokens) -> Tensor:
         """(B, D): the last real token at unit length."""
         place = (tokens.attention_mask * torch.arange(tokens.x.shape[1], device=tokens.x.device)).amax(1)
-        return normalize(tokens.x[torch.arange(len(place), device=place.device), place], dim=-1)
+        return normalize(tokens.x[torch.arange(place.shape[0], device=place.device), place], dim=-1)
 
 
 class Qwen3VLVideo(Qwen3VL):
@@ -122,7 +122,7 @@ class Qwen3VLVideo(Qwen3VL):
 
     def forward(self, video: Tensor) -> Tokens:
         """(B, T, 3, H, W) -> Tokens (B, N, D)."""
-        rows, (tubelet, merge, patch) = len(video), self.cube
+        rows, (tubelet, merge, patch) = video.shape[0], self.cube
         missing = video[:, -1:].expand(-1, -video.shape[1] % tubelet, -1, -1, -1)
         slots, side = int(self.shape[0, 0]), int(self.shape[0, 1]) // merge
         cut = torch.cat([video, missing], 1).reshape(rows, slots, tubelet, 3, side, merge, patch, side, merge, patch)
