@@ -165,6 +165,26 @@ def siglip(folder: Path) -> None:
     hf.SiglipImageProcessor(size={"height": 16, "width": 16}).save_pretrained(folder)
 
 
+def videomae(folder: Path) -> None:
+    """4 frames of 28 pixels in tubelets of 2 x 14 x 14, as the giant of VideoMAE v2, without a norm at the end; other
+    colours than ImageNet's."""
+    size = {"image_size": 28, "patch_size": 14, "num_frames": 4, "tubelet_size": 2}
+    hf.VideoMAEModel(hf.VideoMAEConfig(**SMALL, **RANDOM, **size, use_mean_pooling=True)).save_pretrained(folder)
+    colours = {"image_mean": [0.4, 0.5, 0.6], "image_std": [0.2, 0.3, 0.4]}
+    cut = {"size": {"shortest_edge": 28}, "crop_size": {"height": 28, "width": 28}}
+    hf.VideoMAEImageProcessor(**cut, **colours).save_pretrained(folder)
+
+
+def modernbert(folder: Path) -> None:
+    """Words of tower_models."""
+    words = tower_models.WORDS
+    ids = {"pad_token_id": 0, "cls_token_id": 2, "bos_token_id": 2, "sep_token_id": len(words) - 1}
+    config = hf.ModernBertConfig(**SMALL, **ids, eos_token_id=len(words) - 1, vocab_size=len(words))
+    hf.ModernBertModel(config).save_pretrained(folder)
+    (folder / "vocab.txt").write_text("\n".join(words))
+    hf.BertTokenizer(vocab=str(folder / "vocab.txt")).save_pretrained(folder)
+
+
 MODELS: dict[str, Callable[[Path], None]] = {
     "wav2vec2": wav2vec2,
     "wav2vec2 layer": lambda folder: wav2vec2(folder, "layer"),
@@ -172,6 +192,8 @@ MODELS: dict[str, Callable[[Path], None]] = {
     "vit_mae": vit_mae,
     "vit_mae grey": lambda folder: vit_mae(folder, channels=1),
     "vjepa2": vjepa2,
+    "videomae v2": videomae,
+    "modernbert": modernbert,
     "xclip": xclip,
     "clip": clip,
     "siglip": siglip,

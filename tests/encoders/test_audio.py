@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -27,6 +29,21 @@ def test_ast_features_equal_those_of_its_feature_extractor(ast):
         ours, steps = encoder.features(padded, torch.tensor([samples]))
         assert steps.item() == 1 + (samples - 400) // 160
         torch.testing.assert_close(ours, expected, rtol=0, atol=2e-3)
+
+
+def test_ast_takes_mean_and_deviation_of_its_settings(ast, tmp_path):
+    """Those of Speech Commands are others than AudioSet's."""
+    from transformers import ASTFeatureExtractor
+
+    folder = shutil.copytree(ast, tmp_path / "ast")
+    ASTFeatureExtractor(num_mel_bins=32, max_length=50, mean=-6.8, std=5.5).save_pretrained(folder)
+    encoder = AST(context=BuildContext(), model=str(folder))
+    assert (encoder.mean, encoder.std) == (-6.8, 5.5)
+    (tmp_path / "saved" / "encoders" / "audio").mkdir(parents=True)
+    encoder.save_assets(tmp_path / "saved" / "encoders" / "audio")
+    assert AST(context=BuildContext(assets=tmp_path / "saved"), model="not there").mean == -6.8
+    assert AST(context=BuildContext(), model=str(folder), mean=1.0).mean == 1.0
+    assert AST(context=BuildContext(), model=str(ast)).mean == pytest.approx(-4.2677393)
 
 
 def test_ast_output_is_that_of_the_model(ast):

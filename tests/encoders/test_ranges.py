@@ -100,6 +100,7 @@ def test_shares_of_masks(mask, key, values):
 
 
 FREE = {("encoder/audio", name, "mean") for name in ("ast", "vit_mae", "timm")}  # any number will do
+FREE.add(("objective", "vtc", "bias"))
 
 
 def test_every_number_of_the_built_in_parts_says_its_bounds():

@@ -43,6 +43,34 @@ def test_vjepa2_gives_what_transformers_gives(hub, rows):
     assert tokens.grid == (2, 2, 2)
 
 
+@each_batch
+def test_videomae_v2_gives_what_transformers_gives(hub, rows):
+    """Patches of 14, no norm at the end and other colours than ImageNet's: all from the folder."""
+    encoder = VideoMAE(context=BuildContext(), model=str(hub("videomae v2"))).eval()
+    processor = hf.AutoImageProcessor.from_pretrained(hub("videomae v2"))
+    model = hf.AutoModel.from_pretrained(hub("videomae v2")).eval()
+    frames = clips(encoder, rows)
+    given = processor([list(clip) for clip in frames], do_resize=False, do_center_crop=False, return_tensors="pt")
+    with torch.no_grad():
+        expected = model(**given).last_hidden_state
+        tokens = encoder(normalized(encoder, frames))
+    torch.testing.assert_close(tokens.x, expected, rtol=1e-5, atol=1e-5)  # no norm: they are large
+    assert tokens.grid == (2, 2, 2)
+
+
+def test_frames_are_scaled_as_the_settings_say_and_so_after_restoring(hub, videomae, tmp_path):
+    for cls, name in ((VideoMAE, "videomae v2"), (VJEPA2, "vjepa2")):
+        encoder = cls(context=BuildContext(), model=str(hub(name)))
+        assert encoder.spec.resample == "bilinear" and encoder.spec.mean == (0.4, 0.5, 0.6)
+        folder = tmp_path / name / "encoders" / "video"
+        folder.mkdir(parents=True)
+        encoder.save_assets(folder)
+        again = cls(context=BuildContext(assets=tmp_path / name), model="not there")
+        assert again.spec == encoder.spec
+    plain = VideoMAE(context=BuildContext(), model=str(videomae)).spec  # a folder without settings
+    assert plain.resample == "decoder" and plain.mean == (0.485, 0.456, 0.406)
+
+
 def test_vjepa2_positions_are_those_of_the_visible_tokens(hub):
     """The same as the whole clip in transformers, where all layers attend to the visible tokens only."""
     hidden = torch.tensor([[True, False, True, False, False, True, False, True], [False] * 4 + [True] * 4])

@@ -3,7 +3,7 @@ device.
 
     waveform (B, S)         float32 mono in [-1, 1], lengths (B,) real samples
     fbank    (B, F, 128)    Kaldi log-mel, 10 ms per step, F = max_length of the model; padded with 0, then
-                            (x - mean) / (2 std)
+                            (x - mean) / (2 std), both as the settings beside the model say
     tokens   (B, N, D)      N = F' * S', patches of 16 x 16 with stride 10; frequency slowest (the order of AST)
     visible  (B, N_vis, D)  only if a mask is given
 
@@ -13,31 +13,28 @@ AST attends to padded steps; here they are masked, so that what follows a sound 
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
-from transformers import ASTConfig, ASTModel
+from transformers import ASTConfig, ASTFeatureExtractor, ASTModel
 
 from vtp.media.audio import kaldi_fbank
 from vtp.model.blocks import visible_index
 from vtp.model.build import BuildContext
 from vtp.ranges import Positive, Range
 from vtp.types import AudioSpec, Tokens
-from vtp_encoders.huggingface import checkpoint_blocks, layer_of_huggingface, load, load_weights, saved_folder
+from vtp_encoders.huggingface import HubEncoder, checkpoint_or_preset, load_settings
 
 __all__ = ["AST", "PRESETS"]
 
 NAME = "ast"
 PRESETS = {"tiny": (192, 4, 3), "small": (384, 12, 6), "base": (768, 12, 12)}  # width, depth, heads
 SAMPLE_RATE = 16000
-MEAN, STD = -4.2677393, 4.5689974  # of AudioSet, as the released checkpoints were trained
 PREFIX = 2  # cls and distillation token
 
 
-class AST(nn.Module):
+class AST(HubEncoder):
     """AST's encoder, from a checkpoint or from scratch. Its cls and distillation tokens take part inside and are not
     returned.
 
@@ -48,7 +45,7 @@ class AST(nn.Module):
         preset: without ``model``: tiny (width 192, depth 4), small (384, 12) or base (768, 12).
         seconds: without ``model``: longest sound, at least one patch of 0.16 s; with one it is the model's max_length
             of 10 ms steps.
-        mean, std: of the features; the defaults are those of AudioSet.
+        mean, std: of the features; null is what the settings beside the model say, and of a preset those of AudioSet.
         padding: whether the steps behind a sound are ``masked``, or ``attended`` to as the released checkpoints were
             trained. Tokens that begin there are masked afterwards either way.
         context: gives the saved configuration when a checkpoint is restored; then nothing is downloaded.
@@ -62,28 +59,24 @@ class AST(nn.Module):
         pretrained: bool = True,
         preset: Literal["tiny", "small", "base"] = "base",
         seconds: Annotated[float, Range(least=0.16, most=3600)] = 10.24,
-        mean: float = MEAN,
-        std: Positive = STD,
+        mean: float | None = None,
+        std: Positive | None = None,
         padding: Literal["masked", "attended"] = "masked",
     ) -> None:
         super().__init__()
-        saved = saved_folder(NAME, context.assets_of("encoders/audio"))
-        source = saved or (os.path.expanduser(model) if model else None)
-        if source is None:
-            config = _config(preset, seconds)
-        else:
-            config = load(NAME, source, "configuration", lambda: ASTConfig.from_pretrained(source))
-        if source is not None and saved is None and pretrained:
-            self.model: Any = load_weights(NAME, ASTModel, source)
-        else:
-            self.model = ASTModel(config)
+        kinds = (ASTConfig, ASTModel)
+        self.model, source = checkpoint_or_preset(
+            NAME, "audio", model, pretrained, context, kinds, lambda: _config(preset, seconds)
+        )
+        config = self.model.config
+        self.settings = ASTFeatureExtractor() if source is None else load_settings(NAME, ASTFeatureExtractor, source)
         self.steps = int(config.max_length)
         self.spec = AudioSpec(sample_rate=SAMPLE_RATE, seconds=self.steps / 100)
         self.bins = int(config.num_mel_bins)
         self.width = int(config.hidden_size)
         self.depth = int(config.num_hidden_layers)
-        self.mean = mean
-        self.std = std
+        self.mean = float(self.settings.mean) if mean is None else mean
+        self.std = float(self.settings.std) if std is None else std
         self.attended = padding == "attended"
         self.grid = (
             (self.bins - config.patch_size) // config.frequency_stride + 1,
@@ -129,20 +122,6 @@ class AST(nn.Module):
         steps = steps.clamp(max=self.steps)
         padding = torch.arange(self.steps, device=fbank.device) >= steps[:, None]
         return (fbank.masked_fill(padding[..., None], 0.0) - self.mean) / (2 * self.std), steps
-
-    def layer_of(self, name: str) -> int:
-        """Layer of a parameter for learning-rate decay: 0 patch embedding, 1..depth layers, depth + 1 the final
-        norm.
-        """
-        return layer_of_huggingface(name, self.depth)
-
-    def gradient_checkpointing_enable(self) -> None:
-        """Recompute the layers in the backward pass."""
-        checkpoint_blocks(self.model)
-
-    def save_assets(self, directory: Path) -> None:
-        """Write the configuration, so that a checkpoint can be loaded without the hub."""
-        self.model.config.save_pretrained(directory)
 
 
 def _config(preset: str, seconds: float) -> ASTConfig:

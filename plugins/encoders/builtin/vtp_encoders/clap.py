@@ -65,19 +65,14 @@ class Clap(HubEncoder):
         if self.settings.truncation != ("fusion" if config.enable_fusion else "rand_trunc"):
             self.settings.truncation = "fusion" if config.enable_fusion else "rand_trunc"  # a folder without settings
         found: Any = None
-        if not pretrained or restored:
-            self.model = ClapAudioModel(config)
-        elif isinstance(whole, ClapConfig):
-            found = load_weights(NAME, ClapModel, source)
-        elif (getattr(whole, "architectures", None) or [""])[0] == WithProjection.__name__:
-            found = load_weights(NAME, WithProjection, source)
-        else:
-            self.model = load_weights(NAME, ClapAudioModel, source)
-        if found is not None:
-            self.model = found.audio_model
+        if pretrained and not restored:
+            alone = WithProjection if (whole.architectures or [""])[0] == WithProjection.__name__ else ClapAudioModel
+            found = load_weights(NAME, ClapModel if isinstance(whole, ClapConfig) else alone, source)
+        self.model = ClapAudioModel(config) if found is None else getattr(found, "audio_model", found)
         self.projection, self.space = None, None
         if projected:
-            self.projection = ClapProjectionLayer(config) if found is None else found.audio_projection
+            own = getattr(found, "audio_projection", None)
+            self.projection = ClapProjectionLayer(config) if own is None else own
             scale = found.logit_scale_a.item() if isinstance(found, ClapModel) else None
             self.space = space_of(model, self.model.config, scale)
         encoder = self.model.audio_encoder

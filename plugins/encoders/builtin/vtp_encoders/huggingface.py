@@ -30,6 +30,7 @@ from vtp_encoders import hub
 __all__ = [
     "HubEncoder",
     "checkpoint_blocks",
+    "checkpoint_or_preset",
     "drop_pooler",
     "keeping",
     "layer_of_huggingface",
@@ -174,6 +175,30 @@ def source_of(encoder: str, slot: str, model: str, context: BuildContext) -> tup
     """
     saved = saved_folder(encoder, context.assets_of(f"encoders/{slot}"))
     return saved or os.path.expanduser(model), saved is not None
+
+
+def checkpoint_or_preset(
+    encoder: str,
+    slot: str,
+    model: str | None,
+    pretrained: bool,
+    context: BuildContext,
+    classes: tuple[Any, Any],
+    preset: Callable[[], Any],
+) -> tuple[Any, str | None]:
+    """The model of a checkpoint; without weights where it is being restored or ``pretrained`` is False; or, without
+    ``model``, of the configuration that ``preset`` makes. And what was opened, None for a preset.
+
+    Args:
+        classes: of its configuration, and of the model itself.
+    """
+    kind, cls = classes
+    if model is None and context.assets_of(f"encoders/{slot}") is None:
+        return cls(preset()), None
+    source, restored = source_of(encoder, slot, model or "", context)
+    config = load(encoder, source, "configuration", lambda: kind.from_pretrained(source))
+    weights = pretrained and model is not None and not restored
+    return load_weights(encoder, cls, source) if weights else cls(config), source
 
 
 def load_settings(encoder: str, cls: Any, model: str, *, known: bool = True) -> Any:

@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoProcessor, Qwen3VLConfig, Qwen3VLModel
 from vtp.errors import ConfigError
 from vtp.media.settings import as_trained, largest_square
 from vtp.model.build import BuildContext
-from vtp.ranges import Count, Size
+from vtp.ranges import Count, Positive, Size
 from vtp.types import Tokens, VideoSpec
 from vtp_encoders.huggingface import (
     HubEncoder,
@@ -90,7 +90,7 @@ class Qwen3VLVideo(Qwen3VL):
         pretrained: bool = True,
         frames: Count = 16,
         size: Size | None = None,
-        fps: float | None = None,
+        fps: Positive | None = None,
         instruction: str = INSTRUCTION,
     ) -> None:
         super().__init__()

@@ -27,12 +27,13 @@ from vtp.model.blocks import visible_index
 from vtp.model.build import BuildContext
 from vtp.ranges import Positive, Range, Size
 from vtp.types import AudioSpec, Tokens
-from vtp_encoders.ast_audio import MEAN, SAMPLE_RATE, STD
+from vtp_encoders.ast_audio import SAMPLE_RATE
 from vtp_encoders.timm_models import create, save_config, source_of
 
 __all__ = ["TimmAudio"]
 
 WINDOW, HOP = 400, 160  # samples of a window of fbank, and from one to the next
+MEAN, STD = -4.2677393, 4.5689974  # of AudioSet
 
 
 class TimmAudio(nn.Module):

@@ -1,27 +1,26 @@
 """``videomae``: plain ViT over tubelets with joint space-time attention (VideoMAE, arXiv:2203.12602), by transformers.
 
-video    (B, T, 3, H, W)   float, ImageNet-normalised
+video    (B, T, 3, H, W)   float, normalised as the settings beside the model say; from scratch as ImageNet
 tokens   (B, N, D)         N = T / tubelet * (H / patch) * (W / patch), time slowest
 visible  (B, N_vis, D)     only if a mask is given
 """
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import linear
-from transformers import VideoMAEConfig, VideoMAEModel
+from transformers import AutoImageProcessor, VideoMAEConfig, VideoMAEModel
 
 from vtp.errors import ConfigError
+from vtp.media.settings import as_trained
 from vtp.model.blocks import visible_index
 from vtp.model.build import BuildContext
 from vtp.ranges import Size
 from vtp.types import Tokens, VideoSpec
-from vtp_encoders.huggingface import checkpoint_blocks, layer_of_huggingface, load, load_weights, saved_folder
+from vtp_encoders.huggingface import HubEncoder, checkpoint_or_preset, load_settings
 
 __all__ = ["PRESETS", "VideoMAE"]
 
@@ -34,7 +33,7 @@ PRESETS = {
 }  # width, depth, heads
 
 
-class VideoMAE(nn.Module):
+class VideoMAE(HubEncoder):
     """VideoMAE's encoder, from a checkpoint or from scratch.
 
     Args:
@@ -59,17 +58,20 @@ class VideoMAE(nn.Module):
         patch: Size = 16,
     ) -> None:
         super().__init__()
-        saved = saved_folder(NAME, context.assets_of("encoders/video"))
-        source = saved or (os.path.expanduser(model) if model else None)
-        if source is None:
-            config = _config(preset, frames, size, tubelet, patch)
-        else:
-            config = load(NAME, source, "configuration", lambda: VideoMAEConfig.from_pretrained(source))
-        if source is not None and saved is None and pretrained:
-            self.model: Any = load_weights(NAME, VideoMAEModel, source)
-        else:
-            self.model = VideoMAEModel(config)
-        self.spec = VideoSpec(frames=config.num_frames, size=_side(config.image_size))
+        self.model, source = checkpoint_or_preset(
+            NAME,
+            "video",
+            model,
+            pretrained,
+            context,
+            (VideoMAEConfig, VideoMAEModel),
+            lambda: _config(preset, frames, size, tubelet, patch),
+        )
+        config = self.model.config
+        if source is not None:
+            self.settings = load_settings(NAME, AutoImageProcessor, source, known=False)
+        spec = VideoSpec(frames=int(config.num_frames), size=_side(config.image_size))
+        self.spec = as_trained(spec, self.settings and self.settings.to_dict())
         self.width = int(config.hidden_size)
         self.depth = int(config.num_hidden_layers)
         side = self.spec.size // _side(config.patch_size)
@@ -101,20 +103,6 @@ class VideoMAE(nn.Module):
         x = linear(seen, convolution.weight.flatten(1), convolution.bias)
         places: Tensor = embeddings.position_embeddings.detach().to(x)
         return x + places[0][index]
-
-    def layer_of(self, name: str) -> int:
-        """Layer of a parameter for learning-rate decay: 0 patch embedding, 1..depth layers, depth + 1 the final
-        norm.
-        """
-        return layer_of_huggingface(name, self.depth)
-
-    def gradient_checkpointing_enable(self) -> None:
-        """Recompute the layers in the backward pass."""
-        checkpoint_blocks(self.model)
-
-    def save_assets(self, directory: Path) -> None:
-        """Write the configuration, so that a checkpoint can be loaded without the hub."""
-        self.model.config.save_pretrained(directory)
 
 
 def _config(preset: str, frames: int, size: int, tubelet: int, patch: int) -> VideoMAEConfig:

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import VJEPA2Config, VJEPA2Model, VJEPA2VideoProcessor
 
 from vtp.errors import ConfigError
-from vtp.media.settings import triple
+from vtp.media.settings import as_trained
 from vtp.model.blocks import visible_index
 from vtp.model.build import BuildContext
 from vtp.ranges import Size
@@ -61,8 +61,7 @@ class VJEPA2(HubEncoder):
             self.model = VJEPA2Model(config)
         self.model.register_module("predictor", None)
         size, patch = int(config.crop_size), int(config.patch_size)
-        mean, std = triple(self.settings.image_mean), triple(self.settings.image_std)
-        self.spec = VideoSpec(frames=frames, size=size, mean=mean, std=std)
+        self.spec = as_trained(VideoSpec(frames=frames, size=size), self.settings.to_dict())
         self.width = int(config.hidden_size)
         self.depth = int(config.num_hidden_layers)
         self.grid = (frames // int(config.tubelet_size), size // patch, size // patch)
