@@ -241,7 +241,7 @@ def test_the_core_imports_no_plugin():
 
     import vtp
 
-    addons = {"vtp_simvtp", "vtp_univl", "vtp_snps3", "vtp_crossformer", "vtp_alpro", "vtp_serve"}
+    addons = {"vtp_simvtp", "vtp_univl", "vtp_snps3", "vtp_crossformer", "vtp_alpro", "vtp_serve", "vtp_mteb"}
     plugins = {p.package for p in discover() if p.builtin} | addons
     pattern = re.compile(rf"^\s*(?:from|import)\s+({'|'.join(plugins)})\b", re.M)
     for file in Path(vtp.__file__).parent.rglob("*.py"):
