@@ -39,7 +39,7 @@ def test_an_epoch_shows_every_sample_once_in_an_order_of_its_own() -> None:
     ids = [batch.ids for batch in take(train, 6)]
     first, second = sum(ids[:3], []), sum(ids[3:], [])
     assert len(set(first)) == len(set(second)) == 9 and first != second  # 10 is no multiple of 3: one is left out
-    assert train.epoch == 2 and train.state_dict() == {"samples": 18}
+    assert train.epoch == 2 and train.state_dict() == {"samples": 18, "tried": {"": [18, 0]}}
 
 
 def test_a_table_smaller_than_the_batch_runs_over_into_the_next_epoch() -> None:
@@ -73,6 +73,21 @@ def test_a_resumed_loader_goes_on_exactly(workers: int) -> None:
     second.load_state_dict(first.state_dict())
     assert [fingerprint(batch) for batch in take(second, 5)] == whole[4:]
     assert [fingerprint(batch) for batch in take(first, 5)] == whole[4:]  # the same object can be iterated again
+
+
+def test_a_resumed_loader_remembers_what_was_tried() -> None:
+    bad = {"reader": NumberReader(bad=[3, 7]), "bad": BadFiles(None, 1.0)}
+    whole, first, second = loader(**bad), loader(**bad), loader(**bad)
+    take(whole, 9), take(first, 4)
+    second.load_state_dict(first.state_dict())
+    assert second.tried() == first.tried()
+    take(second, 5)
+    assert second.tried() == whole.tried() and whole.tried()[""][1] > 0
+    other = loader(rank=1, world_size=2)
+    other.load_state_dict(first.state_dict())
+    assert other.tried() == {"": (0, 0)}  # the first process has them
+    second.load_state_dict({"samples": 4})  # of an older vtp
+    assert second.tried() == {"": (0, 0)}
 
 
 def test_ranks_share_a_global_batch() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vtp import distributed
 from vtp.contracts import Table, member
 from vtp.data.bad import BadFiles
 from vtp.data.batching import Example, collate
@@ -102,8 +103,9 @@ class TrainLoader:
         self._mixture: Mixture | None = member(table, Table, "mixture")
         if self._mixture is not None:
             self._mixture.counts(global_batch)  # a batch that the parts cannot fill is refused before the first one
-        parts = 1 if self._mixture is None else len(self._mixture.names)
-        self._tried = np.zeros((parts, 2), np.int64)  # samples that this process tried, and those that failed
+        self._tried = np.zeros(
+            (len(self._parts), 2), np.int64
+        )  # samples that this process tried, and those that failed
         self._order = lru_cache(maxsize=2)(self._permutation)
 
     @property
@@ -118,19 +120,26 @@ class TrainLoader:
         return self._samples // self.epoch_rows
 
     def tried(self) -> dict[str, tuple[int, int]]:
-        """Of each part of the table (of all of it, ``""``, where it has none): samples that this process has tried
-        since it started, and how many of them could not be decoded."""
-        names = ("",) if self._mixture is None else self._mixture.names
-        return {name: (int(draws), int(failed)) for name, (draws, failed) in zip(names, self._tried, strict=True)}
+        """Of each part of the table (of all of it, ``""``, where it has none): samples that this process has tried,
+        and how many of them could not be decoded. After a resume the first process has those of all before it, too."""
+        counts = zip(self._parts, self._tried, strict=True)
+        return {name: (int(draws), int(failed)) for name, (draws, failed) in counts}
 
-    def state_dict(self) -> dict[str, int]:
-        """The position: global samples handed out. Counted in samples, so that the number of ranks may change on
-        resume."""
-        return {"samples": self._samples}
+    def state_dict(self) -> dict[str, Any]:
+        """The position: global samples handed out, and what all processes tried for them. Counted in samples, so that
+        the number of ranks may change on resume. Every process calls it."""
+        tried = sum(distributed.gather_objects(self._tried))
+        return {"samples": self._samples, "tried": dict(zip(self._parts, tried.tolist(), strict=True))}
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on after ``state["samples"]`` samples; takes effect at the next ``iter()``."""
         self._samples = int(state["samples"])
+        before = state.get("tried", {}) if self.rank == 0 else {}
+        self._tried = np.array([before.get(name, (0, 0)) for name in self._parts], np.int64)
+
+    @property
+    def _parts(self) -> tuple[str, ...]:
+        return ("",) if self._mixture is None else tuple(self._mixture.names)
 
     def __iter__(self) -> Generator[Batch]:
         self._order(self.epoch)  # before the workers are forked: they share it

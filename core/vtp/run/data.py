@@ -180,8 +180,8 @@ class RunData:
         return [*mixture.lines(), *gone]
 
     def tried(self) -> dict[str, Any]:
-        """How many samples all processes tried in training since they started, and how many could not be decoded, for
-        the report; by part of the table where it has some. Every process calls it."""
+        """How many samples all processes tried in training, before it was resumed too, and how many could not be
+        decoded, for the report; by part of the table where it has some. Every process calls it."""
         every = distributed.gather_objects({} if self._loader is None else self._loader.tried())
         parts = {
             name: {"tried": sum(one[name][0] for one in every), "not_decoded": sum(one[name][1] for one in every)}
