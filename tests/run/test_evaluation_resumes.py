@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -144,12 +145,20 @@ class Slow:
         while started.poll() is None and time.monotonic() < until and len(self.lines(name)) < after:
             time.sleep(0.01)
         assert started.poll() is None, (self.folder / f"{name}.out").read_text()[-3000:]
-        if whole:
-            os.killpg(started.pid, signal.SIGKILL)
-        else:
-            os.kill(self.lines(name)[-1][0], signal.SIGKILL)
+        for pid in self._processes(name) if whole else [self.lines(name)[-1][0]]:
+            os.kill(pid, signal.SIGKILL)
         assert started.wait(timeout=120) != 0
         assert len(self.lines(name)) >= after
+
+    def _processes(self, name: str) -> list[int]:
+        """Of a run: torchrun starts sessions of their own, which outlive it."""
+        mark = f"SCORED={self.folder / name}.scored".encode()
+        found = []
+        for one in Path("/proc").glob("[0-9]*/environ"):
+            with suppress(OSError):
+                if mark in one.read_bytes().split(b"\0"):
+                    found.append(int(one.parent.name))
+        return found
 
     def nothing_twice(self, name: str, unbroken: str, processes: int = 1) -> None:
         """A batch that was kept and not written down any more is all that may be lacking."""
