@@ -246,3 +246,7 @@ def test_how_a_model_was_shown_its_clips_is_kept(write, dual, clips, tmp_path):
     again = vtp.load(model.save(tmp_path / "saved"), device="cpu", workers=0)
     np.testing.assert_array_equal(again.encode(videos=[clips / "a.mp4"]).videos, want)
     assert again.fingerprint == model.fingerprint != dual.fingerprint  # the tensors are those of dual
+
+
+def test_tasks_are_the_methods_that_a_model_can_do(dual, fused):
+    assert dual.tasks == ("encode",) and fused.tasks == ("answer", "caption")

@@ -25,7 +25,7 @@ from vtp.model.weights import CONFIG, WEIGHTS, save_weights
 from vtp.run.data import RunData
 from vtp.shown import printable
 from vtp.storage import DirectoryTransaction, write_text_atomic
-from vtp.types import MODALITIES, Modality
+from vtp.types import MODALITIES, Modality, TextSpec
 from vtp.use.ahead import Ahead
 from vtp.use.inputs import Items
 
@@ -130,6 +130,19 @@ class Model:
         able = [one for one in self.module.objectives.values() if offers(one, "embed")]
         found = {modality for objective in able for modality in compared_by(objective)}
         return tuple(modality for modality in MODALITIES if modality in found)
+
+    @property
+    def tasks(self) -> tuple[Literal["encode", "answer", "caption"], ...]:
+        """Which of the methods of these names it can do."""
+        objectives, specs = self.module.objectives, self.module.specs()
+        read = [n for n in self._able("logits") if "text" in member(objectives[n], Objective, "needs")]
+        spoken = isinstance(text := specs.get("text"), TextSpec) and text.detokenize is not None
+        can = {
+            "encode": self.embeds,
+            "answer": read and self.module.answers,
+            "caption": spoken and self._able("generate"),
+        }
+        return tuple(name for name, able in can.items() if able)  # type: ignore[misc]
 
     @cached_property
     def fingerprint(self) -> str:
