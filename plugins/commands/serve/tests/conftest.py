@@ -88,12 +88,18 @@ class Site:
 
 @contextmanager
 def _served(searches: list[Any], **how: Any) -> Iterator[Site]:
-    import uvicorn
-
     from vtp_serve.app import application
 
+    with _running(application(searches, **how)) as site:
+        yield site
+
+
+@contextmanager
+def _running(app: Any) -> Iterator[Site]:
+    import uvicorn
+
     listening = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(application(searches, **how), log_level="warning", access_log=False, ws="none")
+    config = uvicorn.Config(app, log_level="warning", access_log=False, ws="none")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
@@ -111,6 +117,32 @@ def _served(searches: list[Any], **how: Any) -> Iterator[Site]:
 def serve() -> Callable[..., Any]:
     """``with serve(searches, token=...) as site``."""
     return _served
+
+
+@pytest.fixture(scope="session")
+def able(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that compares clips and sounds with texts, answers questions and writes."""
+    from small_models import DUAL, FUSED, write_model
+
+    encoders = {**FUSED["encoders"], "audio": DUAL["encoders"]["audio"]}
+    spec = {**FUSED, "encoders": encoders, "objectives": {**DUAL["objectives"], **FUSED["objectives"]}}
+    return write_model(tmp_path_factory.mktemp("able") / "model", spec)
+
+
+@pytest.fixture(scope="session")
+def tried(able: Path) -> Callable[..., Any]:
+    """``with tried(token=...) as site``: the page on that model, or on ``model=``."""
+    for library in ("fastapi", "uvicorn"):
+        pytest.importorskip(library, reason=f"vtp serve needs {library}")
+    import vtp
+    from vtp_serve.model_app import model_application
+
+    whole = vtp.load(able, device="cpu", workers=0)
+
+    def open_page(model: Any = None, **how: Any) -> Any:
+        return _running(model_application("able <b>", model or whole, **{"most": 200_000, **how}))
+
+    return open_page
 
 
 @pytest.fixture(scope="module")

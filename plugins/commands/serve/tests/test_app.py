@@ -277,6 +277,6 @@ def test_too_many_at_once_are_told(searches):
 
     served = _Served(searches, Access(None), None, None)  # type: ignore[arg-type]
     for _ in range(_WAITING):
-        served._places.acquire()
+        served.turns._places.acquire()
     with pytest.raises(Refused, match="Too many"):
         served.found("a", "text", "", "a")

@@ -121,3 +121,43 @@ def test_the_token_is_asked_for_once(searches, serve, page):
         page.press("input[name=q]", "Enter")
         page.wait_for_selector("#results li")
         assert not any(TOKEN in address for address in page.asked)
+
+
+def test_a_model_is_tried_on_a_clip(tried, tables, page):
+    with tried() as site:
+        page.goto(f"http://127.0.0.1:{site.port}/")
+        page.click("button[value=ask]")
+        assert page.inner_text("#said") == "Choose a file first."
+        page.set_input_files("input[type=file]", str(tables["media"] / "a.mp4"))
+        width = page.locator("#preview video").evaluate(
+            """video => new Promise((done, fail) => {
+              video.onerror = () => fail(new Error("it cannot be played: " + video.error.message));
+              if (video.readyState > 0) done(video.videoWidth);
+              video.onloadedmetadata = () => done(video.videoWidth);
+            })"""
+        )
+        assert width == 32
+        page.click("button[value=ask]")
+        assert page.inner_text("#said") == "Type a question first."
+        page.fill("input[name=ask]", "what colour is the ball")
+        page.press("input[name=ask]", "Enter")
+        page.wait_for_selector("#results section")
+        assert page.locator("#results h2").all_text_contents() == ["what colour is the ball"]
+        assert set(page.locator("#results td:first-child").all_text_contents()) == {"red", "two", "blue"}
+        page.click("button[value=caption]")
+        page.wait_for_selector("#results section:nth-of-type(2)")
+        page.fill("textarea", "a red ball\ntwo blue stars that stand still in the middle\nred")
+        page.click("button[value=compare]")
+        page.wait_for_selector("#results section:nth-of-type(3)")
+        assert page.locator("#results h2").all_text_contents() == ["Compared", "Described", "what colour is the ball"]
+        assert page.locator("#results section").first.locator("meter").count() == 3
+        shot(page, "model-wide")
+        page.set_viewport_size({"width": 360, "height": 740})
+        shot(page, "model-narrow")
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert page.complaints == []
+        own = f"http://127.0.0.1:{site.port}/"
+        assert all(address.startswith((own, f"blob:{own}")) for address in page.asked)
+        page.set_input_files("input[type=file]", str(tables["media"] / "tone.wav"))
+        page.wait_for_selector("#preview audio")
+        assert page.locator("#results section").count() == 0

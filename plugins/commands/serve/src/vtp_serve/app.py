@@ -26,11 +26,35 @@ from vtp_serve.access import Access, Guard
 from vtp_serve.media import Bytes, Pictures, Unsatisfiable, media_type, span_of
 from vtp_serve.uploads import Refused, Uploads
 
-__all__ = ["application"]
+__all__ = ["Route", "Turns", "application", "assembled"]
+
+Route = tuple[str, Callable[..., Any], list[str]]
 
 _SHOWN = 24  # results
 _LONGEST = 1000  # characters of a query
-_WAITING = 16  # searches that may wait for each other
+_WAITING = 16  # requests that may wait for each other
+
+
+class Turns:
+    """A model computes one thing at a time; some may wait for it."""
+
+    def __init__(self) -> None:
+        self._one = threading.Lock()
+        self._places = threading.BoundedSemaphore(_WAITING)
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """
+        Raises:
+            Refused: too many are waiting.
+        """
+        if not self._places.acquire(blocking=False):
+            raise Refused(503, "Too many are asking. Try again in a moment.")
+        try:
+            with self._one:
+                yield
+        finally:
+            self._places.release()
 
 
 class _Served:
@@ -41,18 +65,11 @@ class _Served:
         there = {modality for search in searches for modality in search.modalities}
         self.modalities = [modality for modality in MODALITIES if modality in there]
         self.takes = {modality for search in searches for modality in search.takes}
-        self._one = threading.Lock()  # a model computes one thing at a time
-        self._places = threading.BoundedSemaphore(_WAITING)
+        self.turns = Turns()
 
-    @contextmanager
-    def _turn(self) -> Iterator[None]:
-        if not self._places.acquire(blocking=False):
-            raise Refused(503, "Too many are searching. Try again in a moment.")
-        try:
-            with self._one:
-                yield
-        finally:
-            self._places.release()
+    def close(self) -> None:
+        self.uploads.close()
+        self.pictures.close()
 
     def found(self, query: str, modality: Modality, of: str, called: str) -> str:
         """HTML of what all tables that take this query have."""
@@ -64,7 +81,7 @@ class _Served:
         if not asked:
             raise Refused(400, f"Nothing here can be searched with {modality} for what is {_PAST.get(of, 'there')}.")
         results = []
-        with self._turn():
+        with self.turns.taken():
             for number, search in asked:
                 rows = search.find(query, modality, _SHOWN, of or None, numbered=True, called=called)
                 results.append((number, search.modalities, rows, search.how(modality).split("; --")[0]))
@@ -91,21 +108,34 @@ def application(
     """
     access = Access(token)
     served = _Served(searches, access, Uploads(most), Pictures(searches[0].model.reader()))
+    return assembled(served, _ROUTES, access, hosts)
+
+
+def assembled(
+    served: Any, routes: Sequence[Route], access: Access, hosts: tuple[str, ...] | None, *, chosen: bool = False
+) -> Any:
+    """A page as ASGI, behind its guard.
+
+    Args:
+        served: what answers need, with ``close``.
+        routes: besides that of the token.
+        access, hosts: as :class:`Guard` takes them.
+        chosen: whether it shows files that were chosen in the browser.
+    """
 
     @asynccontextmanager
     async def life(app: Any) -> AsyncIterator[None]:
         yield
-        served.uploads.close()
-        served.pictures.close()
+        served.close()
 
     # Without its pages of documentation, which load scripts from elsewhere.
     app = FastAPI(title="vtp", docs_url=None, redoc_url=None, openapi_url=None, lifespan=life)
     app.state.served = served
-    for path, endpoint, methods in _ROUTES:
+    for path, endpoint, methods in (*_SHARED, *routes):
         app.add_api_route(path, endpoint, methods=methods, response_model=None)
     for error in (Refused, VtpError):
         app.add_exception_handler(error, _failed)
-    return Guard(app, access, hosts, page.policy())
+    return Guard(app, access, hosts, page.policy(chosen))
 
 
 def _served(request: Request) -> _Served:
@@ -195,7 +225,7 @@ def _icon(request: Request) -> Response:
 
 
 def _login(request: Request) -> Response:
-    return HTMLResponse(page.login(False)) if _served(request).access.asks else RedirectResponse(".", 303)
+    return HTMLResponse(page.login(False)) if request.app.state.served.access.asks else RedirectResponse(".", 303)
 
 
 async def _enter(request: Request) -> Response:
@@ -204,7 +234,7 @@ async def _enter(request: Request) -> Response:
         body += piece
         if len(body) > 8192:
             raise Refused(413, "A token is shorter than this.")
-    access = _served(request).access
+    access: Access = request.app.state.served.access
     (given, *_) = parse_qs(body.decode("utf-8", "replace")).get("token", [""])
     if not access.fits(given.strip()):
         await asyncio.sleep(0.5)  # guessing takes time
@@ -212,11 +242,13 @@ async def _enter(request: Request) -> Response:
     return RedirectResponse(".", 303, {"set-cookie": access.cookie()} if access.asks else None)
 
 
-_ROUTES: list[tuple[str, Callable[..., Any], list[str]]] = [
+_ROUTES: list[Route] = [
     ("/", _home, ["GET"]),
     ("/query", _query, ["POST"]),
     ("/media/{table:int}/{row:int}", _media, ["GET", "HEAD"]),
     ("/picture/{table:int}/{row:int}", _picture, ["GET"]),
+]
+_SHARED: list[Route] = [
     ("/favicon.ico", _icon, ["GET"]),
     ("/login", _login, ["GET"]),
     ("/login", _enter, ["POST"]),

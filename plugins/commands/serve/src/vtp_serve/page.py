@@ -13,7 +13,7 @@ from vtp.page import document, heading, paragraph, text
 from vtp.use.search import clock
 from vtp_serve.media import tag
 
-__all__ = ["policy", "hits", "login", "search_page"]
+__all__ = ["policy", "hits", "login", "search_page", "whole"]
 
 STYLE = """
 form { display: flex; flex-wrap: wrap; gap: .6em; margin: .8em 0; align-items: center; }
@@ -28,6 +28,17 @@ button { background: #1f6feb; border-color: #1f6feb; color: #fff; cursor: pointe
   object-fit: contain; background: #000; }
 #results audio { width: 100%; }
 #results li p { margin: .3em 0; overflow-wrap: anywhere; line-height: 1.35; }
+fieldset { flex: 1 1 100%; display: flex; flex-wrap: wrap; gap: .6em; align-items: center; border: 0; padding: 0;
+  margin: 0; min-width: 0; }
+textarea { font: inherit; padding: .4em .6em; border: 1px solid #8c959f; border-radius: 5px; background: inherit;
+  color: inherit; flex: 1 1 14em; max-width: 100%; box-sizing: border-box; }
+input[type=text] { flex: 1 1 14em; max-width: 100%; box-sizing: border-box; }
+#preview { flex: 1 1 100%; overflow: hidden; }
+#preview video, #preview img { display: block; height: 14em; max-width: 100%; max-height: none; object-fit: contain;
+  border-radius: 5px; background: #000; }
+#preview audio { width: min(100%, 32em); }
+#results section { margin: 1.2em 0; } #results section h2 { margin: 0 0 .3em; overflow-wrap: anywhere; }
+#results section td { overflow-wrap: anywhere; } #results meter { width: min(20em, 24vw); }
 """
 
 SCRIPT = """
@@ -46,27 +57,67 @@ if (upload) upload.onsubmit = async event => {
     said.textContent = "";
   } catch { said.textContent = "The connection ended before there was an answer."; }
 };
+const tried = document.querySelector("#try");
+if (tried) {
+  const preview = document.querySelector("#preview"), results = document.querySelector("#results");
+  tried.elements.file.onchange = () => {
+    const file = tried.elements.file.files[0], kind = file ? file.type.split("/")[0] : "";
+    const shown = { video: "video", audio: "audio", image: "img" }[kind];
+    results.replaceChildren();
+    said.textContent = "";
+    for (const old of preview.children) URL.revokeObjectURL(old.src);
+    preview.replaceChildren();
+    if (!shown) return;
+    const player = document.createElement(shown);
+    player.src = URL.createObjectURL(file);
+    if (shown === "img") player.alt = ""; else player.controls = true;
+    preview.append(player);
+  };
+  tried.onsubmit = async event => {
+    event.preventDefault();
+    const file = tried.elements.file.files[0], what = event.submitter?.value ?? tried.querySelector("button").value;
+    const field = tried.elements[what];  /* a description needs none */
+    const words = field && field.tagName !== "BUTTON" ? field.value.trim() : "";
+    if (!file) { said.textContent = "Choose a file first."; return; }
+    if (field && !words) { said.textContent = field.dataset.empty; field.focus(); return; }
+    if (file.size > Number(tried.dataset.most)) { said.textContent = tried.dataset.larger; return; }
+    said.textContent = "working\\u2026";
+    try {
+      const asked = new URLSearchParams({ name: file.name, words });
+      const answer = await fetch(what + "?" + asked, { method: "POST", body: file });
+      if (answer.status === 401) { location.href = "login"; return; }
+      results.insertAdjacentHTML("afterbegin", await answer.text());
+      said.textContent = "";
+    } catch { said.textContent = "The connection ended before there was an answer."; }
+  };
+}
 """
 
 _TITLES = {"video": "seen", "audio": "heard"}
 
 
-def _page(title: str, parts: Iterable[str]) -> str:
+def whole(title: str, parts: Iterable[str]) -> str:
+    """A page: ``title`` is a text, ``parts`` are HTML."""
     return document(title, parts, STYLE, SCRIPT)
 
 
-def policy() -> str:
+def policy(chosen: bool = False) -> str:
     """The ``Content-Security-Policy`` of the page: its own style and script, pictures and sounds of this server, and
-    nothing from elsewhere."""
-    page = _page("", [])
+    nothing from elsewhere.
+
+    Args:
+        chosen: the page shows files that were chosen in the browser, before they are sent.
+    """
+    page = whole("", [])
 
     def own(element: str) -> str:
         found = re.findall(f"<{element}>(.*?)</{element}>", page, re.DOTALL)
         return " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(f.encode()).digest()).decode()}'" for f in found)
 
+    media = "'self' blob:" if chosen else "'self'"
     return (
-        f"default-src 'none'; style-src {own('style')}; script-src {own('script')}; img-src 'self'; media-src 'self'; "
-        "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+        f"default-src 'none'; style-src {own('style')}; script-src {own('script')}; img-src {media}; "
+        f"media-src {media}; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
     )
 
 
@@ -99,7 +150,7 @@ def search_page(
         f"{_choice('as', 'what the file counts as', kinds, '')}{shown}<button>Search with a file</button>"
         '<span id="said" class="note" role="status"></span></form>'
     )
-    return _page(f"{query} - search" if query else "Search", [*parts, f'<main id="results">{results}</main>'])
+    return whole(f"{query} - search" if query else "Search", [*parts, f'<main id="results">{results}</main>'])
 
 
 def _choice(name: str, label: str, options: Sequence[tuple[str, str]], chosen: str) -> str:
@@ -151,4 +202,4 @@ def login(wrong: bool) -> str:
         '<form action="login" method="post"><input type="password" name="token" aria-label="token" '
         'autocomplete="current-password" autofocus><button>Enter</button></form>'
     )
-    return _page("Token", parts)
+    return whole("Token", parts)
