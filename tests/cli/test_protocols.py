@@ -26,7 +26,7 @@ def test_one_protocol_is_shown_with_hashes_and_what_has_none(capsys):
     assert "queries    15,000      no hash: reported as unverified" in out
     assert "trained on train: 25,991 videos" in out
     cuts = [line.split()[1] for line in out.splitlines() if line.startswith("  cut")]
-    assert cuts == ["left_on_youtube:", "first_thousand:", "first_caption:"]
+    assert cuts == ["left_on_youtube:", "a_thousand:", "first_caption:"]
     (line,) = [
         line for line in out.splitlines() if "1,335" in line
     ]  # what circulates is a cut, and no count of the set

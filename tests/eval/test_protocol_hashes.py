@@ -102,6 +102,7 @@ def test_the_reader_gives_the_official_set(name, shared_data, tmp_path):
 @pytest.mark.data
 @pytest.mark.parametrize("name, cut, queries", [
     ("msvd", "first_caption", 670), ("activitynet", "one_clip_less", 4916), ("audiocaps", "first_caption", 975),
+    ("audiocaps_val", "first_caption", 495),
 ])  # fmt: skip
 def test_the_reader_gives_the_cuts_that_circulate(name, cut, queries, shared_data, tmp_path):
     """Rule and hash come from the protocol file; another clip or another caption would be another hash."""
@@ -118,7 +119,9 @@ def test_the_reader_gives_the_cuts_that_circulate(name, cut, queries, shared_dat
             (tmp_path / path.name).unlink(missing_ok=True)
             (tmp_path / path.name).symlink_to(path)
     protocol = Protocol.find(name)
-    samples = host().registry.get("dataset", dataset).load()(root=tmp_path, **options).samples("retrieval", "test")
+    samples = (
+        host().registry.get("dataset", dataset).load()(root=tmp_path, **options).samples("retrieval", protocol.split)
+    )
 
     class Scored:
         pairs = Pairs.of(samples, gallery(samples))
@@ -130,6 +133,71 @@ def test_the_reader_gives_the_cuts_that_circulate(name, cut, queries, shared_dat
     other = kept[0].copy()
     other[np.flatnonzero(other)[0]] = False
     assert not cuts._recognised(protocol, protocol.cuts[cut], Scored, other, kept[1])["verified"]
+
+
+def test_every_cut_of_the_real_files_is_counted_or_hashed():
+    """Which cuts have a rule and a hash, and with how many clips the others circulate."""
+    from vtp.eval.protocol import Protocol
+
+    found = {}
+    for name in ("msrvtt_1ka", "msvd", "didemo", "vatex", "activitynet", "audiocaps", "audiocaps_val", "youcook2"):
+        for label, cut in Protocol.find(name).cuts.items():
+            found[name, label] = (cut.get("rule"), bool(cut.get("sha256")), cut.get("circulates"))
+    assert found == {
+        ("msrvtt_1ka", "sound"): ("sound", False, [884, 879]),
+        ("msvd", "first_caption"): ("first_caption", True, None),
+        ("msvd", "five_captions"): (None, False, None),
+        ("didemo", "one_file_less"): ("readable", False, [1003]),
+        ("vatex", "left_on_youtube"): ("readable", False, [1335]),
+        ("vatex", "a_thousand"): (None, False, [1000]),
+        ("vatex", "first_caption"): ("first_caption", False, None),
+        ("activitynet", "one_clip_less"): ("without", True, [4916]),
+        ("audiocaps", "left_on_youtube"): ("readable", False, [665]),
+        ("audiocaps", "first_caption"): ("first_caption", True, None),
+        ("audiocaps_val", "left_on_youtube"): ("readable", False, None),
+        ("audiocaps_val", "first_caption"): ("first_caption", True, None),
+        ("youcook2", "left_on_youtube"): ("readable", False, None),
+    }
+
+
+@pytest.mark.data
+def test_what_notes_say_of_other_lists_is_counted_in_the_files(shared_data):
+    import csv
+    import json
+
+    from vtp.eval.forms import canonical_text
+    from vtp.eval.protocol import Protocol
+
+    folder = shared_data / "annotations"
+
+    def names(path):
+        return set((folder / path).read_text(encoding="utf-8").split())
+
+    def noted(protocol, *numbers):
+        notes = " ".join(Protocol.find(protocol).notes)
+        assert all(f"{number:,}" in notes for number in numbers), (protocol, numbers)
+
+    second = names("vatex/test1k5_sec_list.txt")
+    shared = [len(second & names(f"vatex/{one}_list.txt")) for one in ("test", "val")]
+    assert shared == [724, 776]
+    noted("vatex", *shared)
+    for split, listed, told in (("test", 1004, 1037), ("val", 1065, 1094)):
+        content = json.loads((folder / f"didemo/{split}_data.json").read_text(encoding="utf-8"))
+        found = len({one["video"] for one in content}), len(names(f"didemo/{split}_list.txt"))
+        assert found == (told, listed)
+        noted({"test": "didemo", "val": "didemo_val"}[split], *found)
+    assert len(names("didemo/train_list.txt")) == 8392
+    noted("didemo", 8392, 8395)
+
+    def texts(name):
+        with open(folder / "audiocaps" / name, encoding="utf-8", newline="") as file:
+            return {(row["youtube_id"], canonical_text(row["caption"])) for row in csv.DictReader(file)}
+
+    one, two = texts("test.csv"), texts("v2_test.csv")
+    assert {name for name, _ in one} == {name for name, _ in two}
+    assert (len(one), len(one - two)) == (4757, 118)
+    noted("audiocaps", 4757, 118)
+    assert len(names("activitynet/val_1_list.txt")) == 4916
 
 
 def test_every_protocol_that_can_be_computed_is_read_too(tool):

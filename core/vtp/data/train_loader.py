@@ -128,7 +128,7 @@ class TrainLoader:
     def state_dict(self) -> dict[str, Any]:
         """The position: global samples handed out, and what all processes tried for them. Counted in samples, so that
         the number of ranks may change on resume. Every process calls it."""
-        tried = sum(distributed.gather_objects(self._tried))
+        tried = np.sum(distributed.gather_objects(self._tried), axis=0)
         return {"samples": self._samples, "tried": dict(zip(self._parts, tried.tolist(), strict=True))}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
