@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import sys
 
@@ -26,7 +28,10 @@ def libraries():
 def exported(libraries, dual_folder, tmp_path_factory):
     """The folder that `vtp export` wrote of the small dual model."""
     out = tmp_path_factory.mktemp("export") / "out"
-    assert main(["export", str(dual_folder), str(out)]) == 0
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        assert main(["export", str(dual_folder), str(out)]) == 0
+    assert "audio  is in the space of atc: --objective atc exports it\n" in said.getvalue()
     return out
 
 
@@ -50,7 +55,8 @@ def test_onnxruntime_gives_the_embeddings_of_the_model_at_other_batches(exported
     mask = np.arange(length) < np.array([[len(row)] for row in ids])
     session = onnxruntime.InferenceSession(exported / text["file"])
     got = session.run(None, {"token_ids": token_ids, "attention_mask": mask})[0]
-    np.testing.assert_allclose(got, dual.encode(texts=["a red ball", "two"]).texts, atol=1e-5)
+    want = dual.encode(texts=["a red ball", "two"], objective="vtc").texts
+    np.testing.assert_allclose(got, want, atol=1e-5)
     assert (exported / text["tokenizer"] / "tokenizer.json").is_file()
 
 
@@ -73,6 +79,22 @@ def test_a_tower_that_does_not_export_is_named_and_the_others_are_written(dual_f
 
     assert main(["export", str(dual_folder), str(tmp_path / "none"), "--tower", "video"]) == 1
     assert capsys.readouterr().out.endswith("nothing is written\n") and not (tmp_path / "none").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("libraries")
+def test_sounds_in_the_space_that_has_them(dual_folder, dual, clips, tmp_path, capsys):
+    import onnxruntime
+
+    assert main(["export", str(dual_folder), str(tmp_path / "out"), "--tower", "video"]) == 0
+    assert "--objective" not in capsys.readouterr().out
+    assert main(["export", str(dual_folder), str(tmp_path / "heard"), "--objective", "atc", "--tower", "audio"]) == 0
+    about = json.loads((tmp_path / "heard" / "export.json").read_text())["towers"]["audio"]
+    sound = np.random.default_rng(0).uniform(-0.3, 0.3, about["inputs"]["waveform"][1]).astype(np.float32)
+    given = {"waveform": sound[None], "lengths": np.array([len(sound)])}
+    got = onnxruntime.InferenceSession(tmp_path / "heard" / about["file"]).run(None, given)[0]
+    want = dual.encode(audios=[(sound, about["sample_rate"])], objective="atc").audios
+    np.testing.assert_allclose(got, want, atol=1e-5)
 
 
 @pytest.mark.slow

@@ -58,9 +58,22 @@ def main(arguments: list[str]) -> int:
             print(printable(f"{one.modality:<5}  does not export: {one.error}"))
         else:
             print(f"{one.modality:<5}  {one.modality}.onnx  differs by {one.difference:.1e} ({TOLERANCE:g} allowed)")
+    if not (parsed.objective or parsed.tower):
+        for line in _left_out(model, {one.modality for one in done}):
+            print(printable(line))
     failed = [one for one in done if one.error]
     print("nothing is written" if failed == done else printable(f"in {parsed.out}: export.json says what goes in"))
     return 1 if failed else 0
+
+
+def _left_out(model: Any, written: set[str]) -> list[str]:
+    """A line for each objective that embeds what none before it does: its towers lie in another space."""
+    lines = []
+    for name, compared in model.compared().items():
+        if more := [modality for modality in MODALITIES if modality in compared and modality not in written]:
+            lines.append(f"{' and '.join(more)}  is in the space of {name}: --objective {name} exports it")
+            written |= {*more}
+    return lines
 
 
 def _of_a_plugin(name: str) -> Any:
