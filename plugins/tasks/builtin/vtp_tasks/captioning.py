@@ -20,7 +20,7 @@ import numpy.typing as npt
 import torch
 
 from vtp.contracts import Dataset, Encoder, Table, member, offers
-from vtp.data.table import clip_names, media_id
+from vtp.data.table import media_id
 from vtp.errors import ConfigError, DataError
 from vtp.eval.evaluator import Collected, Evaluator
 from vtp.eval.figures import Strip
@@ -36,7 +36,7 @@ from vtp_tasks.examples import strips
 from vtp_tasks.lines import note_row, percent
 from vtp_tasks.recounts import captions as recount_captions
 from vtp_tasks.rows import add_counts, compare, facts
-from vtp_tasks.splits import Splits
+from vtp_tasks.splits import FromSplits, Splits
 from vtp_tasks.subsets import Subsets, check_subsets, withheld
 
 __all__ = ["Captioning"]
@@ -54,7 +54,7 @@ CHART = {
 }
 
 
-class Captioning:
+class Captioning(FromSplits):
     """The task ``captioning``.
 
     Args:
@@ -111,19 +111,6 @@ class Captioning:
         self.subsets = subsets
         self.seed = seed
         self.splits = Splits(dataset, self.kind, rule_for(split, selection), val_share, seed)
-
-    # --- training -------------------------------------------------------------------------------------------------
-
-    def train_samples(self) -> Sequence[Sample]:
-        return self.splits["train"]
-
-    def known_list(self) -> str | None:
-        """Name of the known training list that the training clips are exactly, or None."""
-        return self.protocol.train_list(clip_names(self.splits["train"]))
-
-    @property
-    def selection(self) -> str:
-        return self.splits.selection
 
     # --- evaluation -----------------------------------------------------------------------------------------------
 

@@ -24,7 +24,7 @@ import numpy.typing as npt
 import torch
 
 from vtp.contracts import Table, member, offers
-from vtp.data.table import clip_names, media_id, select
+from vtp.data.table import media_id, select
 from vtp.errors import ConfigError, DataError
 from vtp.eval.evaluator import Collected, Evaluator
 from vtp.eval.figures import Strip
@@ -41,7 +41,7 @@ from vtp_tasks.examples import strips
 from vtp_tasks.lines import note_row, numbers, short_numbers
 from vtp_tasks.pairs import check_compares
 from vtp_tasks.rows import add_counts, compare, facts
-from vtp_tasks.splits import Splits
+from vtp_tasks.splits import FromSplits, Splits
 from vtp_tasks.subsets import Subsets, check_subsets, withheld
 from vtp_tasks.zero_shot import check_prompts, prompt_scores
 
@@ -54,7 +54,7 @@ MOST_CLASSES = 50  # in a table; report.json has all
 MOST_SCORES = 5_000_000  # of several classes, in predictions.jsonl
 
 
-class Classification:
+class Classification(FromSplits):
     """The task ``classification``.
 
     Args:
@@ -200,10 +200,6 @@ class Classification:
         found = self._classes(sample)
         return found is not None and (self.several or found[0] in self._index)
 
-    def known_list(self) -> str | None:
-        """Name of the known training list that the training clips are exactly, or None."""
-        return self.protocol.train_list(clip_names(self.splits["train"]))
-
     def texts(self) -> Iterable[str]:
         """What is told of the clips, and the classes: for a tokenizer built from scratch."""
         texts: Iterable[str] = member(self.splits["train"], Table, "all_texts")()
@@ -220,10 +216,6 @@ class Classification:
             if name in self._index:
                 row[self._index[name]] = 1.0
         return {"class": row}
-
-    @property
-    def selection(self) -> str:
-        return self.splits.selection
 
     # --- evaluation -----------------------------------------------------------------------------------------------
 

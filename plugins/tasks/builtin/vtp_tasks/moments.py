@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vtp import distributed
-from vtp.data.table import clip_names, media_id
+from vtp.data.table import media_id
 from vtp.errors import ConfigError, DataError
 from vtp.eval.embedding import compare_embeddings
 from vtp.eval.evaluator import Collected, Evaluator
@@ -41,7 +41,7 @@ from vtp_tasks.pairs import without_broken
 from vtp_tasks.recounts import moments as recount_moments
 from vtp_tasks.rows import References, add_counts, add_references, compare, facts
 from vtp_tasks.sides import Modalities, Space, embed_side, find_space, read_side, spell_side
-from vtp_tasks.splits import Splits
+from vtp_tasks.splits import FromSplits, Splits
 from vtp_tasks.windows import check_windows, sliding_windows, suppressed
 
 __all__ = ["MomentRetrieval"]
@@ -51,7 +51,7 @@ METRICS = ("r1/iou0.5", "r1/iou0.7", "r1/iou0.3", "miou", "r5/iou0.5", "r5/iou0.
 TEXT: tuple[Modality, ...] = ("text",)
 
 
-class MomentRetrieval:
+class MomentRetrieval(FromSplits):
     """The task ``moment_retrieval``.
 
     Args:
@@ -111,19 +111,6 @@ class MomentRetrieval:
         self.references = references
         self.seed = seed
         self.splits = Splits(dataset, "retrieval", rule_for(split, selection), val_share, seed)
-
-    # --- training -------------------------------------------------------------------------------------------------
-
-    def train_samples(self) -> Sequence[Sample]:
-        return self.splits["train"]
-
-    def known_list(self) -> str | None:
-        """Name of the known training list that the training clips are exactly, or None."""
-        return self.protocol.train_list(clip_names(self.splits["train"]))
-
-    @property
-    def selection(self) -> str:
-        return self.splits.selection
 
     # --- evaluation -----------------------------------------------------------------------------------------------
 

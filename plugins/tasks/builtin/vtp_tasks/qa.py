@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from vtp.contracts import Table, member, offers
-from vtp.data.table import clip_names, first_word, media_id, select
+from vtp.data.table import first_word, media_id, select
 from vtp.errors import ConfigError, DataError
 from vtp.eval.evaluator import Collected, Evaluator
 from vtp.eval.figures import Strip
@@ -35,7 +35,7 @@ from vtp_tasks.lines import note_row, numbers, percent
 from vtp_tasks.recounts import by_group, few_groups
 from vtp_tasks.recounts import questions as recount_questions
 from vtp_tasks.rows import References, add_counts, add_references, compare, facts
-from vtp_tasks.splits import Splits
+from vtp_tasks.splits import FromSplits, Splits
 from vtp_tasks.subsets import Subsets, check_subsets, withheld
 
 __all__ = ["QuestionAnswering"]
@@ -47,7 +47,7 @@ MODALITIES_OF = "modalities"  # in breakdown: which of video and audio the clip 
 ABLATE_UP_TO = 5000  # test questions: above, scoring them again per modality is a decision of the user
 
 
-class QuestionAnswering:
+class QuestionAnswering(FromSplits):
     """The task ``qa``.
 
     Args:
@@ -176,10 +176,6 @@ class QuestionAnswering:
             log.warning("%s: %d training questions have no answer and are left out", self.dataset.name, self.unanswered)
         return self.splits["train"] if kept.all() else select(self.splits["train"], np.flatnonzero(kept))
 
-    def known_list(self) -> str | None:
-        """Name of the known training list that the training clips are exactly, or None."""
-        return self.protocol.train_list(clip_names(self.splits["train"]))
-
     @property
     def dropped(self) -> int:
         """Training questions whose answer is not in the list."""
@@ -197,10 +193,6 @@ class QuestionAnswering:
     def labels(self, sample: Sample) -> dict[str, int | float]:
         answer = answer_of(sample)
         return {"answer": IGNORE if answer is None else self._index.get(answer, IGNORE)}
-
-    @property
-    def selection(self) -> str:
-        return self.splits.selection
 
     # --- evaluation -----------------------------------------------------------------------------------------------
 

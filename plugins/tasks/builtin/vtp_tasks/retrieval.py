@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vtp.contracts import Table, member, offers
-from vtp.data.table import clip_names, evenly, media_id
+from vtp.data.table import evenly, media_id
 from vtp.errors import ConfigError, DataError
 from vtp.eval.evaluator import Evaluator
 from vtp.eval.figures import Strip
@@ -56,7 +56,7 @@ from vtp_tasks.sides import (
     read_side,
     spell_side,
 )
-from vtp_tasks.splits import Splits
+from vtp_tasks.splits import FromSplits, Splits
 from vtp_tasks.subsets import Subsets, check_subsets
 
 __all__ = ["Retrieval"]
@@ -64,7 +64,7 @@ __all__ = ["Retrieval"]
 Array = npt.NDArray[Any]
 
 
-class Retrieval:
+class Retrieval(FromSplits):
     """The task ``retrieval``.
 
     Args:
@@ -180,19 +180,6 @@ class Retrieval:
     def metrics(self) -> tuple[str, ...]:
         names = (*(f"r{k}" for k in KS), "mdr", "mnr")
         return ("r_mean", *(f"{one}/{name}" for one in self.shown_directions for name in names))
-
-    # --- training -------------------------------------------------------------------------------------------------
-
-    def train_samples(self) -> Sequence[Sample]:
-        return self.splits["train"]
-
-    def known_list(self) -> str | None:
-        """Name of the known training list that the training clips are exactly, or None."""
-        return self.protocol.train_list(clip_names(self.splits["train"]))
-
-    @property
-    def selection(self) -> str:
-        return self.splits.selection
 
     # --- evaluation -----------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""The tables of one kind of a data set, and which split a checkpoint is chosen by."""
+"""The tables of one kind of a data set, which split a checkpoint is chosen by, and what tasks say of both."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
+from vtp.data.table import clip_names
 from vtp.errors import DataError, SampleTypeError
+from vtp.eval.protocol import Protocol
 from vtp.eval.task import carve_validation, resolve_selection
 from vtp.types import Sample
 
-__all__ = ["Splits"]
+__all__ = ["FromSplits", "Splits"]
 
 
 class Splits:
@@ -87,3 +89,28 @@ class Splits:
                 "task.selection=last."
             )
         return left, held_out
+
+
+class FromSplits:
+    """What a task says of its training and of the choice of a checkpoint, whose items are those of :class:`Splits`.
+
+    Attributes:
+        splits: its tables.
+        protocol: its benchmark.
+    """
+
+    splits: Splits
+    protocol: Protocol
+
+    def train_samples(self) -> Sequence[Sample]:
+        """What is trained on: the training split, less what is held out."""
+        return self.splits["train"]
+
+    def known_list(self) -> str | None:
+        """Name of the known training list that the training clips are exactly, or None."""
+        return self.protocol.train_list(clip_names(self.splits["train"]))
+
+    @property
+    def selection(self) -> str:
+        """The rule by which a checkpoint is chosen, see :attr:`Splits.selection`."""
+        return self.splits.selection
