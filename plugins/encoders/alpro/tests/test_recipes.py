@@ -15,7 +15,7 @@ from vtp.plugins import host
 from vtp.run.check import check, model_spec
 
 CONF = Path(vtp_alpro.__file__).parent / "conf" / "experiment" / "alpro"
-NAMES = sorted(file.stem for file in CONF.glob("*.yaml"))
+NAMES = sorted(file.stem for file in CONF.glob("*.yaml") if not file.stem.startswith("tiny_"))
 
 # frames, tokens, protocol, published headline: the README of the released code
 PUBLISHED = {
@@ -43,6 +43,14 @@ def test_every_recipe_is_accepted_and_builds(name, tmp_path):
     found["encoder"]["fusion"] |= small
     context = BuildContext(texts=lambda: ["a red square"], answers=("red", "blue"))
     build_model(model_spec(found), lookup_in(host().registry), context)
+
+
+def test_the_toy_size_is_accepted_and_has_every_part(tmp_path):
+    found = compose(["experiment=alpro/tiny_ret", f"run_dir={tmp_path / 'run'}"])
+    check(found, tmp_path / "run")
+    assert {part["name"] for part in found["encoder"].values() if part} == {"timesformer", "alpro"}
+    assert {part["preset"] for part in found["encoder"].values() if part} == {"tiny"}
+    assert set(found["objectives"]) == {"vtc", "vtm"} and found["task"]["rerank"] == 50
 
 
 def test_the_published_types_of_msrvtt_qa_add_up_to_its_accuracy():
