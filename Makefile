@@ -20,7 +20,7 @@ demo-search:  ## train on generated clips, embed others, find them by captions a
 	@$(RUN) $$python tools/demo_search.py
 
 test:  ## all tests of the default run (CPU, no network, under 8 minutes on 2 cores)
-	@$(RUN) $$python -m pytest -m "not slow and not gpu" -n auto --maxprocesses=4 --dist=loadfile
+	@$(RUN) OMP_NUM_THREADS=1 $$python -m pytest -m "not slow and not gpu" -n auto --maxprocesses=4 --dist=loadfile
 
 test-slow:  ## the long tests, one by one
 	@$(RUN) $$python -m pytest -m "slow and not gpu"
