@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import venv
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -179,6 +179,8 @@ PACKAGES = {
 
 
 OF_EACH_STATUS = {bad.status: name for name, bad in PACKAGES.items()}.values()
+# The default run tries a third of them; one run with all of them at once is among the long tests, too.
+QUICK = {*OF_EACH_STATUS, *[*PACKAGES][::3]}
 LOADED = [name for name, bad in PACKAGES.items() if bad.status == "loaded"]  # those that reach a run
 
 
@@ -212,7 +214,13 @@ def write(install: Callable[..., Path], name: str, module: str, files: dict[str,
             (folder / path).write_bytes(content)
 
 
-@pytest.mark.parametrize("name", PACKAGES)
+def each(names: Iterable[str]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize(
+        "name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in names]
+    )
+
+
+@each(PACKAGES)
 def test_unrelated_commands_work_and_the_cause_is_named(package, capsys, name, tmp_path):
     bad = package(name)
     unrelated = [["--help"], ["list"], ["plugins"], ["protocols"], ["run", "--help"]]
@@ -239,7 +247,7 @@ def test_unrelated_commands_work_and_the_cause_is_named(package, capsys, name, t
         assert bad.says in explained and "what to do: " in explained
 
 
-@pytest.mark.parametrize("name", [name for name, bad in PACKAGES.items() if bad.use])
+@each(name for name, bad in PACKAGES.items() if bad.use)
 def test_whoever_uses_it_is_told_in_one_line(package, capsys, name):
     bad = package(name)
     assert main(["run", "task=msrvtt_qa", "dataset=shapes", *bad.use]) == 2

@@ -41,7 +41,7 @@ def test_a_component_is_shown_whole(capsys):
         "directions",
         "one of 'mean', 'sum'",
         "mean",
-        "mean or sum of both cross-entropies.",
+        "of ``softmax``: mean or sum of both cross-entropies.",
     ]
     assert not re.search(r"^#   context ", out, re.M)
 

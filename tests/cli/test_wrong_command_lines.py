@@ -177,6 +177,7 @@ LINES = {
     "search FULL": "required: QUERY",
     "ask FILE": "required: QUESTION, --model",
     "caption FILE": "required: --model",
+    "export FILE": "required: OUT",
     "completion nope": "invalid choice: 'nope'",
     "new-plugin x --kind nope": "--kind=nope: no such kind",
 }  # fmt: skip

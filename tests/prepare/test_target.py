@@ -50,7 +50,9 @@ def run(command: str, target: str, out: Path, *more: str) -> int:
     return main(["data", command, target, *(["--out", str(out)] if command == "check" else [str(out)]), *more])
 
 
-@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize(
+    "ending", [end if end in ("csv", "jsonl") else pytest.param(end, marks=pytest.mark.slow) for end in ENDINGS]
+)
 def test_the_same_table_gives_every_command_the_same_files(folder, ending):
     """The files hold no media, so that each command names all of them as failed."""
     target = write(folder / f"my.{ending}", ROWS)

@@ -136,6 +136,8 @@ def test_a_model_with_nothing_to_try_is_refused(tried, tmp_path):
 
 
 def test_mistakes_of_the_command(able, tmp_path, monkeypatch, capsys):
+    for library in ("lancedb", "fastapi", "uvicorn"):
+        pytest.importorskip(library, reason=f"vtp serve needs {library}")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "config.json").write_text("{}")
