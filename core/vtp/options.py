@@ -154,7 +154,7 @@ def unpackaged() -> list[str]:
 
 def no_option(kind: str, name: str, known: Iterable[str]) -> str:
     """What is said where an option is asked for that nobody offers; a registered component without a file is named."""
-    from vtp.plugins import addon_hint, host
+    from vtp.plugins import addon_hint, host, missing_addons
 
     known = sorted(known)
     registered = next((e for e in host().registry.entries() if (e.kind, e.name) == (kind, name)), None)
@@ -167,4 +167,7 @@ def no_option(kind: str, name: str, known: Iterable[str]) -> str:
     if hint:
         return f"no {name!r} in {kind!r}.{hint}"
     notes = "".join(f"\n  note: {note}" for note in host().registry.notes)
-    return f"no {name!r} in {kind!r}.{did_you_mean(name, known)} Available: {', '.join(known) or '(nothing)'}.{notes}"
+    hint = did_you_mean(name, known)
+    if not hint and kind == "experiment" and (absent := sorted(missing_addons().values())):  # the core has none
+        hint = f" Packages that are not installed may bring it: pip install {' '.join(absent)}."
+    return f"no {name!r} in {kind!r}.{hint} Available: {', '.join(known) or '(nothing)'}.{notes}"

@@ -70,3 +70,13 @@ def test_where_pip_fails_its_own_words_count(monkeypatch):
 
     monkeypatch.setattr(install.subprocess, "run", run)
     assert main(["install", "nothing-of-that-name"]) == 7
+
+
+def test_an_experiment_of_an_unknown_name_may_be_that_of_a_package_that_is_not_installed(monkeypatch):
+    from vtp.options import no_option
+
+    monkeypatch.setattr("vtp.plugins.missing_addons", lambda: {"crossformer": "vtp-plugin-crossformer"})
+    said = no_option("experiment", "bind", ["alpro"])
+    assert "Packages that are not installed may bring it: pip install vtp-plugin-crossformer." in said
+    assert "may bring it" not in no_option("task", "bind", ["qa"])
+    assert "comes with vtp-plugin-crossformer" in no_option("experiment", "crossformer/tiny_qa", [])

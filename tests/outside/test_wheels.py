@@ -143,7 +143,7 @@ def test_without_the_packages_errors_name_them(environment: Environment) -> None
                 for file in sorted(conf(name).glob(f"{kind}/**/*.yaml"))[:1]:
                     option = file.relative_to(conf(name) / kind).with_suffix("").as_posix()
                     said = environment.vtp("run", f"{kind}={option}", "dataset=shapes", fails=2)
-                    assert said.count("\n") == 1 and f"pip install {distribution}" in said
+                    assert said.count("\n") == 1 and "pip install " in said and distribution in said
     finally:
         environment.pip("install", *ADDONS)
 

@@ -196,6 +196,8 @@ def _mistake(error: BaseException, arguments: Sequence[str]) -> _Mistake:
             return _Mistake("", key, argument)
         if hint := _addon(f"{key}/{(argument or '').partition('=')[2]}"):
             return _Mistake(f"nothing is called {argument or key} here.{hint}", argument=argument)
+        if key == "experiment" and argument:  # a group of plugins alone
+            return _Mistake(no_option(key, ", ".join(_names(argument)), options.get(key, ())), argument=argument)
         return _Mistake(_no_top(key, options), argument=argument)
     if "Could not delete" in text:
         argument = next((a for a in arguments if a.startswith("~") and f"'{key_of(a)}'" in text), None)
