@@ -19,6 +19,7 @@ CLEAR = "\x1b[2J\x1b]0;title\x07"
 def test_commands_are_spelled_out_and_texts_stay():
     assert printable(f"a{CLEAR}b") == "a\\x1b[2J\\x1b]0;title\\x07b"
     assert printable("\u202egpj.exe\x9b1m\r") == "\\u202egpj.exe\\x9b1m\\r"
+    assert printable("\udcff.mp4 \ud800") == "\\udcff.mp4 \\ud800"
     for text in ("two\n\tlines", "ein Hund läuft", "视频里有什么？", "🐶", ""):
         assert printable(text) == text
 

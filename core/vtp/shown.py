@@ -7,8 +7,9 @@ import re
 
 __all__ = ["Formatter", "printable"]
 
-# C0 and C1 but tab and line feed, and what turns the direction of writing round
-_COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+# C0 and C1 but tab and line feed, what turns the direction of writing round, and halves of characters, which no output
+# can encode: bytes of a file name that are not UTF-8 are such
+_COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def printable(text: str) -> str:
