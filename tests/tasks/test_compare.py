@@ -238,6 +238,10 @@ def test_mistakes_are_told_in_a_line(make, tmp_path, capsys):
     told = capsys.readouterr().err
     assert re.search(r"predictions.jsonl is not what was written .line \d+ .s\d+. was changed", told)
     assert "vtp verify" in told
+    path = tmp_path / "changed/report.json"
+    path.write_text(path.read_text().replace('"accuracy": ', '"accuracy": 1', 1))
+    assert main(["compare", a, changed]) == 2
+    assert "report.json is not what was written (metrics was changed" in capsys.readouterr().err
 
 
 def test_a_run_alone_is_compared_with_its_own_rows(make, capsys):

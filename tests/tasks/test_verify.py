@@ -157,8 +157,57 @@ def test_lines_that_are_none_and_folders_that_are_none(run, told, tmp_path, caps
     text = told(1)
     assert all(f"line {n} is no line of predictions" in text for n in (3, 4, 5)) and "1 lines have no mark" in text
     (run / "predictions.jsonl").unlink()
-    assert main(["verify", str(run)]) == 2 and "predictions.jsonl cannot be read" in capsys.readouterr().err
+    assert "predictions.jsonl cannot be read" in told(1)
     (run / "report.json").write_text("[]")
-    assert main(["verify", str(run)]) == 2 and "is not the report of an evaluation" in capsys.readouterr().err
+    assert "is not the report of an evaluation" in told(1)
     shutil.rmtree(run)
     assert main(["verify", str(run)]) == 2 and "holds no report.json" in capsys.readouterr().err
+
+
+def test_a_report_without_the_form_of_one_is_named_in_a_line(run, told):
+    text = (run / "report.json").read_text()
+    changes = (
+        (("protocol", "counts"), None, "protocol.counts is no table"),
+        (("protocol", "sha256"), 5, "protocol.sha256 is no table"),
+        (("rows",), {"x": True}, "rows.x is no table"),
+        (("row_intervals",), "12", "row_intervals is no table"),
+        (("intervals",), {"x": [1]}, "intervals.x is no interval"),
+        (("seed",), -1, "seed is -1"),
+    )
+    for path, value, words in changes:
+        report = json.loads(text)
+        part = report
+        for key in path[:-1]:
+            part = part[key]
+        part[path[-1]] = value
+        (run / "report.json").write_text(json.dumps(report))
+        assert words in told(1), path
+    name = next(iter(json.loads(text)["metrics"]))
+    (run / "report.json").write_text(text.replace('"metrics": {', f'"metrics": {{"{name}": 99.0,', 1))
+    assert f"'{name}' stands there 2 times" in told(1)
+
+
+@pytest.mark.parametrize("value", ["[[]]", "1e999", '"\\ud800"'])
+def test_a_value_of_any_kind_in_a_line_is_no_traceback(run, told, value):
+    lines = lines_of(run)
+    for key, old in json.loads(lines[0]).items():
+        if key not in ("id", "check"):
+            changed = lines[0].replace(f'"{key}": {json.dumps(old, ensure_ascii=False)}', f'"{key}": {value}', 1)
+            assert changed != lines[0]
+            write(run, [changed, *lines[1:]])
+            assert "line 1 (" in told(1), key
+    assert main(["verify", str(run), "--json"]) == 1
+
+
+def test_a_task_of_several_whose_report_is_gone_is_named(run, tmp_path, capsys):
+    whole = tmp_path / "whole"
+    for name in ("a", "b"):
+        (whole / name).mkdir(parents=True)
+        for file in ("report.json", "predictions.jsonl"):
+            shutil.copy(run / file, whole / name / file)
+    (whole / "tasks.json").write_text(json.dumps({"tasks": {"a": {"report": "a/report.json"}, "b": {"report": ""}}}))
+    assert main(["verify", str(whole)]) == 0 and capsys.readouterr().out.count(": verified, ") == 2
+    shutil.rmtree(whole / "b")
+    assert main(["verify", str(whole)]) == 2 and "b holds no report.json" in capsys.readouterr().err
+    (whole / "tasks.json").write_text("[]")
+    assert main(["verify", str(whole)]) == 2 and "tasks.json cannot be read" in capsys.readouterr().err

@@ -55,7 +55,7 @@ def main(arguments: list[str]) -> int:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_text_atomic(file, _page(systems, pairs, left))
     if options.json:
-        print(json.dumps(_record(systems, pairs, left), indent=2, ensure_ascii=False))
+        print(json.dumps(_record(systems, pairs, left), indent=2))
         return 0
     for line in _legend(systems):
         print(printable(line))

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from vtp.cli.arguments import Parser, place
-from vtp.errors import RunError
+from vtp.errors import DataError, RunError
 from vtp.eval.verify import Verdict, verify
 from vtp.shown import printable
 
@@ -27,7 +27,7 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     found = {str(folder): verify(folder) for run in options.run for folder in _folders(Path(run).expanduser())}
     if options.json:
-        print(json.dumps({name: _record(one) for name, one in found.items()}, indent=2, ensure_ascii=False))
+        print(json.dumps({name: _record(one) for name, one in found.items()}, indent=2))
     else:
         for name, one in found.items():
             _tell(name, one)
@@ -37,8 +37,18 @@ def main(arguments: list[str]) -> int:
 def _folders(run: Path) -> list[Path]:
     """The folder itself, or those of the tasks that a run has measured one after another."""
     if not (run / "report.json").exists() and (run / "tasks.json").exists():
-        return sorted(path.parent for path in run.glob("*/report.json"))
+        return _of_tasks(run) or [run]
     return [run]
+
+
+def _of_tasks(run: Path) -> list[Path]:
+    """Folders of the tasks that were measured: those that tasks.json names, and whatever else has a report."""
+    try:
+        tasks = json.loads((run / "tasks.json").read_text(encoding="utf-8"))["tasks"]
+        named = [run / name for name, found in tasks.items() if "report" in found]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise DataError(f"{run / 'tasks.json'} cannot be read ({error}); give the folders of its tasks.") from error
+    return sorted({*named, *(path.parent for path in run.glob("*/report.json"))})
 
 
 def _record(one: Verdict) -> dict[str, object]:

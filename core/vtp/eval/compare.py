@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from vtp.errors import DataError
 from vtp.eval.recount import Items, Recount
+from vtp.eval.seal import SEAL, changed_keys
 from vtp.eval.significance import paired_test
 from vtp.eval.verify import read_predictions, read_report, recounted
 
@@ -122,9 +123,14 @@ def read_run(folder: Path) -> Measured:
     """A run that can be compared.
 
     Raises:
-        DataError: it has no report, its predictions were changed, or its task cannot count from them.
+        DataError: it has no report, it or its predictions were changed, or its task cannot count from them.
     """
     report = read_report(folder)
+    if SEAL in report and (changed := next(changed_keys(report), None)):
+        raise DataError(
+            f"{folder}: report.json is not what was written ({changed}). `vtp verify {folder}` says everything; "
+            "evaluate again with mode=eval."
+        )
     predictions = read_predictions(folder)
     if predictions.problems:
         raise DataError(

@@ -4,6 +4,7 @@ to the last bit, without the model, the media or the data set, and the items are
 from __future__ import annotations
 
 import json
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -58,7 +59,7 @@ def read_report(folder: Path) -> dict[str, Any]:
     """
     path = folder / "report.json"
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_once)
     except FileNotFoundError as error:
         raise DataError(
             f"{folder} holds no report.json. Give the folder of a run that evaluated (outputs/DATE/TIME)."
@@ -69,7 +70,45 @@ def read_report(folder: Path) -> dict[str, Any]:
         isinstance(found.get(key), dict) for key in ("metrics", "facts", "config", "protocol", "ledger")
     ):
         raise DataError(f"{path} is not the report of an evaluation.")
+    if odd := list(_odd(found)):
+        raise DataError(f"{path} is not what vtp writes: {', '.join(odd)}.")
     return found
+
+
+def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON in which no key hides another one of the same name."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        (name, count), *_ = Counter(key for key, _ in pairs).most_common(1)
+        raise ValueError(f"{name!r} stands there {count} times in one place")
+    return found
+
+
+def _odd(report: Mapping[str, Any]) -> Iterator[str]:
+    """Parts of a report that have not the form of one: everybody who reads it relies on that."""
+    protocol = report["protocol"]
+    parts = {key: report.get(key) for key in ("intervals", "bounds", "rows", "row_intervals")}
+    parts = {key: part for key, part in {**parts, "protocol.cuts": protocol.get("cuts")}.items() if part is not None}
+    parts |= {f"protocol.{key}": protocol[key] for key in ("counts", "sha256") if key in protocol}
+    yield from (f"{key} is no table" for key, part in parts.items() if not isinstance(part, dict))
+    tables = {key: part for key, part in parts.items() if isinstance(part, dict)}
+    for key in ("rows", "row_intervals", "protocol.cuts"):
+        for name, row in tables.get(key, {}).items():
+            if not isinstance(row, dict):
+                yield f"{key}.{name} is no table"
+            elif key == "row_intervals":
+                tables[f"{key}.{name}"] = row
+    for key, table in tables.items():
+        if key == "intervals" or key.startswith("row_intervals."):
+            yield from (f"{key}.{name} is no interval" for name, one in table.items() if not _is_interval(one))
+    seed = report.get("seed")
+    if seed is not None and (not isinstance(seed, int) or seed < 0):
+        yield f"seed is {_short(seed)}"
+
+
+def _is_interval(value: Any) -> bool:
+    numbers = isinstance(value, list) and all(one is None or isinstance(one, (int, float)) for one in value)
+    return numbers and len(value) == 2
 
 
 def read_predictions(folder: Path) -> Predictions:
@@ -158,25 +197,40 @@ def verify(folder: Path) -> Verdict:
     """Compute a run's report again from its predictions.
 
     Raises:
-        DataError: there is no report, or no predictions.
+        DataError: there is no report.
     """
-    report = read_report(folder)
+    try:
+        report = read_report(folder)
+    except DataError as error:
+        if not (folder / "report.json").exists():
+            raise
+        return Verdict([str(error)])
     found = Verdict([f"report.json: {problem}" for problem in changed_keys(report)])
-    predictions = read_predictions(folder)
+    try:
+        predictions = read_predictions(folder)
+    except DataError as error:
+        found.problems.append(str(error))
+        return found
     found.problems += [f"{PREDICTIONS}: {problem}" for problem in predictions.problems]
     wanted = report.get("files", {}).get("lines") if isinstance(report.get("files"), dict) else None
     if isinstance(wanted, int) and wanted != len(predictions.lines):
         found.problems.append(f"{PREDICTIONS}: {len(predictions.lines):,} lines, and report.json says {wanted:,}")
     try:
-        counted = recounted(report, predictions.lines)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # of NumPy; what is no number any more is named below
+            counted = recounted(report, predictions.lines)
+            compared = [] if counted is None else list(_compared(report, counted))
     except VtpError as error:
         found.problems.append(f"{PREDICTIONS}: {error}")
+        return found
+    except _WRONG as error:
+        found.problems.append(f"{PREDICTIONS}: its lines cannot be counted ({type(error).__name__}: {error})")
         return found
     if counted is None:
         found.notes.append("the task cannot count its numbers from predictions.jsonl: only the seals were looked at")
         return found
     found.problems += _wrong_lines(predictions.lines, counted)
-    for problem, equal in _compared(report, counted):
+    for problem, equal in compared:
         found.problems += [problem] if problem else []
         found.counted += equal
     _hold_against_protocol(report, counted, found)
@@ -262,6 +316,7 @@ def _hold_against_protocol(report: Mapping[str, Any], counted: Recount, found: V
     record = report["protocol"]
     try:
         lines = Form.find(member(_task(report), Task, "kind")).lines(counted.samples)
+        hashes = {what: sha256_lines(items) for what, items in lines.items()}
     except (VtpError, *_WRONG) as error:
         found.problems.append(f"{PREDICTIONS}: its items have no canonical lines ({error})")
         return
@@ -272,7 +327,7 @@ def _hold_against_protocol(report: Mapping[str, Any], counted: Recount, found: V
         except VtpError as error:
             found.notes.append(f"the protocol is not installed here ({error})")
     for what, items in lines.items():
-        count, digest = len(items), sha256_lines(items)
+        count, digest = len(items), hashes[what]
         said = record.get("counts", {}).get(what), record.get("sha256", {}).get(what)
         if what == "videos" and isinstance(said[0], int) and count < said[0] and what != "items":
             found.notes.append(f"{said[0] - count:,} videos have no line of their own: their hash was not computed")
