@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -210,11 +211,31 @@ def test_nothing_forks_where_lancedb_is_in_use(dual_folder, tmp_path):
 
 
 def test_without_a_table_or_a_model_it_is_said(tmp_path, media, fused, write, capsys):
-    assert main(["search", str(tmp_path / "none"), "a dog"]) == 2
-    assert "there is no table of embeddings" in capsys.readouterr().err
+    for place in (tmp_path / "none", media / "a.mp4"):
+        assert main(["search", str(place), "a dog"]) == 2
+        assert "there is no table of embeddings" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
     folder = write(tmp_path / "fused", fused.module.spec)
     assert main(["embed", str(media), str(tmp_path / "x"), "--model", str(folder), "--device", "cpu"]) == 2
     assert "no objective that embeds videos or sounds" in capsys.readouterr().err
+
+
+def test_a_file_whose_name_no_table_holds_is_named_and_the_others_are_there(embed, media, tmp_path, capsys):
+    for name in ("b.mp4", "broken.mp4", "tone.wav"):
+        (media / name).unlink()
+    os.link(media / "a.mp4", os.fsencode(media) + b"/\xff.mp4")
+    assert embed() == 1
+    assert "its name is no UTF-8" in capsys.readouterr().out
+    assert {name for name, *_ in rows(tmp_path / "index")} == {"a.mp4"}
+
+
+def test_a_place_that_can_hold_no_table_is_one_line(embed, media, tmp_path, capsys):
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / "new\nline.mp4").touch()
+    for place in (tmp_path / "odd", media / "a.mp4", media / "a.mp4" / "deep", "/proc/index"):
+        assert embed(out=str(place)) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "cannot be" in line
 
 
 def test_ask(fused, write, clips, tmp_path, capsys):

@@ -26,6 +26,7 @@ __all__ = ["Done", "embed_into"]
 
 AT_ONCE = 512  # windows between two additions to the table: what a killed program loses
 _LOOKED_AT = 64  # files whose lengths are looked up together
+_NO_NAME = "its name is no UTF-8, and a table holds no other; rename the file"
 _LOOKERS = 2  # threads, each with a decoding process of its own
 
 
@@ -96,13 +97,24 @@ def embed_into(
         "width": _width(model, space),
     }
     table = Table.make(place, about)
+    done = Done(len(mine))
+    done.bad = {source.key: _NO_NAME for source in mine if not _is_utf8(source.key)}
+    mine = [source for source in mine if source.key not in done.bad]
     rest = table.rest(mine, retry)
-    done = Done(len(mine), len(mine) - len(rest))
+    done.kept = len(mine) - len(rest)
     for part in _parts(model, rest, modalities, window, stride):
         _embed(table, part, model, space, batch_size, done)
         if progress is not None:
             progress(done, len(rest))
     return table, done
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _space(model: Model, objective: str | None) -> tuple[str, tuple[Modality, ...]]:

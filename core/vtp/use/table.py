@@ -14,6 +14,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -61,8 +62,8 @@ class Table:
             DataError: there is no such table.
             ConfigError: lancedb is not installed.
         """
-        database = _database(place)
-        if not {WINDOWS, FILES} <= _tables(database):
+        database = _database(place) if _may_be_there(place) else None  # connecting makes the folder
+        if database is None or not {WINDOWS, FILES} <= _tables(database, place):
             raise DataError(
                 f"{place}: there is no table of embeddings. `vtp embed INPUT {place} --model RUN` makes one."
             )
@@ -76,7 +77,7 @@ class Table:
             ConfigError: it was made with other settings, or lancedb is not installed.
         """
         database = _database(place)
-        if WINDOWS in _tables(database):
+        if WINDOWS in _tables(database, place):
             there = json.loads((database.open_table(WINDOWS).schema.metadata or {}).get(_ABOUT, b"{}"))
             for key, value in about.items():
                 if key != "model" and there.get(key) != value:
@@ -198,7 +199,7 @@ class Table:
 
     def index(self) -> dict[str, Any] | None:
         """What is known of the index: ``rows``, ``probes``, ``recall``; None without one."""
-        if INDEX not in _tables(self.database):
+        if INDEX not in _tables(self.database, "the table"):
             return None
         found: dict[str, Any] = self.database.open_table(INDEX).search().to_list()[0]
         return found
@@ -244,14 +245,29 @@ def _database(place: str) -> Any:
             f"tables of embeddings need the package lancedb, which cannot be imported ({error}). "
             "Get it with: pip install lancedb"
         ) from error
-    return lancedb.connect(place)
+    try:
+        return lancedb.connect(place)
+    except OSError as error:
+        raise ConfigError(
+            f"{place} cannot be a table of embeddings ({error.strerror or error}). Name a folder that can be written."
+        ) from error
 
 
-def _tables(database: Any) -> set[str]:
+def _may_be_there(place: str) -> bool:
+    return "://" in place or Path(place).expanduser().is_dir()
+
+
+def _tables(database: Any, place: str) -> set[str]:
     names: set[str] = set()
     token: str | None = None
     while True:
-        page = database.list_tables(page_token=token)
+        try:
+            page = database.list_tables(page_token=token)
+        except (RuntimeError, ValueError, OSError) as error:  # such as names of other files that lance does not take
+            reason = " ".join(str(error).split())[:200]
+            raise DataError(
+                f"{place} cannot be read as a table of embeddings ({reason}). Name another folder."
+            ) from error
         names |= {*page.tables}
         token = page.page_token
         if not token:
