@@ -142,6 +142,8 @@ def test_resuming_with_and_without_adapters_is_refused(run, tmp_path, capsys):
         _restored(run / "checkpoints" / "step_00000004", None)
     with pytest.raises(DataError, match="was trained without train.lora"):
         _restored(plain / "checkpoints" / "step_00000001", Lora(**LORA))
+    with pytest.raises(DataError, match=r"trained times 3 \(alpha / rank\), and here they count times 4"):
+        _restored(run / "checkpoints" / "step_00000004", Lora(**LORA | {"alpha": 8.0}))
 
 
 def _restored(path: Path, lora: Lora | None) -> None:
@@ -162,6 +164,7 @@ def _restored(path: Path, lora: Lora | None) -> None:
         ),
         ({"targets": ["layers.0.0"]}, "is a LayerNorm, and adapters are for linear layers"),
         ({"heads": ["encoder"]}, "no parameter starts with 'encoder'"),
+        ({"rank": 1_000_000}, "no chosen layer is wider than .*Expected at most"),  # of 100 GB, in a real encoder
     ],
 )
 def test_names_that_fit_nothing_are_refused_with_those_that_exist(options, message):

@@ -82,6 +82,12 @@ def load_adapters(path: Path, parallel: Parallel, averaged: bool = False) -> Non
     file = path / ("ema.safetensors" if averaged else ADAPTERS)
     about, own, base = read_description(path), read_tensors(file), path.parent / BASE / WEIGHTS
     wanted = about["base"]["sha256"]
+    if others := [name for name, s in adapted.scales.items() if name in about["scales"] and s != about["scales"][name]]:
+        raise DataError(
+            f"{file} belongs to another model: its adapters were trained times {about['scales'][others[0]]:g} (alpha / "
+            f"rank), and here they count times {adapted.scales[others[0]]:g}. Resume with train.lora.alpha of the run "
+            "that wrote it, or start a new run from it with init_from."
+        )
     frozen: dict[str, Tensor] = {}
     if adapted.sha256 != wanted:
         if not base.is_file() or weights_hash(frozen := read_tensors(base)) != wanted:

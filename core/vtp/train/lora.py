@@ -48,6 +48,13 @@ def adapt(model: VTPModel, options: Lora) -> None:
             "adapters. Leave one of the two out."
         )
     chosen = _chosen(model, options.targets)
+    weights = (dict(layer.named_parameters(recurse=False))["weight"] for layer in chosen.values())
+    widest = max(min(weight.shape) for weight in weights)
+    if options.rank > widest:
+        raise ConfigError(
+            f"train.lora.rank={options.rank}: no chosen layer is wider than {widest}, so a larger rank adds nothing "
+            f"but memory. Expected at most {widest}, usually 4 to 64."
+        )
     heads = dict(_heads(model, options.heads))
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(parameter.requires_grad and name in heads)
