@@ -135,6 +135,27 @@ def test_mistakes_are_one_line(dual_folder, tmp_path, capsys, monkeypatch):
     assert "there is no tower of audio" in tower and "nowhere" in nowhere
 
 
+@pytest.mark.parametrize("more", [("--tower", "text"), ("--objective", "vtc"), ("--opset", "20")])
+def test_what_is_of_onnx_is_refused_for_a_whole_model(dual_folder, tmp_path, capsys, more):
+    assert main(["export", str(dual_folder), str(tmp_path / "out"), "--format", "vtp", *more]) == 2
+    assert "are of --format onnx" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_a_folder_of_transformers_is_no_damaged_checkpoint(tmp_path, capsys):
+    (tmp_path / "clip").mkdir()
+    (tmp_path / "clip" / "config.json").write_text("{}")
+    assert main(["export", str(tmp_path / "clip"), str(tmp_path / "out")]) == 2
+    assert f"encoder.video.model={tmp_path / 'clip'}" in capsys.readouterr().err
+
+
+def test_what_goes_in_is_told_whole(dual):
+    from vtp.use.export import _preparing
+
+    video, text = _preparing(dual, "video"), _preparing(dual, "text")
+    assert (video["sampler"], video["eval_clips"], video["eval_resize"]) == ("auto", 1, None)
+    assert text["example"]["token_ids"] == dual.module.specs()["text"].tokenize([text["example"]["text"]])[0]
+
+
 def test_a_missing_library_is_one_line(dual_folder, tmp_path, capsys, monkeypatch):
     for package in ("onnx", "onnxscript"):
         monkeypatch.setitem(sys.modules, package, sys)

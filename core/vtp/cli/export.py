@@ -36,11 +36,11 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--tower", choices=MODALITIES, action="append", default=[], help="only this one; may be repeated"
     )
-    parser.add_argument(
-        "--opset", type=a(Annotated[int, Range(least=18, most=25)]), default=20, help="of ONNX (%(default)s)"
-    )
+    parser.add_argument("--opset", type=a(Annotated[int, Range(least=18, most=25)]), default=None, help="of ONNX (20)")
     parsed = parser.parse_args(arguments)
     if parsed.format == "vtp":
+        if parsed.tower or parsed.objective or parsed.opset is not None:
+            parser.error("--tower, --objective and --opset are of --format onnx; --format vtp writes the whole model")
         from vtp.use.loading import load
 
         model = load(parsed.model, device="cpu", workers=0, kernels="torch")
@@ -52,7 +52,7 @@ def main(arguments: list[str]) -> int:
     from vtp.use.loading import load
 
     model = load(parsed.model, device="cpu", workers=0, kernels="torch")
-    done = export(model, Path(parsed.out), objective=parsed.objective, towers=parsed.tower, opset=parsed.opset)
+    done = export(model, Path(parsed.out), objective=parsed.objective, towers=parsed.tower, opset=parsed.opset or 20)
     for one in done:
         if one.error:
             print(printable(f"{one.modality:<5}  does not export: {one.error}"))

@@ -36,7 +36,7 @@ from torch import Tensor
 from vtp import distributed
 from vtp.errors import DataError, RunError, VtpError
 from vtp.model.adapters import ADAPTERS, BASE, DESCRIPTION, on_disk
-from vtp.storage import DirectoryTransaction, clean_leftovers, verify_directory, write_text_atomic
+from vtp.storage import MANIFEST, DirectoryTransaction, clean_leftovers, verify_directory, write_text_atomic
 from vtp.train.adapter_files import SLACK, load_adapters, save_adapters, save_base, size_of, some
 from vtp.train.ema import Average
 from vtp.train.parallel import Parallel, full_tensor, shard_like
@@ -210,6 +210,12 @@ def locate(path: Path | str) -> Path:
             f"{given}: no such checkpoint. Give a run folder, or a folder like .../checkpoints/step_00000120."
         )
     reason = verify_directory(given)
+    ours = (given / MANIFEST).exists() or (given / "provenance.json").exists()
+    if not ours and (given / "config.json").is_file():
+        raise DataError(
+            f"{given} is no checkpoint of vtp (it has no {MANIFEST}). The folder of a model that transformers saved is "
+            f"named as the model of an encoder: model=clip,encoder.video.model={given}"
+        )
     if reason is not None:
         raise DataError(f"checkpoint {given} is damaged: {reason}. resume=auto takes the newest complete one.")
     return given.resolve()

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 import vtp
+from vtp.config import DataConfig
 from vtp.contracts import Part, member
 from vtp.errors import ConfigError
 from vtp.eval.embedding import embedding
@@ -40,6 +41,8 @@ log = logging.getLogger("vtp")
 TOLERANCE = 1e-4  # of an embedding of unit length: the largest difference of one of its numbers
 _ROWS = (1, 3)  # batches that are compared; exported is one of 2
 _OUTPUT = "embeddings"  # not "embedding": a node of that name is in every text model, and torch renames neither
+_TEXT = "a dog runs"
+_CHOSEN = ("sampler", "eval_clips", "eval_crops", "eval_resize", "stills")  # what decides which pixels are seen
 _NEEDED = ("onnx", "onnxscript", "onnxruntime")
 
 
@@ -242,7 +245,9 @@ def _preparing(model: Model, modality: Modality) -> dict[str, Any]:
     """How what goes in is made."""
     spec = _spec(model.module, modality)
     if isinstance(spec, TextSpec):
+        # What stands around a text, such as an instruction, is no part of the tokenizer's files.
         return {
+            "example": {"text": _TEXT, "token_ids": spec.tokenize([_TEXT])[0]},
             "inputs": {"token_ids": ["batch", "length"], "attention_mask": ["batch", "length"]},
             "max_length": spec.max_length,
             "pad_id": spec.pad_id,
@@ -252,7 +257,14 @@ def _preparing(model: Model, modality: Modality) -> dict[str, Any]:
     if isinstance(spec, AudioSpec):
         return {"inputs": {"waveform": ["batch", spec.samples], "lengths": ["batch"]}, **told}
     picture = [3, spec.size, spec.size] if spec.layout == "float" else [spec.size, spec.size, 3]
-    return {"inputs": {"video": ["batch", spec.frames, *picture]}, **told, "range": "0 to 1 before mean and std"}
+    data = DataConfig(**model.shown())
+    chosen = {key: getattr(data, key) for key in _CHOSEN}
+    return {
+        "inputs": {"video": ["batch", spec.frames, *picture]},
+        **told,
+        **chosen,
+        "range": "0 to 1 before mean and std",
+    }
 
 
 def _spec(module: Any, modality: Modality) -> Any:

@@ -147,7 +147,7 @@ class Model:
     @cached_property
     def fingerprint(self) -> str:
         """sha256 of what it is made of and of every tensor: equal for models that compute the same."""
-        total = hashlib.sha256(json.dumps([self.module.spec, self._shown()], sort_keys=True).encode())
+        total = hashlib.sha256(json.dumps([self.module.spec, self.shown()], sort_keys=True).encode())
         for name, tensor in sorted(self.module.state_dict().items()):
             data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
             total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -369,7 +369,7 @@ class Model:
     def _media(self) -> MediaConfig:
         return MediaConfig()
 
-    def _shown(self) -> dict[str, Any]:
+    def shown(self) -> dict[str, Any]:
         """What of the configuration that it was trained with decides what it is shown."""
         data = (self.provenance.get("config") or {}).get("data") or {}
         return {key: data[key] for key in _SHOWN if key in data}
@@ -459,7 +459,7 @@ class Model:
         """``f(ctx)`` of every item, with the loader and the forward pass of an evaluation."""
         media = {"video", "audio"} - {*drop}
         workers = self.workers if media and len(items.samples) > batch_size else 0
-        data = DataConfig(**{**self._shown(), "eval_block": batch_size, "eval_batch": batch_size, "workers": workers})
+        data = DataConfig(**{**self.shown(), "eval_block": batch_size, "eval_batch": batch_size, "workers": workers})
         reader = GivenReader(self._reader, items.frames, items.sounds)
         source = RunData(data, self._media, _NoTask(), seed=0, folder=None, wanted=(), reader=reader)
         specs = self.module.specs()
