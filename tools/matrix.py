@@ -69,6 +69,7 @@ def run(cell: str, folder: Path, tests: list[str]) -> dict[str, Any]:
         "-m",
         "pip",
         "install",
+        "--prefer-binary",  # a release whose wheels are gone would be built
         "--quiet",
         "--disable-pip-version-check",
         "-c",
