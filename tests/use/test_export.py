@@ -148,6 +148,12 @@ def test_a_folder_of_transformers_is_no_damaged_checkpoint(tmp_path, capsys):
     assert f"encoder.video.model={tmp_path / 'clip'}" in capsys.readouterr().err
 
 
+def test_format_vtp_replaces_nothing(tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    assert main(["export", str(tmp_path / "model"), str(tmp_path / "out"), "--format", "vtp"]) == 2
+    assert "is there already. Name a new folder." in capsys.readouterr().err
+
+
 def test_what_goes_in_is_told_whole(dual):
     from vtp.use.export import _preparing
 

@@ -14,7 +14,18 @@ from vtp.ranges import Range
 from vtp.registry import did_you_mean
 from vtp.values import fits, spell
 
-__all__ = ["PIXELS", "SAMPLE_RATE", "Parser", "Seconds", "a", "key_values", "place", "refuse_file", "sample_rate"]
+__all__ = [
+    "PIXELS",
+    "SAMPLE_RATE",
+    "Parser",
+    "Seconds",
+    "a",
+    "key_values",
+    "place",
+    "refuse_file",
+    "sample_rate",
+    "words",
+]
 
 Seconds = Annotated[float, Range(above=0, most=86400)]
 PIXELS = Annotated[int, Range(least=16, most=16384)]
@@ -73,6 +84,13 @@ def place(text: str) -> str:
     """The ``type=`` of a file or folder. An empty name would be the working folder, which nobody means."""
     if not text.strip() or "\0" in text:
         raise argparse.ArgumentTypeError("expected the name of a file or folder, got an empty one")
+    return text
+
+
+def words(text: str) -> str:
+    """The ``type=`` of a question or of what is searched for."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("expected a text, got an empty one")
     return text
 
 

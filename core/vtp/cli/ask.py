@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from vtp.cli.arguments import Parser, a, place
+from vtp.cli.arguments import Parser, a, place, words
 from vtp.ranges import Count
 from vtp.shown import printable
 
@@ -30,7 +30,7 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("video", metavar="VIDEO", type=place, help="a file, with sound alone where the model hears")
     if asking:
-        parser.add_argument("question", metavar="QUESTION", type=place, help="a text")
+        parser.add_argument("question", metavar="QUESTION", type=words, help="a text")
         parser.add_argument("--top", type=a(Count), default=3, help="answers (%(default)s)")
     else:
         parser.add_argument("--beams", type=a(Count), default=5, help="width of the search, 1: greedy (%(default)s)")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from vtp.cli.arguments import Parser, a, place
+from vtp.errors import ConfigError
 from vtp.ranges import Range
 from vtp.shown import printable
 from vtp.types import MODALITIES
@@ -41,6 +42,8 @@ def main(arguments: list[str]) -> int:
     if parsed.format == "vtp":
         if parsed.tower or parsed.objective or parsed.opset is not None:
             parser.error("--tower, --objective and --opset are of --format onnx; --format vtp writes the whole model")
+        if Path(parsed.out).exists():
+            raise ConfigError(f"{parsed.out} is there already. Name a new folder.")
         from vtp.use.loading import load
 
         model = load(parsed.model, device="cpu", workers=0, kernels="torch")

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from vtp.cli.arguments import Parser, a, place
+from vtp.cli.arguments import Parser, a, place, words
 from vtp.errors import ConfigError, DataError
 from vtp.media.extensions import MEDIA
 from vtp.ranges import Count
@@ -73,7 +73,7 @@ def _line(row: dict[str, Any]) -> str:
 def _parser() -> Parser:
     parser = Parser(prog="vtp search", description=ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("table", metavar="TABLE", type=place, help="what `vtp embed` wrote")
-    parser.add_argument("query", metavar="QUERY", type=place, help="a text, or a file")
+    parser.add_argument("query", metavar="QUERY", type=words, help="a text, or a file")
     parser.add_argument("-k", type=a(Count), default=10, help="how many (%(default)s)")
     parser.add_argument("--modality", choices=("video", "audio"), help="only windows of this one")
     parser.add_argument("--as", dest="query_as", choices=("text", "video", "audio"), help="what QUERY is")

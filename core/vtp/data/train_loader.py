@@ -103,9 +103,8 @@ class TrainLoader:
         self._mixture: Mixture | None = member(table, Table, "mixture")
         if self._mixture is not None:
             self._mixture.counts(global_batch)  # a batch that the parts cannot fill is refused before the first one
-        self._tried = np.zeros(
-            (len(self._parts), 2), np.int64
-        )  # samples that this process tried, and those that failed
+        # samples that this process tried, and those that failed
+        self._tried = np.zeros((len(self._parts), 2), np.int64)
         self._order = lru_cache(maxsize=2)(self._permutation)
 
     @property
