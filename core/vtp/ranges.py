@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import Annotated
 
-__all__ = ["Count", "Depth", "Natural", "Positive", "Processes", "Range", "Seed", "Share", "Size"]
+__all__ = ["Count", "Depth", "Natural", "Positive", "Processes", "Range", "SampleRate", "Seed", "Share", "Size"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,5 +51,6 @@ Count = Annotated[int, Range(least=1)]
 Natural = Annotated[int, Range(least=0)]
 Processes = Annotated[int, Range(least=0, most=1024)]
 Seed = Annotated[int, Range(least=0, below=2**32)]  # what every source of randomness takes
+SampleRate = Annotated[int, Range(least=1000, most=384000)]  # Hz
 Positive = Annotated[float, Range(above=0)]
 Share = Annotated[float, Range(least=0, below=1)]

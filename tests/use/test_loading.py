@@ -59,6 +59,8 @@ def test_averaged_weights_are_taken(write, dual, tmp_path):
         ("outputs/2026/nothing/here", "is no folder, no option"),
         ("model=duall", "duall"),
         ("seed=1", "choose no encoder"),
+        ("", "load: '' must be a folder, a name on the hub, or options"),
+        (None, "load: None must be a folder"),
         ("model=dual", "a tokenizer is to be built from the training texts"),
     ],
 )
@@ -67,7 +69,7 @@ def test_what_cannot_be_loaded_is_a_mistake_of_the_user(source, said):
         vtp.load(source, device="cpu")
 
 
-@pytest.mark.parametrize("how", [{"precision": "fp8"}, {"workers": -1}, {"device": "cuda:77"}])
+@pytest.mark.parametrize("how", [{"precision": "fp8"}, {"workers": -1}, {"device": "cuda:77"}, {"device": "xpu"}])
 def test_wrong_options_are_refused(dual_folder, how):
     with pytest.raises(ConfigError):
         vtp.load(dual_folder, **{"device": "cpu", **how})

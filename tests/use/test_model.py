@@ -138,12 +138,50 @@ def test_an_embedding_that_is_no_number_is_bad(dual, dual_folder, clips):
         ({"videos": [None]}, r"videos\[0\]=None must be"),
         ({"videos": [("a", 1)]}, r"videos\[0\]=\('a', 1\) must be"),
         ({"texts": ["a", 3]}, r"texts\[1\]=3 must be a string"),
-        ({"audios": [(np.zeros(9, np.int16), 16000)]}, r"audios\[0\]=.* with floats"),
+        ({"audios": [(np.zeros(9, np.int16), 16000)]}, r"audios\[0\]=\(<int16 \(9,\)>, 16000\) must .* with floats"),
+        ({"audios": [(np.zeros((9, 2), np.float32), 16000)]}, r"<float32 \(9, 2\)>.* or \(channels, S\)"),
+        ({"audios": [(np.zeros(9, np.float32), float("inf"))]}, "Hz"),
+        ({"audios": [(np.zeros(9, np.float32), 16000.5)]}, "Hz"),
+        ({"audios": [(np.zeros(9, np.float32), 10**9)]}, "Hz"),
+        ({"videos": [torch.zeros(2, 4, 4, 3)]}, r"videos\[0\]=<torch.float32 \(2, 4, 4, 3\)> must be"),
+        ({"videos": torch.zeros(2, 4, 4, 3, dtype=torch.uint8)}, "must be a list"),  # one clip, or two pictures?
+        ({"videos": [("a.mp4", float("nan"), 1)]}, "nan.* must be"),
+        ({"texts": {"a", "b"}}, "must be a list"),
+        ({"texts": {"a": 1}}, "must be a list"),
+        ({"texts": ["a", "\ud800"]}, r"texts\[1\] has half a character in it, \\ud800"),
     ],
 )
 def test_what_is_no_item_is_refused(dual, given, said):
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=said) as told:
         dual.encode(objective="vtc" if "audios" not in given else "atc", **given)
+    assert "\n" not in str(told.value)
+
+
+def test_whatever_gives_items_one_by_one_is_a_list(dual):
+    want = dual.encode(texts=["two", "red"], objective="vtc").texts
+    for given in (iter(["two", "red"]), np.array(["two", "red"]), {"two": 0, "red": 1}.keys(), ("two", "red")):
+        np.testing.assert_array_equal(dual.encode(texts=given, objective="vtc").texts, want)
+    picture = np.random.default_rng(0).integers(0, 255, (32, 32, 3), np.uint8)
+    one, other = dual.encode(videos=[[picture] * 3, np.stack([picture] * 3)]).videos  # three frames, no span
+    np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("method", "given"),
+    [
+        ("encode", {"batch_size": 0}),
+        ("encode", {"batch_size": 1.5}),
+        ("answer", {"top": 0}),
+        ("caption", {"beams": 0}),
+        ("caption", {"max_length": 0}),
+        ("caption", {"length_penalty": "long"}),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused(fused, method, given):
+    ((name, value),) = given.items()
+    items = {"encode": {"texts": ["a"]}, "answer": {"video": "a.mp4", "question": "a"}, "caption": {"video": "a.mp4"}}
+    with pytest.raises(ConfigError, match=f"^{method}: {name}={value!r} must be (int|float)"):
+        vtp.Model.__dict__[method](fused, **items[method], **given)
 
 
 def test_texts_are_embedded_in_the_space_of_what_they_are_compared_with(dual, clips):
@@ -165,8 +203,12 @@ def test_tensors_and_similarities(dual, clips):
     assert scores.shape == (2, 2) and np.isnan(scores[:, 1]).all()
     as_tensors = dual.encode(texts=["two", "red"], objective="vtc", tensors="torch").texts
     assert isinstance(as_tensors, torch.Tensor) and isinstance(dual.similarity(as_tensors, as_tensors), torch.Tensor)
+    half = as_tensors.bfloat16().requires_grad_()
+    torch.testing.assert_close(dual.similarity(half, half), half.detach().float() @ half.detach().float().T)
     with pytest.raises(DataError, match=r"got \(2, 8\) and \(2, 7\)"):
         dual.similarity(found.texts, found.texts[:, :7])
+    with pytest.raises(DataError, match="got a Encoded and a str"):
+        dual.similarity(found, "a")
 
 
 # -- answers and captions --------------------------------------------------------------------------------------------
@@ -205,6 +247,8 @@ def test_what_a_model_cannot_do_is_said(dual, fused, clips):
         dual.caption(clips / "a.mp4")
     with pytest.raises(DataError, match=r"1 of 1 videos cannot be used: .*broken\.mp4"):
         fused.answer(clips / "broken.mp4", "who")
+    with pytest.raises(DataError, match="question=None must be a string"):
+        fused.answer(clips / "a.mp4", None)
 
 
 # -- to a folder and back --------------------------------------------------------------------------------------------

@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 from vtp.errors import ConfigError
-from vtp.ranges import Range
+from vtp.ranges import Range, SampleRate
 from vtp.registry import did_you_mean
 from vtp.values import fits, spell
 
 __all__ = [
     "PIXELS",
-    "SAMPLE_RATE",
     "Parser",
     "Seconds",
     "a",
@@ -29,7 +28,6 @@ __all__ = [
 
 Seconds = Annotated[float, Range(above=0, most=86400)]
 PIXELS = Annotated[int, Range(least=16, most=16384)]
-SAMPLE_RATE = Annotated[int, Range(least=1000, most=384000)]
 
 
 class Parser(argparse.ArgumentParser):
@@ -77,7 +75,7 @@ def a(hint: Any) -> Callable[[str], Any]:
 
 def sample_rate(text: str) -> int:
     """The ``type=`` of ``--audio``: Hz, or none, which is 0."""
-    return 0 if text == "none" else int(a(SAMPLE_RATE)(text))
+    return 0 if text == "none" else int(a(SampleRate)(text))
 
 
 def place(text: str) -> str:

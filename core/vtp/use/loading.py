@@ -65,7 +65,9 @@ def load(
         raise ConfigError(f"precision={precision!r} must be one of {', '.join(AUTOCAST)}.")
     if isinstance(workers, bool) or not isinstance(workers, int) or workers < 0:
         raise ConfigError(f"workers={workers!r} must be a number of processes, 0 or more.")
-    where = distributed._device(device)
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", str(device)):
+        raise ConfigError(f"device={device!r} must be auto, cpu, cuda, or one GPU such as cuda:1.")
+    where = distributed._device(str(device))
     use_kernels(kernels, where)
     options = _options(source)
     if options is not None:
@@ -79,8 +81,10 @@ def load(
 def _options(source: str | Path | Sequence[str]) -> list[str] | None:
     """Options of a new model; None where it is a folder or a name. Folders go first: those of sweeps have ``=`` in
     their names."""
-    if not isinstance(source, (str, Path)):
+    if isinstance(source, (list, tuple)):
         return [str(option) for option in source]
+    if not isinstance(source, (str, Path)) or not str(source).strip():
+        raise ConfigError(f"load: {source!r} must be a folder, a name on the hub, or options such as 'model=clip'.")
     text = str(source)
     if Path(text).expanduser().exists() or not re.match(r"[+~]*[\w./@]+=", text):
         return None

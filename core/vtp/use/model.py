@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -22,12 +22,14 @@ from vtp.eval.evaluator import Collected, Evaluator
 from vtp.media.given import GivenReader
 from vtp.model.model import VTPModel
 from vtp.model.weights import CONFIG, WEIGHTS, save_weights
+from vtp.ranges import Count
 from vtp.run.data import RunData
 from vtp.shown import printable
 from vtp.storage import DirectoryTransaction, write_text_atomic
 from vtp.types import MODALITIES, Modality, TextSpec
 from vtp.use.ahead import Ahead
-from vtp.use.inputs import Items
+from vtp.use.inputs import Items, array_of, text_of
+from vtp.values import fits, spell
 
 __all__ = ["Answer", "Encoded", "Model"]
 
@@ -158,9 +160,9 @@ class Model:
 
     def encode(
         self,
-        videos: Sequence[Any] | None = None,
-        texts: Sequence[str] | None = None,
-        audios: Sequence[Any] | None = None,
+        videos: Iterable[Any] | None = None,
+        texts: Iterable[str] | None = None,
+        audios: Iterable[Any] | None = None,
         *,
         batch_size: int = 32,
         objective: str | None = None,
@@ -189,6 +191,7 @@ class Model:
         """
         if on_bad not in ("raise", "nan") or tensors not in ("numpy", "torch"):
             raise ConfigError(f"encode: on_bad={on_bad!r} must be raise or nan, tensors={tensors!r} numpy or torch.")
+        _check("encode", batch_size=(batch_size, Count))
         given = {"videos": videos, "texts": texts, "audios": audios}
         lists: dict[Modality, Any] = {m: given[f"{m}s"] for m in MODALITIES if given[f"{m}s"] is not None}
         if not lists:
@@ -238,7 +241,13 @@ class Model:
         The cosine; of several vectors per clip, the logarithm of the sum of the exponentials of their cosines, as
         evaluation ranks them. NaN where a row is. A tensor of torch where ``a`` is one.
         """
-        one, other = (np.asarray(x, np.float32) for x in (a, b))
+        try:
+            one, other = (array_of(x).astype(np.float32) for x in (a, b))
+        except (TypeError, ValueError):
+            raise DataError(
+                f"similarity: expected two lists of encode(), such as found.texts and found.videos, got a "
+                f"{type(a).__name__} and a {type(b).__name__}."
+            ) from None
         wrong = one.ndim not in (2, 3) or other.ndim not in (2, 3) or one.shape[-1] != other.shape[-1]
         if wrong:
             raise DataError(
@@ -262,13 +271,15 @@ class Model:
             DataError: the file cannot be used.
             ConfigError: the model answers no questions.
         """
+        _check("answer", top=(top, Count))
+        text_of("question", question)
         name = self._objective("logits")
         answers = self.module.answers
         if not answers:
             raise ConfigError("answer: this model has no answer list. It comes with task=qa and its like.")
         logits = self._alone(video, lambda ctx: {"x": ctx.model.objectives[name].logits(ctx)}, (question,))
         probabilities = torch.from_numpy(logits["x"]).softmax(0)
-        best = probabilities.sort(descending=True, stable=True).indices[: max(1, top)].tolist()
+        best = probabilities.sort(descending=True, stable=True).indices[:top].tolist()
         ranking = tuple((answers[place], float(probabilities[place])) for place in best)
         return Answer(*ranking[0], ranking)
 
@@ -285,6 +296,8 @@ class Model:
             DataError: the file cannot be used.
             ConfigError: the model writes no captions.
         """
+        _check("caption", beams=(beams, Count), length_penalty=(length_penalty, float))
+        _check("caption", max_length=(max_length, Count | None))
         name = self._objective("generate")
         detokenize = member(self.module.encoders["text"], Encoder, "spec").detokenize
         if detokenize is None:
@@ -489,6 +502,19 @@ class Model:
         more = f"; and {len(reasons) - _NAMED} more" if len(reasons) > _NAMED else ""
         advice = "" if len(items.samples) == 1 else " on_bad='nan' goes on without them and names them in .bad."
         return printable(f"{len(reasons)} of {len(items.samples)} {what} cannot be used: {first}{more}.{advice}")
+
+
+def _check(method: str, **given: tuple[Any, Any]) -> None:
+    """
+    Args:
+        given: name of a number -> what it is, and its type.
+
+    Raises:
+        ConfigError: one is none of its type.
+    """
+    for name, (value, hint) in given.items():
+        if not fits(value.item() if isinstance(value, np.generic) else value, hint):
+            raise ConfigError(f"{method}: {name}={value!r} must be {spell(hint)}.")
 
 
 def _names(folder: Path) -> list[str]:
