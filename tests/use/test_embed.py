@@ -85,14 +85,18 @@ def test_what_is_done_is_kept_and_what_changed_is_done_again(embed, media, tmp_p
     monkeypatch.setattr(
         embedding, "_lengths", lambda model, some: asked.extend(s.key for s in some) or probe(model, some)
     )
-    assert embed() == 0 and asked == []  # what was bad stays noted
-    assert "4 files: 4 were done, 0 windows added; 6 windows" in capsys.readouterr().out
+    first = [line for line in capsys.readouterr().out.splitlines() if "bad:" in line]
+    assert embed() == 1 and asked == []  # what was bad stays noted, and is told again
+    again = capsys.readouterr().out
+    assert "4 files: 4 were done, 0 windows added; 6 windows" in again and "--accept 2 accepts them" in again
+    assert len(first) == 2 and all(line in again for line in first)
+    assert embed("--accept", "2") == 0
     embed("--retry")
     assert sorted(key.rpartition("/")[2] for key in asked) == ["broken.mp4", "tone.wav"]
     asked.clear()
     shutil.copy(media / "b.mp4", media / "a.mp4")
     (media / "c.mp4").write_bytes((media / "b.mp4").read_bytes())
-    assert embed() == 0 and sorted(key.rpartition("/")[2] for key in asked) == ["a.mp4", "c.mp4"]
+    assert embed("--accept", "2") == 0 and sorted(key.rpartition("/")[2] for key in asked) == ["a.mp4", "c.mp4"]
     after = rows(tmp_path / "index")
     assert len(after) == 9 and after["a.mp4", 0.0, 2.0, "video"] == before["b.mp4", 0.0, 2.0, "video"]
 
@@ -223,9 +227,15 @@ def test_without_a_table_or_a_model_it_is_said(tmp_path, media, fused, write, ca
 def test_a_file_whose_name_no_table_holds_is_named_and_the_others_are_there(embed, media, tmp_path, capsys):
     for name in ("b.mp4", "broken.mp4", "tone.wav"):
         (media / name).unlink()
-    os.link(media / "a.mp4", os.fsencode(media) + b"/\xff.mp4")
-    assert embed() == 1
-    assert "its name is no UTF-8" in capsys.readouterr().out
+    for number in range(6):
+        os.link(media / "a.mp4", os.fsencode(media) + b"/\xff%d\n.mp4" % number)
+    (media / "empty\n.mp4").touch()
+    for _ in range(2):  # the second one finds the file noted
+        assert embed() == 1
+        told = capsys.readouterr().out
+        assert told.count("its name is no UTF-8") == 6 and "\\udcff0\\n.mp4: its name" in told
+        assert "and 1 more" in told and "--accept 7 accepts them" in told
+    (media / "empty\n.mp4").unlink()
     assert {name for name, *_ in rows(tmp_path / "index")} == {"a.mp4"}
 
 

@@ -6,7 +6,7 @@ import argparse
 
 from vtp.cli.arguments import Parser, a, place, words
 from vtp.ranges import Count
-from vtp.shown import printable
+from vtp.shown import one_line
 
 __all__ = ["main"]
 
@@ -42,7 +42,7 @@ def main(arguments: list[str]) -> int:
     model = load(parsed.model, device=parsed.device, workers=0)
     if asking:
         for text, probability in model.answer(parsed.video, parsed.question, top=parsed.top).ranking:
-            print(printable(f"{probability:.3f}  {text}"))
+            print(one_line(f"{probability:.3f}  {text}"))
     else:
-        print(printable(model.caption(parsed.video, beams=parsed.beams)))
+        print(one_line(model.caption(parsed.video, beams=parsed.beams)))
     return 0

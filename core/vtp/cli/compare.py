@@ -15,7 +15,7 @@ from vtp.eval.compare import Difference, Measured, Pair, System, against_rows, c
 from vtp.eval.report import cell, print_tables
 from vtp.eval.task import ReportTable
 from vtp.run.asked import changes
-from vtp.shown import printable
+from vtp.shown import one_line
 from vtp.storage import write_text_atomic
 
 __all__ = ["main"]
@@ -58,16 +58,16 @@ def main(arguments: list[str]) -> int:
         print(json.dumps(_record(systems, pairs, left), indent=2))
         return 0
     for line in _legend(systems):
-        print(printable(line))
+        print(one_line(line))
     print_tables([_values(systems, ROWS), *(_differences(pair, ROWS) for pair in pairs)])
     for pair in pairs:
-        print(printable(f"\n{pair.sentence()}"))
+        print("\n" + one_line(pair.sentence()))
         for note in pair.notes:
-            print(printable(f"  note: {note}"))
+            print(one_line(f"  note: {note}"))
     for row in left:
-        print(printable(f"\nnot compared: {row}"))
+        print("\n" + one_line(f"not compared: {row}"))
     if options.html is not None:
-        print(printable(f"\nwritten to {options.html}"))
+        print("\n" + one_line(f"written to {options.html}"))
     return 0
 
 

@@ -12,7 +12,7 @@ from vtp.errors import DataError
 from vtp.machine import cores
 from vtp.progress import line
 from vtp.ranges import Count, Natural, Processes
-from vtp.shown import printable
+from vtp.shown import one_line
 
 if TYPE_CHECKING:
     from vtp.prepare.cache import Outcome
@@ -72,7 +72,7 @@ def main(arguments: list[str]) -> int:
     made = report(cache, sources, outcome)
     write_json_atomic(Path(parsed.out) / "report.json", made)
     for text in _lines(made, Path(parsed.out), FAILURES):
-        print(printable(text))
+        print(one_line(text))
     if malformed := target.malformed():
         print(f"{malformed:,} malformed rows of {parsed.target} are left out")
     return 1 if len(outcome.failed) == len(sources) else exit_code(len(outcome.failed) + malformed, parsed.accept)

@@ -18,7 +18,7 @@ from vtp.errors import ConfigError, DataError
 from vtp.machine import cores
 from vtp.progress import bar
 from vtp.ranges import Count, Natural, Processes
-from vtp.shown import printable
+from vtp.shown import one_line
 
 if TYPE_CHECKING:
     from vtp.media import MediaReader
@@ -151,28 +151,28 @@ def _print(report: Mapping[str, Any], out: Path) -> None:
         console.print(render(ReportTable(f"{report['target']}", columns, rows, notes)))
     facts = {**report["summary"], **{name.lower(): _short(c) for name, c in report["distributions"].items() if c}}
     for name, text in facts.items():
-        console.print(Text(printable(f"  {name:<20}{text}")))
+        console.print(Text(one_line(f"  {name:<20}{text}")))
     for overlap in report["overlaps"]:
         note = "" if overlap["within"] else " (between kinds of tables: matters only where both are used)"
         console.print(
-            Text(printable(f"{overlap['clips']:,} clips are in {overlap['one']} and in {overlap['other']}{note}"))
+            Text(one_line(f"{overlap['clips']:,} clips are in {overlap['one']} and in {overlap['other']}{note}"))
         )
     for one in report["annotations"]:
         for note in (name for name in one if name not in RECORDED):
-            console.print(Text(printable(f"{Path(one['path']).name}: {note.replace('_', ' ')}: {one[note]}")))
+            console.print(Text(one_line(f"{Path(one['path']).name}: {note.replace('_', ' ')}: {one[note]}")))
         if one.get("malformed"):
             first = "; ".join(one["malformed_first"][:3])
-            console.print(Text(printable(f"{one['path']}: {one['malformed']:,} malformed rows (first: {first})")))
+            console.print(Text(one_line(f"{one['path']}: {one['malformed']:,} malformed rows (first: {first})")))
     if report["others"]:
         others = ", ".join(f"{count:,} {kind}" for kind, count in list(report["others"].items())[:8])
-        console.print(Text(printable(f"no media, not looked at: {others}")))
+        console.print(Text(one_line(f"no media, not looked at: {others}")))
     for reason, count in list(report["reasons"].items())[:20]:
         first = next(p["path"] for p in report["problems"] if f"{p['state']}: {p['reason']}" == reason)
-        console.print(Text(printable(f"{count:6,}  {reason}  (first: {_shown(first)})"), style="red"))
+        console.print(Text(one_line(f"{count:6,}  {reason}  (first: {_shown(first)})"), style="red"))
     for gap in report["gaps"]:
-        console.print(Text(printable(gap), style="red"))
-    console.print(Text(printable(f"\n{report['verdict']}"), style="bold green" if report["ok"] else "bold red"))
-    console.print(Text(printable(f"{report['how']}; {out / 'report.html'}, report.json, files.jsonl")))
+        console.print(Text(one_line(gap), style="red"))
+    console.print(Text("\n" + one_line(report["verdict"]), style="bold green" if report["ok"] else "bold red"))
+    console.print(Text(one_line(f"{report['how']}; {out / 'report.html'}, report.json, files.jsonl")))
 
 
 def _row(table: Mapping[str, Any], keys: Sequence[str]) -> tuple[str | int | None, ...]:

@@ -11,7 +11,7 @@ from vtp.errors import DataError
 from vtp.machine import cores
 from vtp.progress import line
 from vtp.ranges import Natural, Processes, Range
-from vtp.shown import printable
+from vtp.shown import one_line
 
 __all__ = ["main"]
 
@@ -65,7 +65,7 @@ def main(arguments: list[str]) -> int:
     if manifest["without_media"]:
         print(f"  {manifest['without_media']:,} samples have no media and are left out")
     for failure in failures[:5]:
-        print(printable(f"  failed: {failure['path']}: {failure['reason']}"))
+        print(one_line(f"  failed: {failure['path']}: {failure['reason']}"))
     if failures:
         print(f"  all of them with their reasons: {Path(parsed.out) / MANIFEST}")
     print(f"use it: vtp run ... dataset=shards dataset.urls={parsed.out}")

@@ -9,7 +9,7 @@ from vtp.cli.arguments import a, place
 from vtp.cli.data import ArgumentParser, exit_code, point_at, split_options
 from vtp.progress import line
 from vtp.ranges import Count, Range
-from vtp.shown import printable
+from vtp.shown import one_line
 
 __all__ = ["main"]
 
@@ -22,7 +22,7 @@ per window and modality with its file, start and end, to be searched with `vtp s
 
 OUT is a folder or a place in object storage. Under torchrun each process takes a share of the files. Give the same
 command again after an interruption, or when files were added or changed: what is done is kept. Files that cannot be
-used are named, and noted in the table.
+used are named and counted every time, and noted in the table.
 
 exit code: 0 everything is embedded, 1 files or windows could not be used (--accept N allows so many), 2 a mistake."""
 
@@ -65,10 +65,11 @@ def main(arguments: list[str]) -> int:
     )
     mine = f"{done.files:,} files" if count == 1 else f"{done.files:,} files (share {number + 1} of {count})"
     print(f"{mine}: {done.kept:,} were done, {done.windows:,} windows added; {len(table):,} windows in {parsed.out}")
-    for name, reason in list(done.bad.items())[:_NAMED]:
-        print(printable(f"  bad: {name}: {reason}"))
-    if len(done.bad) > _NAMED:
-        print(f"  and {len(done.bad) - _NAMED:,} more; the column `bad` of the table `files` has all of them")
+    shown = max(_NAMED, done.unnamed)  # what no table holds is told here or nowhere
+    for name, reason in list(done.bad.items())[:shown]:
+        print(one_line(f"  bad: {name}: {reason}"))
+    if len(done.bad) > shown:
+        print(f"  and {len(done.bad) - shown:,} more; the column `bad` of the table `files` has all of them")
     if count == 1 and len(table) >= parsed.index_from:
         _index(table)
     print(f'search it: vtp search {parsed.out} "a dog runs"')

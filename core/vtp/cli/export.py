@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from vtp.cli.arguments import Parser, a, place
 from vtp.errors import ConfigError
 from vtp.ranges import Range
-from vtp.shown import printable
+from vtp.shown import one_line
 from vtp.types import MODALITIES
 
 __all__ = ["main"]
@@ -47,7 +47,7 @@ def main(arguments: list[str]) -> int:
         from vtp.use.loading import load
 
         model = load(parsed.model, device="cpu", workers=0, kernels="torch")
-        print(printable(f"written to {model.save(parsed.out)}"))
+        print(one_line(f"written to {model.save(parsed.out)}"))
         return 0
     from vtp.use.export import TOLERANCE, export, libraries
 
@@ -58,14 +58,14 @@ def main(arguments: list[str]) -> int:
     done = export(model, Path(parsed.out), objective=parsed.objective, towers=parsed.tower, opset=parsed.opset or 20)
     for one in done:
         if one.error:
-            print(printable(f"{one.modality:<5}  does not export: {one.error}"))
+            print(one_line(f"{one.modality:<5}  does not export: {one.error}"))
         else:
             print(f"{one.modality:<5}  {one.modality}.onnx  differs by {one.difference:.1e} ({TOLERANCE:g} allowed)")
     if not (parsed.objective or parsed.tower):
         for line in _left_out(model, {one.modality for one in done}):
-            print(printable(line))
+            print(one_line(line))
     failed = [one for one in done if one.error]
-    print("nothing is written" if failed == done else printable(f"in {parsed.out}: export.json says what goes in"))
+    print("nothing is written" if failed == done else one_line(f"in {parsed.out}: export.json says what goes in"))
     return 1 if failed else 0
 
 

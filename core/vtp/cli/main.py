@@ -65,7 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
     from importlib import import_module
 
     from vtp.errors import VtpError
-    from vtp.shown import Formatter, printable
+    from vtp.shown import Formatter, one_line, printable
 
     if logging.lastResort is not None:  # where a command sets up no log
         logging.lastResort.setFormatter(Formatter())
@@ -80,7 +80,10 @@ def main(arguments: list[str] | None = None) -> int:
             return complete(rest)
         return _plugin_command(command, rest)
     except VtpError as error:
-        print(printable(f"vtp {command}: {error}"), file=sys.stderr)
+        told = f"vtp {command}: {error}"
+        for given in filter(None, arguments):  # a name with a line break makes no second line
+            told = told.replace(given, one_line(given))
+        print(printable(told), file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough
         sys.stderr.close()

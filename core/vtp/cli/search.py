@@ -12,7 +12,7 @@ from vtp.cli.arguments import Parser, a, place, words
 from vtp.errors import ConfigError, DataError
 from vtp.media.extensions import MEDIA
 from vtp.ranges import Count
-from vtp.shown import printable
+from vtp.shown import one_line
 
 __all__ = ["main"]
 
@@ -67,7 +67,7 @@ def _modality(query: str, given: str | None, about: dict[str, Any]) -> Any:
 def _line(row: dict[str, Any]) -> str:
     from vtp.use.search import clock
 
-    return printable(f"{row['score']:.4f}  {row['file']}  {clock(row['start'])}-{clock(row['end'])}  {row['modality']}")
+    return one_line(f"{row['score']:.4f}  {row['file']}  {clock(row['start'])}-{clock(row['end'])}  {row['modality']}")
 
 
 def _parser() -> Parser:

@@ -8,7 +8,7 @@ from pathlib import Path
 from vtp.cli.arguments import Parser, place
 from vtp.errors import DataError, RunError
 from vtp.eval.verify import Verdict, verify
-from vtp.shown import printable
+from vtp.shown import one_line
 
 __all__ = ["main"]
 
@@ -58,12 +58,12 @@ def _record(one: Verdict) -> dict[str, object]:
 def _tell(name: str, one: Verdict) -> None:
     if one.problems:
         count = len(one.problems)
-        print(printable(f"{name}: NOT verified, {count} thing{'s do' if count > 1 else ' does'} not fit"))
+        print(one_line(f"{name}: NOT verified, {count} thing{'s do' if count > 1 else ' does'} not fit"))
         for problem in one.problems[:SHOWN]:
-            print(printable(f"  {problem}"))
+            print(one_line(f"  {problem}"))
         if len(one.problems) > SHOWN:
             print(f"  and {len(one.problems) - SHOWN} more (--json has all)")
     else:
-        print(printable(f"{name}: verified, {one.counted:,} numbers follow from the predictions bit by bit"))
+        print(one_line(f"{name}: verified, {one.counted:,} numbers follow from the predictions bit by bit"))
     for note in one.notes:
-        print(printable(f"  note: {note}"))
+        print(one_line(f"  note: {note}"))

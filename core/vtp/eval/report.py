@@ -31,7 +31,7 @@ from vtp.eval.leaks import LeakReport
 from vtp.eval.seal import checked_line, write_sealed
 from vtp.eval.task import ReportTable, TaskResult
 from vtp.numbers import number
-from vtp.shown import printable
+from vtp.shown import one_line
 from vtp.storage import MANIFEST, write_text_atomic
 
 __all__ = [
@@ -217,11 +217,11 @@ def render(table: ReportTable) -> Group:
     """
     drawn = RichTable()
     for i, column in enumerate(table.columns):
-        drawn.add_column(Text(printable(column)), justify="left" if i == 0 else "right")
+        drawn.add_column(Text(one_line(column)), justify="left" if i == 0 else "right")
     for row in table.rows:
-        drawn.add_row(*(Text(printable(cell(value))) for value in row), style="bold" if row[0] == "all" else None)
+        drawn.add_row(*(Text(one_line(cell(value))) for value in row), style="bold" if row[0] == "all" else None)
     return Group(
-        Text(printable(table.title), style="bold"), drawn, *(Text(printable(f"  {note}")) for note in table.notes)
+        Text(one_line(table.title), style="bold"), drawn, *(Text(one_line(f"  {note}")) for note in table.notes)
     )
 
 
@@ -265,7 +265,7 @@ def print_result(result: TaskResult, record: Mapping[str, Any] | None = None, co
     for warning in (record or {}).get("warnings", result.warnings):
         if warning in shown:
             continue
-        console.print(Text(printable(f"note: {warning}"), style="bold red" if warning.startswith("LEAK") else "yellow"))
+        console.print(Text(one_line(f"note: {warning}"), style="bold red" if warning.startswith("LEAK") else "yellow"))
 
 
 def incomplete_line(result: TaskResult) -> str:

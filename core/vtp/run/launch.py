@@ -22,7 +22,7 @@ from vtp.run.asked import Environment
 from vtp.run.check import check, refuse_ambiguous_options
 from vtp.run.folder import RunFolder
 from vtp.run.start import take_objective
-from vtp.shown import printable
+from vtp.shown import one_line
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -188,7 +188,7 @@ def _run(config: dict[str, Any], folder: RunFolder, device: Any) -> int:
             run.say_what_was_cached()
         if run.incomplete and distributed.is_main():
             print(
-                f"vtp run: {printable(run.incomplete)}. The report is written and says so; data.allow_incomplete=true "
+                f"vtp run: {one_line(run.incomplete)}. The report is written and says so; data.allow_incomplete=true "
                 "accepts it, with exit code 0.",
                 file=sys.stderr,
             )

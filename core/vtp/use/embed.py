@@ -39,7 +39,9 @@ class Done:
         kept: of them, those that were done before.
         noted: those that are done now.
         windows: that were added.
-        bad: file or window -> why it could not be used, of this call.
+        bad: file or window -> why it could not be used, of this call and of those before. Names that no table holds go
+            first.
+        unnamed: how many of them these are.
     """
 
     files: int = 0
@@ -47,6 +49,7 @@ class Done:
     noted: int = 0
     windows: int = 0
     bad: dict[str, str] = field(default_factory=dict)
+    unnamed: int = 0
 
 
 def embed_into(
@@ -99,9 +102,11 @@ def embed_into(
     table = Table.make(place, about)
     done = Done(len(mine))
     done.bad = {source.key: _NO_NAME for source in mine if not _is_utf8(source.key)}
+    done.unnamed = len(done.bad)
     mine = [source for source in mine if source.key not in done.bad]
     rest = table.rest(mine, retry)
     done.kept = len(mine) - len(rest)
+    done.bad |= _noted(table, {source.key for source in mine} - {source.key for source in rest})
     for part in _parts(model, rest, modalities, window, stride):
         _embed(table, part, model, space, batch_size, done)
         if progress is not None:
@@ -224,10 +229,16 @@ def _embed(table: Table, part: _Part, model: Model, space: str, batch_size: int,
     done.windows += len(rows)
     done.noted += len(part.bad)
     for source, found in part.bad.items():
-        done.bad |= {_called(source, one): one["reason"] for one in found}
+        done.bad |= {_called(source.key, one): one["reason"] for one in found}
 
 
-def _called(source: Source, bad: Mapping[str, Any]) -> str:
+def _noted(table: Table, kept: set[str]) -> dict[str, str]:
+    """What could not be used of files that an earlier call has done."""
+    found = sorted(((key, one) for key, one in table.bad() if key in kept), key=lambda pair: pair[0])
+    return {_called(key, one): one["reason"] for key, one in found}
+
+
+def _called(key: str, bad: Mapping[str, Any]) -> str:
     if bad["modality"] is None:
-        return source.key
-    return f"{source.key} ({bad['modality']}, {bad['start']:g} to {bad['end']:g} s)"
+        return key
+    return f"{key} ({bad['modality']}, {bad['start']:g} to {bad['end']:g} s)"

@@ -24,7 +24,7 @@ from vtp.model.model import VTPModel
 from vtp.model.weights import CONFIG, WEIGHTS, save_weights
 from vtp.ranges import Count
 from vtp.run.data import RunData
-from vtp.shown import printable
+from vtp.shown import one_line
 from vtp.storage import DirectoryTransaction, write_text_atomic
 from vtp.types import MODALITIES, Modality, TextSpec
 from vtp.use.ahead import Ahead
@@ -501,7 +501,7 @@ class Model:
         first = "; ".join(f"{items.names[place]}: {reasons[place]}" for place in sorted(reasons)[:_NAMED])
         more = f"; and {len(reasons) - _NAMED} more" if len(reasons) > _NAMED else ""
         advice = "" if len(items.samples) == 1 else " on_bad='nan' goes on without them and names them in .bad."
-        return printable(f"{len(reasons)} of {len(items.samples)} {what} cannot be used: {first}{more}.{advice}")
+        return one_line(f"{len(reasons)} of {len(items.samples)} {what} cannot be used: {first}{more}.{advice}")
 
 
 def _check(method: str, **given: tuple[Any, Any]) -> None:

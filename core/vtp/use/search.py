@@ -7,7 +7,7 @@ from typing import Any
 
 from vtp.errors import ConfigError, DataError
 from vtp.media.extensions import SOUNDS
-from vtp.shown import printable
+from vtp.shown import one_line
 from vtp.types import Modality
 from vtp.use.inputs import Items
 from vtp.use.model import Model
@@ -79,7 +79,7 @@ class Search:
         items = Items.of(modality, [query])
         rows, reasons = self.model.embed(items, modality, self.table.about["objective"])
         if reasons:
-            raise DataError(printable(f"{query if called is None else called} cannot be used: {reasons[0]}."))
+            raise DataError(one_line(f"{query if called is None else called} cannot be used: {reasons[0]}."))
         return self.table.search(rows[0].reshape(-1), k, of, exact, numbered)
 
     def how(self, modality: str, exact: bool = False) -> str:

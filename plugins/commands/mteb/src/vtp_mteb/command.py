@@ -10,7 +10,7 @@ from typing import Any
 from vtp.cli.arguments import Parser, a, place
 from vtp.errors import ConfigError, RunError, VtpError
 from vtp.ranges import Count
-from vtp.shown import printable
+from vtp.shown import one_line
 
 __all__ = ["main"]
 
@@ -57,7 +57,7 @@ def main(arguments: list[str]) -> int:
         except VtpError:
             raise
         except Exception as error:  # of mteb, its data sets and the hub: said in a line, and the others go on
-            print(printable(f"{name:<24}  failed: {_reason(error)}"))
+            print(one_line(f"{name:<24}  failed: {_reason(error)}"))
             failed += 1
             continue
         for result in found.task_results:
@@ -65,9 +65,9 @@ def main(arguments: list[str]) -> int:
                 for scores in subsets:
                     subset = "" if scores["hf_subset"] == "default" else f"  {scores['hf_subset']}"
                     print(
-                        printable(f"{name:<24}  {task.metadata.main_score} {scores['main_score']:.4f}  {split}{subset}")
+                        one_line(f"{name:<24}  {task.metadata.main_score} {scores['main_score']:.4f}  {split}{subset}")
                     )
-    print(printable(f"results of mteb in {parsed.out}"))
+    print(one_line(f"results of mteb in {parsed.out}"))
     if failed == len(tasks):
         raise RunError("no task could be evaluated; the lines above say why.")
     return 1 if failed else 0

@@ -18,7 +18,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, StreamingResponse
 
 from vtp.errors import VtpError
 from vtp.page import paragraph
-from vtp.shown import printable
+from vtp.shown import one_line
 from vtp.types import MODALITIES, Modality
 from vtp.use.search import Search, kind_of_file
 from vtp_serve import page
@@ -147,7 +147,7 @@ def _failed(request: Request, error: Exception) -> Response:
     """A line, not a traceback."""
     status = error.status if isinstance(error, Refused) else 400
     return HTMLResponse(
-        paragraph(printable(str(error)), "bad"), status, {"connection": "close"} if status == 413 else {}
+        paragraph(one_line(str(error)), "bad"), status, {"connection": "close"} if status == 413 else {}
     )
 
 
@@ -162,7 +162,7 @@ def _home(request: Request, q: str = "", of: str = "") -> Response:
             results = served.found(query, "text", of, "The text")
         except (Refused, VtpError) as error:
             status = error.status if isinstance(error, Refused) else 400
-            results = paragraph(printable(str(error)), "bad")
+            results = paragraph(one_line(str(error)), "bad")
     windows = sum(len(search.table) for search in served.searches)
     about = f"{windows:,} windows, of what is {' and '.join(_PAST[m] for m in served.modalities)}."
     texts = "text" in served.takes

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from vtp.cli.arguments import Parser, a, place
 from vtp.errors import ConfigError
 from vtp.ranges import Count, Range
-from vtp.shown import printable
+from vtp.shown import one_line
 from vtp_serve.access import is_loopback, token_of
 
 __all__ = ["main"]
@@ -51,9 +51,9 @@ def main(arguments: list[str]) -> int:
         how["hosts"] = (parsed.host,) if is_loopback(parsed.host) else None
         app, what = _page(parsed, how)
         shown = f"[{parsed.host}]" if ":" in parsed.host else parsed.host
-        print(printable(f"{what} at http://{shown}:{listening.getsockname()[1]}/  (Ctrl-C ends it)"))
+        print(one_line(f"{what} at http://{shown}:{listening.getsockname()[1]}/  (Ctrl-C ends it)"))
         if token is not None:
-            print(printable(f"the token is in {parsed.token_file}"))
+            print(one_line(f"the token is in {parsed.token_file}"))
         _serve(app, listening)
     return 0
 

@@ -393,16 +393,16 @@ def _show(paths: list[str], options: dict[str, Any]) -> int:
 
 
 def _say(table: WordTable, out: Path, what: str) -> None:
-    from vtp.shown import printable
+    from vtp.shown import one_line
 
     counted = table.counted
     of = f" of {counted['captions']:,} captions" if "captions" in counted else ""
-    print(printable(f"{out} {what}: {len(table.words):,} words{of}, for {table.tokenizer}"))
+    print(one_line(f"{out} {what}: {len(table.words):,} words{of}, for {table.tokenizer}"))
     left = counted.get("left_out") or {}
     if left.get("rows"):
-        print(printable(f"  left out: {left['rows']:,} rows without a caption (first: {'; '.join(left['first'][:3])})"))
+        print(one_line(f"  left out: {left['rows']:,} rows without a caption (first: {'; '.join(left['first'][:3])})"))
     for name, what in _LEFT:
         if (found := counted.get(name, {})).get("distinct"):
             print(f"  left out: {found['distinct']:,} words that the tokenizer {what}, {found['total']:,} times")
-    print(printable(f"  corpus sha256 {table.corpus[:16]}, vocabulary sha256 {table.vocabulary[:16]}"))
+    print(one_line(f"  corpus sha256 {table.corpus[:16]}, vocabulary sha256 {table.vocabulary[:16]}"))
     print(f"look at it: vtp mine-words show {out}")
