@@ -8,11 +8,14 @@ and give one embedding per file:
   loop                   av decodes, the image processor of transformers prepares, CLIPModel embeds; one file at a time
   vtp                    `vtp embed FOLDER TABLE --model ... --window 0`, its table of LanceDB included
   vtp, N processes       the same as torchrun starts it: one process per thread, one table
+  forward                no side to compare with but the bound: the forward passes alone, of frames decoded beforehand,
+                         one file at a time, with the memory kept as `vtp embed` keeps it
   sentence-transformers  SentenceTransformer(folder).encode([{"video": file}, ...]), or why it does not take these
 
 Each side has processes of its own and works while the others wait, in random order. What is timed is the embedding, not
 imports and not loading the model; a first clip warms up. Writes times_as_fast: the median over rounds of the ratio of
-one round, and the smallest cosine between the embeddings of loop and vtp, whose frames are not the very same.
+one round (that of forward is the most that these cores can reach), and the smallest cosine between the embeddings of
+loop and vtp, whose frames are not the very same.
 """
 
 from __future__ import annotations
@@ -124,6 +127,30 @@ class Vtp:
         return self.seconds, {Path(row["file"]).name: list(row["vector"]) for row in rows}
 
 
+class Forward(Loop):
+    """The forward passes of the loop and nothing else: no side that also decodes can be faster on the same cores."""
+
+    def __init__(self, model: Path) -> None:
+        from vtp.machine import keep_memory
+
+        keep_memory(1 << 30, 2 << 30)
+        super().__init__(model)
+        self.pixels: dict[str, Any] = {}
+
+    def embed(self, folder: Path, table: str) -> tuple[float, dict[str, list[float]]]:
+        """Seconds of the forward passes."""
+        import torch
+
+        for file in folder.iterdir():
+            if file.name not in self.pixels:
+                self.pixels[file.name] = self.processor(images=decode(file), return_tensors="pt")["pixel_values"]
+        start = time.perf_counter()
+        with torch.inference_mode():
+            for file in folder.iterdir():
+                self.model.get_image_features(pixel_values=self.pixels[file.name])
+        return time.perf_counter() - start, {}
+
+
 class SentenceTransformers:
     """The encoder of sentence-transformers over the same folder. A bare path it would embed as a text."""
 
@@ -140,12 +167,15 @@ class SentenceTransformers:
         return time.perf_counter() - start, {f.name: r.tolist() for f, r in zip(files, rows, strict=True)}
 
 
+SIDES = {"loop": Loop, "vtp": Vtp, "forward": Forward, "sentence-transformers": SentenceTransformers}
+
+
 def serve(side: str, model: Path, warm: Path, folder: Path) -> None:
     """One side: loads, warms up, and then embeds the folder for each line on stdin."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     try:
-        runner = {"loop": Loop, "vtp": Vtp, "sentence-transformers": SentenceTransformers}[side](model)
+        runner = SIDES[side](model)
         with tempfile.TemporaryDirectory() as temporary:
             runner.embed(warm, f"{temporary}/table")
     except Exception as error:
@@ -248,7 +278,7 @@ def main() -> None:
         refused = {}
         try:
             places = (root / "model", root / "warm", root / "clips")
-            wanted = [("loop", 1), ("vtp", 1), ("vtp", options.threads), ("sentence-transformers", 1)]
+            wanted = [("loop", 1), ("vtp", 1), ("vtp", options.threads), ("forward", 1), ("sentence-transformers", 1)]
             for name, processes in dict.fromkeys(wanted):
                 side = Side(name, *places, options.threads, processes)
                 sides.append(side)
@@ -268,14 +298,14 @@ def main() -> None:
         finally:
             for side in sides:
                 side.close()
+    others = [name for name in rates if name in ("loop", "sentence-transformers")]
     ratios = {
         one: {
             other: round(statistics.median(a / b for a, b in zip(rates[one], rates[other], strict=True)), 3)
-            for other in rates
-            if not other.startswith("vtp")
+            for other in others
         }
         for one in rates
-        if one.startswith("vtp")
+        if one not in others
     }
     alike = min(cosine(vector, vectors["vtp"][name]) for name, vector in vectors["loop"].items())
     for one, found in ratios.items():
