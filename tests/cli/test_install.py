@@ -26,17 +26,16 @@ def pip(monkeypatch):
 
     monkeypatch.setattr(install.subprocess, "run", run)
     monkeypatch.setattr(install, "_installed", lambda name: {"torch": "2.11.0", "av": "15.0"}.get(name, ""))
-    monkeypatch.setattr("vtp.plugins.missing_addons", lambda: {"snps3": "vtp-plugin-snps3"})
     return calls, plan
 
 
 def test_a_short_name_is_resolved_and_changes_are_told_first(pip, capsys):
     calls, plan = pip
-    plan += [("vtp_plugin_snps3", "0.1.0"), ("av", "16.0")]
-    assert main(["install", "snps3", "--upgrade"]) == 0
-    assert capsys.readouterr().out == "av 15.0 -> 16.0\nvtp-plugin-snps3 0.1.0 (new)\n"
+    plan += [("vtp_plugin_spread", "0.1.0"), ("av", "16.0")]
+    assert main(["install", "spread", "--upgrade"]) == 0
+    assert capsys.readouterr().out == "av 15.0 -> 16.0\nvtp-plugin-spread 0.1.0 (new)\n"
     assert [call[:2] for call in calls] == [["install", "--dry-run"], ["install", "--upgrade"]]
-    assert calls[1] == ["install", "--upgrade", "vtp-plugin-snps3"]
+    assert calls[1] == ["install", "--upgrade", "vtp-plugin-spread"]
 
 
 def test_another_torch_is_refused_unless_one_insists(pip, capsys):
@@ -45,7 +44,7 @@ def test_another_torch_is_refused_unless_one_insists(pip, capsys):
     assert main(["install", "other"]) == 2
     assert "this changes torch 2.11.0 -> 2.13.0" in capsys.readouterr().err and len(calls) == 1
     assert main(["install", "other", "--yes"]) == 0
-    assert calls[-1] == ["install", "other"]
+    assert calls[-1] == ["install", "vtp-plugin-other"]
 
 
 def test_a_torch_where_there_is_none_breaks_nothing(pip):
@@ -62,14 +61,50 @@ def test_a_dry_run_and_nothing_to_do_install_nothing(pip, planned):
     assert len(calls) == 1
 
 
-def test_where_pip_fails_its_own_words_count(monkeypatch):
-    codes = iter([1, 7])
+@pytest.mark.parametrize(
+    ("given", "taken"),
+    [
+        ("spread", "vtp-plugin-spread"),  # of somebody else: the index may have anything under the bare name
+        ("my_loss[fast]>=0.2", "vtp-plugin-my-loss[fast]>=0.2"),
+        ("vtp-plugin-spread", "vtp-plugin-spread"),
+        ("vtp_kernels", "vtp_kernels"),
+        ("./spread", "./spread"),
+        ("spread-0.1.0-py3-none-any.whl", "spread-0.1.0-py3-none-any.whl"),
+        ("git+https://example.org/spread", "git+https://example.org/spread"),
+    ],
+)
+def test_a_bare_name_is_that_of_a_plugin(pip, given, taken):
+    calls, plan = pip
+    plan += [("any", "1.0")]
+    assert main(["install", given]) == 0
+    assert calls[-1] == ["install", taken]
+
+
+def test_a_plugin_of_another_distribution_is_found_by_its_name(pip, site, install):
+    calls, plan = pip
+    plan += [("any", "1.0")]
+    install("other", distribution="somebodys-other")
+    assert main(["install", "other", "--upgrade"]) == 0
+    assert calls[-1] == ["install", "--upgrade", "somebodys-other"]
+
+
+def test_what_is_no_plugin_and_what_is_not_there_are_told(pip, capsys):
+    assert main(["install", "tasks"]) == main(["uninstall", "tasks"]) == 2
+    assert capsys.readouterr().err.count("tasks is a part of vtp-core") == 2
+    assert main(["uninstall", "nothing-of-that-name"]) == 2
+    assert "nothing here is called 'nothing-of-that-name'" in capsys.readouterr().err
+
+
+def test_where_pip_fails_its_own_words_count(monkeypatch, capsys):
+    codes = iter([1, 7, 1])
 
     def run(command, **given):
         return subprocess.CompletedProcess(command, next(codes), "")
 
     monkeypatch.setattr(install.subprocess, "run", run)
-    assert main(["install", "nothing-of-that-name"]) == 7
+    assert main(["install", "vtp-plugin-of-nobody"]) == 7
+    assert main(["install", "nothing-of-that-name"]) == 2
+    assert "pip cannot install vtp-plugin-nothing-of-that-name; its words are above" in capsys.readouterr().err
 
 
 def test_an_experiment_of_an_unknown_name_may_be_that_of_a_package_that_is_not_installed(monkeypatch):

@@ -4,6 +4,7 @@ be removed."""
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -12,11 +13,14 @@ from typing import Any
 
 from vtp.cli.arguments import Parser
 from vtp.errors import ConfigError
+from vtp.registry import did_you_mean
 
 __all__ = ["main"]
 
 # Builds that must belong together: another one of them makes the others fail when they are imported.
 TESTED_TOGETHER = ("torch", "torchvision", "torchaudio", "triton")
+# A name without a path, with the extras and versions that pip takes: snps3, my_loss[fast], snps3>=0.2
+_WORD = re.compile(r"(?P<name>[A-Za-z0-9][\w-]*)(?P<rest>\s*(?:\[[^\]]*\])?\s*(?:[=<>!~].*)?)")
 
 
 def main(arguments: list[str]) -> int:
@@ -25,12 +29,14 @@ def main(arguments: list[str]) -> int:
     parser = Parser(
         prog=f"vtp {command}",
         description=f"{command.capitalize()} distributions with pip in the Python that vtp runs in ({sys.executable}).",
-        epilog="Example: vtp install snps3. Options of pip may follow, for example --upgrade.",
+        epilog=f"Example: vtp {command} snps3, which is vtp-plugin-snps3. Options of pip may follow.",
     )
     if command == "install":
         parser.add_argument("--yes", action="store_true", help="also where it changes the version of torch")
         parser.add_argument("--dry-run", action="store_true", help="show what would change, and stop")
-    parser.add_argument("distribution", nargs="+", help="as pip calls it, or a name that `vtp plugins` prints")
+    parser.add_argument(
+        "distribution", nargs="+", help="NAME of vtp-plugin-NAME, a name that `vtp plugins` prints, vtp-..."
+    )
     options, pip_options = parser.parse_known_args(rest)
     if not all(name.strip() for name in options.distribution):
         raise ConfigError("expected the name of a distribution, got an empty one.")
@@ -40,6 +46,11 @@ def main(arguments: list[str]) -> int:
     pip = [sys.executable, "-P", "-m", "pip"]  # -P: no pip.py of the working folder
     if command == "install":
         changes = _changes(pip, [*pip_options, *distributions])
+        if changes is None and distributions != options.distribution:
+            raise ConfigError(
+                f"pip cannot install {', '.join(distributions)}; its words are above. A short name is one of a plugin: "
+                f"what is no plugin of vtp is installed with {sys.executable} -m pip install NAME."
+            )
         if changes is not None:
             print(
                 "\n".join(_told(name, old, new) for name, old, new in changes) or "nothing changes: all of it is there"
@@ -84,21 +95,29 @@ def _told(name: str, old: str, new: str) -> str:
 
 
 def _distribution(name: str, command: str) -> str:
-    """The distribution behind the name of a plugin; any other name is one already.
+    """The distribution behind a short name; what is no bare name, such as a path, is left to pip.
 
     Raises:
-        ConfigError: several distributions have a plugin of that name, or it is a part of vtp-core.
+        ConfigError: several distributions have a plugin of that name, it is a part of vtp-core, or nothing that could
+            be uninstalled has it.
     """
-    from vtp.plugins import discover, missing_addons
+    from vtp.plugins import CORE, discover, normalised
 
-    points = discover()
-    if any(point.distribution == name for point in points):
+    bare = _WORD.fullmatch(name)
+    if bare is None:
         return name
-    if command == "install":
-        return missing_addons().get(name, name)
-    found = sorted({point.distribution for point in points if point.name == name and not point.builtin})
+    points, short = discover(), normalised(bare["name"])
+    if short.startswith("vtp-") or any(point.distribution == short for point in points):
+        return name
+    named = [point for point in points if normalised(point.name) == short]
+    found = sorted({point.distribution for point in named if not point.builtin})
     if len(found) > 1:
-        raise ConfigError(f"the plugin name {name!r} is used by {' and '.join(found)}: name the one to uninstall.")
-    if not found and any(point.name == name for point in points):
-        raise ConfigError(f"{name} is a part of vtp-core. To switch it off: VTP_BLOCK_PLUGINS={name}")
+        raise ConfigError(f"the plugin name {name!r} is used by {' and '.join(found)}: name the one that you mean.")
+    if named and not found:
+        raise ConfigError(f"{name} is a part of {CORE} here. To switch it off: VTP_BLOCK_PLUGINS={name}")
+    if command == "install":
+        return f"{found[0] if found else f'vtp-plugin-{short}'}{bare['rest']}"
+    if not found and not _installed(name):
+        known = {known for point in points if not point.builtin for known in (point.name, point.distribution)}
+        raise ConfigError(f"nothing here is called {name!r}.{did_you_mean(name, known)} `vtp plugins` lists them.")
     return found[0] if found else name
