@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 import vtp
-from vtp.errors import ConfigError, DataError
+from vtp.errors import ConfigError, DataError, RunError
 from vtp.model.weights import read_config
+from vtp.use.card import model_card
 from vtp.use.loading import _split
 
 pytestmark = pytest.mark.usefixtures("in_process")
@@ -59,6 +62,7 @@ def test_averaged_weights_are_taken(write, dual, tmp_path):
         ("outputs/2026/nothing/here", "is no folder, no option"),
         ("model=duall", "duall"),
         ("seed=1", "choose no encoder"),
+        (Path(__file__).parent, "no checkpoint is in it. Give a run folder"),
         ("", "load: '' must be a folder, a name on the hub, or options"),
         (None, "load: None must be a folder"),
         ("model=dual", "a tokenizer is to be built from the training texts"),
@@ -159,6 +163,22 @@ def test_uploading(monkeypatch, dual, tmp_path, card_there):
     assert vtp.load(tmp_path / "uploaded", device="cpu").fingerprint == dual.fingerprint
 
 
+def test_what_was_not_uploaded_is_one_line(monkeypatch, dual):
+    class Api:
+        def __init__(self, token=None):
+            pass
+
+        def create_repo(self, name, private=None, exist_ok=False):
+            raise OSError("Name or service not known\nand more")
+
+    monkeypatch.setattr("huggingface_hub.HfApi", Api)
+    with pytest.raises(RunError, match=r"people/clips was not uploaded to the hub \(Name or service not known\)"):
+        dual.push_to_hub("people/clips")
+    for name in ("clips", "two words/clips", "a/b/c", ""):
+        with pytest.raises(ConfigError, match="^push_to_hub: "):
+            dual.push_to_hub(name)
+
+
 # -- the card --------------------------------------------------------------------------------------------------------
 
 
@@ -203,6 +223,22 @@ def test_a_card_tells_protocol_coverage_training_lists_and_limits(run_folder, tm
     again = vtp.load(tmp_path / "saved", device="cpu")
     assert (again.save(tmp_path / "twice") / "README.md").read_text() == card.replace("saved", "twice")
     assert read_config(tmp_path / "twice")["spec"] == model.module.spec
+
+
+def test_a_card_tells_what_of_a_frame_is_seen_and_what_a_model_does(dual, fused):
+    def said(model):
+        return model_card(model, "mine")
+
+    assert "Frames are cut to 32 x 32 pixels" in said(dual) and "model.answer(" not in said(dual)
+    assert 'model.answer("a.mp4", "what is it").text' in said(fused) and 'model.caption("a.mp4")' in said(fused)
+    many = vtp.Model(dual.module, {"config": {"data": {"eval_clips": 4, "eval_crops": 3}}})
+    assert "It sees 8 frames" in said(many) and "3 squares of 32 x 32" in said(many) and "are cut" not in said(many)
+    spec = dual.module.encoders["video"].spec
+    dual.module.encoders["video"].spec = replace(spec, squeeze=True)
+    try:
+        assert "Frames are squeezed to 32 x 32" in said(dual) and "are cut" not in said(dual)
+    finally:
+        dual.module.encoders["video"].spec = spec
 
 
 def test_a_report_of_other_weights_is_not_told(run_folder, tmp_path):

@@ -216,6 +216,8 @@ def locate(path: Path | str) -> Path:
             f"{given} is no checkpoint of vtp (it has no {MANIFEST}). The folder of a model that transformers saved is "
             f"named as the model of an encoder: model=clip,encoder.video.model={given}"
         )
+    if not ours and not any(given.glob("*.safetensors")):
+        raise DataError(f"{given}: no checkpoint is in it. Give a run folder, or one like .../checkpoints/best.")
     if reason is not None:
         raise DataError(f"checkpoint {given} is damaged: {reason}. resume=auto takes the newest complete one.")
     return given.resolve()

@@ -67,6 +67,11 @@ def _use(model: Model, name: str) -> Iterator[str]:
     elif model.embeds:
         listed = ", ".join(f"{m}s=[...]" for m in model.embeds)
         yield f"found = model.encode({listed})"
+    medium = "a.mp4" if "video" in model.modalities else "a.wav"
+    if "answer" in model.tasks:
+        yield f'print(model.answer("{medium}", "what is it").text)'
+    if "caption" in model.tasks:
+        yield f'print(model.caption("{medium}"))'
     yield "```"
 
 
@@ -126,8 +131,15 @@ def _limits(model: Model) -> Iterator[str]:
     specs = model.module.specs()
     video, audio, text = (specs.get(m) for m in ("video", "audio", "text"))
     if isinstance(video, VideoSpec):
-        yield f"- It sees {video.frames} frames of a clip, however long it is: what lies between is not seen."
-        yield f"- Frames are cut to {video.size} x {video.size} pixels: what lies beside that square is not seen."
+        shown, square = model.shown(), f"{video.size} x {video.size} pixels"
+        count, crops = video.frames * shown.get("eval_clips", 1), shown.get("eval_crops", 1)
+        yield f"- It sees {count} frames of a clip, however long it is: what lies between is not seen."
+        if video.squeeze:
+            yield f"- Frames are squeezed to {square}, whatever their shape."
+        elif crops == 1:
+            yield f"- Frames are cut to {square}: what lies beside that square is not seen."
+        else:
+            yield f"- Of every frame {crops} squares of {square} are seen, and nothing beside them."
     if isinstance(audio, AudioSpec):
         yield f"- It hears {audio.seconds:g} s of a sound, the middle of a longer one."
     if isinstance(text, TextSpec):

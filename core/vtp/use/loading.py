@@ -19,11 +19,11 @@ from vtp.config import DataConfig
 from vtp.errors import ConfigError, DataError
 from vtp.use.model import Model
 
-__all__ = ["load"]
+__all__ = ["ON_HUB", "load"]
 
 log = logging.getLogger("vtp")
 
-_ON_HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+ON_HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 # What a saved model consists of; a repository may hold anything else besides.
 _FILES = ("*.json", "model.safetensors", "README.md", "assets/*")
 _NEVER = ("*.py", "*.pkl", "*.pickle", "*.bin", "*.pt", "*.pth", "*.ckpt", "*.so", "*.zip")
@@ -157,7 +157,7 @@ def _folder(source: str, revision: str | None, token: str | None, cache_dir: str
     path = Path(source).expanduser()
     if path.exists():
         return checkpoint_folder(path)
-    if not _ON_HUB.fullmatch(source):
+    if not ON_HUB.fullmatch(source):
         raise DataError(
             f"load: {source!r} is no folder, no option (model=...) and no name on the hub (organisation/name). "
             "Give a run folder such as outputs/DATE/TIME."

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -347,22 +346,14 @@ class Model:
             token: None takes that of ``hf auth login``.
             revision: branch.
             message: of the commit.
+
+        Raises:
+            ConfigError: ``name`` is none of the hub.
+            RunError: the hub cannot be reached, or does not want it.
         """
-        from huggingface_hub import HfApi
+        from vtp.use.upload import upload
 
-        from vtp.use.card import model_card
-
-        api = HfApi(token=token)
-        address = api.create_repo(name, private=private, exist_ok=True)
-        there = api.file_exists(name, "README.md", revision=revision)
-        with tempfile.TemporaryDirectory() as temporary:
-            folder = self.save(Path(temporary) / name.rpartition("/")[2])
-            if there:
-                (folder / "README.md").unlink()
-            else:
-                write_text_atomic(folder / "README.md", model_card(self, name))
-            api.upload_folder(repo_id=name, folder_path=folder, revision=revision, commit_message=message)
-        return str(address)
+        return upload(self, name, private=private, token=token, revision=revision, message=message)
 
     # -- inside --------------------------------------------------------------------------------------------------------
 
