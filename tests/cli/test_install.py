@@ -32,7 +32,7 @@ def pip(monkeypatch):
 def test_a_short_name_is_resolved_and_changes_are_told_first(pip, capsys):
     calls, plan = pip
     plan += [("vtp_plugin_spread", "0.1.0"), ("av", "16.0")]
-    assert main(["install", "spread", "--upgrade"]) == 0
+    assert main(["install", "--upgrade", "spread"]) == 0
     assert capsys.readouterr().out == "av 15.0 -> 16.0\nvtp-plugin-spread 0.1.0 (new)\n"
     assert [call[:2] for call in calls] == [["install", "--dry-run"], ["install", "--upgrade"]]
     assert calls[1] == ["install", "--upgrade", "vtp-plugin-spread"]
@@ -84,8 +84,17 @@ def test_a_plugin_of_another_distribution_is_found_by_its_name(pip, site, instal
     calls, plan = pip
     plan += [("any", "1.0")]
     install("other", distribution="somebodys-other")
-    assert main(["install", "other", "--upgrade"]) == 0
+    assert main(["install", "--upgrade", "other"]) == 0
     assert calls[-1] == ["install", "--upgrade", "somebodys-other"]
+
+
+def test_options_of_pip_keep_their_place_and_their_values(pip, capsys):
+    calls, plan = pip
+    plan += [("any", "1.0")]
+    words = ["--no-index", "--find-links", "wheels", "spread", "--no-deps", "-e", "folder", "--pre"]
+    assert main(["install", *words]) == 0
+    assert calls[-1] == ["install", *words[:3], "vtp-plugin-spread", *words[4:]]
+    assert main(["install", "--yes"]) == 2 and "expected the name" in capsys.readouterr().err
 
 
 def test_what_is_no_plugin_and_what_is_not_there_are_told(pip, capsys):

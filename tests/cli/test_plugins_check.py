@@ -71,6 +71,39 @@ def test_a_contract_that_is_not_kept_is_told_in_one_line(fresh, install, capsys)
     assert "1 plugin, nothing is wrong" in out and "WRONG" in out
 
 
+READS_A_PARAMETER = """
+import torch
+from torch.nn.functional import normalize
+from vtp.model.objective import ContrastiveObjective
+from vtp.types import LossOutput
+
+class Mine(ContrastiveObjective):
+    needs = frozenset({"video"})
+
+    def __init__(self):
+        super().__init__()
+        self.bias = torch.nn.Parameter(torch.zeros(()))
+
+    def features(self, ctx):
+        return {"video": normalize(ctx.pooled("video"), dim=1), "rows": self.rows(ctx)}
+
+    def loss_from_features(self, features):
+        errors = (features["video"].sum(dim=1) + self.bias).square()
+        rows = features["rows"]
+        return LossOutput(torch.where(rows, errors, 0.0).sum() / rows.sum().clamp(min=1), rows.sum())
+"""
+
+
+def test_what_the_first_step_of_a_run_would_refuse_is_no_note(fresh, install, capsys):
+    install(
+        "reads",
+        HOOK.format(package="reads"),
+        files={"parts.py": READS_A_PARAMETER, "conf/objective/mine.yaml": OPTIONS},
+    )
+    assert main(["plugins", "check", "reads"]) == 1
+    assert "reads the parameter bias in loss_from_features" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [("", "has no 'project'"), ("[project]\nname = 'x'\n", "names no plugin"), ("[", "cannot be read")],

@@ -292,7 +292,7 @@ CONTRASTIVE = {
     "other rows": (
         {"spoil": lambda f, o: {**f, "video": f["video"][:4]}},
         "returned Tensor float32 (4, 8) as features(ctx)['video'], expected a row per row of the batch (6), or shape "
-        "(1,) for a single number.",
+        "(1,) for a number whose mean is taken.",
     ),
     "a number without dimension": (
         {"spoil": lambda f, o: {**f, "scale": f["scale"].sum()}},

@@ -19,6 +19,15 @@ __all__ = ["main"]
 
 # Builds that must belong together: another one of them makes the others fail when they are imported.
 TESTED_TOGETHER = ("torch", "torchvision", "torchaudio", "triton")
+# Options of pip whose value is a word of its own, which is no name of a distribution.
+_WITH_VALUE = {
+    "-c", "--constraint", "-e", "--editable", "-f", "--find-links", "-i", "--index-url", "-r", "--requirement", "-t",
+    "--target", "-C", "--config-settings", "--abi", "--build-constraint", "--cache-dir", "--cert", "--client-cert",
+    "--exists-action", "--extra-index-url", "--global-option", "--group", "--implementation", "--keyring-provider",
+    "--log", "--no-binary", "--only-binary", "--platform", "--prefix", "--progress-bar", "--proxy", "--python",
+    "--python-version", "--report", "--resume-retries", "--retries", "--root", "--root-user-action", "--src",
+    "--timeout", "--trusted-host", "--upgrade-strategy", "--use-deprecated", "--use-feature",
+}  # fmt: skip
 # A name without a path, with the extras and versions that pip takes: snps3, my_loss[fast], snps3>=0.2
 _WORD = re.compile(r"(?P<name>[A-Za-z0-9][\w-]*)(?P<rest>\s*(?:\[[^\]]*\])?\s*(?:[=<>!~].*)?)")
 
@@ -35,20 +44,24 @@ def main(arguments: list[str]) -> int:
         parser.add_argument("--yes", action="store_true", help="also where it changes the version of torch")
         parser.add_argument("--dry-run", action="store_true", help="show what would change, and stop")
     parser.add_argument(
-        "distribution", nargs="+", help="NAME of vtp-plugin-NAME, a name that `vtp plugins` prints, vtp-..."
+        "distribution", nargs="*", help="NAME of vtp-plugin-NAME, a name that `vtp plugins` prints, vtp-..."
     )
-    options, pip_options = parser.parse_known_args(rest)
-    if not all(name.strip() for name in options.distribution):
+    own = ("--yes", "--dry-run", "-h", "--help") if command == "install" else ("-h", "--help")
+    options = parser.parse_args([word for word in rest if word in own])
+    given = [word for word in rest if word not in own]
+    if not all(word.strip() for word in given):
         raise ConfigError("expected the name of a distribution, got an empty one.")
-    distributions = [_distribution(name, command) for name in options.distribution]
-    if command == "uninstall" and "-y" not in pip_options and "--yes" not in pip_options:
-        pip_options.append("--yes")
+    words, short = _resolved(given, command)
+    if not words:
+        parser.error("expected the name of a distribution.")
+    if command == "uninstall" and "-y" not in words and "--yes" not in words:
+        words.insert(0, "--yes")
     pip = [sys.executable, "-P", "-m", "pip"]  # -P: no pip.py of the working folder
     if command == "install":
-        changes = _changes(pip, [*pip_options, *distributions])
-        if changes is None and distributions != options.distribution:
+        changes = _changes(pip, words)
+        if changes is None and short:
             raise ConfigError(
-                f"pip cannot install {', '.join(distributions)}; its words are above. A short name is one of a plugin: "
+                f"pip cannot install {', '.join(short)}; its words are above. A short name is one of a plugin: "
                 f"what is no plugin of vtp is installed with {sys.executable} -m pip install NAME."
             )
         if changes is not None:
@@ -63,7 +76,18 @@ def main(arguments: list[str]) -> int:
                 )
         if options.dry_run or changes == []:
             return 0 if changes is not None else 1
-    return subprocess.run([*pip, command, *pip_options, *distributions], check=False).returncode
+    return subprocess.run([*pip, command, *words], check=False).returncode
+
+
+def _resolved(given: Sequence[str], command: str) -> tuple[list[str], list[str]]:
+    """The words for pip in their order, names of plugins as distributions; and those distributions."""
+    words: list[str] = []
+    short: list[str] = []
+    for before, word in zip(["", *given], given, strict=False):
+        name = word if word.startswith("-") or before in _WITH_VALUE else _distribution(word, command)
+        words.append(name)
+        short += [name] if name != word else []
+    return words, short
 
 
 def _changes(pip: Sequence[str], arguments: Sequence[str]) -> list[tuple[str, str, str]] | None:

@@ -156,7 +156,7 @@ def check_features(model: VTPModel, name: str, out: Any, rows: int) -> None:
             what = f"returned a parameter itself as features(ctx)[{key!r}], which fails with several processes"
             _refuse(model, part, what, "parameter * 1.0")
         if value.ndim == 0 or len(value) not in (rows, 1):
-            _refuse(model, part, what, f"a row per row of the batch ({rows}), or shape (1,) for a single number")
+            _refuse(model, part, what, f"a row per row of the batch ({rows}), or shape (1,) for a number whose mean is taken")
 
 
 def check_graph(model: VTPModel, name: str, loss: Tensor, features: Iterable[Tensor]) -> None:
@@ -176,7 +176,7 @@ def check_graph(model: VTPModel, name: str, loss: Tensor, features: Iterable[Ten
             if names:
                 own = names[0].removeprefix(f"objectives.{name}.")
                 what = f"reads the parameter {own} in loss_from_features, which fails with several processes"
-                _refuse(model, f"objectives.{name}", what, f"{own} * 1.0 among the features")
+                _refuse(model, f"objectives.{name}", what, f"{own} * 1.0, shape (1,), among the features")
         waiting += [following for following, _ in node.next_functions]
 
 
