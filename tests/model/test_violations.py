@@ -292,7 +292,7 @@ CONTRASTIVE = {
     "other rows": (
         {"spoil": lambda f, o: {**f, "video": f["video"][:4]}},
         "returned Tensor float32 (4, 8) as features(ctx)['video'], expected a row per row of the batch (6), or shape "
-        "(1,) for a number whose mean is taken.",
+        "(1,) of which the mean counts.",
     ),
     "a number without dimension": (
         {"spoil": lambda f, o: {**f, "scale": f["scale"].sum()}},
@@ -305,8 +305,8 @@ CONTRASTIVE = {
     ),
     "a parameter in the loss": (
         {"loss": read_scale},
-        "reads the parameter scale in loss_from_features, which fails with several processes, expected scale * 1.0 "
-        "among the features.",
+        "reads the parameter scale in loss_from_features, which fails with several processes, expected scale * "
+        "1.0, shape (1,), among the features.",
     ),
     "a tensor as loss": (
         {"loss": lambda f, o: f["video"].mean()},

@@ -156,7 +156,7 @@ def check_features(model: VTPModel, name: str, out: Any, rows: int) -> None:
             what = f"returned a parameter itself as features(ctx)[{key!r}], which fails with several processes"
             _refuse(model, part, what, "parameter * 1.0")
         if value.ndim == 0 or len(value) not in (rows, 1):
-            _refuse(model, part, what, f"a row per row of the batch ({rows}), or shape (1,) for a number whose mean is taken")
+            _refuse(model, part, what, f"a row per row of the batch ({rows}), or shape (1,) of which the mean counts")
 
 
 def check_graph(model: VTPModel, name: str, loss: Tensor, features: Iterable[Tensor]) -> None:
