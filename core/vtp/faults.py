@@ -118,13 +118,19 @@ def system_fault(error: BaseException) -> VtpError | None:
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, OSError):
         cause = None if isinstance(cause, VtpError) else cause.__cause__
-    if cause is None or cause.errno not in _FULL | _REFUSED:
+    if cause is None or not (cause.errno in _FULL | _REFUSED or _makes_a_folder(cause)):
         return None
     names = [str(name) for name in (cause.filename, cause.filename2) if name is not None]
     where, why = (f"{' or '.join(names)}: " if names else ""), str(cause.strerror)
     if cause.errno in _FULL:
         return RunError(f"{where}{why}. Free some space, or name another folder, and give the same command again.")
     return DataError(f"{where}{why}. Name a place that can be read and written, or change its permissions.")
+
+
+def _makes_a_folder(error: BaseException) -> bool:
+    """Whether it came while a folder was made: in /proc and the like there can be none, and none is found."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return bool(frames) and frames[-1].f_code.co_name in ("mkdir", "makedirs")
 
 
 def _module(frame: FrameType) -> str:

@@ -6,6 +6,7 @@ here too, and its owner is ``broken`` in ``vtp plugins``.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from vtp.registry import did_you_mean
 __all__ = [
     "Found",
     "OptionFiles",
+    "as_model",
     "below",
     "first_comment",
     "nameless",
@@ -113,6 +115,31 @@ def read_options(file: Path) -> dict[str, Any]:
     if not isinstance(content or {}, dict):
         raise ValueError(f"expected options, a line each, got {content!r}")
     return dict(content or {})
+
+
+def as_model(folder: Path) -> str:
+    """How a model that transformers saved into a folder is named: ``model=clap,encoder.audio.model=FOLDER``, by its
+    kind in config.json."""
+    try:
+        kind = str(json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        kind = ""
+    for name, found in sorted(option_files().get("model", {}).items()):
+        slots = _slots(found[0][1])
+        slot = next((slot for slot in slots if slot != "text"), "")
+        if kind and slot and (name.startswith(kind) or slots[slot] == kind):
+            return f"model={name},encoder.{slot}.model={folder}"
+    return f"encoder/video=NAME,encoder.video.model={folder} (`vtp list encoder` has the names)"
+
+
+def _slots(file: Path) -> dict[str, str]:
+    """Slots that an option of the group ``model`` fills, each with the option of the encoder."""
+    try:
+        given = read_options(file).get("defaults")
+    except ValueError:
+        return {}
+    rows = [pair for row in given or () if isinstance(row, dict) for pair in row.items()]
+    return {key.rpartition(".")[2]: str(value) for key, value in rows if "@_global_.encoder." in str(key)}
 
 
 def unreadable() -> list[str]:

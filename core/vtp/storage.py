@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import glob
 import hashlib
 import json
 import logging
@@ -23,9 +24,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
-from vtp.errors import ConfigError, RunError
+from vtp.errors import ConfigError, DataError, RunError
 
 __all__ = [
+    "ELSEWHERE",
     "LOCK",
     "MANIFEST",
     "DirectoryTransaction",
@@ -46,6 +48,7 @@ log = logging.getLogger("vtp")
 
 MANIFEST = "manifest.json"
 LOCK = ".lock"
+ELSEWHERE = "Free some space, or name another place."  # where no run is to go on
 _TEMPORARY = re.compile(r"^\..+\.[0-9a-f]{12}\.tmp$")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
@@ -197,28 +200,54 @@ class DirectoryTransaction:
 
     On success the folder stands under its final name, flushed to the disk, with a manifest. When the body raises, the
     temporary folder is removed and what was there before is untouched. A killed process leaves a hidden ``.NAME.<12
-    hex digits>.tmp`` that no reader looks at; see :func:`clean_leftovers`.
+    hex digits>.tmp`` that no reader looks at, and that the next transaction of this folder removes.
 
     Args:
         final: the folder to make. If it exists it is replaced at the very end.
         expected_bytes: size of what will be written, if known: refused at once when the disk has less, and named in
             the error when it runs full.
+        then: what to do when the disk is full; by default, to go on with the run.
 
     Raises:
         RunError: the disk is full; says how much was needed and how much there was.
+        DataError: there can be no such folder.
     """
 
-    def __init__(self, final: Path | str, expected_bytes: int | None = None) -> None:
+    def __init__(self, final: Path | str, expected_bytes: int | None = None, then: str = "") -> None:
         self.final = Path(final)
         self.expected_bytes = expected_bytes
+        self.then = then
         self.path = _temporary(self.final)
+        self._lock: int | None = None
 
     def __enter__(self) -> Path:
-        self.final.parent.mkdir(parents=True, exist_ok=True)
-        if self.expected_bytes is not None and shutil.disk_usage(self.final.parent).free < self.expected_bytes:
-            raise RunError(_disk_full(self.final, self.expected_bytes))
-        self.path.mkdir()
+        try:
+            self.final.parent.mkdir(parents=True, exist_ok=True)
+            _clean_after_killed(self.final)
+            self.path.mkdir()
+        except OSError as error:
+            if _means_full(error):
+                raise RunError(_disk_full(self.final, self.expected_bytes or 0, self.then)) from error
+            why = f"{error.filename} is a file" if isinstance(error, FileExistsError) else error.strerror
+            raise DataError(
+                f"{self.final}: no folder can be made there ({why}). Name a place that can be written."
+            ) from error
+        self._lock = _lock_of(self.path)
+        if self.expected_bytes is not None and shutil.disk_usage(self.path).free < self.expected_bytes:
+            self._end()
+            raise RunError(_disk_full(self.final, self.expected_bytes, self.then))
         return self.path
+
+    def _end(self) -> None:
+        """Without a trace."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        self._unlock()
+
+    def _unlock(self) -> None:
+        if self._lock is not None and self._lock in _held:  # else a fork has let go of it
+            _held.discard(self._lock)
+            os.close(self._lock)
+        self._lock = None
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -232,9 +261,10 @@ class DirectoryTransaction:
         finally:
             if error is not None:
                 needed = max(self.expected_bytes or 0, _size(self.path))
-                shutil.rmtree(self.path, ignore_errors=True)
+                self._end()
                 if _means_full(error):
-                    raise RunError(_disk_full(self.final, needed)) from error
+                    raise RunError(_disk_full(self.final, needed, self.then)) from error
+            self._unlock()
 
     def _commit(self) -> None:
         _write_manifest(self.path)
@@ -292,6 +322,31 @@ def clean_leftovers(folder: Path | str) -> None:
         for entry in folder.iterdir():
             if _TEMPORARY.match(entry.name):
                 shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink(missing_ok=True)
+
+
+def _clean_after_killed(final: Path) -> None:
+    """Remove what killed transactions of ``final`` left beside it. One that is at work holds the lock of its folder;
+    where the file system has no locks, all stays."""
+    for entry in final.parent.glob(f".{glob.escape(final.name)}.*.tmp"):
+        if _TEMPORARY.match(entry.name) and entry.is_dir() and (lock := _lock_of(entry)) is not None:
+            shutil.rmtree(entry, ignore_errors=True)
+            _held.discard(lock)
+            os.close(lock)
+
+
+def _lock_of(folder: Path) -> int | None:
+    """The descriptor of a folder that is locked for this process; None where another one has it, or nobody can."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    _held.add(descriptor)
+    return descriptor
 
 
 def _write_manifest(folder: Path) -> None:

@@ -146,3 +146,15 @@ def test_mappings_are_given_as_documented():
         ["task=msrvtt_qa", "dataset=shapes", "train.group_lr={encoders.video: 0.1, heads: 2}", "init_map={a: b}"]
     )
     assert found["train"]["group_lr"] == {"encoders.video": 0.1, "heads": 2.0} and found["init_map"] == {"a": "b"}
+
+
+@pytest.mark.parametrize(
+    "command", [["data", "check", "m", "--no-decode", "--out"], ["data", "pack", "m"], ["data", "cache", "m"]]
+)
+def test_a_place_in_which_there_can_be_no_folder_is_one_line(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "a.mp4").touch()
+    assert main([*command, "/proc/x"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "/proc/x: No such file or directory. Name a place that can be read and written" in line

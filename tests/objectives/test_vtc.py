@@ -197,7 +197,7 @@ def test_a_pair_is_needed(context, modalities):
 
 def test_empty_slots(context):
     del context.encoders["audio"]
-    with pytest.raises(ConfigError, match="needs an encoder for audio.*objectives.vtc.modalities"):
+    with pytest.raises(ConfigError, match=r"needs an encoder for audio.*objectives.vtc.modalities=\[video,text\]"):
         VTC(context=context, modalities=["video", "audio"])
 
 

@@ -6,13 +6,15 @@ import errno
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from vtp.errors import ConfigError, RunError
+from vtp.errors import ConfigError, DataError, RunError
 from vtp.storage import (
     MANIFEST,
     DirectoryTransaction,
@@ -115,6 +117,31 @@ def test_leftovers_of_killed_writers_are_cleaned_and_nothing_else(tmp_path):
     clean_leftovers(tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == [".hidden", "step_1", "x.tmp"]
     clean_leftovers(tmp_path / "nowhere")
+
+
+def test_a_transaction_removes_what_a_killed_one_of_the_same_folder_left(tmp_path):
+    program = (
+        "import os, sys; from vtp.storage import DirectoryTransaction as D; D(sys.argv[1]).__enter__(); os.abort()"
+    )
+    for name in ("one", "two"):
+        subprocess.run([sys.executable, "-c", program, str(tmp_path / name)], check=False)
+    (killed, other) = sorted(tmp_path.iterdir())
+    assert killed.name.startswith(".one.") and other.name.startswith(".two.")
+    with DirectoryTransaction(tmp_path / "two"), DirectoryTransaction(tmp_path / "one") as first:
+        assert not killed.exists() and not other.exists()
+        with DirectoryTransaction(tmp_path / "one") as second:  # the first is at work, and stays
+            assert first.is_dir() and second.is_dir()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["one", "two"]
+
+
+@pytest.mark.parametrize("place", ["/proc/x", "{}/file/x", "{}/" + 300 * "x"])
+def test_a_place_that_can_hold_no_folder_is_said_to_be_none(tmp_path, place):
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(DataError, match=r"no folder can be made there \((No such|.*/file is a file|File name)"),
+        DirectoryTransaction(place.format(tmp_path), 1000),
+    ):
+        pytest.fail("the body must not run")
 
 
 def test_a_file_is_replaced_at_the_end_and_not_after_an_error(tmp_path):

@@ -14,6 +14,8 @@ import torch
 import vtp
 from vtp.cli.main import main
 from vtp.errors import ConfigError
+from vtp.run.check import contrast
+from vtp.use.model import lacks
 
 pytestmark = [pytest.mark.usefixtures("in_process"), pytest.mark.filterwarnings("ignore")]
 
@@ -125,14 +127,17 @@ def test_a_size_that_does_not_move_is_a_failure(dual_folder, tmp_path, monkeypat
 
 
 @pytest.mark.usefixtures("libraries")
-def test_mistakes_are_one_line(dual_folder, tmp_path, capsys, monkeypatch):
+def test_mistakes_are_one_line(dual_folder, tmp_path, capsys):
     assert main(["export", str(dual_folder), str(tmp_path)]) == 2
     assert main(["export", str(dual_folder), str(tmp_path / "out"), "--objective", "vtx"]) == 2
     assert main(["export", str(dual_folder), str(tmp_path / "out"), "--tower", "audio"]) == 2
     assert main(["export", str(tmp_path / "nowhere"), str(tmp_path / "out")]) == 2
-    there, objective, tower, nowhere = capsys.readouterr().err.splitlines()
-    assert "is there already" in there and "--objective vtx is not one" in objective
+    assert main(["export", str(dual_folder), "/proc/out", "--tower", "text"]) == 2
+    there, objective, tower, nowhere, proc = capsys.readouterr().err.splitlines()
+    assert "is there already" in there
+    assert objective.endswith("--objective vtx is none that embeds. Those of this model that do: vtc, atc.")
     assert "there is no tower of audio" in tower and "nowhere" in nowhere
+    assert proc.startswith("vtp export: /proc/out: no folder can be made there")
 
 
 @pytest.mark.parametrize("more", [("--tower", "text"), ("--objective", "vtc"), ("--opset", "20")])
@@ -141,11 +146,21 @@ def test_what_is_of_onnx_is_refused_for_a_whole_model(dual_folder, tmp_path, cap
     assert "are of --format onnx" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
-def test_a_folder_of_transformers_is_no_damaged_checkpoint(tmp_path, capsys):
-    (tmp_path / "clip").mkdir()
-    (tmp_path / "clip" / "config.json").write_text("{}")
-    assert main(["export", str(tmp_path / "clip"), str(tmp_path / "out"), "--format", "vtp"]) == 2
-    assert f"encoder.video.model={tmp_path / 'clip'}" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("config", "option"),
+    [
+        ("{}", "encoder/video=NAME,encoder.video.model={}"),
+        ('{"model_type": "clip"}', "model=clip,encoder.video.model={}"),
+        ('{"model_type": "clap"}', "model=clap,encoder.audio.model={}"),
+        ('{"model_type": "siglip"}', "model=siglip2,encoder.video.model={}"),
+    ],
+)
+def test_a_folder_of_transformers_is_no_damaged_checkpoint(tmp_path, capsys, config, option):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text(config)
+    assert main(["export", str(folder), str(tmp_path / "out"), "--format", "vtp"]) == 2
+    assert f"encoder: {option.format(folder)}" in capsys.readouterr().err
 
 
 def test_format_vtp_replaces_nothing(tmp_path, capsys):
@@ -182,5 +197,13 @@ def test_format_vtp_is_a_folder_that_loads(dual_folder, dual, tmp_path):
 def test_a_model_without_embeddings_is_refused(fused, tmp_path):
     from vtp.use.export import export
 
-    with pytest.raises(ConfigError, match="no objective that embeds"):
+    with pytest.raises(ConfigError, match=r"no objective that embeds. Train one with objective=\[vtc\].$"):
         export(fused, tmp_path / "out")
+
+
+def test_what_is_advised_fits_the_model():
+    assert lacks("embeds", None, [], ["audio", "text"]).endswith(
+        "Train one with objective=[vtc] objectives.vtc.modalities=[audio,text]."
+    )
+    assert contrast(["video", "audio", "text"]) == contrast(["video"]) == "objective=[vtc]"
+    assert contrast(["video", "audio"]) == "objective=[vtc] objectives.vtc.modalities=[video,audio]"

@@ -59,7 +59,7 @@ def test_averaged_weights_are_taken(write, dual, tmp_path):
 @pytest.mark.parametrize(
     ("source", "said"),
     [
-        ("outputs/2026/nothing/here", "is no folder, no option"),
+        ("outputs/2026/nothing/here", "there is no folder outputs/2026/nothing/here. Give a run"),
         ("model=duall", "duall"),
         ("seed=1", "choose no encoder"),
         (Path(__file__).parent, "no checkpoint is in it. Give a run folder"),

@@ -113,10 +113,10 @@ def _trained_on(source: Path) -> dict[str, Any]:
 
 def _write(out: Path, model: VTPModel, report: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
     from vtp.model.weights import save_weights
-    from vtp.storage import DirectoryTransaction
+    from vtp.storage import ELSEWHERE, DirectoryTransaction
 
     size = sum(value.numel() * value.element_size() for value in model.state_dict().values())
-    with DirectoryTransaction(out, size) as folder:
+    with DirectoryTransaction(out, size, ELSEWHERE) as folder:
         save_weights(folder, model, provenance)
         (folder / "import_report.json").write_text(
             json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from vtp.config import NODES, TOP_LEVEL, TYPES, DataConfig, MediaConfig, modes, 
 from vtp.contracts import Encoder, member
 from vtp.errors import ConfigError, PluginError, UserError
 from vtp.registry import did_you_mean
-from vtp.types import MODALITIES
+from vtp.types import MODALITIES, Modality
 from vtp.values import misfits, types_of
 
 if TYPE_CHECKING:
@@ -230,6 +230,19 @@ def _brings_weights(config: Mapping[str, Any]) -> bool:
     return bool(filled) and all(options.get("pretrained") is True for options in filled)
 
 
+def pair_of(slots: Collection[str]) -> list[Modality]:
+    """The two modalities of a model that an objective would compare: video before sound, with text where it is read."""
+    there = [modality for modality in MODALITIES if modality in slots]
+    return there[:1] + there[1:][-1:]
+
+
+def contrast(slots: Collection[str]) -> str:
+    """``objective=[vtc]``, with the modalities where they are not those that it begins with."""
+    pair = pair_of(slots)
+    beside = f" objectives.vtc.modalities=[{','.join(pair)}]" if len(pair) > 1 and pair != ["video", "text"] else ""
+    return f"objective=[vtc]{beside}"
+
+
 def refuse_untrained(model: Any, mode: str) -> None:
     """Refuse to evaluate a model without a checkpoint, unless all of it was trained: encoders that share a space, and
     no layers between them.
@@ -241,9 +254,13 @@ def refuse_untrained(model: Any, mode: str) -> None:
     layers = sorted({name.split(".")[0] for name, p in model.objectives.named_parameters() if p.numel() > 1})
     if layers or len(spaces) != 1 or None in spaces:
         reason = f"the weights of objectives.{layers[0]}" if layers else "what brings the encoders into one space"
+        if len(spaces) == 1 and None not in spaces:  # it is one
+            instead = f"{contrast(model.encoders)} without further options, which these towers were trained with"
+        else:
+            instead = "a model whose towers were trained together, such as model=clip with objective=[vtc]"
         raise ConfigError(
             f"mode={mode} without checkpoint=: {reason} would be random. Give checkpoint=: a run folder or a "
-            "checkpoint folder; or a model whose towers were trained together, such as model=clip with objective=[vtc]."
+            f"checkpoint folder; or {instead}."
         )
 
 

@@ -36,6 +36,7 @@ from torch import Tensor
 from vtp import distributed
 from vtp.errors import DataError, RunError, VtpError
 from vtp.model.adapters import ADAPTERS, BASE, DESCRIPTION, on_disk
+from vtp.options import as_model
 from vtp.storage import MANIFEST, DirectoryTransaction, clean_leftovers, verify_directory, write_text_atomic
 from vtp.train.adapter_files import SLACK, load_adapters, save_adapters, save_base, size_of, some
 from vtp.train.ema import Average
@@ -214,7 +215,7 @@ def locate(path: Path | str) -> Path:
     if not ours and (given / "config.json").is_file():
         raise DataError(
             f"{given} is no checkpoint of vtp (it has no {MANIFEST}). The folder of a model that transformers saved is "
-            f"named as the model of an encoder: model=clip,encoder.video.model={given}"
+            f"named as the model of an encoder: {as_model(given)}"
         )
     if not ours and not any(given.glob("*.safetensors")):
         raise DataError(f"{given}: no checkpoint is in it. Give a run folder, or one like .../checkpoints/best.")

@@ -18,7 +18,7 @@ from vtp.media.isolation import MediaReader
 from vtp.prepare.threads import results
 from vtp.types import MODALITIES, Modality, Sample
 from vtp.use.inputs import Items
-from vtp.use.model import Model
+from vtp.use.model import Model, lacks
 from vtp.use.table import Table
 from vtp.use.windows import Source, Window, sources, windows
 
@@ -127,11 +127,7 @@ def _space(model: Model, objective: str | None) -> tuple[str, tuple[Modality, ..
     found = {name: {*modalities} - {"text"} for name, modalities in model.compared().items()}
     able = [name for name, modalities in found.items() if modalities]
     if not able or (objective is not None and objective not in able):
-        asked = "" if objective is None else f" --objective {objective} is not one."
-        raise ConfigError(
-            f"this model has no objective that embeds videos or sounds (those that do: {', '.join(able) or 'none'})."
-            f"{asked} Train one with objective=[vtc]."
-        )
+        raise ConfigError(lacks("embeds videos or sounds", objective, able, model.modalities))
     name = objective or able[0]
     return name, tuple(modality for modality in MODALITIES if modality in found[name])
 

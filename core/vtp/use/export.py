@@ -31,9 +31,9 @@ from vtp.contracts import Part, member
 from vtp.errors import ConfigError
 from vtp.eval.embedding import embedding
 from vtp.model.context import ForwardContext
-from vtp.storage import DirectoryTransaction, write_json_atomic
+from vtp.storage import ELSEWHERE, DirectoryTransaction, write_json_atomic
 from vtp.types import MODALITIES, AudioSpec, Batch, Modality, TextSpec, VideoSpec
-from vtp.use.model import Model
+from vtp.use.model import Model, lacks
 
 __all__ = ["TOLERANCE", "Exported", "export", "libraries"]
 
@@ -112,11 +112,7 @@ def export(
     libraries()
     compared = model.compared()
     if not compared or (objective is not None and objective not in compared):
-        asked = "" if objective is None else f" --objective {objective} is not one."
-        raise ConfigError(
-            f"this model has no objective that embeds (those that do: {', '.join(compared) or 'none'}).{asked} Train "
-            "one with objective=[vtc]."
-        )
+        raise ConfigError(lacks("embeds", objective, compared, model.modalities))
     space = objective or next(iter(compared))
     there = [m for m in MODALITIES if m in compared[space]]
     if lacking := [m for m in towers if m not in there]:
@@ -134,7 +130,7 @@ def export(
         "towers": {},
     }
     size = 2 * sum(tensor.nbytes for tensor in module.state_dict().values())
-    with contextlib.suppress(_NothingError), DirectoryTransaction(folder, size) as inside:
+    with contextlib.suppress(_NothingError), DirectoryTransaction(folder, size, ELSEWHERE) as inside:
         for modality in chosen:
             one = _exported(module, modality, space, inside / f"{modality}.onnx", opset)
             done.append(one)

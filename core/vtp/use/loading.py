@@ -18,6 +18,7 @@ import torch
 from vtp.config import DataConfig
 from vtp.errors import ConfigError, DataError
 from vtp.use.model import Model
+from vtp.use.places import is_path, near
 
 __all__ = ["ON_HUB", "load"]
 
@@ -115,7 +116,7 @@ def _new(options: list[str]) -> tuple[Any, dict[str, Any]]:
     from vtp.model.build import BuildContext, build_model, lookup_in
     from vtp.model.weights import load_weights
     from vtp.plugins import host
-    from vtp.run.check import model_spec
+    from vtp.run.check import model_spec, pair_of
     from vtp.run.model_from import same_text_encoder
     from vtp.run.start import checkpoint_folder
     from vtp.train.checkpoint import locate
@@ -126,9 +127,8 @@ def _new(options: list[str]) -> tuple[Any, dict[str, Any]]:
     filled = [slot for slot, given in config["encoder"].items() if (given or {}).get("name")]
     if not filled:
         raise ConfigError("load: the options choose no encoder. Give model=...; `vtp list model` says which there are.")
-    pair = [slot for slot in ("video", "audio", "text") if slot in filled]
+    pair = pair_of(filled)
     if not config["objectives"] and len(pair) > 1 and not any(option.startswith("objective=") for option in options):
-        pair = pair[:1] + pair[-1:]
         config = compose([*options, "objective=[vtc]", f"objectives.vtc.modalities=[{','.join(pair)}]"])
     context = BuildContext()
     described = config["model_from"]
@@ -157,10 +157,14 @@ def _folder(source: str, revision: str | None, token: str | None, cache_dir: str
     path = Path(source).expanduser()
     if path.exists():
         return checkpoint_folder(path)
+    if is_path(source):
+        raise DataError(
+            f"load: there is no folder {source}.{near(source)} Give a run folder such as outputs/DATE/TIME."
+        )
     if not ON_HUB.fullmatch(source):
         raise DataError(
-            f"load: {source!r} is no folder, no option (model=...) and no name on the hub (organisation/name). "
-            "Give a run folder such as outputs/DATE/TIME."
+            f"load: {source!r} is no folder, no option (model=...) and no name on the hub (organisation/name)."
+            f"{near(source)} Give a run folder such as outputs/DATE/TIME."
         )
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -177,7 +181,7 @@ def _folder(source: str, revision: str | None, token: str | None, cache_dir: str
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DataError(
-            f"load: there is no folder {source}, and nothing of this name comes from the hub ({reason})."
+            f"load: there is no folder {source}, and nothing of this name comes from the hub ({reason}).{near(source)}"
         ) from error
     return checkpoint_folder(found)
 

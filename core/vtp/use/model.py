@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -22,15 +22,16 @@ from vtp.media.given import GivenReader
 from vtp.model.model import VTPModel
 from vtp.model.weights import CONFIG, WEIGHTS, save_weights
 from vtp.ranges import Count
+from vtp.run.check import contrast
 from vtp.run.data import RunData
 from vtp.shown import one_line
-from vtp.storage import DirectoryTransaction, write_text_atomic
+from vtp.storage import ELSEWHERE, DirectoryTransaction, write_text_atomic
 from vtp.types import MODALITIES, Modality, TextSpec
 from vtp.use.ahead import Ahead
 from vtp.use.inputs import Items, array_of, text_of
 from vtp.values import fits, spell
 
-__all__ = ["Answer", "Encoded", "Model"]
+__all__ = ["Answer", "Encoded", "Model", "lacks"]
 
 _NAMED = 5  # bad files that an error names
 # What of ``data`` decides what a model is shown.
@@ -323,7 +324,7 @@ class Model:
         if folder.exists() and not (folder.is_dir() and ({*_names(folder)} >= {WEIGHTS, CONFIG} or not _names(folder))):
             raise ConfigError(f"{folder} holds something else than a saved model. Name a new folder.")
         size = sum(tensor.nbytes for tensor in self.module.state_dict().values())
-        with DirectoryTransaction(folder, size) as inside:
+        with DirectoryTransaction(folder, size, ELSEWHERE) as inside:
             save_weights(inside, self.module, self.provenance)
         # Not part of the manifest: people write in it, and the rest stays whole.
         write_text_atomic(folder / "README.md", model_card(self, folder.resolve().name))
@@ -423,7 +424,7 @@ class Model:
         compared = self.compared()
         for modality in modalities:
             if not any(modality in found for found in compared.values()):
-                raise self._lacks(f"embeds {_PLURAL[modality]}", "objective=[vtc]")
+                raise self._lacks(f"embeds {_PLURAL[modality]}", contrast({*self.modalities, modality}))
         able = [name for name, found in compared.items() if found >= {*modalities}]
         told = "; ".join(f"{name}: {', '.join(m for m in MODALITIES if m in f)}" for name, f in compared.items())
         asked = " and ".join(_PLURAL[modality] for modality in modalities)
@@ -506,6 +507,21 @@ def _check(method: str, **given: tuple[Any, Any]) -> None:
     for name, (value, hint) in given.items():
         if not fits(value.item() if isinstance(value, np.generic) else value, hint):
             raise ConfigError(f"{method}: {name}={value!r} must be {spell(hint)}.")
+
+
+def lacks(what: str, objective: str | None, able: Collection[str], modalities: Sequence[Modality]) -> str:
+    """What to tell where no objective of a model, or not the one that is asked for, does something.
+
+    Args:
+        what: it should do.
+        objective: that is asked for.
+        able: those that do it.
+        modalities: of the model.
+    """
+    if able:
+        return f"--objective {objective} is none that {what}. Those of this model that do: {', '.join(able)}."
+    asked = "" if objective is None else f", --objective {objective} neither"
+    return f"this model has no objective that {what}{asked}. Train one with {contrast(modalities)}."
 
 
 def _names(folder: Path) -> list[str]:

@@ -21,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 
 from vtp.errors import ConfigError, DataError
+from vtp.use.places import near
 from vtp.use.windows import Source, Window
 
 __all__ = ["Table"]
@@ -65,7 +66,8 @@ class Table:
         database = _database(place) if _may_be_there(place) else None  # connecting makes the folder
         if database is None or not {WINDOWS, FILES} <= _tables(database, place):
             raise DataError(
-                f"{place}: there is no table of embeddings. `vtp embed INPUT {place} --model RUN` makes one."
+                f"{place}: there is no table of embeddings.{near(place)} `vtp embed INPUT {place} --model RUN` makes "
+                "one."
             )
         return cls(database, *(database.open_table(name) for name in (WINDOWS, FILES)))
 

@@ -139,6 +139,7 @@ def test_mistakes_of_the_command(able, tmp_path, monkeypatch, capsys):
     for library in ("lancedb", "fastapi", "uvicorn"):
         pytest.importorskip(library, reason=f"vtp serve needs {library}")
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "outputs" / "index").mkdir(parents=True)
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "config.json").write_text("{}")
     for arguments, said in (
@@ -147,6 +148,7 @@ def test_mistakes_of_the_command(able, tmp_path, monkeypatch, capsys):
         (["model=nothing"], "nothing"),
         (["empty"], "empty"),
         (["nobody/nothing"], "there is no folder nobody/nothing"),
+        (["outputs/indx"], "outputs/indx: there is no table of embeddings. Did you mean 'index'?"),
     ):
         assert main(["serve", *arguments, "--port", "0"]) == 2
         err = capsys.readouterr().err

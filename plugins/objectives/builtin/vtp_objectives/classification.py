@@ -65,9 +65,10 @@ class Classification(Objective):
                 f"{', '.join(MODALITIES)}"
             )
         if lacking := [m for m in taken if m not in context.encoders]:
+            there = [m for m in MODALITIES if m in context.encoders]
             raise ConfigError(
                 f"objective classification: needs an encoder for {' and '.join(lacking)}, and that slot is empty. Fill "
-                f"it (encoder/{lacking[0]}=...), or change objectives.classification.modalities."
+                f"it (encoder/{lacking[0]}=...), or set objectives.classification.modalities=[{','.join(there)}]."
             )
         if features == "fused" and "fusion" not in context.encoders:
             raise ConfigError(

@@ -82,7 +82,7 @@ class VTC(ContrastiveObjective):
         if lacking:
             raise ConfigError(
                 f"objective vtc: needs an encoder for {' and '.join(lacking)}, and that slot is empty. "
-                f"Fill it (encoder/{lacking[0]}=...), or change objectives.vtc.modalities."
+                f"Fill it (encoder/{lacking[0]}=...), or {_others(context)}."
             )
         check_masked("vtc", masked, context)
         self.first, self.second = modalities = (pair[0], pair[1])
@@ -180,6 +180,14 @@ class VTC(ContrastiveObjective):
 
     def _views(self, ctx: ForwardContext) -> dict[str, str]:
         return training_views(ctx, self.masked, (self.first, self.second))
+
+
+def _others(context: BuildContext) -> str:
+    """What to compare instead of a modality without an encoder."""
+    there = [m for m in MODALITIES if m in context.encoders]
+    if len(there) < 2:
+        return "leave the objective out"
+    return f"set objectives.vtc.modalities=[{there[0]},{there[-1]}]"
 
 
 def _shared_space(context: BuildContext, modalities: tuple[str, str]) -> Space | None:

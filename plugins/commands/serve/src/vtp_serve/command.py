@@ -15,6 +15,7 @@ from vtp.cli.arguments import Parser, a, place
 from vtp.errors import ConfigError
 from vtp.ranges import Count, Range
 from vtp.shown import one_line
+from vtp.use.places import is_path
 from vtp_serve.access import is_loopback, token_of
 
 __all__ = ["main"]
@@ -84,7 +85,7 @@ def _is_model(name: str) -> bool:
     """Whether a name is of a model: options, a run or a saved model, or a name on the hub."""
     path = Path(name).expanduser()
     if not path.exists():
-        return "=" in name or re.fullmatch(r"[\w.-]*\w/[\w.-]*\w", name) is not None
+        return "=" in name or (not is_path(name) and re.fullmatch(r"[\w.-]*\w/[\w.-]*\w", name) is not None)
     return any((path / file).exists() for file in ("config.json", "checkpoints", "model.safetensors", "config.yaml"))
 
 
