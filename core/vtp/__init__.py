@@ -36,9 +36,15 @@ _LAZY = {  # name -> module: `vtp --help` must not pay for pluggy (24 ms), nor a
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        from importlib import import_module
+if not TYPE_CHECKING:  # to a type checker, a module with this has every attribute, misspelt ones too
 
-        return getattr(import_module(_LAZY[name]), name)
-    raise AttributeError(f"module 'vtp' has no attribute {name!r}")
+    def __getattr__(name: str) -> Any:
+        if name in _LAZY:
+            from importlib import import_module
+
+            return getattr(import_module(_LAZY[name]), name)
+        raise AttributeError(f"module 'vtp' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

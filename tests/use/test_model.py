@@ -47,6 +47,28 @@ def test_importing_vtp_imports_nothing_heavy():
     assert out.startswith("[] <function load")
 
 
+def test_names_are_offered_where_they_are_typed():
+    assert {*vtp.__all__} <= {*dir(vtp)}
+    with pytest.raises(AttributeError, match="has no attribute 'lod'"):
+        vtp.lod  # noqa: B018
+
+
+@pytest.mark.slow
+def test_a_type_checker_knows_what_is_there(tmp_path):
+    pytest.importorskip("mypy")
+    (tmp_path / "script.py").write_text(
+        "import vtp\n"
+        'model = vtp.load("outputs/mine")\n'
+        'found: vtp.Encoded = model.encode(videos=(name for name in ["a.mp4"]), texts=["a"])\n'
+        'text: str = model.answer("a.mp4", "who").text\n'
+        "model.encode(videos=3)\n"
+        'vtp.lod("outputs/mine")\n'
+    )
+    command = [sys.executable, "-m", "mypy", "--strict", "--no-error-summary", "script.py"]
+    out = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path).stdout
+    assert [line.split(" error: ")[0] for line in out.splitlines()] == ["script.py:5:", "script.py:6:"], out
+
+
 def test_an_embedding_is_that_of_the_forward_pass(dual, clips):
     frames = np.stack([frames_of(clips / f"{name}.mp4") for name in "ab"])
     want = by_hand(dual, frames)
