@@ -16,7 +16,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["keep", "kept", "search_path"]
+__all__ = ["SWITCHES", "keep", "kept", "search_path", "vtp_modules", "watched_by"]
+
+SWITCHES = ("VTP_BLOCK_PLUGINS", "VTP_LOAD_PLUGINS", "VTP_STRICT_PLUGINS")  # which plugins count
 
 _TICK_NS = 2_000_000_000  # what changed less than this ago may change again without a new time in its inode
 
@@ -27,19 +29,32 @@ def kept(name: str, asked: str = "") -> list[str] | None:
     Args:
         asked: what else the answer depends on, in one line.
     """
+    found = _read(name)
+    if found is None or found[0] != _environment(asked):
+        return None
+    _, watched, lines = found
+    for line in watched:
+        state, _, path = line.partition("\t")
+        if state != _state(path):
+            return None
+    return lines
+
+
+def watched_by(name: str) -> list[str] | None:
+    """The paths that a kept answer depends on; None if there is none."""
+    found = _read(name)
+    return None if found is None else [line.partition("\t")[2] for line in found[1]]
+
+
+def _read(name: str) -> tuple[str, list[str], list[str]] | None:
+    """For what it was asked, the state of what it depends on, and the answer."""
     try:
         with open(_file(name), encoding="utf-8", errors="surrogateescape", newline="\n") as file:
             first, count, *lines = file.read().split("\n")
         watched = int(count)
     except (OSError, ValueError):
         return None
-    if first != _environment(asked) or lines[-1:] != ["end"]:
-        return None
-    for line in lines[:watched]:
-        state, _, path = line.partition("\t")
-        if state != _state(path):
-            return None
-    return lines[watched:-1]
+    return (first, lines[:watched], lines[watched:-1]) if lines[-1:] == ["end"] else None
 
 
 def keep(name: str, lines: Iterable[str], watched: Iterable[str], asked: str = "") -> None:
@@ -70,6 +85,16 @@ def keep(name: str, lines: Iterable[str], watched: Iterable[str], asked: str = "
 def search_path() -> list[str]:
     """The folders that packages are found in: their times change when one is installed or removed."""
     return [path or os.getcwd() for path in sys.path]
+
+
+def vtp_modules(packages: Iterable[str] = ()) -> set[str]:
+    """The files of all modules of vtp, and of those packages, that are loaded."""
+    wanted = {"vtp", *packages}
+    return {
+        path
+        for name, module in list(sys.modules.items())
+        if name.partition(".")[0] in wanted and (path := getattr(module, "__file__", None))
+    }
 
 
 def _file(name: str) -> str:

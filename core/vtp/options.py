@@ -7,7 +7,8 @@ here too, and its owner is ``broken`` in ``vtp plugins``.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +43,19 @@ def _files(points: Iterable[PluginPoint]) -> list[tuple[PluginPoint | None, str,
     folders: list[tuple[PluginPoint | None, Path]] = [(None, Path(vtp.conf.__path__[0]))]
     folders += [(point, folder) for point in points if (folder := config_dir(point)) is not None]
     return [
-        (owner, file.relative_to(folder).with_suffix("").as_posix(), file)
+        (owner, name.removesuffix(".yaml"), folder / name)
         for owner, folder in folders
-        for file in sorted(folder.rglob("*.yaml"))
-        if file.relative_to(folder).as_posix() != "renamed.yaml"
+        for name in sorted(_yaml_below(folder), key=lambda name: name.split("/"))
+        if name != "renamed.yaml"
     ]
+
+
+def _yaml_below(folder: Path) -> Iterator[str]:
+    """Paths relative to the folder. Not by pathlib: every composition looks, and there it takes five times as long."""
+    root = os.fspath(folder)
+    for place, _, names in os.walk(root):
+        below = place[len(root) + 1 :].replace(os.sep, "/")
+        yield from (f"{below}/{name}" if below else name for name in names if name.endswith(".yaml"))
 
 
 def shadowing(points: Iterable[PluginPoint]) -> dict[PluginPoint, list[str]]:

@@ -37,6 +37,7 @@ __all__ = [
     "PluginPoint",
     "addon_hint",
     "config_dir",
+    "config_places",
     "discover",
     "host",
     "missing_addons",
@@ -156,15 +157,16 @@ def addon_hint(name: str) -> str:
 def config_dir(point: PluginPoint) -> Path | None:
     """The plugin's folder of configuration options, or None. Looks at the top package only, so the plugin is not
     imported."""
+    return next((folder for folder in config_places(point) if folder.is_dir()), None)
+
+
+def config_places(point: PluginPoint) -> list[Path]:
+    """Where that folder would be."""
     try:
         spec = importlib.util.find_spec(point.package)
     except (ImportError, ValueError):
-        return None
-    for location in (spec.submodule_search_locations or ()) if spec else ():
-        folder = Path(location) / "conf"
-        if folder.is_dir():
-            return folder
-    return None
+        return []
+    return [Path(location) / "conf" for location in (spec.submodule_search_locations or ())] if spec else []
 
 
 class Host:

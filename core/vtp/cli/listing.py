@@ -6,11 +6,9 @@ from __future__ import annotations
 import os
 import sys
 
-from vtp.kept import keep, kept, search_path
+from vtp.kept import SWITCHES, keep, kept, search_path, vtp_modules
 
 __all__ = ["plugin_commands"]
-
-_SWITCHES = ("VTP_BLOCK_PLUGINS", "VTP_LOAD_PLUGINS", "VTP_STRICT_PLUGINS")
 
 
 def plugin_commands() -> dict[str, str]:
@@ -21,7 +19,7 @@ def plugin_commands() -> dict[str, str]:
     Raises:
         PluginError: a plugin cannot be loaded and VTP_STRICT_PLUGINS is set.
     """
-    asked = repr([os.environ.get(name) for name in _SWITCHES])
+    asked = repr([os.environ.get(name) for name in SWITCHES])
     if (lines := kept("commands", asked)) is not None:
         return dict(line.split("\t", 1) for line in lines)
     from vtp.plugins import host
@@ -39,10 +37,7 @@ def plugin_commands() -> dict[str, str]:
 
 def _watched(packages: set[str]) -> set[str]:
     """Every module that was loaded to find the commands, and the folders of the plugins' option files."""
-    watched = set(search_path())
-    for name, module in list(sys.modules.items()):
-        if name.partition(".")[0] in {"vtp", *packages} and (path := getattr(module, "__file__", None)):
-            watched.add(path)
+    watched = {*search_path(), *vtp_modules(packages)}
     for package in packages:
         for folder in getattr(sys.modules.get(package), "__path__", ()):
             conf = os.path.join(folder, "conf")

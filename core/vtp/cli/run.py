@@ -15,6 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from vtp.cli.composed import printed
 from vtp.cli.mistakes import key_of, mistakes, refuse_at_sight, refuse_bad_sweep, split_flags
 from vtp.components import refuse
 from vtp.errors import ConfigError, UserError
@@ -49,6 +50,11 @@ def main(arguments: list[str]) -> int:
         from vtp.run.launch import follow
 
         return follow()  # rank 0 composes and tells; composing again here would evaluate ${now:} again
+    code = printed(arguments, _main)
+    return _main(arguments) if code is None else code
+
+
+def _main(arguments: list[str]) -> int:
     flags, settings = split_flags(arguments)
     settings = _rewritten(settings)
     refuse_at_sight(settings)
