@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-from vtp.errors import DataError
+import pytest
+
+from vtp.errors import DataError, PluginError
 from vtp.prepare.survey import survey_dataset
 from vtp.types import MediaRef, Sample
 
@@ -34,6 +36,16 @@ class Toy:
 
     def origin(self):
         return {"files": [{"path": "list.txt", "rows": 3, "malformed": 1, "malformed_first": ["line 4: no caption"]}]}
+
+
+@pytest.mark.parametrize("files", [["list.txt"], "list.txt", [{"name": "list.txt"}]])
+def test_files_that_are_told_otherwise_are_the_fault_of_the_data_set(tmp_path, files):
+    data = Toy(tmp_path)
+    data.origin = lambda: {"files": files}
+    with pytest.raises(
+        PluginError, match=r'dataset=toy gave .*list.txt.* as origin\(\)\["files"\], expected a list of'
+    ):
+        survey_dataset(data)
 
 
 def test_duplicates_overlaps_and_missing_annotations(tmp_path):

@@ -95,6 +95,11 @@ class PathsInItsOrigin(Clips):
         return {"files": [Path("a.json")]}
 
 
+class NamesInItsOrigin(Clips):
+    def origin(self):
+        return {"files": ["a.json"]}
+
+
 class Unpicklable(Clips):
     def samples(self, kind, split):
         found = Table(super().samples(kind, split))
@@ -116,6 +121,7 @@ class Unpicklable(Clips):
         ("bulk", Bulk, {"fault": "order"}, "epoch_order must hold every row once"),
         ("determinism", Moody, {}, "two instances must give the same rows"),
         ("origin", PathsInItsOrigin, {}, "origin.. must be plain JSON"),
+        ("origin", NamesInItsOrigin, {}, 'its "files" a list of {"path": ...}'),
         ("workers", Unpicklable, {}, "must travel to loader workers by pickle"),
     ],
 )

@@ -5,15 +5,16 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from vtp.contracts import Dataset, member
 from vtp.data.table import media_id
-from vtp.errors import DataError
+from vtp.errors import DataError, PluginError
 from vtp.eval.protocol import Match, Protocol, readable_protocols
+from vtp.faults import title
 from vtp.media.extensions import MEDIA
 from vtp.prepare.target import tables_of
 from vtp.types import MediaRef, Sample
@@ -151,8 +152,21 @@ def survey_dataset(
     if not survey.tables and not survey.empty:
         survey.empty.append(f"{name} has no samples in any table")
     survey.overlaps = list(_overlaps(survey.tables, clips))
-    survey.annotations = list(member(dataset, Dataset, "origin")().get("files", ()))
+    survey.annotations = _annotations(name, member(dataset, Dataset, "origin")().get("files", ()))
     return survey
+
+
+def _annotations(name: str, files: Any) -> list[Any]:
+    """The records of annotation files of a data set.
+
+    Raises:
+        PluginError: they are none.
+    """
+    if not isinstance(files, (list, tuple)) or not all(isinstance(one, Mapping) and "path" in one for one in files):
+        raise PluginError(
+            f'{title("dataset", name)} gave {str(files)[:80]} as origin()["files"], expected a list of {{"path": ...}}.'
+        )
+    return list(files)
 
 
 def survey_folder(folder: Path) -> Survey:

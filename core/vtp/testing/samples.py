@@ -154,6 +154,9 @@ class _Tables:
             json.dumps(origin)
         except TypeError as error:
             raise ContractError(f"origin() must be plain JSON: {error}") from None
+        files = origin.get("files", []) if isinstance(origin, dict) else None
+        told = isinstance(files, list) and all(isinstance(one, dict) and "path" in one for one in files)
+        expect(told, f'origin() must be a dict, and its "files" a list of {{"path": ...}}, got {origin}')
         namespace = member(dataset, Dataset, "media_namespace")
         expect(isinstance(namespace, str), f"media_namespace must be a string, got {namespace!r}")
         if not namespace:
