@@ -10,6 +10,7 @@ from vtp.cli.components import argument_texts, use
 from vtp.cli.main import main
 from vtp.cli.run import compose
 from vtp.options import below, option_files
+from vtp.plugins import host
 
 WORDS = """Something.
 
@@ -59,3 +60,16 @@ def test_the_command_that_is_shown_composes(kind):
     name = "msrvtt_qa" if kind == "task" else min(name for name in group if name not in ("none", "mam"))
     command = use(kind, name)
     assert command.startswith("vtp run ") and compose([*command.split()[2:], "run_dir=x"])
+
+
+def test_a_command_that_is_shown_has_what_must_be_given(install, capsys):
+    hook = "from vtp import hookimpl\n\n@hookimpl\ndef vtp_register_datasets(register):\n"
+    hook += "    register('films', 'films.parts:Films')\n"
+    parts = "class Films:\n    def __init__(self, *, root: str): ...\n"
+    install("films", hook, files={"parts.py": parts, "conf/dataset/films.yaml": "# Films.\nname: films\nroot: ???\n"})
+    host.cache_clear()
+    try:
+        assert main(["show", "dataset", "films"]) == 0
+    finally:
+        host.cache_clear()
+    assert "# use: vtp run task=retrieval dataset=films dataset.root=...\n" in capsys.readouterr().out

@@ -247,7 +247,9 @@ def _print(group: dict[str, Found], kind: str, name: str) -> None:
             entry = host().registry.get(kind, str(content.get("name", name)))
             print(_class_line(entry))
         if uses := use(kind, name):
-            print(f"# use: {uses}")
+            node = f"objectives.{name}" if kind == "objective" else kind.replace("/", ".")
+            asked = [f"{node}.{key}=..." for key, value in content.items() if value == "???"]
+            print(f"# use: {' '.join([uses, *asked])}")
         print(file.read_text(encoding="utf-8"), end="")
         if entry is not None:
             _print_class(entry, content)

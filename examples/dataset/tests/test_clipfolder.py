@@ -25,7 +25,11 @@ def test_rows_of_each_kind(root):
     assert data.samples("qa", "test")[0].labels == {"answer": "dog"} and data.samples("qa", "train") == []
 
 
-def test_a_wrong_line_is_named(root):
-    (root / "index.jsonl").write_text('{"clip": "a.mp4"}')
-    with pytest.raises(DataError, match="line 1 lacks split"):
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [("", "line 1 lacks split"), (', "split": "train", "captions": "a dog"', "captions must be a list")],
+)
+def test_a_wrong_line_is_named(root, more, said):
+    (root / "index.jsonl").write_text(f'{{"clip": "a.mp4"{more}}}')
+    with pytest.raises(DataError, match=said):
         ClipFolder(root=str(root)).samples("qa", "train")

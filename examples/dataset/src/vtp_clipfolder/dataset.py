@@ -27,13 +27,15 @@ class ClipFolder:
     @cached_property
     def lines(self) -> list[dict[str, Any]]:
         found = []
-        for number, line in enumerate(self.index.read_text(encoding="utf-8").splitlines(), start=1):
+        for number, line in enumerate(self.index.read_text(encoding="utf-8").rstrip().split("\n"), start=1):
             try:
                 found.append(dict(json.loads(line)))
             except (TypeError, ValueError) as error:
                 raise DataError(f"{self.index}, line {number}: expected a JSON object ({error}).") from error
             if lacking := {"clip", "split"} - found[-1].keys():
                 raise DataError(f"{self.index}, line {number} lacks {' and '.join(sorted(lacking))}.")
+            if texts := [k for k in ("captions", "questions") if not isinstance(found[-1].get(k, []), list)]:
+                raise DataError(f"{self.index}, line {number}: {texts[0]} must be a list.")
         return found
 
     def samples(self, kind: str, split: str) -> list[Sample]:
