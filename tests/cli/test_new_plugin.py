@@ -78,7 +78,21 @@ def test_a_dash_is_an_underscore(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         (["mine"], "--kind"),
         (["2fast", "--kind", "task"], "expected a name of small letters, digits and _"),
         (["Mine", "--kind", "task"], "expected a name of small letters, digits and _"),
-        (["class", "--kind", "task"], "expected a name of small letters, digits and _"),
+        (
+            ["My-Loss", "--kind", "task"],
+            "'My-Loss': expected a name of small letters, digits and _, at most 60, such as my_loss.",
+        ),
+        (["TimeSformer2", "--kind", "task"], "such as time_sformer2."),
+        (["a" * 61, "--kind", "task"], "at most 60, such as my_loss."),
+        (["class", "--kind", "task"], "'class' means something else in Python or in options"),
+        (["nan", "--kind", "objective"], "'nan' means something else"),  # a number in objective=[vtc,nan]
+        (["null", "--kind", "fusion"], "'null' means something else"),  # nothing in `name: null`
+        (["tokens", "--kind", "fusion"], "the code of a fusion uses Tokens for something else"),
+        (["wide", "--kind", "fusion"], "the code of a fusion uses Wide for something else"),  # in its tests
+        (["np", "--kind", "sampler"], "the code of a sampler uses np for something else"),
+        (["exception", "--kind", "decoder"], "the code of a decoder uses Exception for something else"),
+        (["kernels", "--kind", "task"], "'kernels' is taken by the package vtp_kernels"),
+        (["mine", "--kind", "task", "--out", "/proc/mine"], "/proc/mine cannot be made: No such file or directory."),
         (["../mine", "--kind", "task"], "expected a name of small letters, digits and _"),
         (["vtc", "--kind", "objective"], "'vtc' is taken by objective 'vtc' of vtp-core"),
         (["concat", "--kind", "fusion"], "is taken by encoder/fusion 'concat'"),
@@ -100,6 +114,19 @@ def test_what_cannot_be_is_refused(
     told = capsys.readouterr().err
     assert said in told and told.count("\n") == 1
     assert os.listdir(tmp_path) == ["full"]
+
+
+def test_a_name_of_an_addon_that_is_not_installed_is_taken(monkeypatch, capsys):
+    monkeypatch.setattr("vtp.plugins.missing_addons", lambda: {"absent": "vtp-plugin-absent"})
+    assert main(["new-plugin", "absent", "--kind", "objective"]) == 2
+    assert "'absent' is taken by vtp-plugin-absent, an add-on of vtp" in capsys.readouterr().err
+
+
+def test_commands_that_come_next_can_be_typed(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["new-plugin", "mine", "--kind", "objective", "--out", "my folder"]) == 0
+    told = capsys.readouterr().out
+    assert "pip install -e 'my folder[test]'\n" in told and "pytest 'my folder'\n" in told
 
 
 def test_a_name_of_another_kind_is_free():
