@@ -1,18 +1,31 @@
-"""Folders of transformers that were not copied to the end: one line that names the file."""
+"""Folders of transformers that were not copied to the end, are another model, or hold code: one line that says it."""
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 
 import pytest
 import torch
-from transformers import ASTConfig, ASTModel, BertConfig, BertModel, BertTokenizerFast, VideoMAEConfig, VideoMAEModel
+from transformers import (
+    ASTConfig,
+    ASTModel,
+    BertConfig,
+    BertModel,
+    BertTokenizerFast,
+    VideoMAEConfig,
+    VideoMAEImageProcessor,
+    VideoMAEModel,
+)
 
 from vtp.errors import ConfigError
 from vtp.model.build import BuildContext
 from vtp_encoders.ast_audio import AST
+from vtp_encoders.clip import CLIP
 from vtp_encoders.transformers_text import TransformersText
 from vtp_encoders.videomae import VideoMAE
+from vtp_encoders.xclip import XCLIP
 
 ENCODERS = {"text": TransformersText, "audio": AST, "video": VideoMAE}
 SMALL = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
@@ -91,3 +104,65 @@ def test_without_its_configuration_no_base_model_is_built(folders, tmp_path, kin
 def test_whole_folders_load_and_need_no_settings_of_a_preprocessor(folders, kind, sharded):
     assert not (folders[kind, sharded] / "preprocessor_config.json").exists()
     assert ENCODERS[kind](context=BuildContext(), model=str(folders[kind, sharded])).width == 16
+
+
+# -- what is no model of the kind, or would like to run something ------------------------------------------------------
+
+
+class Runs:
+    """Written as a pickle it makes a folder when it is read."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.folder),)
+
+
+@pytest.mark.parametrize("kind", ["text", "clip"])
+def test_code_beside_a_model_is_never_run_and_nobody_is_asked(folders, tmp_path, kind, monkeypatch):
+    monkeypatch.setattr("builtins.input", lambda *prompt: "y")  # somebody who says yes to everything
+    folder = shutil.copytree(folders["text", False], tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "theirs", "auto_map": {"AutoConfig": "theirs.Theirs", "AutoModel": "theirs.Theirs"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "theirs.py").write_text(f"import os\nos.mkdir({str(tmp_path / 'ran')!r})\n")
+    with pytest.raises(ConfigError, match="it comes with code of its own, which is never run") as told:
+        {**ENCODERS, "clip": CLIP}[kind](context=BuildContext(), model=str(folder))
+    assert "\n" not in str(told.value) and not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_a_pickle_is_not_run_and_nobody_is_told_how_to(folders, tmp_path, kind):
+    folder = shutil.copytree(folders[kind, False], tmp_path / "model")
+    (folder / WHOLE).unlink()
+    torch.save({"weight": Runs(tmp_path / "ran")}, folder / "pytorch_model.bin")
+    with pytest.raises(ConfigError, match="a pickle that holds more than tensors") as told:
+        ENCODERS[kind](context=BuildContext(), model=str(folder))
+    assert "weights_only" not in str(told.value) and not (tmp_path / "ran").exists()
+
+
+def test_a_model_of_another_family_is_named(folders):
+    with pytest.raises(ConfigError, match="is a audio-spectrogram-transformer model. Choose a videomae model"):
+        VideoMAE(context=BuildContext(), model=str(folders["audio", False]))
+    with pytest.raises(ConfigError, match="is a bert model. Choose a xclip model"):
+        XCLIP(context=BuildContext(), model=str(folders["text", False]))
+
+
+def test_weights_of_other_sizes_are_a_line_without_a_table(folders, tmp_path, capfd):
+    folder = shutil.copytree(folders["text", False], tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"intermediate_size": 48}))
+    with pytest.raises(ConfigError, match="do not fill the model: 0 missing and 3 of another shape") as told:
+        TransformersText(context=BuildContext(), model=str(folder))
+    assert "\n" not in str(told.value) and capfd.readouterr().err == ""
+
+
+def test_settings_that_are_not_there_are_told(folders, tmp_path, caplog):
+    VideoMAE(context=BuildContext(), model=str(folders["video", False]))
+    assert "holds no preprocessor_config.json, so that the middle of a frame at ImageNet's mean" in caplog.text
+    caplog.clear()
+    folder = shutil.copytree(folders["video", False], tmp_path / "model")
+    VideoMAEImageProcessor().save_pretrained(folder)
+    VideoMAE(context=BuildContext(), model=str(folder))
+    assert "preprocessor" not in caplog.text

@@ -27,7 +27,16 @@ from transformers.models.clap.modeling_clap import ClapProjectionLayer
 from vtp.errors import ConfigError
 from vtp.model.build import BuildContext
 from vtp.types import AudioSpec, Tokens
-from vtp_encoders.huggingface import HubEncoder, keeping, load, load_settings, load_weights, source_of, space_of
+from vtp_encoders.huggingface import (
+    HubEncoder,
+    from_pretrained,
+    keeping,
+    load,
+    load_settings,
+    load_weights,
+    source_of,
+    space_of,
+)
 
 __all__ = ["Clap"]
 
@@ -57,7 +66,7 @@ class Clap(HubEncoder):
     ) -> None:
         super().__init__()
         source, restored = source_of(NAME, "audio", model, context)
-        whole: Any = load(NAME, source, "configuration", lambda: AutoConfig.from_pretrained(source))
+        whole: Any = load(NAME, source, "configuration", lambda: from_pretrained(AutoConfig, source))
         config: Any = whole.audio_config if isinstance(whole, ClapConfig) else whole
         if not isinstance(config, ClapAudioConfig):
             raise ConfigError(f"encoder {NAME}: {model!r} is a {whole.model_type} model. Choose a CLAP model.")

@@ -24,6 +24,7 @@ from vtp.ranges import Count
 from vtp.types import Tokens, VideoSpec
 from vtp_encoders.huggingface import (
     HubEncoder,
+    from_pretrained,
     layer_of_huggingface,
     load,
     load_settings,
@@ -58,7 +59,7 @@ class CLIP(HubEncoder):
     ) -> None:
         super().__init__()
         source, restored = source_of(NAME, "video", model, context)
-        config: Any = load(NAME, source, "configuration", lambda: AutoConfig.from_pretrained(source))
+        config: Any = load(NAME, source, "configuration", lambda: from_pretrained(AutoConfig, source))
         kinds: dict[type, Any] = {CLIPConfig: CLIPModel, SiglipConfig: SiglipModel}
         if type(config) not in kinds:
             raise ConfigError(

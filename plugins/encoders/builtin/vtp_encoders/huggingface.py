@@ -8,10 +8,13 @@ installed.
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import re
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +23,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.utils import logging as library
 
 from vtp.errors import ConfigError
 from vtp.model.blocks import connected_zero
@@ -31,7 +35,9 @@ __all__ = [
     "HubEncoder",
     "checkpoint_blocks",
     "checkpoint_or_preset",
+    "config_of",
     "drop_pooler",
+    "from_pretrained",
     "keeping",
     "layer_of_huggingface",
     "load",
@@ -44,6 +50,7 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
 
 
 def load(encoder: str, model: str, what: str, make: Callable[[], T]) -> T:
@@ -80,6 +87,16 @@ def load(encoder: str, model: str, what: str, make: Callable[[], T]) -> T:
             )
         elif what == "weights" and (damage := _damage(Path(model))):
             reason, hint = damage, "Copy or download it again."
+        elif "weights_only" in reason:  # torch says how to read it all the same
+            reason, hint = (
+                "its weights are a pickle that holds more than tensors, which could run anything and is not read",
+                "Get the checkpoint with model.safetensors.",
+            )
+        elif "custom code" in reason:
+            reason, hint = (
+                "it comes with code of its own, which is never run",
+                "Choose a checkpoint that transformers has a class for.",
+            )
         elif os.path.isdir(model):
             hint = f"The folder is read as one written by save_pretrained; check that it holds the {what}."
         elif model.startswith((".", "/", "~")) or model.count("/") > 1:
@@ -91,6 +108,30 @@ def load(encoder: str, model: str, what: str, make: Callable[[], T]) -> T:
                 "which downloads nothing."
             )
         raise ConfigError(f"encoder {encoder}: cannot load the {what} of {model!r} ({reason}). {hint}") from error
+
+
+def from_pretrained(cls: Any, model: str, **options: Any) -> Any:
+    """``cls.from_pretrained(model)`` without any code that lies there: the Auto classes would ask whoever sits at the
+    terminal whether to run it.
+    """
+    code = {"trust_remote_code": False} if cls.__name__.startswith("Auto") else {}
+    return cls.from_pretrained(model, **code, **options)
+
+
+def config_of(encoder: str, kind: Any, model: str) -> Any:
+    """The configuration of a model of one family.
+
+    Args:
+        kind: class of the configuration.
+
+    Raises:
+        ConfigError: it cannot be read, or is of another family: most of them have sizes of the same names.
+    """
+    told = load(encoder, model, "configuration", lambda: kind.get_config_dict(model)[0])
+    family = told.get("model_type") if isinstance(told, dict) else None
+    if family not in (None, kind.model_type):
+        raise ConfigError(f"encoder {encoder}: {model!r} is a {family} model. Choose a {kind.model_type} model.")
+    return load(encoder, model, "configuration", lambda: kind.from_pretrained(model))
 
 
 def _damage(folder: Path) -> str:
@@ -139,8 +180,10 @@ def load_weights(encoder: str, cls: Any, model: str, **options: Any) -> PreTrain
     Raises:
         ConfigError: weights are missing, or have other shapes than the configuration asks for.
     """
-    options = {"dtype": torch.float32, "output_loading_info": True} | options
-    found, report = load(encoder, model, "weights", lambda: cls.from_pretrained(model, **options))
+    # What does not fit is told below, in a line.
+    options = {"dtype": torch.float32, "output_loading_info": True, "ignore_mismatched_sizes": True} | options
+    with _quiet():
+        found, report = load(encoder, model, "weights", lambda: from_pretrained(cls, model, **options))
     missing = sorted(key for key in report["missing_keys"] if "pooler" not in key)
     wrong = sorted(str(key) for key in report.get("mismatched_keys", ()))
     if missing or wrong:
@@ -152,6 +195,21 @@ def load_weights(encoder: str, cls: Any, model: str, **options: Any) -> PreTrain
         )
     result: PreTrainedModel = found
     return result
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the table of all keys that transformers prints, and without its bars where nobody watches them."""
+    level, bars = library.get_verbosity(), library.is_progress_bar_enabled()
+    library.set_verbosity_error()
+    if not sys.stderr.isatty():
+        library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        library.set_verbosity(level)
+        if bars:
+            library.enable_progress_bar()
 
 
 def saved_folder(encoder: str, folder: Path | None) -> str | None:
@@ -196,7 +254,7 @@ def checkpoint_or_preset(
     if model is None and context.assets_of(f"encoders/{slot}") is None:
         return cls(preset()), None
     source, restored = source_of(encoder, slot, model or "", context)
-    config = load(encoder, source, "configuration", lambda: kind.from_pretrained(source))
+    config = config_of(encoder, kind, source)
     weights = pretrained and model is not None and not restored
     return load_weights(encoder, cls, source) if weights else cls(config), source
 
@@ -208,8 +266,19 @@ def load_settings(encoder: str, cls: Any, model: str, *, known: bool = True) -> 
     """
     names = ("preprocessor_config.json", "video_preprocessor_config.json", "processor_config.json")
     if os.path.isdir(model) and not any(os.path.isfile(os.path.join(model, name)) for name in names):
+        if any(name.endswith((".safetensors", ".bin")) for name in os.listdir(model)):  # no checkpoint of ours
+            log.warning(
+                "encoder %s: %s holds no %s, so that %s is assumed of its preprocessing. If it was made with another "
+                "one, its embeddings are wrong: copy that file as well.",
+                encoder,
+                model,
+                names[0],
+                f"what {cls.__name__} has as default"
+                if known
+                else "the middle of a frame at ImageNet's mean and deviation",
+            )
         return cls() if known else None
-    return load(encoder, model, "settings of the preprocessing", lambda: cls.from_pretrained(model))
+    return load(encoder, model, "settings of the preprocessing", lambda: from_pretrained(cls, model))
 
 
 def space_of(model: str, config: Any, log_scale: float | None, bias: float | None = None) -> Space:

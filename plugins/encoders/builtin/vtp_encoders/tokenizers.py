@@ -430,7 +430,9 @@ def _from_hub(encoder: str, name: str) -> Tokenizer:
 
     hub.settle()
     try:
-        found = Tokenizer.from_str(AutoTokenizer.from_pretrained(name).backend_tokenizer.to_str())
+        found = Tokenizer.from_str(
+            AutoTokenizer.from_pretrained(name, trust_remote_code=False).backend_tokenizer.to_str()
+        )
     except Exception as error:  # of several libraries
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(

@@ -26,6 +26,7 @@ from vtp.types import Tokens
 from vtp_encoders.huggingface import (
     checkpoint_blocks,
     drop_pooler,
+    from_pretrained,
     keeping,
     layer_of_huggingface,
     load,
@@ -73,8 +74,8 @@ class TransformersText(nn.Module):
         super().__init__()
         saved = saved_folder(NAME, context.assets_of("encoders/text"))
         source = saved or os.path.expanduser(model)
-        self.tokenizer = load(NAME, source, "tokenizer", lambda: AutoTokenizer.from_pretrained(source))
-        config = load(NAME, source, "configuration", lambda: AutoConfig.from_pretrained(source))
+        self.tokenizer = load(NAME, source, "tokenizer", lambda: from_pretrained(AutoTokenizer, source))
+        config = load(NAME, source, "configuration", lambda: from_pretrained(AutoConfig, source))
         if pretrained and saved is None:
             found: Any = load_weights(NAME, _class_of(config), source)
         else:

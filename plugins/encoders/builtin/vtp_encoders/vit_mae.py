@@ -27,7 +27,7 @@ from vtp.model.blocks import visible_index
 from vtp.model.build import BuildContext
 from vtp.ranges import Positive, Range, Size
 from vtp.types import AudioSpec, Tokens
-from vtp_encoders.huggingface import HubEncoder, load, load_weights, source_of
+from vtp_encoders.huggingface import HubEncoder, config_of, load_weights, source_of
 
 __all__ = ["ViTMAE"]
 
@@ -66,7 +66,7 @@ class ViTMAE(HubEncoder):
     ) -> None:
         super().__init__()
         source, restored = source_of(NAME, "audio", model, context)
-        config: Any = load(NAME, source, "configuration", lambda: ViTMAEConfig.from_pretrained(source))
+        config: Any = config_of(NAME, ViTMAEConfig, source)
         config.mask_ratio = 0.0  # which tokens are hidden is said from outside
         own, self.patch = _pair(config.image_size), _pair(config.patch_size)
         size = (bins, steps) if features == "fbank" else own

@@ -19,7 +19,7 @@ from vtp.model.blocks import visible_index
 from vtp.model.build import BuildContext
 from vtp.ranges import Size
 from vtp.types import Tokens, VideoSpec
-from vtp_encoders.huggingface import HubEncoder, load, load_settings, load_weights, source_of
+from vtp_encoders.huggingface import HubEncoder, config_of, load_settings, load_weights, source_of
 
 __all__ = ["VJEPA2"]
 
@@ -47,7 +47,7 @@ class VJEPA2(HubEncoder):
     ) -> None:
         super().__init__()
         source, restored = source_of(NAME, "video", model, context)
-        config: Any = load(NAME, source, "configuration", lambda: VJEPA2Config.from_pretrained(source))
+        config: Any = config_of(NAME, VJEPA2Config, source)
         frames = frames or int(config.frames_per_clip)
         if frames % config.tubelet_size:
             raise ConfigError(

@@ -21,7 +21,7 @@ from vtp.errors import ConfigError
 from vtp.model.build import BuildContext
 from vtp.ranges import Range
 from vtp.types import AudioSpec, Tokens
-from vtp_encoders.huggingface import HubEncoder, load, load_settings, load_weights, source_of
+from vtp_encoders.huggingface import HubEncoder, config_of, load_settings, load_weights, source_of
 
 __all__ = ["Wav2Vec2"]
 
@@ -49,7 +49,7 @@ class Wav2Vec2(HubEncoder):
     ) -> None:
         super().__init__()
         source, restored = source_of(NAME, "audio", model, context)
-        config: Any = load(NAME, source, "configuration", lambda: Wav2Vec2Config.from_pretrained(source))
+        config: Any = config_of(NAME, Wav2Vec2Config, source)
         if config.add_adapter:
             raise ConfigError(
                 f"encoder {NAME}: {model!r} ends in convolutions of its own (add_adapter), which are not supported. "

@@ -23,7 +23,7 @@ from vtp.errors import ConfigError
 from vtp.model.build import BuildContext
 from vtp.ranges import Range
 from vtp.types import AudioSpec, Tokens
-from vtp_encoders.huggingface import HubEncoder, load, load_settings, load_weights, source_of
+from vtp_encoders.huggingface import HubEncoder, config_of, load_settings, load_weights, source_of
 
 __all__ = ["Whisper"]
 
@@ -54,7 +54,7 @@ class Whisper(HubEncoder):
     ) -> None:
         super().__init__()
         source, restored = source_of(NAME, "audio", model, context)
-        config: Any = load(NAME, source, "configuration", lambda: WhisperConfig.from_pretrained(source))
+        config: Any = config_of(NAME, WhisperConfig, source)
         config.encoder_layerdrop = 0.0
         self.settings = load_settings(NAME, WhisperFeatureExtractor, source)
         if int(self.settings.feature_size) != config.num_mel_bins:  # large-v3 has 128; a folder may lack its settings

@@ -18,8 +18,8 @@ from vtp.model.build import BuildContext
 from vtp.types import Tokens, VideoSpec
 from vtp_encoders.huggingface import (
     HubEncoder,
+    config_of,
     layer_of_huggingface,
-    load,
     load_settings,
     load_weights,
     source_of,
@@ -47,7 +47,7 @@ class XCLIP(HubEncoder):
     ) -> None:
         super().__init__()
         source, restored = source_of(NAME, "video", model, context)
-        config: Any = load(NAME, source, "configuration", lambda: XCLIPConfig.from_pretrained(source))
+        config: Any = config_of(NAME, XCLIPConfig, source)
         vision = config.vision_config
         self.settings = load_settings(NAME, AutoImageProcessor, source, known=False)
         if pretrained and not restored:

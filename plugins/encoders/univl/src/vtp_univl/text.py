@@ -148,10 +148,10 @@ def _load(bert: Bert, source: str, heads: int) -> None:
     """
     from transformers import AutoConfig, BertModel
 
-    from vtp_encoders.huggingface import load, load_weights
+    from vtp_encoders.huggingface import from_pretrained, load, load_weights
 
     folder = os.path.expanduser(source)
-    config: Any = load("univl", folder, "configuration", lambda: AutoConfig.from_pretrained(folder))
+    config: Any = load("univl", folder, "configuration", lambda: from_pretrained(AutoConfig, folder))
     if config.model_type != "bert":
         raise ConfigError(f"encoder univl: pretrained={source} is a {config.model_type}, and must be a BERT.")
     embeddings = bert.embeddings

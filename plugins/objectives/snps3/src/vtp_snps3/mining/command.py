@@ -303,10 +303,10 @@ def _tokenizer(source: str, captions: Captions) -> tuple[str, TextSpec]:
             raise ConfigError(told + more) from None
     from transformers import AutoTokenizer
 
-    from vtp_encoders.huggingface import load
+    from vtp_encoders.huggingface import from_pretrained, load
     from vtp_encoders.tokenizers import spec_of_transformers
 
-    found: Any = load(OWNER, str(path), "tokenizer", lambda: AutoTokenizer.from_pretrained(path))
+    found: Any = load(OWNER, str(path), "tokenizer", lambda: from_pretrained(AutoTokenizer, str(path)))
     return path.name, spec_of_transformers(OWNER, found, _LENGTH, source, len(found))
 
 
