@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -86,6 +88,12 @@ def test_rows_without_sound_do_not_change_the_statistics(hub):
 def test_another_model_is_refused(bert):
     with pytest.raises(ConfigError, match="is a bert model. Choose a CLAP model"):
         Clap(context=BuildContext(), model=str(bert))
+
+
+def test_without_its_settings_a_model_of_other_bins_is_refused(hub, tmp_path):
+    shutil.copytree(hub("clap"), tmp_path / "model", ignore=shutil.ignore_patterns("preprocessor_config.json"))
+    with pytest.raises(ConfigError, match="takes 8 mel bins, and the settings beside it make 64"):
+        Clap(context=BuildContext(), model=str(tmp_path / "model"))
 
 
 def test_layers_of_clap_count_its_blocks(hub):

@@ -160,7 +160,7 @@ def test_weights_of_other_sizes_are_a_line_without_a_table(folders, tmp_path, ca
 
 def test_settings_that_are_not_there_are_told(folders, tmp_path, caplog):
     VideoMAE(context=BuildContext(), model=str(folders["video", False]))
-    assert "holds no preprocessor_config.json, so that the middle of a frame at ImageNet's mean" in caplog.text
+    assert "nor video_preprocessor_config.json, so that the middle of a frame at ImageNet's mean" in caplog.text
     caplog.clear()
     folder = shutil.copytree(folders["video", False], tmp_path / "model")
     VideoMAEImageProcessor().save_pretrained(folder)

@@ -27,16 +27,7 @@ from transformers.models.clap.modeling_clap import ClapProjectionLayer
 from vtp.errors import ConfigError
 from vtp.model.build import BuildContext
 from vtp.types import AudioSpec, Tokens
-from vtp_encoders.huggingface import (
-    HubEncoder,
-    from_pretrained,
-    keeping,
-    load,
-    load_settings,
-    load_weights,
-    source_of,
-    space_of,
-)
+from vtp_encoders.huggingface import HubEncoder, config_of, keeping, load_settings, load_weights, source_of, space_of
 
 __all__ = ["Clap"]
 
@@ -66,13 +57,15 @@ class Clap(HubEncoder):
     ) -> None:
         super().__init__()
         source, restored = source_of(NAME, "audio", model, context)
-        whole: Any = load(NAME, source, "configuration", lambda: from_pretrained(AutoConfig, source))
+        whole: Any = config_of(NAME, AutoConfig, source)
         config: Any = whole.audio_config if isinstance(whole, ClapConfig) else whole
         if not isinstance(config, ClapAudioConfig):
             raise ConfigError(f"encoder {NAME}: {model!r} is a {whole.model_type} model. Choose a CLAP model.")
         self.settings = load_settings(NAME, ClapFeatureExtractor, source)
-        if self.settings.truncation != ("fusion" if config.enable_fusion else "rand_trunc"):
-            self.settings.truncation = "fusion" if config.enable_fusion else "rand_trunc"  # a folder without settings
+        self.settings.truncation = "fusion" if config.enable_fusion else "rand_trunc"  # a folder without settings
+        if (made := int(self.settings.feature_size)) != (bins := config.num_mel_bins):
+            said = f"{model!r} takes {bins} mel bins, and the settings beside it make {made}"
+            raise ConfigError(f"encoder {NAME}: {said}: copy its own preprocessor_config.json.")
         found: Any = None
         if pretrained and not restored:
             alone = WithProjection if (whole.architectures or [""])[0] == WithProjection.__name__ else ClapAudioModel

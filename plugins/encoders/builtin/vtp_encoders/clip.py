@@ -24,9 +24,8 @@ from vtp.ranges import Count
 from vtp.types import Tokens, VideoSpec
 from vtp_encoders.huggingface import (
     HubEncoder,
-    from_pretrained,
+    config_of,
     layer_of_huggingface,
-    load,
     load_settings,
     load_weights,
     source_of,
@@ -59,7 +58,7 @@ class CLIP(HubEncoder):
     ) -> None:
         super().__init__()
         source, restored = source_of(NAME, "video", model, context)
-        config: Any = load(NAME, source, "configuration", lambda: from_pretrained(AutoConfig, source))
+        config: Any = config_of(NAME, AutoConfig, source)
         kinds: dict[type, Any] = {CLIPConfig: CLIPModel, SiglipConfig: SiglipModel}
         if type(config) not in kinds:
             raise ConfigError(

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import AutoConfig, PreTrainedModel
 from transformers.utils import logging as library
 
 from vtp.errors import ConfigError
@@ -119,14 +119,16 @@ def from_pretrained(cls: Any, model: str, **options: Any) -> Any:
 
 
 def config_of(encoder: str, kind: Any, model: str) -> Any:
-    """The configuration of a model of one family.
+    """The configuration of a model of one family, or of any.
 
     Args:
-        kind: class of the configuration.
+        kind: class of the configuration; AutoConfig takes what is there.
 
     Raises:
         ConfigError: it cannot be read, or is of another family: most of them have sizes of the same names.
     """
+    if kind is AutoConfig:
+        return load(encoder, model, "configuration", lambda: from_pretrained(kind, model))
     told = load(encoder, model, "configuration", lambda: kind.get_config_dict(model)[0])
     family = told.get("model_type") if isinstance(told, dict) else None
     if family not in (None, kind.model_type):
@@ -268,11 +270,11 @@ def load_settings(encoder: str, cls: Any, model: str, *, known: bool = True) -> 
     if os.path.isdir(model) and not any(os.path.isfile(os.path.join(model, name)) for name in names):
         if any(name.endswith((".safetensors", ".bin")) for name in os.listdir(model)):  # no checkpoint of ours
             log.warning(
-                "encoder %s: %s holds no %s, so that %s is assumed of its preprocessing. If it was made with another "
-                "one, its embeddings are wrong: copy that file as well.",
+                "encoder %s: %s holds neither %s nor %s, so that %s is assumed of its preprocessing. If it was made "
+                "with another one, its embeddings are wrong: copy that file as well.",
                 encoder,
                 model,
-                names[0],
+                *names[:2],
                 f"what {cls.__name__} has as default"
                 if known
                 else "the middle of a frame at ImageNet's mean and deviation",

@@ -20,16 +20,7 @@ from vtp.media.settings import as_trained
 from vtp.model.build import BuildContext
 from vtp.ranges import Count
 from vtp.types import Tokens, VideoSpec
-from vtp_encoders.huggingface import (
-    HubEncoder,
-    from_pretrained,
-    keeping,
-    load,
-    load_settings,
-    load_weights,
-    source_of,
-    space_of,
-)
+from vtp_encoders.huggingface import HubEncoder, config_of, keeping, load_settings, load_weights, source_of, space_of
 
 __all__ = ["PEVideo"]
 
@@ -56,7 +47,7 @@ class PEVideo(HubEncoder):
     ) -> None:
         super().__init__()
         source, restored = source_of(NAME, "video", model, context)
-        config: Any = load(NAME, source, "configuration", lambda: from_pretrained(AutoConfig, source))
+        config: Any = config_of(NAME, AutoConfig, source)
         if not isinstance(config, (PeVideoConfig, PeAudioVideoConfig)):
             raise ConfigError(f"encoder {NAME}: {model!r} is a {config.model_type} model. Choose a PE-AV model.")
         self.settings = load_settings(NAME, AutoVideoProcessor, source, known=False)

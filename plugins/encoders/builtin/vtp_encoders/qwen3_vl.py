@@ -22,6 +22,7 @@ from vtp.ranges import Count, Positive, Size
 from vtp.types import Tokens, VideoSpec
 from vtp_encoders.huggingface import (
     HubEncoder,
+    config_of,
     from_pretrained,
     layer_of_huggingface,
     load,
@@ -42,11 +43,11 @@ class Qwen3VL(HubEncoder):
     def load(self, slot: str, model: str, pretrained: bool, context: BuildContext) -> Any:
         """The model from its checkpoint, or without weights, and its processor."""
         source, restored = source_of(NAME, slot, model, context)
-        config: Any = load(NAME, source, "configuration", lambda: from_pretrained(AutoConfig, source))
+        config: Any = config_of(NAME, AutoConfig, source)
         if not isinstance(config, Qwen3VLConfig):
             raise ConfigError(f"encoder {NAME}: {model!r} is a {config.model_type} model. Choose a Qwen3-VL model.")
         config.text_config.use_cache = False
-        self.settings = load(NAME, source, "tokenizer", lambda: from_pretrained(AutoProcessor, source))
+        self.settings = load(NAME, source, "processor and tokenizer", lambda: from_pretrained(AutoProcessor, source))
         if not self.settings.chat_template:
             raise ConfigError(
                 f"encoder {NAME}: {model!r} has no chat template, in which it was trained. Copy it again."

@@ -25,6 +25,7 @@ from vtp.ranges import Size
 from vtp.types import Tokens
 from vtp_encoders.huggingface import (
     checkpoint_blocks,
+    config_of,
     drop_pooler,
     from_pretrained,
     keeping,
@@ -75,7 +76,7 @@ class TransformersText(nn.Module):
         saved = saved_folder(NAME, context.assets_of("encoders/text"))
         source = saved or os.path.expanduser(model)
         self.tokenizer = load(NAME, source, "tokenizer", lambda: from_pretrained(AutoTokenizer, source))
-        config = load(NAME, source, "configuration", lambda: from_pretrained(AutoConfig, source))
+        config = config_of(NAME, AutoConfig, source)
         if pretrained and saved is None:
             found: Any = load_weights(NAME, _class_of(config), source)
         else:

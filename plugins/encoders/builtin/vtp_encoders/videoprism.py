@@ -26,16 +26,7 @@ from vtp.errors import ConfigError
 from vtp.media.settings import as_trained
 from vtp.model.build import BuildContext
 from vtp.types import Tokens, VideoSpec
-from vtp_encoders.huggingface import (
-    HubEncoder,
-    from_pretrained,
-    keeping,
-    load,
-    load_settings,
-    load_weights,
-    source_of,
-    space_of,
-)
+from vtp_encoders.huggingface import HubEncoder, config_of, keeping, load_settings, load_weights, source_of, space_of
 
 __all__ = ["VideoPrism"]
 
@@ -57,7 +48,7 @@ class VideoPrism(HubEncoder):
     ) -> None:
         super().__init__()
         source, restored = source_of(NAME, "video", model, context)
-        whole: Any = load(NAME, source, "configuration", lambda: from_pretrained(AutoConfig, source))
+        whole: Any = config_of(NAME, AutoConfig, source)
         config: Any = whole.vision_config if isinstance(whole, VideoPrismConfig) else whole
         if not isinstance(config, VideoPrismVisionConfig):
             raise ConfigError(f"encoder {NAME}: {model!r} is a {whole.model_type} model. Choose a VideoPrism model.")

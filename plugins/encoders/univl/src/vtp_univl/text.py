@@ -148,10 +148,10 @@ def _load(bert: Bert, source: str, heads: int) -> None:
     """
     from transformers import AutoConfig, BertModel
 
-    from vtp_encoders.huggingface import from_pretrained, load, load_weights
+    from vtp_encoders.huggingface import config_of, load_weights
 
     folder = os.path.expanduser(source)
-    config: Any = load("univl", folder, "configuration", lambda: from_pretrained(AutoConfig, folder))
+    config: Any = config_of("univl", AutoConfig, folder)
     if config.model_type != "bert":
         raise ConfigError(f"encoder univl: pretrained={source} is a {config.model_type}, and must be a BERT.")
     embeddings = bert.embeddings
