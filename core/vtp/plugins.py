@@ -18,9 +18,8 @@ from __future__ import annotations
 import functools
 import importlib.util
 import os
-import sys
+import re
 import traceback
-from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -29,7 +28,9 @@ from typing import Any, Literal
 from vtp import VTP_API, __version__
 from vtp.errors import PluginError
 from vtp.kept import keep, kept, search_path
+from vtp.process import put_back
 from vtp.registry import Entry, Registry, did_you_mean
+from vtp.shown import printable
 
 __all__ = [
     "Host",
@@ -63,6 +64,7 @@ class PluginPoint:
     distribution: str
     version: str
     requires: tuple[str, ...] = ()
+    fault: str = ""  # of the distribution's metadata
 
     @property
     def package(self) -> str:
@@ -108,41 +110,36 @@ def discover() -> list[PluginPoint]:
             PluginPoint(name, value, owner, version, tuple(requires))
             for name, value, owner, version, *requires in (line.split("\t") for line in lines)
         ]
-    from importlib.metadata import entry_points
+    from vtp.installed import entry_points
 
     points: dict[tuple[str, str], PluginPoint] = {}
     watched = search_path()
     for group in ("vtp.plugins", "vtp.workspace"):
-        for entry_point in entry_points(group=group):
-            dist = entry_point.dist
-            if dist is not None:  # what is rewritten in place leaves the folder above it as it is
-                info = dist.locate_file(f"{dist.name.replace('-', '_')}-{dist.version}.dist-info")
-                watched += [f"{info}/METADATA", f"{info}/entry_points.txt"]
-            point = PluginPoint(
-                entry_point.name,
-                entry_point.value,
-                normalised(dist.name) if dist else "unknown",
-                dist.version if dist else "",
-                tuple(dist.requires or ()) if dist else (),
-            )
+        for found in entry_points(group):
+            # what is rewritten in place leaves the folder above it as it is
+            watched += [f"{found.folder}/METADATA", f"{found.folder}/entry_points.txt"]
+            owner = normalised(found.distribution)
+            point = PluginPoint(found.name, found.value, owner, found.version, found.requires, found.fault)
             known = points.get((point.name, point.value))
             if known is not None and (group == "vtp.workspace" or known.builtin):
                 continue
             if group == "vtp.workspace" and importlib.util.find_spec(point.package) is None:
                 continue
             points[(point.name, point.value)] = point
-    found = sorted(points.values(), key=lambda p: (not p.builtin, p.name, p.distribution))
-    keep("plugins", ["\t".join((p.name, p.value, p.distribution, p.version, *p.requires)) for p in found], watched)
-    return found
+    ordered = sorted(points.values(), key=lambda p: (not p.builtin, p.name, p.distribution))
+    if not any(point.fault for point in ordered):
+        lines = ["\t".join((p.name, p.value, p.distribution, p.version, *p.requires)) for p in ordered]
+        keep("plugins", lines, watched)
+    return ordered
 
 
 def missing_addons() -> dict[str, str]:
     """Add-ons of the vtp project that are not installed, from the list that vtp-core's metadata carries: their names
     and the distributions that hold them."""
-    from importlib.metadata import entry_points
+    from vtp.installed import entry_points
 
-    points = entry_points(group="vtp.workspace")
-    return {p.name: f"vtp-plugin-{p.name}" for p in points if importlib.util.find_spec(p.module.split(".")[0]) is None}
+    points = {point.name: point.value.partition(".")[0] for point in entry_points("vtp.workspace")}
+    return {name: f"vtp-plugin-{name}" for name, package in points.items() if importlib.util.find_spec(package) is None}
 
 
 def addon_hint(name: str) -> str:
@@ -230,6 +227,8 @@ class Host:
     def _load_one(self, manager: Any, info: PluginInfo) -> None:
         point = info.point
         try:
+            if point.fault:
+                raise PluginError(point.fault)
             if reason := _incompatible(point):
                 info.status, info.error = "incompatible", reason
                 return
@@ -237,7 +236,7 @@ class Host:
                 first = f"its option file conf/{shadowed[0]}.yaml has the name of a built-in one and is ignored"
                 more = f"; so have {', '.join(shadowed[1:])}" if shadowed[1:] else ""
                 raise PluginError(f"{first}: rename it{more}")
-            with redirect_stdout(sys.stderr):  # what a plugin prints must not end up in the JSON of a command
+            with put_back() as changed:
                 module = importlib.import_module(point.value.partition(":")[0])
             info.path = str(getattr(module, "__file__", "") or "")
             if (api := getattr(module, "VTP_API", VTP_API)) != VTP_API:
@@ -245,15 +244,17 @@ class Host:
                 info.error = f"it was written for VTP_API {api}, this is vtp {__version__} with VTP_API {VTP_API}"
                 return
             manager.register(module, name=point.name)
-            with redirect_stdout(sys.stderr):
+            with put_back() as changed_later:
                 self._ask(manager, info, module)
+            if changed := [*changed, *changed_later]:
+                info.error = f"it changes {', '.join(changed)} when it is loaded, which was undone"
         except KeyboardInterrupt as error:
             raise KeyboardInterrupt(f"while plugin {point.name!r} ({point.distribution}) was loaded") from error
         except BaseException as error:  # SystemExit at import is real, and must not end `vtp plugins`
             info.status = "broken"
             info.error = str(error) if isinstance(error, PluginError) else f"{type(error).__name__}: {error}"
-            info.error = " ".join(info.error.split())
-            info.trace = traceback.format_exc()
+            info.error = printable(" ".join(info.error.split()))
+            info.trace = printable(traceback.format_exc())
             self.registry.remove_plugin(point.name)
             if manager.has_plugin(point.name):
                 manager.unregister(name=point.name)
@@ -269,8 +270,10 @@ class Host:
                     f"it implements the hook {attribute!r}, which vtp {__version__} does not have: "
                     f"a typo, or made for a newer vtp{did_you_mean(attribute, HOOKS).replace(' D', '. D')}"
                 )
-            if options is None and attribute in HOOKS and callable(getattr(module, attribute)):
-                raise PluginError(f"its function {attribute!r} lacks @hookimpl, so vtp would never call it")
+            if options is None and attribute in HOOKS:
+                if callable(getattr(module, attribute)):
+                    raise PluginError(f"its function {attribute!r} lacks @hookimpl, so vtp would never call it")
+                raise PluginError(f"its {attribute!r} is no function, so vtp cannot call it")
         for hook, kind in HOOKS.items():
             for implementation in getattr(manager.hook, hook).get_hookimpls():
                 if implementation.plugin is module:
@@ -288,6 +291,15 @@ class Host:
                 f"{kind} {name!r}: register a string, not the thing itself, so that listing imports nothing: "
                 f"register({str(name)!r}, {f'{module}:{attribute}'!r})"
             )
+        if not re.fullmatch(r"\w[\w.+-]*", name):
+            raise PluginError(f"{kind} {name!r} must be registered with a name of letters, digits, _ and -")
+        if kind == "command":
+            from vtp.cli.main import COMMANDS
+
+            if name in COMMANDS:
+                raise PluginError(
+                    f"offers command {name!r}, which {CORE} offers already. Names must be unique: rename it"
+                )
         if kind == "encoder":
             slot = facts.pop("slot", None)
             if slot not in ENCODER_SLOTS:

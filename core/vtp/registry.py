@@ -9,14 +9,13 @@ Kinds are ``encoder/text``, ``encoder/video``, ``encoder/audio``, ``encoder/fusi
 from __future__ import annotations
 
 import difflib
-import sys
 from collections.abc import Callable, Iterable
-from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
 from vtp.errors import PluginError
+from vtp.process import put_back
 
 __all__ = ["Entry", "Registry", "did_you_mean"]
 
@@ -51,7 +50,7 @@ class Entry:
         """
         module_name, _, attribute = self.target.partition(":")
         try:
-            with redirect_stdout(sys.stderr):  # what it prints must not end up in the JSON of a command
+            with put_back():
                 found: Any = import_module(module_name)
             for part in attribute.split("."):
                 found = getattr(found, part)

@@ -64,6 +64,7 @@ class Bad:
     use: tuple[str, ...] = ()
     use_says: str = ""
     install: dict[str, Any] = field(default_factory=dict)
+    metadata: dict[str, bytes] = field(default_factory=dict)
     twin: dict[str, Any] | None = None
 
 
@@ -118,6 +119,35 @@ PACKAGES = {
         DATA, "it has no `samples`",
         {"conf/dataset/mine.yaml": "# Mine.\nname: mine\n", "parts.py": "class Pictures: pass\n"},
         use=("dataset=mine",), use_says="has no `samples`",
+    ),
+    "hook that is no function": broken("vtp_register_objectives = 5", "'vtp_register_objectives' is no function"),
+    "name of a command": broken(
+        HOOK.replace("objectives", "commands").replace('"mine"', '"run"'), "offers command 'run', which vtp-core"
+    ),
+    "name of two lines": broken(HOOK.replace('"mine"', '"mi\\nne"'), "a name of letters, digits, _ and -"),
+    "metaclass that refuses": broken(
+        "class Meta(type):\n    def __getattribute__(cls, name):\n        raise RuntimeError('no ' + name)\n\n"
+        "class Mine(metaclass=Meta): pass\n", "RuntimeError: no ",
+    ),
+    "escape sequences": broken("raise ValueError('\\x1b[31m \\udce9')", r"ValueError: \x1b[31m \udce9"),
+    # what the process is to stay: it works, and is told
+    "changes the folder": Bad("import os\nos.chdir('/')\n" + HOOK, "it changes the working folder", {FILE: OPTIONS}),
+    "replaces stdout": Bad(
+        "import io, sys\nsys.stdout = sys.stderr = io.StringIO()\n" + HOOK, "changes sys.stdout or sys.stderr",
+        {FILE: OPTIONS},
+    ),
+    "empties the path": Bad("import sys\nsys.path.clear()\n" + HOOK, "it changes sys.path when", {FILE: OPTIONS}),
+    "few frames": Bad("import sys\nsys.setrecursionlimit(90)\n" + HOOK, "the recursion limit", {FILE: OPTIONS}),
+    # metadata, as an interrupted installation leaves it
+    "metadata that is not UTF-8": broken("", "METADATA cannot be read (Unicode", metadata={"METADATA": b"\xff\xfe"}),
+    "metadata without a name": broken("", "it has no Name", metadata={"METADATA": b"Version: 1.0\n"}),
+    "metadata without a version": broken("", "it has no Version", metadata={"METADATA": b"Name: bad\n"}),
+    "empty metadata": broken("", "it has no Name", metadata={"METADATA": b""}),
+    "nonsense for a range": broken(
+        "", "InvalidRequirement", metadata={"METADATA": b"Name: bad\nVersion: 1.0\nRequires-Dist: vtp-core >>> 3 x\n"}
+    ),
+    "entry points that are not UTF-8": broken(
+        "", "entry_points.txt cannot be read", metadata={"entry_points.txt": b"[vtp.plugins]\nbad = bad.plugin\n\xff"}
     ),
     # option files
     "shadows a built-in option": Bad(
@@ -196,6 +226,8 @@ def package(install, site, tmp_path, monkeypatch) -> Callable[[str], Bad]:
         write(install, "bad", bad.module, {"parts.py": PARTS, **bad.files}, **keywords)
         if module:
             (site / "bad-1.0.dist-info" / "entry_points.txt").write_text(f"[vtp.plugins]\nbad = {module}\n")
+        for file, content in bad.metadata.items():
+            (site / "bad-1.0.dist-info" / file).write_bytes(content)
         if bad.twin:
             write(install, bad.twin["name"], bad.twin["module"], {}, entry_name=bad.twin.get("entry_name"))
         host.cache_clear()
@@ -284,7 +316,7 @@ def test_ctrl_c_while_a_plugin_is_imported_names_it(package, install, capsys):
 @pytest.mark.slow
 def test_a_run_goes_on_with_all_of_them_installed(install, site, tmp_path):
     for number, bad in enumerate(PACKAGES.values()):
-        if not bad.install and not bad.twin:
+        if not (bad.install or bad.metadata or bad.twin):
             files = {"parts.py": PARTS, **bad.files}
             write(install, f"bad{number}", bad.module.replace("bad.", f"bad{number}."), files)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")])}
@@ -304,12 +336,14 @@ def test_all_of_them_at_once_are_labelled_and_can_be_uninstalled(tmp_path, insta
     (site / "libraries.pth").write_text("\n".join(path for path in sys.path if path and Path(path).is_dir()) + "\n")
     names = {}
     for number, (what, bad) in enumerate(PACKAGES.items()):
-        if bad.twin or "entry_module" in bad.install:
+        if bad.twin or "entry_module" in bad.install or "entry_points.txt" in bad.metadata:  # torch reads those, too
             continue
         name = names[what] = f"bad{number}"
         module, package = bad.module.replace("bad.", f"{name}."), {"parts.py": PARTS, **bad.files}
         write(partial(install_into, site), name, module, package, **bad.install)
         info = site / f"{name}-1.0.dist-info"
+        for file, content in bad.metadata.items():
+            (info / file).write_bytes(content.replace(b"bad", name.encode()))
         files = [file for folder in (site / name, info) for file in folder.rglob("*") if file.is_file()]
         (info / "RECORD").write_text("".join(f"{file.relative_to(site)},,\n" for file in [*files, info / "RECORD"]))
     assert len(names) >= 20

@@ -104,6 +104,23 @@ def test_what_is_no_plugin_and_what_is_not_there_are_told(pip, capsys):
     assert "nothing here is called 'nothing-of-that-name'" in capsys.readouterr().err
 
 
+def test_what_pip_cannot_remove_is_removed(pip, site, install, capsys):
+    calls, _ = pip
+    package = install("torn_apart", "", files={"conf/objective/torn.yaml": "name: torn"})
+    (package / "__pycache__").mkdir()
+    (package / "__pycache__" / "plugin.pyc").write_text("")
+    (site / "other").mkdir()
+    (site / "other" / "kept.py").write_text("")
+    (site.parent / "outside.txt").write_text("")
+    info = site / "torn_apart-1.0.dist-info"
+    (info / "METADATA").write_bytes(b"\xff")
+    listed = ["torn_apart/__init__.py", "torn_apart/plugin.py", "torn_apart/conf/objective/torn.yaml", "../outside.txt"]
+    (info / "RECORD").write_text("".join(f"{name},,\n" for name in [*listed, "torn_apart-1.0.dist-info/METADATA"]))
+    assert main(["uninstall", "torn_apart"]) == 0 and calls == []
+    assert "torn_apart: 6 files removed" in capsys.readouterr().out  # with METADATA, entry_points.txt and RECORD
+    assert sorted(path.name for path in site.iterdir()) == ["other"] and (site.parent / "outside.txt").exists()
+
+
 def test_where_pip_fails_its_own_words_count(monkeypatch, capsys):
     codes = iter([1, 7, 1])
 

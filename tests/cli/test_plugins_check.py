@@ -122,7 +122,7 @@ def test_a_name_of_two_plugins_is_explained(fresh, install, capsys):
     assert main(["plugins", "why", "mine"]) == 0
     out = capsys.readouterr().out
     for name, other in (("one", "two"), ("two", "one")):
-        assert f"objective 'mine': {name}.parts:Mine of plugin '{name}' ({name})" in out
+        assert out.count(f"objective 'mine': {name}.parts:Mine of plugin '{name}' ({name})\n") == 1
         assert f"offered by plugin '{other}' ({other}) too, so nobody can use it" in out
         assert f"VTP_BLOCK_PLUGINS={name} switches this one off" in out
     assert "two plugins bring this file" in out

@@ -3,12 +3,15 @@ be removed."""
 
 from __future__ import annotations
 
+import csv
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 from vtp.cli.arguments import Parser
@@ -54,6 +57,16 @@ def main(arguments: list[str]) -> int:
     words, short = _resolved(given, command)
     if not words:
         parser.error("expected the name of a distribution.")
+    if command == "uninstall":
+        from vtp.plugins import normalised
+
+        broken = _unreadable()
+        for word in [word for word in words if normalised(word) in broken]:
+            words.remove(word)
+            count = _removed(broken[normalised(word)])
+            print(f"{word}: {count} files removed; pip cannot, because its metadata cannot be read")
+        if all(word.startswith("-") for word in words):
+            return 0
     if command == "uninstall" and "-y" not in words and "--yes" not in words:
         words.insert(0, "--yes")
     pip = [sys.executable, "-P", "-m", "pip"]  # -P: no pip.py of the working folder
@@ -76,7 +89,39 @@ def main(arguments: list[str]) -> int:
                 )
         if options.dry_run or changes == []:
             return 0 if changes is not None else 1
-    return subprocess.run([*pip, command, *words], check=False).returncode
+    code = subprocess.run([*pip, command, *words], check=False).returncode
+    if code and (broken := _unreadable()):
+        told = f"vtp {command}: pip fails where metadata cannot be read; this may help first: vtp uninstall"
+        print(told, *broken, file=sys.stderr)
+    return code
+
+
+def _unreadable() -> dict[str, Path]:
+    """Distributions of plugins whose metadata nobody can read -> the folder of the metadata."""
+    from vtp.installed import entry_points
+    from vtp.plugins import normalised
+
+    return {normalised(one.distribution): Path(one.folder) for one in entry_points("vtp.plugins") if one.fault}
+
+
+def _removed(folder: Path) -> int:
+    """Remove what RECORD in a folder of metadata lists beside it, and the folder; gives the number of files."""
+    site = folder.parent.resolve()
+    try:
+        rows = list(csv.reader((folder / "RECORD").read_text(encoding="utf-8").splitlines()))
+    except (OSError, ValueError, csv.Error):
+        rows = []
+    files = {(site / row[0]).resolve() for row in rows if row}
+    files = {file for file in files if file.is_relative_to(site) and file.is_file()}
+    files |= {file for file in folder.rglob("*") if file.is_file()}
+    for file in files:
+        file.unlink()
+    shutil.rmtree(folder, ignore_errors=True)
+    for place in sorted({place for file in files for place in file.parents if site in place.parents}, reverse=True):
+        shutil.rmtree(place / "__pycache__", ignore_errors=True)
+        if place.is_dir() and not any(place.iterdir()):
+            place.rmdir()
+    return len(files)
 
 
 def _resolved(given: Sequence[str], command: str) -> tuple[list[str], list[str]]:

@@ -26,7 +26,7 @@ def plugin_commands() -> dict[str, str]:
 
     plugins = host()
     commands = {
-        entry.name: f"{entry.facts.get('help', '')} [{entry.plugin}]".strip()
+        entry.name: " ".join(f"{entry.facts.get('help', '')} [{entry.plugin}]".split())
         for entry in plugins.registry.entries("command")
     }
     if all(info.status in ("loaded", "blocked") for info in plugins.infos):

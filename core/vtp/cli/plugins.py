@@ -132,6 +132,7 @@ def _checked(names: list[str], *, quick: bool) -> dict[str, Checked]:
             found[name].add("loads", 1, [f"{info.status}: {info.error}"])
         elif info.status == "loaded":
             found[name] = check(info.point, host())
+            found[name].add("loads", 0, [info.error] if info.error else [])
             if names and not quick and not found[name].lines:  # else what is wrong is known already
                 from vtp.cli.plugins_contracts import add_contracts
 
@@ -172,8 +173,9 @@ def _print(found: Host, *, verbose: bool) -> None:
     for name, distribution in sorted(missing_addons().items()):
         print(f"\nnot installed: {name}; pip install {distribution}")
     faulty = [info for info in found.infos if info.status in FAULTY]
-    for info in faulty:
-        print(f"\n{info.summary()}")
+    for info in found.infos:
+        if info in faulty or (info.status == "loaded" and info.error):
+            print(f"\n{info.summary()}")
         if verbose and info.trace:
             print(info.trace)
     if any(info.trace for info in faulty) and not verbose:

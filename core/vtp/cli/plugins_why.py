@@ -65,6 +65,8 @@ def _plugin(info: PluginInfo, name: str, host: Host) -> Iterator[str]:
 
 def _remedy(info: PluginInfo) -> str:
     point = info.point
+    if info.status == "loaded":
+        return "what to do: nothing, it works; tell its authors"
     if info.status == "blocked":
         return "what to do: unset VTP_BLOCK_PLUGINS and VTP_LOAD_PLUGINS, or take it off (into) them"
     if info.status == "refused":
@@ -76,13 +78,9 @@ def _remedy(info: PluginInfo) -> str:
 
 def _components(kind: str, name: str, host: Host) -> Iterator[str]:
     doubled = {(entry.kind, entry.name) for entry in host.registry.doubled()}
-    for entry in [*host.registry.entries(), *host.registry.doubled()]:
-        of_kind = kind in ("", entry.kind, entry.kind.partition("/")[0])
-        if (
-            entry.name != name
-            or not of_kind
-            or ((entry.kind, name) in doubled and entry not in host.registry.doubled())
-        ):
+    alone = [entry for entry in host.registry.entries() if (entry.kind, entry.name) not in doubled]
+    for entry in [*alone, *host.registry.doubled()]:
+        if entry.name != name or kind not in ("", entry.kind, entry.kind.partition("/")[0]):
             continue
         yield f"{entry.kind} {name!r}: {entry.target} of {entry.origin}"
         if (entry.kind, name) in doubled:
