@@ -177,7 +177,8 @@ def _mistake(error: BaseException, arguments: Sequence[str]) -> _Mistake:
             return _Mistake(f"{error.override!r}: expected a setting, KEY=VALUE.", argument=error.override)
         said = re.split(r"\s*(?:See https|expecting \{)", str(error))[0].removeprefix("Error parsing override ")
         reason = " ".join(said.removeprefix(f"'{error.override}'").split())
-        line = f"{error.override!r} cannot be read: {reason}. Quote it for the shell, and write lists as [a,b]."
+        how = f"Write lists as [a,b], and a text that reads as something else as '{key_of(error.override)}=\"TEXT\"'"
+        line = f"{error.override!r} cannot be read: {reason}. {how}."
         return _Mistake(line, argument=error.override)
     options = _options()
     if nameless := next((a for a in arguments if _names_nothing(a, options, text)), None):

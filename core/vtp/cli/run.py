@@ -94,7 +94,25 @@ def _rewritten(arguments: list[str]) -> list[str]:
 
     if any(argument.startswith("model=") for argument in arguments):
         arguments = as_option(arguments, [*below(option_files(), "model")])
-    return [_dict_valued(argument) for argument in arguments]
+    return [_dict_valued(_quoted(argument)) for argument in arguments]
+
+
+def _quoted(argument: str) -> str:
+    """``run_dir=runs/lr=0.1`` -> ``run_dir="runs/lr=0.1"``: a bare value of hydra's grammar has no place for ``= # ~``,
+    brackets, quotes and letters beyond ASCII, which paths have. Lists, mappings, sweeps and quoted values stay."""
+    key, _, value = argument.partition("=")
+    if re.fullmatch(r"[\w./:+\-]*", value, re.ASCII) or re.match(r"[\[{'\"]|.*(,|\$\{)", value, re.S):
+        return argument
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import OverrideParseException
+
+    try:
+        OverridesParser.create().parse_overrides([argument])
+    except OverrideParseException:
+        value = os.path.expanduser(value) if value.startswith("~/") else value
+        # a backslash is taken literally, but before a quote
+        return f'{key}="' + re.sub(r'(\\*)("|\Z)', lambda m: m[1] * 2 + ('\\"' if m[2] else ""), value) + '"'
+    return argument
 
 
 def _dict_valued(argument: str) -> str:
@@ -286,7 +304,7 @@ def _find_run(arguments: list[str]) -> list[str]:
         )
         return arguments
     print(f"resume=auto: going on in {found}", file=sys.stderr)
-    return [*arguments, f"run_dir={found}"]
+    return [*arguments, _quoted(f"run_dir={found}")]
 
 
 def _listing() -> Iterator[str]:
