@@ -1,10 +1,13 @@
 """RunFolder: what was asked, how it ended, and that a mistake leaves nothing behind."""
 
 import json
+import shutil
 
 import pytest
 import yaml
 
+from vtp.cli.main import main
+from vtp.run import launch
 from vtp.run.folder import RunFolder, find_unfinished, fingerprint
 
 
@@ -76,3 +79,17 @@ def test_a_mistake_leaves_nothing_behind_and_a_run_is_kept(tmp_path):
     (folder / "checkpoints").mkdir(parents=True)
     RunFolder(folder).remove_if_empty()
     assert folder.is_dir()
+
+
+def test_a_folder_that_is_removed_while_it_runs_is_told(tmp_path, monkeypatch, capsys):
+    def execute(configs, folder):
+        with folder.recorded(configs[""], processes=1):
+            shutil.rmtree(folder.path)
+
+    monkeypatch.setattr(launch, "execute", execute)
+    assert main(["run", "task=msrvtt_qa", "dataset=shapes", f"run_dir={tmp_path / 'gone'}"]) == 1
+    said = capsys.readouterr().err
+    assert said == (
+        f"vtp run: {tmp_path / 'gone'}: this folder of the run was removed while it ran, and all of it is gone.\n"
+    )
+    assert not (tmp_path / "gone").exists()

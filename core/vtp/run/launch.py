@@ -69,6 +69,10 @@ def _launched(composed: DictConfig, further: Mapping[str, dict[str, Any]], hydra
         return execute(configs or {"": first}, folder)
     except BaseException as error:
         refused = system_fault(error)
+        if isinstance(error, FileNotFoundError) and not folder.path.is_dir():
+            refused = RunError(
+                f"{folder.path}: this folder of the run was removed while it ran, and all of it is gone."
+            )
         folder.keep_traceback(error)
         if isinstance(refused or error, UserError):
             folder.remove_if_empty()
