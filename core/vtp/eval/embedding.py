@@ -46,7 +46,10 @@ def compares(modality: str, objective: Any) -> bool:
 def compared_by(objective: Any) -> set[str]:
     """The modalities that an objective has embeddings of."""
     embeds: Mapping[str, tuple[str, ...]] = member(objective, Objective, "embeds")
-    return {*embeds, "text"} if embeds else set(member(objective, Objective, "needs"))
+    needs, slots = (member(objective, Objective, name) for name in ("needs", "slots"))
+    if not embeds:
+        return set(needs)
+    return {*embeds} | ({"text"} & {*(needs if slots is None else slots)})
 
 
 def embed(
