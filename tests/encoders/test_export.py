@@ -42,6 +42,15 @@ def test_encoders(tiny, tmp_path, slot, name):
     assert ROWS[slot, name.split()[0]].startswith("no" if one.error else "yes"), one
 
 
+@pytest.mark.parametrize("name", [name for slot, name in NAMES if slot == "fusion"])
+def test_fusion_encoders(tiny, tmp_path, name):
+    encoders = {**SMALL, "fusion": {"name": name, **tiny["fusion", name][1]}}
+    spec = {"encoders": encoders, "objectives": {"qa": {"name": "qa", "weight": 1.0}}, "answers": ["red", "two"]}
+    module = build_model(spec, lookup_in(host().registry), BuildContext(texts=lambda: ["a red ball", "two boxes"]))
+    one = became(vtp.Model(module, workers=0), "fused", tmp_path / "out")
+    assert ROWS["fusion", name].startswith("no" if one.error else "yes"), one
+
+
 @pytest.mark.parametrize("name", PAIRS)
 def test_texts_of_two_towers_by_name(tmp_path, name):
     save(tmp_path / "model", name)

@@ -89,8 +89,10 @@ def test_the_lines_of_export_run(reader, capsys):
     for package in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(package, reason="export needs it")
     lines = re.findall(r"^(vtp export .*)$", PAGE.read_text(encoding="utf-8"), re.M)
-    assert len(lines) == 3
+    assert len(lines) == 4
     for line in lines:
         assert main(shlex.split(line)[1:]) == 0, line
-    written = {name.name for folder in ("exported", "texts", "merged") for name in (reader / folder).iterdir()}
-    assert written >= {"video.onnx", "text.onnx", "export.json", "assets", "model.safetensors"}
+    written = {
+        name.name for folder in ("exported", "texts", "answering", "merged") for name in (reader / folder).iterdir()
+    }
+    assert written >= {"video.onnx", "text.onnx", "fused.onnx", "export.json", "assets", "model.safetensors"}

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import vtp
+from vtp.cli.export import _left_out
 from vtp.cli.main import main
 from vtp.errors import ConfigError
 from vtp.run.check import contrast
@@ -135,8 +136,10 @@ def test_mistakes_are_one_line(dual_folder, tmp_path, capsys):
     assert main(["export", str(dual_folder), "/proc/out", "--tower", "text"]) == 2
     there, objective, tower, nowhere, proc = capsys.readouterr().err.splitlines()
     assert "is there already" in there
-    assert objective.endswith("--objective vtx is none that embeds. Those of this model that do: vtc, atc.")
-    assert "there is no tower of audio" in tower and "nowhere" in nowhere
+    assert objective.endswith(
+        "--objective vtx is none that embeds, answers or matches. Those of this model that do: vtc, atc."
+    )
+    assert "vtc has video and text to export, and no audio. --objective atc has." in tower and "nowhere" in nowhere
     assert proc.startswith("vtp export: /proc/out: no folder can be made there")
 
 
@@ -194,11 +197,68 @@ def test_format_vtp_is_a_folder_that_loads(dual_folder, dual, tmp_path):
 
 
 @pytest.mark.usefixtures("libraries")
-def test_a_model_without_embeddings_is_refused(fused, tmp_path):
+def test_a_model_with_nothing_to_export_is_refused(fused, tmp_path, monkeypatch):
     from vtp.use.export import export
 
-    with pytest.raises(ConfigError, match=r"no objective that embeds. Train one with objective=\[vtc\].$"):
+    monkeypatch.delitem(fused.module.objectives._modules, "qa")  # it writes captions alone
+    with pytest.raises(ConfigError, match=r"embeds, answers or matches. Train one with objective=\[vtc\].$"):
         export(fused, tmp_path / "out")
+
+
+def test_what_can_be_exported_of_a_model(dual, fused):
+    from vtp.use.export import parts_of
+
+    assert parts_of(dual) == {"vtc": ["video", "text"], "atc": ["audio", "text"]}
+    assert parts_of(fused) == {"qa": ["fused"]}
+    told = _left_out({"vtc": ["video", "text"], "vtm": ["fused"], "atc": ["audio", "text"], "qa": ["fused"]})
+    assert told == [
+        "fused  with the head of vtm: --objective vtm exports it",
+        "audio  is in the space of atc: --objective atc exports it",
+        "fused  with the head of qa: --objective qa exports it",
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("libraries")
+def test_the_fused_model_answers_as_the_model_does(fused, tmp_path):
+    import onnxruntime
+
+    from vtp.use.export import export
+
+    (one,) = export(fused, tmp_path / "out")
+    assert one.part == "fused" and not one.error and one.difference < 1e-5
+    about = json.loads((tmp_path / "out" / "export.json").read_text())["towers"]["fused"]
+    assert about["answers"] == ["red", "two", "blue"] and about["output"] == "logits"
+    assert [*about["inputs"]] == ["video", "token_ids", "attention_mask"]
+    seen, read = about["reads"]["video"], about["reads"]["text"]
+    frames = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+    pixels = ((frames / 255 - seen["mean"]) / seen["std"]).transpose(0, 3, 1, 2).astype(np.float32)
+    ids = np.array([fused.module.specs()["text"].tokenize(["what colour is the ball"])[0]])
+    given = {"video": pixels[None], "token_ids": ids, "attention_mask": np.ones_like(ids, bool)}
+    got = onnxruntime.InferenceSession(tmp_path / "out" / about["file"]).run(["logits"], given)[0][0]
+    want = dict(fused.answer(frames, "what colour is the ball", top=3).ranking)
+    probabilities = np.exp(got - got.max()) / np.exp(got - got.max()).sum()
+    np.testing.assert_allclose(probabilities, [want[answer] for answer in about["answers"]], atol=1e-5)
+    assert (tmp_path / "out" / read["tokenizer"] / "tokenizer.json").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("libraries")
+def test_weights_that_a_file_does_not_hold_lie_beside_it(dual_folder, dual, tmp_path, monkeypatch):
+    import onnxruntime
+
+    from vtp.use import export
+
+    monkeypatch.setattr(export, "WHOLE", 1000)
+    assert main(["export", str(dual_folder), str(tmp_path / "made"), "--tower", "text"]) == 0
+    folder = (tmp_path / "made").rename(tmp_path / "moved")
+    text = json.loads((folder / "export.json").read_text())["towers"]["text"]
+    whole = sum(tensor.nbytes for tensor in dual.module.encoders["text"].state_dict().values())
+    assert text["data"] == "text.onnx.data" and (folder / text["data"]).stat().st_size >= 0.9 * whole
+    ids = np.array([dual.module.specs()["text"].tokenize(["a red ball"])[0]])
+    given = {"token_ids": ids, "attention_mask": np.ones_like(ids, bool)}
+    got = onnxruntime.InferenceSession(folder / text["file"]).run(None, given)[0]
+    np.testing.assert_allclose(got, dual.encode(texts=["a red ball"], objective="vtc").texts, atol=1e-5)
 
 
 def test_what_is_advised_fits_the_model():

@@ -15,14 +15,15 @@ from vtp.types import MODALITIES
 
 __all__ = ["main"]
 
-ABOUT = """Write the towers of a model as ONNX, each compared with torch through onnxruntime, and export.json with what
-goes in and how it is prepared:
+ABOUT = """Write the towers of a model as ONNX, or all of it up to answers or the match of a pair, compared with torch
+through onnxruntime, and export.json with what goes in and how it is prepared:
 
   vtp export outputs/DATE/TIME exported
   vtp export model=clip exported --tower text
+  vtp export outputs/DATE/TIME answering --objective qa    encoders, fusion and head in one
   vtp export outputs/DATE/TIME merged --format vtp     a folder for vtp.load, adapters merged into the weights
 
-exit code: 0 every tower exported, 1 some did not (they are named), 2 a mistake."""
+exit code: 0 everything exported, 1 some did not (they are named), 2 a mistake."""
 
 
 def main(arguments: list[str]) -> int:
@@ -33,9 +34,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("model", metavar="MODEL", type=place, help="what vtp.load takes: a run, a folder, a name")
     parser.add_argument("out", metavar="OUT", type=place, help="a new folder")
     parser.add_argument("--format", choices=("onnx", "vtp"), default="onnx", help="onnx, vtp (%(default)s)")
-    parser.add_argument("--objective", default=None, help="in whose space, where several objectives embed")
+    parser.add_argument("--objective", default=None, help="whose embeddings, answers or matches")
     parser.add_argument(
-        "--tower", choices=MODALITIES, action="append", default=[], help="only this one; may be repeated"
+        "--tower", choices=(*MODALITIES, "fused"), action="append", default=[], help="only this one; may be repeated"
     )
     parser.add_argument("--opset", type=a(Annotated[int, Range(least=18, most=25)]), default=None, help="of ONNX (20)")
     parsed = parser.parse_args(arguments)
@@ -49,7 +50,7 @@ def main(arguments: list[str]) -> int:
         model = load(parsed.model, device="cpu", workers=0, kernels="torch")
         print(one_line(f"written to {model.save(parsed.out)}"))
         return 0
-    from vtp.use.export import TOLERANCE, export, libraries
+    from vtp.use.export import TOLERANCE, export, libraries, parts_of
 
     libraries()  # before a large model is loaded
     from vtp.use.loading import load
@@ -58,24 +59,28 @@ def main(arguments: list[str]) -> int:
     done = export(model, Path(parsed.out), objective=parsed.objective, towers=parsed.tower, opset=parsed.opset or 20)
     for one in done:
         if one.error:
-            print(one_line(f"{one.modality:<5}  does not export: {one.error}"))
+            print(one_line(f"{one.part:<5}  does not export: {one.error}"))
         else:
-            print(f"{one.modality:<5}  {one.modality}.onnx  differs by {one.difference:.1e} ({TOLERANCE:g} allowed)")
+            print(f"{one.part:<5}  {one.part}.onnx  differs by {one.difference:.1e} ({TOLERANCE:g} allowed)")
     if not (parsed.objective or parsed.tower):
-        for line in _left_out(model, {one.modality for one in done}):
+        for line in _left_out(parts_of(model)):
             print(one_line(line))
     failed = [one for one in done if one.error]
     print("nothing is written" if failed == done else one_line(f"in {parsed.out}: export.json says what goes in"))
     return 1 if failed else 0
 
 
-def _left_out(model: Any, written: set[str]) -> list[str]:
-    """A line for each objective that embeds what none before it does: its towers lie in another space."""
-    lines = []
-    for name, compared in model.compared().items():
-        if more := [modality for modality in MODALITIES if modality in compared and modality not in written]:
+def _left_out(parts: dict[str, list[str]]) -> list[str]:
+    """A line for each objective behind the first that embeds what none before it does, as its towers lie in another
+    space, or that answers or matches."""
+    lines: list[str] = []
+    written: set[str] = set()
+    for number, (name, found) in enumerate(parts.items()):
+        if number and (more := [part for part in found if part in MODALITIES and part not in written]):
             lines.append(f"{' and '.join(more)}  is in the space of {name}: --objective {name} exports it")
-            written |= {*more}
+        if number and "fused" in found:
+            lines.append(f"fused  with the head of {name}: --objective {name} exports it")
+        written |= {*found}
     return lines
 
 

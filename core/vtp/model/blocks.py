@@ -110,6 +110,8 @@ class Blocks(nn.ModuleList):
             first: of each sequence only the tokens from this one on are wanted: the last block attends to all of them
                 and computes nothing else for the others.
         """
+        if not len(self):
+            return [part[:, first:] for part in parts]
         layout = Layout([(part.shape[0], part.shape[1]) for part in parts], key_masks)
         x = layout.pack(parts)
         for i, block in enumerate(self, start=1):
@@ -120,7 +122,6 @@ class Blocks(nn.ModuleList):
             else:
                 x = block(*arguments)
         if first:
-            x = x if len(self) else layout.drop(x, first)
             layout = layout.without(first)
         return [part.view(*size, part.shape[-1]) for part, size in zip(layout.split(x), layout.sizes, strict=True)]
 

@@ -17,6 +17,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -345,8 +346,8 @@ class ForwardContext:
                 stage = consumes.get(modality, "encoded")
                 taken = view if isinstance(view, Tokens) else self.encode(modality, view, stage)
                 tokens[modality] = taken.take(rows[modality]) if modality in rows else taken
-        counts = {m: len(t.x) for m, t in tokens.items()}
-        if len(set(counts.values())) > 1:
+        counts = {m: t.x.shape[0] for m, t in tokens.items()}  # not len(): a graph that is captured would keep it
+        if any(count != other for count, other in pairwise(counts.values())):
             raise ValueError(
                 f"fused: the modalities have different numbers of rows {counts}; give rows= for each of them"
             )

@@ -1,12 +1,17 @@
-"""ONNX of the towers of a model: from what an encoder takes in to the embedding that similarity compares.
+"""ONNX of the parts of a model: of each tower, from what an encoder takes in to the embedding that similarity compares;
+and of all encoders with the fusion encoder and the head behind it.
 
     OUT/video.onnx   video (B, T, 3, H, W) float32, normalised, or uint8 (B, T, H, W, 3) where the encoder takes bytes
     OUT/text.onnx    token_ids (B, L) int64, attention_mask (B, L) bool
     OUT/audio.onnx   waveform (B, S) float32, lengths (B,) int64
+    OUT/fused.onnx   what all encoders take
+    OUT/NAME.data    the weights of NAME.onnx where they are more than a file of ONNX holds
     OUT/export.json  what goes in and how it is prepared, and how far onnxruntime's numbers are from torch's
     OUT/assets/      the files of the tokenizer
 
-Each gives ``embeddings`` (B, E) float32 of unit length; B is free, and so is L.
+A tower gives ``embeddings`` (B, E) float32 of unit length. The fused model gives ``logits``: (B, A), a number per
+answer or class, or (B, 2), no match and match; where it hears, a row without sound has ``lengths`` 0. B is free, and so
+is L.
 """
 
 from __future__ import annotations
@@ -27,67 +32,106 @@ from torch import Tensor, nn
 
 import vtp
 from vtp.config import DataConfig
-from vtp.contracts import Part, member
+from vtp.contracts import Objective, Part, member, offers
 from vtp.errors import ConfigError
-from vtp.eval.embedding import embedding
 from vtp.model.context import ForwardContext
 from vtp.storage import ELSEWHERE, DirectoryTransaction, write_json_atomic
 from vtp.types import MODALITIES, AudioSpec, Batch, Modality, TextSpec, VideoSpec
 from vtp.use.model import Model, lacks
 
-__all__ = ["TOLERANCE", "Exported", "export", "libraries"]
+__all__ = ["FUSED", "TOLERANCE", "Exported", "export", "libraries", "parts_of"]
 
 log = logging.getLogger("vtp")
 TOLERANCE = 1e-4  # of an embedding of unit length: the largest difference of one of its numbers
 _ROWS = (1, 3)  # batches that are compared; exported is one of 2
-_OUTPUT = "embeddings"  # not "embedding": a node of that name is in every text model, and torch renames neither
+_EMBEDDINGS = "embeddings"  # not "embedding": a node of that name is in every text model, and torch renames neither
+_LOGITS = "logits"
+FUSED = "fused"
+WHOLE = 1_900_000_000  # bytes of weights that one file holds: protobuf ends at 2**31
 _TEXT = "a dog runs"
 _CHOSEN = ("sampler", "eval_clips", "eval_crops", "eval_resize", "stills")  # what decides which pixels are seen
+_NAMES: dict[Modality, tuple[str, ...]] = {
+    "video": ("video",),
+    "audio": ("waveform", "lengths"),
+    "text": ("token_ids", "attention_mask"),
+}
 _NEEDED = ("onnx", "onnxscript", "onnxruntime")
 
 
 @dataclass(slots=True)
 class Exported:
-    """What became of one tower.
+    """What became of one part.
 
     Attributes:
-        modality: of it.
+        part: modality of a tower, or ``fused``.
         error: why there is none; "" if there is.
         difference: largest one between onnxruntime's numbers and torch's.
     """
 
-    modality: Modality
+    part: str
     error: str = ""
     difference: float | None = None
 
 
 class _Context(ForwardContext):
-    """Of one modality that all rows have, however many they are."""
+    """Of some modalities that all rows have, however many they are; sound alone may be lacking."""
 
-    def __init__(self, model: Any, modality: Modality, tensors: dict[str, Tensor]) -> None:
-        super().__init__(model, Batch([], {modality: tensors}, {}))
-        self._rows = next(iter(tensors.values()))
-        self._views[modality, ""] = dict(tensors)  # as the encoder takes them: video is normalised already
+    def __init__(self, model: Any, inputs: dict[Modality, dict[str, Tensor]]) -> None:
+        super().__init__(model, Batch([], {str(modality): tensors for modality, tensors in inputs.items()}, {}))
+        self._rows = next(iter(next(iter(inputs.values())).values()))
+        self._views |= {(modality, ""): dict(tensors) for modality, tensors in inputs.items()}  # normalised already
+        self._lengths = inputs["audio"]["lengths"] if "audio" in inputs and len(inputs) > 1 else None
 
     def present(self, modality: str) -> Tensor:
+        if modality == "audio" and self._lengths is not None:
+            return self._lengths > 0
         return torch.ones(self._rows.shape[0], dtype=torch.bool, device=self._rows.device)
 
     def _holds(self, modality: str) -> bool:
         return True
 
 
-class _Tower(nn.Module):
-    """Tensors of one modality in, embedding out."""
+class _Part(nn.Module):
+    """Tensors of some modalities in, embeddings or logits out.
 
-    def __init__(self, model: Any, modality: Modality, space: str, names: list[str]) -> None:
+    Attributes:
+        part: modality of a tower, or ``fused``.
+        reads: the modalities whose tensors go in, in the order of their names.
+        output: name of what comes out.
+    """
+
+    def __init__(self, module: Any, objective: str, part: str) -> None:
         super().__init__()
-        self.model = model
-        self._modality, self._names = modality, names
-        self._embed = embedding(space, modality)
+        self.model, self.part, self._objective = module, part, objective
+        self.output = _LOGITS if part == FUSED else _EMBEDDINGS
+        specs = module.specs()
+        wanted: Sequence[str] = (part,)
+        if part == FUSED:
+            wanted = [*specs]
+        elif embeds := member(module.objectives[objective], Objective, "embeds"):
+            wanted = embeds.get(part, (part,))
+        self.reads = tuple(modality for modality in MODALITIES if modality in wanted and modality in specs)
 
     def forward(self, *tensors: Tensor) -> Tensor:
-        found = self._embed(_Context(self.model, self._modality, dict(zip(self._names, tensors, strict=True))))
-        return found["embedding"].float()
+        left = iter(tensors)
+        ctx = _Context(self.model, {m: {name: next(left) for name in _NAMES[m]} for m in self.reads})
+        objective: Any = self.model.objectives[self._objective]
+        found: Tensor
+        if self.part != FUSED:
+            found = objective.embed(ctx, self.part)
+        else:
+            found = objective.logits(ctx) if offers(objective, "logits") else objective.match_logits(ctx)
+        return found.float()
+
+    def example(self, rows: int) -> dict[str, Tensor]:
+        """What goes in, by name; with three rows, the last one of several modalities has no sound."""
+        found: dict[str, Tensor] = {}
+        for modality in self.reads:
+            tensors = _example(self.model, modality, rows)
+            if modality == "audio" and rows == _ROWS[-1] and len(self.reads) > 1:
+                tensors = {name: torch.cat([tensor[:-1], 0 * tensor[-1:]]) for name, tensor in tensors.items()}
+            found |= tensors
+        return found
 
 
 def export(
@@ -95,29 +139,32 @@ def export(
     folder: Path,
     *,
     objective: str | None = None,
-    towers: Sequence[Modality] = (),
+    towers: Sequence[str] = (),
     opset: int = 20,
 ) -> list[Exported]:
-    """Write what exports, and say what became of each tower.
+    """Write what exports, and say what became of each part.
 
     Args:
-        folder: new. There is none afterwards if no tower exports.
-        objective: in whose space; None = the first that embeds.
-        towers: some of them; empty = all that the objective compares.
+        folder: new. There is none afterwards if nothing exports.
+        objective: whose embeddings or logits; None = the first that embeds, or else that has logits.
+        towers: some of the parts: modalities, ``fused``; empty = all that the objective has.
         opset: of ONNX.
 
     Raises:
-        ConfigError: onnx, onnxscript or onnxruntime is not installed, the model embeds nothing, the folder is there.
+        ConfigError: onnx, onnxscript or onnxruntime is not installed, the model has nothing to export, the folder is
+            there.
     """
     libraries()
-    compared = model.compared()
-    if not compared or (objective is not None and objective not in compared):
-        raise ConfigError(lacks("embeds", objective, compared, model.modalities))
-    space = objective or next(iter(compared))
-    there = [m for m in MODALITIES if m in compared[space]]
-    if lacking := [m for m in towers if m not in there]:
-        raise ConfigError(f"{space} compares {' and '.join(there)}, and there is no tower of {lacking[0]} to export.")
-    chosen = [m for m in there if not towers or m in towers]
+    parts = parts_of(model)
+    if not parts or (objective is not None and objective not in parts):
+        raise ConfigError(lacks("embeds, answers or matches", objective, parts, model.modalities))
+    space = objective or next(iter(parts))
+    if lacking := [part for part in towers if part not in parts[space]]:
+        raise ConfigError(
+            f"{space} has {' and '.join(parts[space])} to export, and no {lacking[0]}."
+            + "".join(f" --objective {name} has." for name in parts if lacking[0] in parts[name])
+        )
+    chosen = [part for part in parts[space] if not towers or part in towers]
     if folder.exists():
         raise ConfigError(f"{folder} is there already. Name a new folder.")
     module = model.module.cpu().float().eval()
@@ -131,12 +178,17 @@ def export(
     }
     size = 2 * sum(tensor.nbytes for tensor in module.state_dict().values())
     with contextlib.suppress(_NothingError), DirectoryTransaction(folder, size, ELSEWHERE) as inside:
-        for modality in chosen:
-            one = _exported(module, modality, space, inside / f"{modality}.onnx", opset)
+        for name in chosen:
+            part, file = _Part(module, space, name).eval(), inside / f"{name}.onnx"
+            one = _exported(part, file, opset)
             done.append(one)
-            told = {"error": one.error} if one.error else {"file": f"{modality}.onnx", "difference": one.difference}
-            about["towers"][modality] = {**told, **_preparing(model, modality)}
-            if modality == "text" and not one.error:
+            told: dict[str, Any] = {"error": one.error}
+            if not one.error:
+                told = {"file": file.name, "difference": one.difference, "output": part.output}
+                if (data := _data_of(file)).exists():
+                    told["data"] = data.name
+            about["towers"][name] = told | _inputs_of(model, part)
+            if "text" in part.reads and not one.error:
                 _assets(module, inside / "assets")
         if all(one.error for one in done):
             raise _NothingError
@@ -144,8 +196,18 @@ def export(
     return done
 
 
+def parts_of(model: Model) -> dict[str, list[str]]:
+    """The objectives of a model of which something can be exported, and what of each: towers, ``fused``. First those
+    that embed, in the order of :meth:`Model.compared`."""
+    parts = {name: [str(m) for m in MODALITIES if m in compared] for name, compared in model.compared().items()}
+    for name, objective in model.module.objectives.items():
+        if offers(objective, "logits") or offers(objective, "match_logits"):
+            parts.setdefault(name, []).append(FUSED)
+    return parts
+
+
 class _NothingError(Exception):
-    """No tower exports, so that there is no folder to write."""
+    """Nothing exports, so that there is no folder to write."""
 
 
 def libraries() -> None:
@@ -164,49 +226,68 @@ def libraries() -> None:
             ) from error
 
 
-def _exported(module: Any, modality: Modality, space: str, file: Path, opset: int) -> Exported:
-    """Export one tower and compare it."""
+def _exported(part: _Part, file: Path, opset: int) -> Exported:
+    """Export one part and compare it."""
     import onnxruntime
 
-    names, example = _example(module, modality, 2)
-    tower = _Tower(module, modality, space, names).eval()
+    named = part.example(2)
+    names, example = [*named], [*named.values()]
     batch = torch.export.Dim("batch", min=1, max=4096)
-    length = torch.export.Dim("length", min=2, max=_spec(module, "text").max_length) if modality == "text" else None
-    dynamic = tuple({0: batch, 1: length} if length is not None else {0: batch} for _ in names)
+    free: dict[str, Any] = {name: {0: batch} for name in names}
+    if "text" in part.reads:
+        length = torch.export.Dim("length", min=2, max=_spec(part.model, "text").max_length)
+        free |= {name: {0: batch, 1: length} for name in _NAMES["text"]}
+    dynamic = tuple(free.values())
     try:
         with torch.inference_mode(False), torch.no_grad(), _quiet():
-            tower(*example)  # the checks of the first pass are done with
+            part(*example)  # the checks of the first pass are done with
             # Captured here: torch.onnx.export itself makes a size that does not move into a constant, without a word.
-            program = torch.export.export(tower, tuple(example), dynamic_shapes=(dynamic,), strict=False)
+            program = torch.export.export(part, tuple(example), dynamic_shapes=(dynamic,), strict=False)
+            weights = sum(
+                t.nbytes for t in (*program.state_dict.values(), *program.constants.values()) if _is_tensor(t)
+            )
             torch.onnx.export(
                 program,
                 (),
                 str(file),
                 input_names=names,
-                output_names=[_OUTPUT],
+                output_names=[part.output],
                 opset_version=opset,
                 dynamo=True,
                 custom_translation_table=_windows(),
-                external_data=False,
+                external_data=weights > WHOLE,
                 verbose=False,
             )
         session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
         difference = 0.0
         for rows in _ROWS:
-            _, given = _example(module, modality, rows)
+            given = part.example(rows)
             with torch.no_grad():
-                want = tower(*given).numpy()
-            fed = {name: tensor.numpy() for name, tensor in zip(names, given, strict=True)}
+                want = part(*given.values()).numpy()
             wanted = {entry.name for entry in session.get_inputs()}  # an input that nothing reads is left out
-            got = session.run([_OUTPUT], {name: value for name, value in fed.items() if name in wanted})[0]
+            got = session.run([part.output], {name: one.numpy() for name, one in given.items() if name in wanted})[0]
             difference = max(difference, float(np.abs(got - want).max()))
     except Exception as error:  # of any kind: what cannot be exported is said, and the rest goes on
-        file.unlink(missing_ok=True)
-        return Exported(modality, _reason(error))
+        _remove(file)
+        return Exported(part.part, _reason(error))
     if not difference <= TOLERANCE:
-        file.unlink()
-        return Exported(modality, f"onnxruntime gives other numbers: {difference:.2g} apart, allowed {TOLERANCE:g}")
-    return Exported(modality, difference=difference)
+        _remove(file)
+        return Exported(part.part, f"onnxruntime gives other numbers: {difference:.2g} apart, allowed {TOLERANCE:g}")
+    return Exported(part.part, difference=difference)
+
+
+def _data_of(file: Path) -> Path:
+    """Where torch writes the weights that do not go into a file."""
+    return file.with_name(f"{file.name}.data")
+
+
+def _remove(file: Path) -> None:
+    for one in (file, _data_of(file)):
+        one.unlink(missing_ok=True)
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, Tensor)
 
 
 def _windows() -> dict[Any, Any]:
@@ -219,22 +300,32 @@ def _windows() -> dict[Any, Any]:
     return {torch.ops.aten.hann_window.default: hann, torch.ops.aten.hann_window.periodic: hann}
 
 
-def _example(module: Any, modality: Modality, rows: int) -> tuple[list[str], list[Tensor]]:
+def _example(module: Any, modality: Modality, rows: int) -> dict[str, Tensor]:
     """What goes in, by name, of ``rows`` rows."""
     spec, draw = _spec(module, modality), torch.Generator().manual_seed(rows)
     if isinstance(spec, VideoSpec):
         shape = (rows, spec.frames, spec.size, spec.size, 3)
         frames = torch.randint(256, shape, generator=draw, dtype=torch.uint8)
-        return ["video"], [module.normalize_video(frames)]
+        return {"video": module.normalize_video(frames)}
     if isinstance(spec, AudioSpec):
         lengths = torch.full((rows,), spec.samples, dtype=torch.int64)
-        return ["waveform", "lengths"], [0.1 * torch.randn(rows, spec.samples, generator=draw), lengths]
+        return {"waveform": 0.1 * torch.randn(rows, spec.samples, generator=draw), "lengths": lengths}
     texts = ["a dog runs over the grass", "two", "a ball", "red boxes move"][:rows]
     ids = [row[: spec.max_length] for row in spec.tokenize(texts)]
     length = max(4, *map(len, ids))
     token_ids = torch.tensor([row + [spec.pad_id] * (length - len(row)) for row in ids])
     mask = torch.tensor([[place < len(row) for place in range(length)] for row in ids])
-    return ["token_ids", "attention_mask"], [token_ids, mask]
+    return {"token_ids": token_ids, "attention_mask": mask}
+
+
+def _inputs_of(model: Model, part: _Part) -> dict[str, Any]:
+    """How what goes into a part is made; of several modalities by modality."""
+    told = {modality: _preparing(model, modality) for modality in part.reads}
+    if part.part in told and len(told) == 1:
+        return told[part.reads[0]]
+    inputs = {name: shape for one in told.values() for name, shape in one.pop("inputs").items()}
+    answers = {"answers": [*model.module.answers]} if part.part == FUSED and model.module.answers else {}
+    return {"inputs": inputs, "reads": told, **answers}
 
 
 def _preparing(model: Model, modality: Modality) -> dict[str, Any]:
@@ -270,7 +361,7 @@ def _spec(module: Any, modality: Modality) -> Any:
 def _assets(module: Any, folder: Path) -> None:
     """The files of the text encoder."""
     save_assets = member(module.encoders["text"], Part, "save_assets")
-    if save_assets is not None:
+    if save_assets is not None and not folder.exists():  # several parts may read texts
         (folder / "encoders" / "text").mkdir(parents=True)
         save_assets(folder / "encoders" / "text")
 

@@ -72,7 +72,7 @@ class Concat(nn.Module):
     def forward(self, tokens: Mapping[str, Tokens]) -> Fused:
         """Tokens per modality (R rows each) -> the same after fusion, and ``pooled`` (R, D)."""
         names = [m for m in MODALITIES if m in tokens]
-        rows = len(tokens[names[0]].x)
+        rows = tokens[names[0]].x.shape[0]
         absent = [p for m in self.proj if m not in tokens for p in (*self.proj[m].parameters(), self.modality[m])]
         cls = self.cls + connected_zero(absent, self.cls) if absent and torch.is_grad_enabled() else self.cls
         parts = [cls.expand(rows, -1, -1)] + [self.proj[m](tokens[m].x) + self.modality[m] for m in names]

@@ -52,6 +52,17 @@ def test_rows_without_sound_are_not_encoded() -> None:
     assert found.attention_mask.equal(want.attention_mask) and not found.x[[1, 2]].any()
 
 
+def test_an_exported_graph_encodes_all_rows_and_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    wrapped = tower(AudioTower, AUDIO, frozen=True, remember=4)
+    given = half_silent(wrapped)
+    want = wrapped(**given)
+    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
+    found = wrapped(**given)
+    assert found.attention_mask.equal(want.attention_mask) and not found.x[[1, 2]].any()
+    real = found.attention_mask
+    torch.testing.assert_close(found.x[real], want.x[real], rtol=0, atol=1e-6)
+
+
 def test_visible_tokens_keep_their_places() -> None:
     wrapped = tower(AudioTower, AUDIO)
     given = half_silent(wrapped)

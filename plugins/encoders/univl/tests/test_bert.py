@@ -130,6 +130,16 @@ def test_a_batch_without_any_token_gives_zeros_and_zero_gradients() -> None:
     assert not any(gradient.any() for gradient in gradients.values())
 
 
+def test_a_graph_that_knows_no_lengths_gives_the_same(batches: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    layers, (parts, masks) = Layers(16, 2, 2, 0.0, 0.0).eval(), batches
+    parts = [torch.randn(*mask.shape, 16) for mask in masks]
+    want = layers.run(parts, masks)
+    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
+    for found, expected in zip(layers.run(parts, masks), want, strict=True):
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+
+
 def test_dropout_is_on_in_training_alone() -> None:
     torch.manual_seed(0)
     text = text_encoder(dropout=0.5)

@@ -116,4 +116,4 @@ def _fused(tokens: Mapping[str, Tokens], names: Sequence[str], x: Tensor, mask: 
 def _first(x: Tensor, mask: Tensor) -> Tensor:
     """(B, D) of (B, N, D): the first token that ``mask`` (bool (B, N)) tells is real; of a row without any, the
     first."""
-    return x[torch.arange(len(x), device=x.device), mask.int().argmax(dim=1)]
+    return x[torch.arange(x.shape[0], device=x.device), mask.int().argmax(dim=1)]

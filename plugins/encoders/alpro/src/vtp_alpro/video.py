@@ -94,7 +94,7 @@ class TimeSformer(nn.Module):
                 f"encoder timesformer: a clip of {video.shape[1]} frames, and its table of times has "
                 f"{self.spec.frames}. Set encoder.video.frames, or import with frames={video.shape[1]}."
             )
-        rows = len(video)
+        rows = video.shape[0]
         x = self.patch_embed["proj"](video.flatten(0, 1)).flatten(2).transpose(1, 2)  # (B * T, P, D)
         x = (x + self.pos_embed[:, 1:]).view(rows, self.spec.frames, -1, self.width) + self.time_embed[:, :, None]
         cls = (self.cls_token + self.pos_embed[:, :1]).expand(rows, -1, -1)
@@ -160,5 +160,5 @@ class DividedBlock(nn.Module):
 
 def _attend(attention: Attention, x: Tensor) -> Tensor:
     """Self-attention inside each of the sequences (R, N, D)."""
-    out: Tensor = attention(x.flatten(0, 1), Layout([(len(x), x.shape[1])], [None])).view(x.shape)
+    out: Tensor = attention(x.flatten(0, 1), Layout([(x.shape[0], x.shape[1])], [None])).view(x.shape)
     return out

@@ -96,11 +96,11 @@ class Bottleneck(nn.Module):
         return Fused({m: replace(tokens[m], x=out[m][:, 1:]) for m in names}, pooled)
 
     def _rows(self, learned: Tensor, like: Tensor) -> Tensor:
-        return learned.to(like.dtype).expand(len(like), -1, -1)
+        return learned.to(like.dtype).expand(like.shape[0], -1, -1)
 
     def _layer(self, modality: str, layer: int, x: Tensor, mask: Tensor) -> Tensor:
         """(B, N, D) -> (B, N, D) by one layer of a modality."""
-        layout = Layout([(len(x), x.shape[1])], [mask])
+        layout = Layout([(x.shape[0], x.shape[1])], [mask])
         block = self.blocks[modality][layer]  # type: ignore[index]
         flat = layout.pack([x])
         if self.checkpointing and torch.is_grad_enabled():

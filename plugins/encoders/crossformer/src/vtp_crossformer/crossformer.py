@@ -74,6 +74,7 @@ class Crossformer(nn.Module):
         if torch.is_grad_enabled():
             joint = joint + connected_zero(self.projections.idle(passes), joint)
         packed = joint.device.type == "cpu" if self.packed is None else self.packed
+        packed = packed and not torch.compiler.is_exporting()  # a graph knows no lengths
         found = self._packed(passes, joint) if packed else self._padded(passes, joint)
         return found[0] if isinstance(tokens, Mapping) else found
 
@@ -81,7 +82,7 @@ class Crossformer(nn.Module):
         parts, masks = [], []
         for tokens in passes:
             names = _names(tokens)
-            first = joint.expand(len(tokens[names[0]].x), 1, -1)
+            first = joint.expand(tokens[names[0]].x.shape[0], 1, -1)
             made = [first, *(self.projections(m, tokens[m]) for m in names)]
             parts.append(torch.cat([part.to(made[-1].dtype) for part in made], dim=1))
             masks.append(_mask(tokens))

@@ -79,7 +79,7 @@ class Pairwise(nn.Module):
             joint = joint + connected_zero(self._idle(names), joint)
         everything = torch.cat([x[m] for m in names], dim=1)
         reads: CrossAttention = self.reads
-        query = joint.to(everything.dtype).expand(len(everything), 1, -1)
+        query = joint.to(everything.dtype).expand(everything.shape[0], 1, -1)
         pooled = query + reads(query, everything, torch.cat([masks[m] for m in names], dim=1))
         fused = {m: replace(tokens[m], x=x[m]) for m in names}
         return Fused(fused, self.norm_pooled(pooled)[:, 0])

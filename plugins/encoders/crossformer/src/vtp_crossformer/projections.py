@@ -20,6 +20,7 @@ from vtp.types import MODALITIES, Tokens
 
 __all__ = ["PRESETS", "Projections", "grid_positions", "sizes"]
 
+_LINE = 1024  # places of a sequence that has no grid
 # width, depth, heads, hidden width of the feed-forward part over width
 PRESETS = {"tiny": (192, 2, 3, 4.0), "small": (384, 4, 6, 4.0), "base": (768, 4, 12, 4.0)}
 
@@ -116,8 +117,12 @@ def _projection(width: int, fusion_width: int) -> nn.Sequential:
 
 def _positions(tokens: Tokens, like: Tensor) -> Tensor:
     """(1 or B, N, D): of each token, by its place in the grid of its modality."""
-    shape = (tokens.x.shape[1],) if tokens.grid is None else tuple(tokens.grid)
-    table = grid_positions(shape, like.shape[-1]).to(like)
+    count = tokens.x.shape[1]
+    if tokens.grid is None and count <= _LINE:  # one table for all lengths, which an exported graph can cut too
+        table = grid_positions((_LINE,), like.shape[-1])[:count].to(like)
+    else:
+        shape = (count,) if tokens.grid is None else tuple(tokens.grid)
+        table = grid_positions(shape, like.shape[-1]).to(like)
     return table[None] if tokens.index is None else table[tokens.index]
 
 

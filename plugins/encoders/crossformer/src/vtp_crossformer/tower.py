@@ -94,6 +94,10 @@ class Tower(nn.Module):
     def forward(self, **inputs: Tensor) -> Tokens:
         """What the other encoder gives, in rows that have the modality."""
         there = self._there(inputs)
+        if torch.compiler.is_exporting():  # a graph computes all rows, and remembers none
+            out = self._encode(inputs)
+            x = out.x.masked_fill(~there[:, None, None], 0.0)
+            return Tokens(x, out.attention_mask & there[:, None], out.grid, out.index)
         if self.remember and "mask" not in inputs:
             return self._looked_up(inputs, there)
         rows = there.nonzero()[:, 0]
@@ -123,7 +127,7 @@ class Tower(nn.Module):
 
     def _encode(self, inputs: Mapping[str, Tensor]) -> Tokens:
         first = next(iter(inputs.values()))
-        self.computed += len(first)
+        self.computed += 0 if torch.compiler.is_exporting() else len(first)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             out: Tokens = self.tower(**inputs)
             if not self.pooled_only:
@@ -138,7 +142,7 @@ class Tower(nn.Module):
         if "attention_mask" in inputs:
             return inputs["attention_mask"].any(dim=1)
         first = next(iter(inputs.values()))
-        return torch.ones(len(first), dtype=torch.bool, device=first.device)
+        return torch.ones(first.shape[0], dtype=torch.bool, device=first.device)
 
     def _looked_up(self, inputs: Mapping[str, Tensor], there: Tensor) -> Tokens:
         """Rows whose inputs were seen before from memory, the others computed."""

@@ -98,15 +98,17 @@ class SharedViT(nn.Module):
         mask = torch.cat([tokens[m].attention_mask for m in names], dim=1)
         # Each clip of a video is encoded alone, as in training, and pooling averages.
         if names == ["video"] and (clips := clips_of(tokens["video"], self._clip)) > 1:
-            x, mask = x.reshape(len(x) * clips, -1, self.width), mask.reshape(len(mask) * clips, -1)
+            rows = x.shape[0] * clips
+            x, mask = x.reshape(rows, -1, self.width), mask.reshape(rows, -1)
         # A row without its only modality has no meaning, so unpadded tokens alone need no mask. Where looking does not
-        # wait for a device, texts of one length need none either.
-        dense = set(names) <= self._unpadded or (mask.device.type == "cpu" and bool(mask.all()))
+        # wait for a device, texts of one length need none either; an exported graph takes texts of any lengths.
+        looked = mask.device.type == "cpu" and not torch.compiler.is_exporting()
+        dense = set(names) <= self._unpadded or (looked and bool(mask.all()))
         return x, mask, dense
 
     def _fused(self, tokens: Mapping[str, Tokens], x: Tensor, mask: Tensor) -> Fused:
         names = [m for m in MODALITIES if m in tokens]
-        rows = len(tokens[names[0]].x)
+        rows = tokens[names[0]].x.shape[0]
         x = self.norm(x).reshape(rows, -1, self.width)
         pieces = torch.split(x, [tokens[m].x.shape[1] for m in names], dim=1)
         fused: dict[str, Tokens] = {m: replace(tokens[m], x=piece) for m, piece in zip(names, pieces, strict=True)}

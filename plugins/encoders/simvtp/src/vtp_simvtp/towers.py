@@ -152,7 +152,7 @@ class VideoTower(nn.Module):
         clips = clips_of(tokens, prod(self.grid))
         if clips == 1:
             return self.tower.pool(tokens)
-        rows = len(tokens.x)
+        rows = tokens.x.shape[0]
         x = tokens.x.reshape(rows * clips, -1, self.width)
         real = tokens.attention_mask.reshape(rows * clips, -1)
         return self.tower.pool(Tokens(x, real)).view(rows, clips, -1).mean(dim=1)

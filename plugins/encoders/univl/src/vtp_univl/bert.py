@@ -156,6 +156,8 @@ class Layers(nn.Module):
         Returns:
             (B_i, N_i, D) each; zeros in place of padding.
         """
+        if torch.compiler.is_exporting():  # a graph knows no lengths
+            return [self._padded(x, mask) for x, mask in zip(parts, masks, strict=True)]
         packing = Packing(masks)
         if not packing.lengths:  # the pass still runs, on one token, so that every parameter is part of the graph
             opened = [torch.zeros_like(mask) for mask in masks]
@@ -176,6 +178,13 @@ class Layers(nn.Module):
             else:
                 x = layer(x, groups)
         return x
+
+    def _padded(self, x: Tensor, mask: Tensor) -> Tensor:
+        """One batch of sequences with its padding, which the mask hides from attention."""
+        whole, flat = Whole(mask), x.flatten(0, 1)
+        for layer in self.layer:
+            flat = layer(flat, whole)
+        return flat.view(x.shape).masked_fill(~mask[..., None], 0.0)
 
     @torch.no_grad()
     def attention_maps(self, x: Tensor, mask: Tensor) -> Tensor:
@@ -287,6 +296,26 @@ class Groups:
         if self.mask is not None:
             return flat[0].index_select(0, self.places)
         return flat[0] if len(flat) == 1 else torch.cat(flat)
+
+
+class Whole(Groups):
+    """A batch of sequences with its padding.
+
+    Args:
+        mask: bool (B, N), True = real.
+    """
+
+    def __init__(self, mask: Tensor) -> None:
+        self.mask = mask
+
+    def split(self, x: Tensor, heads: int) -> list[Tensor]:
+        """(B * N, D) -> (B, heads, N, D / heads)."""
+        assert self.mask is not None
+        return [x.view(*self.mask.shape, heads, -1).transpose(1, 2)]
+
+    def join(self, found: Sequence[Tensor]) -> Tensor:
+        """The way back."""
+        return found[0].transpose(1, 2).flatten(2).flatten(0, 1)
 
 
 class Layer(nn.Module):

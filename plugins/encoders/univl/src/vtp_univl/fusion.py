@@ -138,7 +138,7 @@ class UniVLFusion(nn.Module):
         start = x.shape[1]
         names = [m for m in MODALITIES if m in tokens and m != "text"]
         if names:
-            last = embeddings.word_embeddings(ends[:, 1:]).expand(len(x), -1, -1)  # [SEP]
+            last = embeddings.word_embeddings(ends[:, 1:]).expand(x.shape[0], -1, -1)  # [SEP]
             seen = [tokens[m].attention_mask for m in names]
             seen.append(torch.stack([m.any(dim=1) for m in seen]).any(dim=0)[:, None])
             clips = embeddings(torch.cat([*(self._projected(m, tokens[m]) for m in names), last], dim=1), type_id=1)
@@ -152,11 +152,11 @@ class UniVLFusion(nn.Module):
     def _words(self, tokens: Mapping[str, Tokens], embeddings: Embeddings, ends: Tensor) -> tuple[Tensor, Tensor]:
         """The words of a pass, embedded, and their mask; [CLS] [SEP] in rows without."""
         if "text" not in tokens:
-            rows = len(next(iter(tokens.values())).x)
+            rows = next(iter(tokens.values())).x.shape[0]
             return embeddings(ends.expand(rows, -1)), ends.new_ones(rows, 2, dtype=torch.bool)
         x, mask = self._projected("text", tokens["text"]), tokens["text"].attention_mask
         empty = ~mask.any(dim=1)
-        if not empty.any():
+        if torch.compiler.is_exporting() or not empty.any():  # every row of an exported graph has words
             return x, mask
         if x.shape[1] < 2:
             x, mask = (nn.functional.pad(t, (0,) * (2 * t.dim() - 3) + (1,)) for t in (x, mask))

@@ -171,8 +171,8 @@ class ClipEncoder(nn.Module):
         """Tokens (B, N, D) of this encoder -> (B, n, D) of unit length, one per clip."""
         x = tokens.x
         if tokens.grid is not None and (clips := tokens.grid[0]) < x.shape[1]:
-            weight = tokens.attention_mask.view(len(x), clips, -1, 1).to(x.dtype)
-            x = (x.view(len(x), clips, -1, x.shape[2]) * weight).sum(2) / weight.sum(2).clamp(min=1)
+            weight = tokens.attention_mask.view(x.shape[0], clips, -1, 1).to(x.dtype)
+            x = (x.view(x.shape[0], clips, -1, x.shape[2]) * weight).sum(2) / weight.sum(2).clamp(min=1)
         features: Tensor = self.img_fc(x)
         return normalize(features, dim=-1)
 
