@@ -9,7 +9,7 @@ Run(config, folder, device)
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -288,9 +288,8 @@ class Run:
         """Score the split that the task reports, and write report.json, predictions.jsonl, report.png and
         report.html."""
         from vtp import distributed
-        from vtp.eval.looking import look_or_error
-        from vtp.eval.report import incomplete_line, print_result
-        from vtp.eval.seal import write_sealed
+        from vtp.eval.report import incomplete_line
+        from vtp.run.reporting import Reporting
 
         self._check_scored(self._ask("split"))
         leaks = self._check_leaks()
@@ -305,81 +304,32 @@ class Run:
             if not self.data.data.allow_incomplete and self.data.data.max_missing is None:
                 self.incomplete = incomplete_line(result)
             near = self.data.near_duplicates(self._ask("split"), result.warnings)
-            record = self._write(result, leaks) if distributed.is_main() else {}
-            strips = self._strips(evaluator, result)
-            looked = look_or_error(evaluator, self.task, result)
+            report = Reporting(self.folder, self.task, self.title("task"), self.dataset, result)
+            if distributed.is_main():
+                report.write(**self._known(leaks))
+            report.look(evaluator)
         if not distributed.is_main():
             return
-        record["near_duplicates"] = near
-        record["frames"] = None if isinstance(looked, Exception) else looked.frames
-        if result.chart and (trouble := self._decorated("picture", lambda: self._draw(result, strips))):
-            record["warnings"].append(trouble)
-        if trouble := self._decorated("page", lambda: self._show(result, record, looked)):
-            record["warnings"].append(trouble)
-        write_sealed(self.folder.path / "report.json", record)
+        report.finish(near_duplicates=near)
         if evaluator.journal is not None:
             evaluator.journal.forget()
-        print_result(result, record)
+        report.show()
         self.folder.say_where()
 
-    def _write(self, result: Any, leaks: Any) -> dict[str, Any]:
-        """Write report.json and predictions.jsonl."""
-        from vtp.eval.report import write_report
-
-        return write_report(
-            self.folder.path,
-            result,
-            selection=self._ask("selection"),
-            seed=self.config["seed"],
-            train=self.stages
-            if self.tried is None
-            else [*self.stages[:-1], {**self.stages[-1], "samples_tried": self.tried}],
-            leaks=leaks,
-            checkpoint=self._weights(),
-            config=self.folder.environment.asked(self.config),
-            plugins=self.plugins,
-            extra={"dataset": self._origin(), "model": self.origins},
-        )
-
-    def _strips(self, evaluator: Any, result: Any) -> Any:
-        """Frames for the picture, or the exception that the task raised instead: decoration must not cost a report."""
-        try:
-            return self._ask("examples")(evaluator, result) if result.chart and "video" in evaluator.modalities else ()
-        except Exception as error:
-            return error
-
-    def _decorated(self, what: str, make: Callable[[], None]) -> str:
-        """Write what a report can do without; what went wrong, "" if nothing did."""
-        try:
-            make()
-        except Exception as error:
-            self.folder.keep_traceback(error)
-            return f"there is no {what}: {self.title('task')}: {type(error).__name__}: {error}"
-        return ""
-
-    def _show(self, result: Any, record: Any, looked: Any) -> None:
-        """Write report.html."""
-        from vtp.eval.report_page import page
-        from vtp.storage import write_text_atomic
-
-        if isinstance(looked, Exception):
-            raise looked
-        made = page(record, result, self._title(result), looked.worst, looked.best, looked.pictures)
-        write_text_atomic(self.folder.path / "report.html", made)
-
-    def _title(self, result: Any) -> str:
-        """What figure and page call a result."""
-        title = result.title if "@" in result.title else f"{result.task} on {self.dataset.name}"
-        return f"INCOMPLETE {title}" if result.missing else title
-
-    def _draw(self, result: Any, strips: Any) -> None:
-        """Draw report.png."""
-        from vtp.eval.figures import draw_figure
-
-        if isinstance(strips, Exception):
-            raise strips
-        note = result.tables[0].notes[0] if result.tables and result.tables[0].notes else ""
-        draw_figure(self.folder.path / "report.png", result.chart, strips, title=self._title(result), note=note)
+    def _known(self, leaks: Any) -> dict[str, Any]:
+        """What the report says of the run, as :meth:`vtp.run.reporting.Reporting.write` takes it."""
+        train = self.stages
+        if self.tried is not None:
+            train = [*train[:-1], {**train[-1], "samples_tried": self.tried}]
+        return {
+            "seed": self.config["seed"],
+            "train": train,
+            "leaks": leaks,
+            "checkpoint": self._weights(),
+            "config": self.folder.environment.asked(self.config),
+            "plugins": self.plugins,
+            "extra": {"dataset": self._origin(), "model": self.origins},
+        }
 
     def predict(self) -> None:
         """Write predictions.jsonl for the split that the task reports; labels are neither needed nor looked at."""
