@@ -266,3 +266,52 @@ def test_ask_and_caption(fused, write, clips, tmp_path, capsys):
     assert capsys.readouterr().out == model.caption(clips / "a.mp4", beams=1) + "\n"
     assert main(["ask", str(clips / "broken.mp4"), question, "--model", folder, "--device", "cpu"]) == 2
     assert "cannot be used: not a media file" in capsys.readouterr().err.replace(str(clips / "broken.mp4: "), "")
+
+
+# -- what a kill, a full disk or others leave --------------------------------------------------------------------------
+
+
+def test_a_table_that_was_killed_before_its_first_version_is_made(embed, tmp_path, capsys):
+    for name in ("windows", "files"):
+        (tmp_path / "index" / f"{name}.lance" / "data").mkdir(parents=True)
+    assert main(["search", str(tmp_path / "index"), "two", "--device", "cpu"]) == 2
+    said = capsys.readouterr().err
+    assert "there is no table of embeddings" in said and "Did you mean" not in said
+    assert embed() == 1 and len(rows(tmp_path / "index")) == 6
+
+
+def test_a_damaged_table_is_one_line(embed, tmp_path, capsys):
+    assert embed() == 1
+    for file in (tmp_path / "index" / "windows.lance" / "data").iterdir():
+        file.write_bytes(b"")
+    capsys.readouterr()
+    for again in (embed, lambda: main(["search", str(tmp_path / "index"), "two", "--device", "cpu"])):
+        assert again() == 2
+        said = capsys.readouterr().err.strip()
+        assert "a file of it is damaged" in said and "\n" not in said
+
+
+def test_a_table_of_others_is_not_touched(embed, tmp_path, capsys):
+    import lancedb
+
+    database = lancedb.connect(tmp_path / "index")
+    for name in ("windows", "files"):
+        database.create_table(name, [{"theirs": 1}])
+    assert embed() == 2
+    assert main(["search", str(tmp_path / "index"), "two", "--device", "cpu"]) == 2
+    assert "that `vtp embed` did not write" in capsys.readouterr().err
+    assert database.open_table("windows").to_arrow().to_pylist() == [{"theirs": 1}]
+
+
+def test_a_full_disk_is_one_line_and_what_is_there_stays(embed, tmp_path, capsys, monkeypatch):
+    from lancedb.table import LanceTable
+
+    def full(*given, **how):
+        raise RuntimeError("lance error: LanceError(IO): No space left on device (os error 28)")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(LanceTable, "add", full)
+        assert embed() == 1
+    said = capsys.readouterr().err.strip()
+    assert "the disk is full" in said and "\n" not in said
+    assert embed() == 1 and len(rows(tmp_path / "index")) == 6

@@ -19,6 +19,8 @@ def near(name: str) -> str:
     """``" Did you mean 'index'?"`` for ``outputs/indx``: what lies beside the first part of it that is not there, if
     something there has a name that is close."""
     path = Path(name).expanduser()
+    if path.exists():
+        return ""
     missing = next((part for part in (*reversed(path.parents), path) if not part.exists()), path)
     try:
         return did_you_mean(missing.name, (entry.name for entry in missing.parent.iterdir()))

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from vtp.errors import ConfigError, DataError
+from vtp.errors import ConfigError, DataError, RunError
 from vtp.use.places import near
 from vtp.use.windows import Source, Window
 
@@ -53,7 +54,12 @@ class Table:
         self.database = database
         self.windows = windows
         self.files = files
-        self.about: dict[str, Any] = json.loads(windows.schema.metadata[_ABOUT])
+        about = _about(windows)
+        if about is None:
+            raise DataError(
+                f"{database.uri} holds a table `{WINDOWS}` that `vtp embed` did not write. Name another folder."
+            )
+        self.about = about
 
     @classmethod
     def open(cls, place: str) -> Table:
@@ -64,12 +70,13 @@ class Table:
             ConfigError: lancedb is not installed.
         """
         database = _database(place) if _may_be_there(place) else None  # connecting makes the folder
-        if database is None or not {WINDOWS, FILES} <= _tables(database, place):
+        opened = [] if database is None else [_opened(database, place, name) for name in (WINDOWS, FILES)]
+        if not opened or None in opened:
             raise DataError(
                 f"{place}: there is no table of embeddings.{near(place)} `vtp embed INPUT {place} --model RUN` makes "
                 "one."
             )
-        return cls(database, *(database.open_table(name) for name in (WINDOWS, FILES)))
+        return cls(database, *opened)
 
     @classmethod
     def make(cls, place: str, about: Mapping[str, Any]) -> Table:
@@ -79,8 +86,8 @@ class Table:
             ConfigError: it was made with other settings, or lancedb is not installed.
         """
         database = _database(place)
-        if WINDOWS in _tables(database, place):
-            there = json.loads((database.open_table(WINDOWS).schema.metadata or {}).get(_ABOUT, b"{}"))
+        if (windows := _opened(database, place, WINDOWS)) is not None:
+            there = _about(windows) or {}
             for key, value in about.items():
                 if key != "model" and there.get(key) != value:
                     raise ConfigError(
@@ -98,12 +105,14 @@ class Table:
             ],
             metadata={_ABOUT: json.dumps(dict(about)).encode()},
         )
-        database.create_table(WINDOWS, schema=schema, exist_ok=True)
-        database.create_table(FILES, schema=_FILES, exist_ok=True)
-        return cls(database, *(database.open_table(name) for name in (WINDOWS, FILES)))
+        with _speaking(database):
+            database.create_table(WINDOWS, schema=schema, exist_ok=True)
+            database.create_table(FILES, schema=_FILES, exist_ok=True)
+            return cls(database, *(database.open_table(name) for name in (WINDOWS, FILES)))
 
     def __len__(self) -> int:
-        return int(self.windows.count_rows())
+        with _speaking(self.database):
+            return int(self.windows.count_rows())
 
     def rest(self, wanted: Sequence[Source], again: bool = False) -> list[Source]:
         """Those of ``wanted`` that are not done as they are now. What is there of them is removed.
@@ -111,8 +120,9 @@ class Table:
         Args:
             again: with those of which something could not be used.
         """
-        noted = {row["key"]: row for row in _all(self.files, [*_FILES.names])}
-        begun = {row["key"] for row in _all(self.windows, ["key"])}
+        with _speaking(self.database):
+            noted = {row["key"]: row for row in _all(self.files, [*_FILES.names])}
+            begun = {row["key"] for row in _all(self.windows, ["key"])}
         rest = []
         for source in wanted:
             row = noted.get(source.key)
@@ -122,8 +132,9 @@ class Table:
         stale = [source.key for source in rest if source.key in noted or source.key in begun]
         for place in range(0, len(stale), 500):
             keys = ", ".join(_quoted(key) for key in stale[place : place + 500])
-            self.files.delete(f"key IN ({keys})")  # first: without its note a file is not done
-            self.windows.delete(f"key IN ({keys})")
+            with _speaking(self.database):
+                self.files.delete(f"key IN ({keys})")  # first: without its note a file is not done
+                self.windows.delete(f"key IN ({keys})")
         return rest
 
     def add(self, rows: Sequence[tuple[Window, Any]], done: Mapping[Source, Sequence[Mapping[str, Any]]]) -> None:
@@ -144,7 +155,8 @@ class Table:
                 "modality": [window.modality for window in given],
                 "vector": pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1]),
             }
-            self.windows.add(pa.table(columns, schema=self.windows.schema))
+            with _speaking(self.database):
+                self.windows.add(pa.table(columns, schema=self.windows.schema))
         counts: dict[str, int] = {}
         for window, _ in rows:
             counts[window.source.key] = counts.get(window.source.key, 0) + 1
@@ -155,7 +167,8 @@ class Table:
             "windows": [counts.get(source.key, 0) for source in done],
             "bad": [json.dumps(list(bad)) for bad in done.values()],
         }
-        self.files.add(pa.table(noted, schema=_FILES))
+        with _speaking(self.database):
+            self.files.add(pa.table(noted, schema=_FILES))
 
     def bad(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """What could not be used: key of the file, and ``start``, ``end``, ``modality`` and ``reason``."""
@@ -180,7 +193,8 @@ class Table:
         index = None if exact else self.index()
         query = query.bypass_vector_index() if index is None else _probing(query, index["probes"])
         columns = ["file", "start", "end", "modality"]
-        rows = query.with_row_id(True).select([*columns, "_distance"]).limit(k).to_arrow().to_pylist()
+        with _speaking(self.database):
+            rows = query.with_row_id(True).select([*columns, "_distance"]).limit(k).to_arrow().to_pylist()
         return [
             {key: row[key] for key in columns}
             | ({"row": row["_rowid"]} if numbered else {})
@@ -201,10 +215,9 @@ class Table:
 
     def index(self) -> dict[str, Any] | None:
         """What is known of the index: ``rows``, ``probes``, ``recall``; None without one."""
-        if INDEX not in _tables(self.database, "the table"):
-            return None
-        found: dict[str, Any] = self.database.open_table(INDEX).search().to_list()[0]
-        return found
+        table = _opened(self.database, "the table", INDEX)
+        found: list[dict[str, Any]] = [] if table is None else table.search().to_list()
+        return found[0] if found else None
 
     def build_index(self) -> dict[str, Any]:
         """Build an index (IVF, a byte per number, the first candidates compared exactly), and measure its recall: how
@@ -274,6 +287,50 @@ def _tables(database: Any, place: str) -> set[str]:
         token = page.page_token
         if not token:
             return names
+
+
+def _opened(database: Any, place: str, name: str) -> Any:
+    """A table of the database; None where there is none, or its folder alone, which a program leaves that is killed
+    before the first version is written."""
+    if name not in _tables(database, place):
+        return None
+    try:
+        return database.open_table(name)
+    except (RuntimeError, ValueError, OSError) as error:
+        if "was not found" in str(error):
+            return None
+        raise _damaged(database, error) from error
+
+
+def _about(windows: Any) -> dict[str, Any] | None:
+    """What stands in the table about how it was made; None where another program made it."""
+    try:
+        found = json.loads((windows.schema.metadata or {})[_ABOUT])
+    except (KeyError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+@contextmanager
+def _speaking(database: Any) -> Iterator[None]:
+    """What goes wrong within lance is a line."""
+    try:
+        yield
+    except (RuntimeError, ValueError, OSError) as error:
+        if "No space left" in str(error):
+            raise RunError(
+                f"{database.uri}: the disk is full. What is in the table stays. Free some space, and give the same "
+                "command again."
+            ) from error
+        raise _damaged(database, error) from error
+
+
+def _damaged(database: Any, error: Exception) -> DataError:
+    reason = " ".join(str(error).split())[:200]
+    return DataError(
+        f"{database.uri}: this table of embeddings cannot be used: a file of it is damaged or cannot be written "
+        f"({reason}). Remove the folder and embed again, or name another one."
+    )
 
 
 def _all(table: Any, columns: list[str]) -> list[dict[str, Any]]:
