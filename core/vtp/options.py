@@ -19,8 +19,11 @@ from vtp.registry import did_you_mean
 __all__ = [
     "Found",
     "OptionFiles",
+    "all_circular",
     "as_model",
+    "based_on",
     "below",
+    "circular",
     "first_comment",
     "nameless",
     "no_option",
@@ -126,6 +129,31 @@ def read_options(file: Path) -> dict[str, Any]:
     return dict(content or {})
 
 
+def based_on(group: str, content: dict[str, Any]) -> list[tuple[str, str]]:
+    """``(group, option)`` of the files that an option file builds on: "mvm", or "/objective/mvm@_here_"."""
+    given = content.get("defaults")
+    rows = [str(row).partition("@")[0].rpartition("/") for row in given or ()] if isinstance(given, list) else []
+    return [(place.strip("/") or group, option) for place, _, option in rows]
+
+
+def circular(group: str, option: str, files: OptionFiles) -> str:
+    """By way of which options an option file builds on itself, ``objective/a, objective/b``; "" where it does not."""
+    waiting: list[tuple[tuple[str, str], ...]] = [((group, option),)]
+    seen = {(group, option)}
+    while waiting:
+        way = waiting.pop()
+        for _, file in files.get(way[-1][0], {}).get(way[-1][1], ()):
+            try:
+                below = based_on(way[-1][0], read_options(file))
+            except ValueError:
+                continue
+            if (group, option) in below:
+                return ", ".join("/".join(step) for step in way)
+            waiting += [(*way, step) for step in below if step not in seen]
+            seen |= set(below)
+    return ""
+
+
 def as_model(folder: Path) -> str:
     """How a model that transformers saved into a folder is named: ``model=clap,encoder.audio.model=FOLDER``, by its
     kind in config.json."""
@@ -162,6 +190,17 @@ def unreadable() -> list[str]:
                 except ValueError as error:
                     wrong.append(f"{group}={option} of plugin {provider!r}: {file} is {error}")
     return wrong
+
+
+def all_circular() -> list[str]:
+    """``"objective=mine of plugin 'p' builds on itself ..."`` for every such option file."""
+    files = option_files()
+    return [
+        f"{group}={option} of plugin {found[0][0]!r} builds on itself, by way of {way}: take that out of its defaults"
+        for group, options in files.items()
+        for option, found in options.items()
+        if (way := circular(group, option, files))
+    ]
 
 
 def nameless(group: str, option: str) -> str:

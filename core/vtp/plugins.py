@@ -19,6 +19,7 @@ import functools
 import importlib.util
 import os
 import re
+import sys
 import traceback
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,6 +52,8 @@ RESERVED = {
     "decoder": ("auto", "pyav", "torchcodec", "decord"),
     "sampler": ("auto", "uniform", "segment", "dense", "every"),
 }
+
+HEAVY = ("torch", "transformers")  # what takes longer to import than all of `vtp plugins`
 
 Status = Literal["loaded", "blocked", "broken", "incompatible", "refused"]
 
@@ -236,6 +239,7 @@ class Host:
                 first = f"its option file conf/{shadowed[0]}.yaml has the name of a built-in one and is ignored"
                 more = f"; so have {', '.join(shadowed[1:])}" if shadowed[1:] else ""
                 raise PluginError(f"{first}: rename it{more}")
+            lacking = [name for name in HEAVY if name not in sys.modules]
             with put_back() as changed:
                 module = importlib.import_module(point.value.partition(":")[0])
             info.path = str(getattr(module, "__file__", "") or "")
@@ -248,6 +252,8 @@ class Host:
                 self._ask(manager, info, module)
             if changed := [*changed, *changed_later]:
                 info.error = f"it changes {', '.join(changed)} when it is loaded, which was undone"
+            elif heavy := [name for name in lacking if name in sys.modules]:
+                info.error = f"it imports {' and '.join(heavy)} when it is loaded, which slows every command down"
         except KeyboardInterrupt as error:
             raise KeyboardInterrupt(f"while plugin {point.name!r} ({point.distribution}) was loaded") from error
         except BaseException as error:  # SystemExit at import is real, and must not end `vtp plugins`

@@ -186,6 +186,14 @@ PACKAGES = {
     "option file that is not YAML": Bad(
         HOOK, "is not valid YAML", {FILE: OPTIONS + "x: [\n"}, use=USE, use_says="mine.yaml",
     ),
+    "option file that builds on itself": Bad(
+        HOOK, "conf/objective/mine.yaml builds on itself, by way of objective/mine, objective/yours",
+        {
+            FILE: OPTIONS + "defaults: [yours]\n",
+            "conf/objective/yours.yaml": OPTIONS + "defaults: [/objective/mine@_here_]\n",
+        },
+        use=USE, use_says="objective=mine of plugin 'bad' builds on itself, by way of objective/mine, objective/yours",
+    ),
     "renamed.yaml that is not YAML": Bad(HOOK, "conf/renamed.yaml", {FILE: OPTIONS, "conf/renamed.yaml": "x: ["}),
     "a value that must be given": Bad(
         DATA, "", {"conf/dataset/mine.yaml": "# Mine.\nname: mine\nroot: ???\n"}, use=("dataset=mine",),
@@ -300,6 +308,19 @@ def test_a_plugin_that_prints_leaves_json_alone(package, install, capsys):
         assert main(["plugins", "check", "--json", "--quick", "loud"]) == 0
         assert json.loads(capsys.readouterr().out) == {"loud": []}
     finally:
+        host.cache_clear()
+
+
+def test_a_plugin_that_imports_torch_is_told(package, install, capsys, monkeypatch, site):
+    install("heavy", "import torch\n" + HOOK.replace("bad", "heavy"), files={"parts.py": PARTS, FILE: OPTIONS})
+    (site / "torch.py").write_text("")
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    host.cache_clear()
+    try:
+        assert main(["plugins"]) == 0
+        assert "it imports torch when it is loaded, which slows every command down" in capsys.readouterr().out
+    finally:
+        sys.modules.pop("torch", None)  # the small one; the other comes back with the fixture
         host.cache_clear()
 
 

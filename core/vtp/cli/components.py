@@ -232,8 +232,9 @@ def _default(parameter: inspect.Parameter) -> str:
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _print(group: dict[str, Found], kind: str, name: str) -> None:
-    """Print an option's files, and below them those of the same group that they begin with."""
+def _print(group: dict[str, Found], kind: str, name: str, above: tuple[str, ...] = ()) -> None:
+    """Print an option's files, and below them those of the same group that they begin with; ``above`` are those that
+    begin with this one."""
     from vtp.plugins import host
 
     for provider, file in group[name]:
@@ -255,6 +256,8 @@ def _print(group: dict[str, Found], kind: str, name: str) -> None:
             _print_class(entry, content)
         for entry in content.get("defaults") or ():
             base = entry.partition("@")[0].removeprefix(f"/{kind}/") if isinstance(entry, str) else None
-            if base in group:
+            if base in (*above, name):
+                print(f"\n# {kind}={name} builds on itself, so it cannot be used")
+            elif base in group:
                 print(f"\n# What {kind}={name} does not say is that of")
-                _print(group, kind, base)
+                _print(group, kind, base, (*above, name))

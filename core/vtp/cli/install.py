@@ -60,10 +60,10 @@ def main(arguments: list[str]) -> int:
     if command == "uninstall":
         from vtp.plugins import normalised
 
-        broken = _unreadable()
-        for word in [word for word in words if normalised(word) in broken]:
+        unreadable = _unreadable()
+        for word in [word for word in words if normalised(word) in unreadable]:
             words.remove(word)
-            count = _removed(broken[normalised(word)])
+            count = _removed(unreadable[normalised(word)])
             print(f"{word}: {count} files removed; pip cannot, because its metadata cannot be read")
         if all(word.startswith("-") for word in words):
             return 0
@@ -90,9 +90,9 @@ def main(arguments: list[str]) -> int:
         if options.dry_run or changes == []:
             return 0 if changes is not None else 1
     code = subprocess.run([*pip, command, *words], check=False).returncode
-    if code and (broken := _unreadable()):
+    if code and (unreadable := _unreadable()):
         told = f"vtp {command}: pip fails where metadata cannot be read; this may help first: vtp uninstall"
-        print(told, *broken, file=sys.stderr)
+        print(told, *unreadable, file=sys.stderr)
     return code
 
 

@@ -12,7 +12,7 @@ from vtp.components import check_options
 from vtp.contracts import contract_of, lacking, misspelt
 from vtp.errors import PluginError
 from vtp.eval.protocol import Protocol, offered_protocols
-from vtp.options import OptionFiles, option_files, read_options
+from vtp.options import OptionFiles, based_on, circular, option_files, read_options
 from vtp.plugins import Host, PluginPoint, config_dir
 from vtp.registry import Entry
 from vtp.run.check import GIVEN
@@ -157,6 +157,8 @@ def check_option_file(kind: str, group: str, file: Path, host: Host, files: Opti
         ValueError: the file cannot be read.
     """
     where = f"conf/{group}/{file.name}"
+    if way := circular(group, file.stem, files):
+        return "", [f"{where} builds on itself, by way of {way}: take that out of its defaults"]
     node = _node(group, file, files)
     problems = []
     if group.partition("/")[0] == "objective":
@@ -238,10 +240,10 @@ def _node(group: str, file: Path, files: OptionFiles) -> dict[str, Any]:
     """The options that a file sets in its own node, over those of the files of its group that it builds on."""
     content = read_options(file)
     found: dict[str, Any] = {}
-    for base in content.pop("defaults", None) or ():
-        place, _, option = str(base).partition("@")[0].rpartition("/")  # "mvm", or "/objective/mvm@_here_"
-        for _, below in files.get(place.strip("/") or group, {}).get(option, ()):
+    for place, option in based_on(group, content):
+        for _, below in files.get(place, {}).get(option, ()):
             found |= _node(group, below, files)
+    content.pop("defaults", None)
     if file.read_text(encoding="utf-8").startswith("# @package _global_"):
         content = content.get(group.partition("/")[0], {})
     return found | dict(content)

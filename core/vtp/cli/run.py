@@ -267,6 +267,12 @@ def _helpful(arguments: list[str]) -> Iterator[None]:
         from vtp.options import unreadable
 
         raise ConfigError("; ".join(unreadable()) or f"a configuration file is not UTF-8: {error}") from error
+    except RecursionError as error:  # hydra follows files that build on themselves without an end
+        from vtp.options import all_circular
+
+        if not (told := all_circular()):
+            raise
+        raise ConfigError("; ".join(told)) from error
     except ValueError as error:
         if "onfig group override" not in str(error):
             raise
