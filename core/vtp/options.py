@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ Found = list[tuple[str, Path]]  # who offers an option, and in which file
 OptionFiles = dict[str, dict[str, Found]]  # by group and option
 
 CORE = "vtp"
+_NAMED = 40  # options that a message names
 _TYPED = ("schema/train", "schema/data", "schema/media")  # nodes of the core that are no files
 
 
@@ -245,4 +247,14 @@ def no_option(kind: str, name: str, known: Iterable[str]) -> str:
     hint = did_you_mean(name, known)
     if not hint and kind == "experiment" and (absent := sorted(missing_addons().values())):  # the core has none
         hint = f" Packages that are not installed may bring it: pip install {' '.join(absent)}."
-    return f"no {name!r} in {kind!r}.{hint} Available: {', '.join(known) or '(nothing)'}.{notes}"
+    return f"no {name!r} in {kind!r}.{hint} Available: {_available(kind, name, known)}.{notes}"
+
+
+def _available(kind: str, name: str, known: Sequence[str]) -> str:
+    """The names, of many only those of the asked family, or how many there are of each."""
+    family = [one for one in known if "/" in name and one.startswith(name.partition("/")[0] + "/")]
+    if len(known) <= _NAMED or family:
+        return ", ".join(family or known) or "(nothing)"
+    sizes = Counter(one.partition("/")[0] if "/" in one else "" for one in known)
+    parts = [*(one for one in known if "/" not in one), *(f"{n} of {first}/" for first, n in sizes.items() if first)]
+    return f"{', '.join(parts)} (`vtp list {kind}` names them)"

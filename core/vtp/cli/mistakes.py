@@ -188,7 +188,7 @@ def _mistake(error: BaseException, arguments: Sequence[str]) -> _Mistake:
         known = options.get(group, [])
         argument = next((a for a in arguments if _chooses(a, group, option)), None)
         absent = [name for name in _names(argument or "") if name not in known] or [option]
-        lines = [renamed_option(f"{group}/{name}") or no_option(group, name, known) for name in absent]
+        lines = [renamed_option(f"{group}/{name}") or no_option(*_whole(group, name)) for name in absent]
         return _Mistake("\n".join(lines), argument=argument)
     if match := re.search(r"Could not override '([^'@]+)(?:@[^']*)?'", text):
         key = match.group(1)
@@ -198,7 +198,7 @@ def _mistake(error: BaseException, arguments: Sequence[str]) -> _Mistake:
         if hint := _addon(f"{key}/{(argument or '').partition('=')[2]}"):
             return _Mistake(f"nothing is called {argument or key} here.{hint}", argument=argument)
         if key == "experiment" and argument:  # a group of plugins alone
-            return _Mistake(no_option(key, ", ".join(_names(argument)), options.get(key, ())), argument=argument)
+            return _Mistake(no_option(*_whole(key, ", ".join(_names(argument)))), argument=argument)
         return _Mistake(_no_top(key, options), argument=argument)
     if "Could not delete" in text:
         argument = next((a for a in arguments if a.startswith("~") and f"'{key_of(a)}'" in text), None)
@@ -219,6 +219,17 @@ def _mistake(error: BaseException, arguments: Sequence[str]) -> _Mistake:
         argument = next((a for a in arguments if a.lstrip("+") == merging.group(1)), None)
         return _Mistake(f"{merging.group(1)}: a value of this kind cannot stand there.", argument=argument)
     return _Mistake(f"{place}: {_plain(first)}" if place else _plain(first), argument=argument)
+
+
+def _whole(group: str, name: str) -> tuple[str, str, list[str]]:
+    """A group, the name of an option in it, and all that there are, with those of its inner groups: ``tiny`` of
+    ``experiment/alpro`` is ``alpro/tiny`` of ``experiment``. The slots of ``encoder`` are groups by themselves."""
+    from vtp.options import below, option_files
+
+    first, _, inner = group.partition("/")
+    if not inner or first == "encoder":
+        return group, name, [*below(option_files(), group)]
+    return first, f"{inner}/{name}", [*below(option_files(), first)]
 
 
 def _plain(text: str) -> str:
