@@ -128,6 +128,8 @@ def constrained(libraries: str) -> list[str]:
         return [line for line in tested if not line.startswith(TOGETHER)]
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
     lowest = [match.groups() for line in declared if (match := re.match(r"([a-z-]+)>=([\d.]+)", line))]
+    # torchaudio names no torch that it needs, and cannot be loaded beside another one
+    lowest += [("torchaudio", version) for name, version in lowest if name == "torch"]
     names = {name for name, _ in lowest} | set(TOGETHER)
     return [f"{name}=={version}.*" for name, version in lowest] + [
         line for line in tested if line.split("=")[0] not in names
