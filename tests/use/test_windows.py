@@ -84,3 +84,13 @@ def test_sources_are_files_each_once(tmp_path):
     samples = [Sample("1", ref, ref), Sample("2", span), Sample("3", ref), Sample("4", MediaRef(b"in memory"))]
     found = sources([*samples, Sample("5", None, MediaRef("/gone.wav")), Sample("6", texts=("a",))])
     assert [(s.key, s.bytes) for s in found] == [(str(file), 5), (f"{file}[1-2]", 5), ("/gone.wav", -1)]
+
+
+def test_sources_have_whole_paths(tmp_path, monkeypatch):
+    (tmp_path / "a.mp4").write_bytes(b"12345")
+    monkeypatch.chdir(tmp_path)
+    refs = [MediaRef(path) for path in ("a.mp4", "./a.mp4", "../" + tmp_path.name + "/a.mp4", str(tmp_path / "a.mp4"))]
+    member = MediaRef("x.tar!512+5/../b.mp4")
+    (one, other) = sources([*(Sample(str(n), ref) for n, ref in enumerate(refs)), Sample("m", member)])
+    assert (one.key, one.ref.path, one.bytes) == (str(tmp_path / "a.mp4"), str(tmp_path / "a.mp4"), 5)
+    assert other.key == f"{tmp_path}/x.tar!512+5/../b.mp4"

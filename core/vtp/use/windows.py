@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from vtp.errors import ConfigError
@@ -46,17 +46,20 @@ class Window:
 
 
 def sources(samples: Iterable[Sample]) -> list[Source]:
-    """The files of samples, each once, in their order. Bytes in memory are left out: nobody could find them again."""
+    """The files of samples by their whole paths, each once, in their order: the table may be gone on with, searched and
+    served from elsewhere. Bytes in memory are left out: nobody could find them again."""
     found: dict[str, Source] = {}
     for sample in samples:
         for ref in (sample.video, sample.audio):
             if ref is None or not isinstance(ref.path, str):
                 continue
-            key = span_name(ref.path, ref.start, ref.end)
+            member = split_member(ref.path)
+            tar = ref.path if member is None else member.tar
+            ref = replace(ref, path=os.path.abspath(tar) + ref.path[len(tar) :]) if tar else ref
+            key = span_name(str(ref.path), ref.start, ref.end)
             if key not in found:
-                member = split_member(ref.path)
                 try:
-                    status = os.stat(ref.path if member is None else member.tar)
+                    status = os.stat(os.path.abspath(tar) if tar else tar)
                     found[key] = Source(key, ref, status.st_size, status.st_mtime_ns)
                 except (OSError, ValueError):
                     found[key] = Source(key, ref, -1, -1)
