@@ -50,6 +50,18 @@ def test_what_is_offered(line, offered):
     assert after(line) == offered
 
 
+@pytest.mark.parametrize("written", [r"objective=\[vtc,vt", "'objective=[vtc,vt", '"objective=[vtc,vt'])
+def test_quotes_of_the_shell_are_no_part_of_a_word(written, capsys):
+    """zsh needs them around a list, and fish writes the backslash itself."""
+    assert main(["__complete", f"vtp run 'task=qa' {written}"]) == 0
+    assert capsys.readouterr().out == "objective=[vtc,vtm\n"
+
+
+def test_install_offers_what_is_not_installed(monkeypatch):
+    monkeypatch.setattr("vtp.plugins.missing_addons", lambda: {"absent": "vtp-plugin-absent"})
+    assert after("vtp install ") == ["absent"]
+
+
 def test_every_command_is_offered():
     assert set(after("vtp ")) >= set(COMMANDS)
 

@@ -31,7 +31,7 @@ complete -o default -F _vtp vtp
 _vtp() {
     local -a found
     found=("${(@f)$(vtp __complete "${BUFFER[1,CURSOR]}" 2>/dev/null)}")
-    [[ -n "${found[1]}" ]] && compadd -S '' -Q -- "${found[@]}"
+    [[ -n "${found[1]}" ]] && compadd -S '' -- "${found[@]}"
 }
 (( $+functions[compdef] )) || { autoload -Uz compinit && compinit }
 compdef _vtp vtp
@@ -67,7 +67,7 @@ def main(arguments: list[str]) -> int:
 def complete(arguments: list[str]) -> int:
     """``vtp __complete LINE``: a word per line. Whatever goes wrong, the shell is left alone."""
     line = arguments[0] if arguments else ""
-    words = line.split()[1:]
+    words = [re.sub(r"\\(.)|['\"]", r"\1", word) for word in line.split()[1:]]  # as the shell will hand them over
     current = "" if line[-1:].isspace() or not words else words.pop()
     for word in candidates(words, current):
         print(word)
@@ -95,7 +95,7 @@ def _commands() -> Iterable[str]:
 def _others(before: list[str]) -> Iterable[str]:
     """What the other commands take."""
     from vtp.options import below, option_files
-    from vtp.plugins import host
+    from vtp.plugins import host, missing_addons
 
     command, *given = before
     if command in ("list", "show"):
@@ -112,7 +112,9 @@ def _others(before: list[str]) -> Iterable[str]:
         return KINDS
     if command == "import" and not given:
         return [entry.name for entry in host().registry.entries("importer")]
-    if command in ("install", "uninstall") or (command == "plugins" and given[:1] in (["check"], ["why"])):
+    if command == "install":
+        return missing_addons()
+    if command == "uninstall" or (command == "plugins" and given[:1] in (["check"], ["why"])):
         return [info.point.name for info in host().infos if command != "uninstall" or not info.point.builtin]
     if command == "data" and given[:1] in (["check"], ["cache"]) and len(given) == 1:
         return option_files().get("dataset", ())
