@@ -38,7 +38,7 @@ class Constant(nn.Module):
         fused: dict[str, Tokens] = {
             m: Tokens(vector.expand(*t.x.shape[:2], -1), t.attention_mask, t.grid, t.index) for m, t in tokens.items()
         }
-        return Fused(fused, vector.expand(len(inputs[0]), -1))
+        return Fused(fused, vector.expand(inputs[0].shape[0], -1))
 
     def layer_of(self, name: str) -> int:
         """Layer of a parameter for learning-rate decay: there is one."""
