@@ -15,8 +15,7 @@ import vtp
 from vtp.cli.export import _left_out
 from vtp.cli.main import main
 from vtp.errors import ConfigError
-from vtp.run.check import contrast
-from vtp.use.model import lacks
+from vtp.run.check import contrast, lacks
 
 pytestmark = [pytest.mark.usefixtures("in_process"), pytest.mark.filterwarnings("ignore")]
 

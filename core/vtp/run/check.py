@@ -19,7 +19,17 @@ from vtp.values import misfits, types_of
 if TYPE_CHECKING:
     from vtp.components import Choice
 
-__all__ = ["GIVEN", "chosen_callbacks", "check", "model_spec", "refuse_ambiguous_options", "refuse_untrained"]
+__all__ = [
+    "GIVEN",
+    "check",
+    "chosen_callbacks",
+    "contrast",
+    "lacks",
+    "model_spec",
+    "pair_of",
+    "refuse_ambiguous_options",
+    "refuse_untrained",
+]
 
 # In place of a value of the wrong type, so that the others are looked at all the same; null where nothing is said.
 _INSTEAD = {
@@ -241,6 +251,21 @@ def contrast(slots: Collection[str]) -> str:
     pair = pair_of(slots)
     beside = f" objectives.vtc.modalities=[{','.join(pair)}]" if len(pair) > 1 and pair != ["video", "text"] else ""
     return f"objective=[vtc]{beside}"
+
+
+def lacks(what: str, objective: str | None, able: Collection[str], modalities: Sequence[Modality]) -> str:
+    """What to tell where no objective of a model, or not the one that is asked for, does something.
+
+    Args:
+        what: it should do.
+        objective: that is asked for.
+        able: those that do it.
+        modalities: of the model.
+    """
+    if able:
+        return f"--objective {objective} is none that {what}. Those of this model that do: {', '.join(able)}."
+    asked = "" if objective is None else f", --objective {objective} neither"
+    return f"this model has no objective that {what}{asked}. Train one with {contrast(modalities)}."
 
 
 def refuse_untrained(model: Any, mode: str) -> None:

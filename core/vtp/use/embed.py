@@ -16,9 +16,10 @@ from vtp.errors import ConfigError, DataError
 from vtp.media.info import MediaError, MediaInfo
 from vtp.media.isolation import MediaReader
 from vtp.prepare.threads import results
+from vtp.run.check import lacks
 from vtp.types import MODALITIES, Modality, Sample
 from vtp.use.inputs import Items
-from vtp.use.model import Model, lacks
+from vtp.use.model import Model
 from vtp.use.table import Table
 from vtp.use.windows import Source, Window, sources, windows
 

@@ -35,9 +35,10 @@ from vtp.config import DataConfig
 from vtp.contracts import Objective, Part, member, offers
 from vtp.errors import ConfigError
 from vtp.model.context import ForwardContext
+from vtp.run.check import lacks
 from vtp.storage import ELSEWHERE, DirectoryTransaction, write_json_atomic
 from vtp.types import MODALITIES, AudioSpec, Batch, Modality, TextSpec, VideoSpec
-from vtp.use.model import Model, lacks
+from vtp.use.model import Model
 
 __all__ = ["FUSED", "TOLERANCE", "Exported", "export", "libraries", "parts_of"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -31,7 +31,7 @@ from vtp.use.ahead import Ahead
 from vtp.use.inputs import Items, array_of, text_of
 from vtp.values import fits, spell
 
-__all__ = ["Answer", "Encoded", "Model", "lacks"]
+__all__ = ["Answer", "Encoded", "Model"]
 
 _NAMED = 5  # bad files that an error names
 # What of ``data`` decides what a model is shown.
@@ -507,21 +507,6 @@ def _check(method: str, **given: tuple[Any, Any]) -> None:
     for name, (value, hint) in given.items():
         if not fits(value.item() if isinstance(value, np.generic) else value, hint):
             raise ConfigError(f"{method}: {name}={value!r} must be {spell(hint)}.")
-
-
-def lacks(what: str, objective: str | None, able: Collection[str], modalities: Sequence[Modality]) -> str:
-    """What to tell where no objective of a model, or not the one that is asked for, does something.
-
-    Args:
-        what: it should do.
-        objective: that is asked for.
-        able: those that do it.
-        modalities: of the model.
-    """
-    if able:
-        return f"--objective {objective} is none that {what}. Those of this model that do: {', '.join(able)}."
-    asked = "" if objective is None else f", --objective {objective} neither"
-    return f"this model has no objective that {what}{asked}. Train one with {contrast(modalities)}."
 
 
 def _names(folder: Path) -> list[str]:
