@@ -204,6 +204,17 @@ def test_a_model_with_nothing_to_export_is_refused(fused, tmp_path, monkeypatch)
         export(fused, tmp_path / "out")
 
 
+def test_a_size_that_torch_export_fixes_is_said_in_words():
+    from vtp.use.export import _reason
+
+    told = RuntimeError(
+        'Constraints violated (batch, length)! For more information, run with TORCH_LOGS="+dynamic".\n - You'
+    )
+    assert _reason(told) == (
+        "torch.export makes a constant of the number of rows and the length of texts, which must stay free"
+    )
+
+
 def test_what_can_be_exported_of_a_model(dual, fused):
     from vtp.use.export import parts_of
 

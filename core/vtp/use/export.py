@@ -19,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -48,6 +49,7 @@ _ROWS = (1, 3)  # batches that are compared; exported is one of 2
 _EMBEDDINGS = "embeddings"  # not "embedding": a node of that name is in every text model, and torch renames neither
 _LOGITS = "logits"
 FUSED = "fused"
+_SIZES = {"batch": "the number of rows", "length": "the length of texts"}  # that stay free, as torch.export calls them
 WHOLE = 1_900_000_000  # bytes of weights that one file holds: protobuf ends at 2**31
 _TEXT = "a dog runs"
 _CHOSEN = ("sampler", "eval_clips", "eval_crops", "eval_resize", "stills")  # what decides which pixels are seen
@@ -387,4 +389,7 @@ def _reason(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if fixed := re.match(r"Constraints violated \((.*?)\)", lines[0] if lines else ""):
+        sizes = " and ".join(_SIZES.get(name, name) for name in fixed[1].split(", "))
+        return f"torch.export makes a constant of {sizes}, which must stay free"
     return f"{type(error).__name__}: {lines[0] if lines else ''}"[:300]
