@@ -11,6 +11,7 @@ from vtp.cli.main import main
 from vtp.cli.run import compose
 from vtp.options import below, option_files
 from vtp.plugins import host
+from vtp.run.check import check
 
 WORDS = """Something.
 
@@ -60,6 +61,16 @@ def test_the_command_that_is_shown_composes(kind):
     name = "msrvtt_qa" if kind == "task" else min(name for name in group if name not in ("none", "mam"))
     command = use(kind, name)
     assert command.startswith("vtp run ") and compose([*command.split()[2:], "run_dir=x"])
+
+
+@pytest.mark.parametrize("kind", ["encoder/fusion", "encoder/text"])
+def test_the_command_of_an_empty_slot_is_one_that_needs_none(kind, tmp_path):
+    check(compose([*use(kind, "none").split()[2:], "run_dir=x"]), tmp_path)
+
+
+def test_an_experiment_that_evaluates_asks_for_a_checkpoint(capsys):
+    assert main(["show", "experiment", "snps3/eval_msrvtt_mc"]) == 0
+    assert "# use: vtp run experiment=snps3/eval_msrvtt_mc checkpoint=RUN\n" in capsys.readouterr().out
 
 
 def test_a_command_that_is_shown_has_what_must_be_given(install, capsys):

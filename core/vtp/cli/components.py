@@ -157,7 +157,9 @@ def use(kind: str, name: str) -> str:
     if group == "objective":
         return f"vtp run task=msrvtt_retrieval dataset=shapes objective=[{'' if option == 'vtc' else 'vtc,'}{option}]"
     if group == "encoder":
-        return f"vtp run task=msrvtt_qa dataset=shapes {kind}={name}"
+        without = {"encoder/fusion": "msrvtt_retrieval", "encoder/text": "classification"}
+        task = without.get(kind if name == "none" else "", "msrvtt_qa")
+        return f"vtp run task={task} dataset=shapes {kind}={name}"
     patterns = {
         "task": "vtp run task={} dataset=shapes",
         "dataset": "vtp run task=retrieval dataset={}",
@@ -182,7 +184,12 @@ def _print_class(entry: Entry, content: dict[str, Any]) -> None:
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
         print("#   " + "  ".join([*cells, row[3]]).rstrip())
-    if lacking := sorted(set(content) - set(parameters) - {"name", "weight", "defaults", entry.kind.partition("/")[0]}):
+    if isinstance(content.get(entry.kind.partition("/")[0]), dict):  # a file of settings everywhere
+        if others := sorted(set(content) - {"defaults", entry.kind.partition("/")[0]}):
+            print(f"# besides, it sets {', '.join(others)}")
+    elif lacking := sorted(
+        set(content) - set(parameters) - {"name", "weight", "defaults", entry.kind.partition("/")[0]}
+    ):
         print(f"# not of the class: {', '.join(lacking)}")
 
 
@@ -250,6 +257,7 @@ def _print(group: dict[str, Found], kind: str, name: str, above: tuple[str, ...]
         if uses := use(kind, name):
             node = f"objectives.{name}" if kind == "objective" else kind.replace("/", ".")
             asked = [f"{node}.{key}=..." for key, value in content.items() if value == "???"]
+            asked += ["checkpoint=RUN"] if content.get("mode") == "eval" and not content.get("checkpoint") else []
             print(f"# use: {' '.join([uses, *asked])}")
         print(file.read_text(encoding="utf-8"), end="")
         if entry is not None:

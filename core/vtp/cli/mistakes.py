@@ -38,7 +38,10 @@ def split_flags(arguments: list[str]) -> tuple[list[str], list[str]]:
     from hydra._internal.utils import get_args_parser
 
     def refuse(message: str) -> NoReturn:
-        raise ConfigError(f"{message}. `vtp run --help` explains; settings are KEY=VALUE, without dashes.")
+        known = [option for action in parser._actions for option in action.option_strings]
+        wrong = next((one for one in arguments if one.startswith("-") and one.partition("=")[0] not in known), "")
+        hint = did_you_mean(wrong.partition("=")[0], known) if wrong else ""
+        raise ConfigError(f"{message}.{hint} `vtp run --help` explains; settings are KEY=VALUE, without dashes.")
 
     parser: argparse.ArgumentParser = get_args_parser()
     parser.error = refuse  # type: ignore[method-assign]
@@ -312,10 +315,24 @@ def _no_key(key: str, config: dict[str, Any] | None) -> str:
     node = node if isinstance(node, dict) else None
     if now := renamed_option(key, node):
         return now
+    if node is None and key.startswith("objectives.") and (told := _not_chosen(key, config)):
+        return told
     *_, last = key.split(".")
     hint = did_you_mean(key, TOP_LEVEL) if node is None else did_you_mean(last, node)
     keys = f" Keys there: {', '.join(map(str, node))}." if node and len(node) < 16 and node is not config else ""
     return f"the configuration has no key {key!r}.{hint}{keys}"
+
+
+def _not_chosen(key: str, config: Any) -> str:
+    """What is said of a setting of an objective that the run does not have."""
+    from vtp.options import below, option_files
+
+    chosen, name = [str(one) for one in config.get("objectives") or ()], key.split(".")[1]
+    if hint := did_you_mean(name, chosen):
+        return f"the configuration has no key {key!r}: no objective {name!r} is chosen.{hint}"
+    if name in below(option_files(), "objective"):
+        return f"{key}: the objective {name} is not chosen. Choose it: objective=[{','.join([*chosen, name])}]."
+    return ""
 
 
 def _addon(choice: str) -> str:

@@ -33,6 +33,7 @@ def why(name: str, host: Host) -> list[str]:
     known = {info.point.name for info in host.infos} | {info.point.distribution for info in host.infos}
     known |= {entry.name for entry in host.registry.entries()}
     known |= {option for options in option_files().values() for option in options}
+    known |= missing_addons().keys()
     notes = "".join(f"\n  note: {note}" for note in host.registry.notes)
     raise ConfigError(
         f"nothing here is called {name!r}.{did_you_mean(asked, known)} `vtp list` shows what there is.{notes}"
