@@ -68,6 +68,24 @@ def test_the_command_of_an_empty_slot_is_one_that_needs_none(kind, tmp_path):
     check(compose([*use(kind, "none").split()[2:], "run_dir=x"]), tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("kind", "name", "command"),
+    [
+        ("model", "base", "task=msrvtt_qa dataset=shapes model=base"),
+        ("model", "dual", "task=msrvtt_retrieval dataset=shapes model=dual"),
+        ("model", "simvtp_dual_released", "task=msrvtt_retrieval dataset=shapes model=simvtp_dual_released"),
+        ("model", "clap", "task=audiocaps_retrieval dataset=shapes model=clap"),
+        ("objective", "vtm", "task=msrvtt_qa dataset=shapes objective=[qa,vtm]"),
+        ("objective", "qa", "task=msrvtt_qa dataset=shapes objective=[qa]"),
+        ("objective/univl", "moco", "task=msrvtt_retrieval dataset=shapes objective=[univl/moco]"),
+        ("objective", "univl/moco", "task=msrvtt_retrieval dataset=shapes objective=[univl/moco]"),
+        ("objective/univl", "hscl", "task=msrvtt_qa dataset=shapes objective=[qa,univl/hscl]"),
+    ],
+)
+def test_the_command_fits_what_the_option_needs(kind, name, command):
+    assert use(kind, name) == f"vtp run {command}"
+
+
 def test_an_experiment_that_evaluates_asks_for_a_checkpoint(capsys):
     assert main(["show", "experiment", "snps3/eval_msrvtt_mc"]) == 0
     assert "# use: vtp run experiment=snps3/eval_msrvtt_mc checkpoint=RUN\n" in capsys.readouterr().out

@@ -34,7 +34,7 @@ LINES = {
     f"{RUN} seed": "KEY=VALUE",
     f"{RUN} hydra=5": "hydra=5: expected",
     f"{RUN} -x": "unrecognized arguments: -x",
-    f"{RUN} --cgf job": "unrecognized arguments: --cgf. Did you mean '--cfg'",
+    f"{RUN} --cgf job": "unrecognized arguments: --cgf job. Did you mean '--cfg'",
     f"{RUN} objectives.vtc.width=3": "objectives.vtc.width: the objective vtc is not chosen|objective=[qa,vtc].",
     f"{RUN} objectives.qaa.width=3": "no objective 'qaa' is chosen. Did you mean 'qa'",
     "plugins why snp3": "Did you mean 'snps3'",

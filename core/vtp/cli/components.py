@@ -12,7 +12,7 @@ from typing import Any
 from vtp.cli.arguments import Parser
 from vtp.components import hints_of
 from vtp.errors import ConfigError, PluginError
-from vtp.options import Found, below, first_comment, no_option, option_files, read_options
+from vtp.options import Found, based_on, below, first_comment, no_option, option_files, read_options
 from vtp.registry import Entry, did_you_mean
 from vtp.values import spell
 
@@ -155,7 +155,13 @@ def use(kind: str, name: str) -> str:
     group, _, inner = kind.partition("/")
     option = f"{inner}/{name}" if inner and group != "encoder" else name
     if group == "objective":
-        return f"vtp run task=msrvtt_retrieval dataset=shapes objective=[{'' if option == 'vtc' else 'vtc,'}{option}]"
+        node, fused = _objective(kind, name)
+        task, usual = ("msrvtt_qa", "qa") if fused else ("msrvtt_retrieval", "vtc")
+        return f"vtp run task={task} dataset=shapes objective=[{'' if node == usual else f'{usual},'}{option}]"
+    if group == "model":
+        slots = _filled(kind, name)
+        task = "msrvtt_qa" if "fusion" in slots else "msrvtt_retrieval" if "video" in slots else "audiocaps_retrieval"
+        return f"vtp run task={task} dataset=shapes model={option}"
     if group == "encoder":
         without = {"encoder/fusion": "msrvtt_retrieval", "encoder/text": "classification"}
         task = without.get(kind if name == "none" else "", "msrvtt_qa")
@@ -163,10 +169,67 @@ def use(kind: str, name: str) -> str:
     patterns = {
         "task": "vtp run task={} dataset=shapes",
         "dataset": "vtp run task=retrieval dataset={}",
-        "model": "vtp run task=msrvtt_qa dataset=shapes model={}",
         "experiment": "vtp run experiment={}",
     }
     return patterns[group].format(option) if group in patterns else ""
+
+
+def _objective(group: str, name: str) -> tuple[str, bool]:
+    """The node that an option file of an objective fills, and whether its class needs a fusion encoder."""
+    from vtp.contracts import Objective, member
+    from vtp.plugins import host
+
+    content: dict[str, Any] = {}
+    node, groups = name, option_files()
+    waiting, seen = [_place(group, name)], set[tuple[str, str]]()
+    while waiting and "name" not in content:
+        seen.add(step := waiting.pop())
+        for _, file in groups.get(step[0], {}).get(step[1], ())[:1]:
+            with suppress(ValueError):
+                content = read_options(file)
+                waiting += [base for base in based_on(step[0], content) if base not in seen]
+                first = file.read_text(encoding="utf-8").partition("\n")[0]
+                node = first.rpartition("objectives.")[2].strip() if step == _place(group, name) else node
+    with suppress(PluginError, AttributeError):
+        target = host().registry.get("objective", str(content.get("name", name))).load()
+        return node, bool(member(target, Objective, "needs_fusion"))
+    return node, False
+
+
+def _place(group: str, name: str) -> tuple[str, str]:
+    """Where :func:`vtp.options.option_files` has an option: ``objective``, ``univl/moco`` is ``objective/univl``,
+    ``moco``."""
+    folder, _, last = f"{group}/{name}".rpartition("/")
+    return folder, last
+
+
+def _evaluates(group: str, name: str) -> bool:
+    """Whether an experiment, or one that it builds on, evaluates a checkpoint that it does not name."""
+    waiting, seen = [_place(group, name)], set[tuple[str, str]]()
+    while waiting:
+        seen.add(step := waiting.pop())
+        for _, file in option_files().get(step[0], {}).get(step[1], ())[:1]:
+            with suppress(ValueError):
+                content = read_options(file)
+                if "mode" in content or content.get("checkpoint"):
+                    return content.get("mode") == "eval" and not content.get("checkpoint")
+                waiting += [base for base in based_on(step[0], content) if base not in seen and base[0] != "task"]
+    return False
+
+
+def _filled(group: str, name: str) -> set[str]:
+    """The slots for encoders that an option of the group ``model`` fills, those of its bases included."""
+    groups = option_files()
+    waiting, seen = [_place(group, name)], set[tuple[str, str]]()
+    slots: dict[str, str] = {}  # the nearest file counts
+    while waiting:
+        seen.add(step := waiting.pop())
+        for _, file in groups.get(step[0], {}).get(step[1], ())[:1]:
+            with suppress(ValueError):
+                content = read_options(file)
+                slots = dict(re.findall(r"/encoder/(\w+)@\S+: '?(\w+)", str(content.get("defaults")))) | slots
+                waiting += [base for base in based_on(step[0], content) if base not in seen]
+    return {slot for slot, option in slots.items() if option != "none"}
 
 
 def _print_class(entry: Entry, content: dict[str, Any]) -> None:
@@ -257,7 +320,7 @@ def _print(group: dict[str, Found], kind: str, name: str, above: tuple[str, ...]
         if uses := use(kind, name):
             node = f"objectives.{name}" if kind == "objective" else kind.replace("/", ".")
             asked = [f"{node}.{key}=..." for key, value in content.items() if value == "???"]
-            asked += ["checkpoint=RUN"] if content.get("mode") == "eval" and not content.get("checkpoint") else []
+            asked += ["checkpoint=RUN"] if _evaluates(kind, name) else []
             print(f"# use: {' '.join([uses, *asked])}")
         print(file.read_text(encoding="utf-8"), end="")
         if entry is not None:
