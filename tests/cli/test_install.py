@@ -68,6 +68,7 @@ def test_a_dry_run_and_nothing_to_do_install_nothing(pip, planned):
         ("my_loss[fast]>=0.2", "vtp-plugin-my-loss[fast]>=0.2"),
         ("vtp-plugin-spread", "vtp-plugin-spread"),
         ("vtp_kernels", "vtp_kernels"),
+        ("torch==2.11.0", "torch==2.11.0"),  # what a refusal advises
         ("./spread", "./spread"),
         ("spread-0.1.0-py3-none-any.whl", "spread-0.1.0-py3-none-any.whl"),
         ("git+https://example.org/spread", "git+https://example.org/spread"),

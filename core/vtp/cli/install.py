@@ -185,6 +185,8 @@ def _distribution(name: str, command: str) -> str:
     if named and not found:
         raise ConfigError(f"{name} is a part of {CORE} here. To switch it off: VTP_BLOCK_PLUGINS={name}")
     if command == "install":
+        if not found and _installed(bare["name"]):  # a library that is there: torch==2.11.0 keeps it as it is
+            return name
         return f"{found[0] if found else f'vtp-plugin-{short}'}{bare['rest']}"
     if not found and not _installed(name):
         known = {known for point in points if not point.builtin for known in (point.name, point.distribution)}
