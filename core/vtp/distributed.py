@@ -39,12 +39,13 @@ T = TypeVar("T")
 _LET_GO_S = 0.2
 
 
-def setup(device: torch.device | str = "auto") -> torch.device:
+def setup(device: torch.device | str = "auto", patience: timedelta | None = None) -> torch.device:
     """Join the process group that torchrun announced, if any, and give the device of this process.
 
     Args:
         device: ``auto`` takes the GPU of this process where there is one, else the CPU; ``cpu``, ``cuda`` (the GPU of
             this process) and ``cuda:1`` are taken as they are.
+        patience: how long to wait for the others where ``VTP_RANK_TIMEOUT_S`` says nothing; None is torch's own limit.
 
     Raises:
         ConfigError: CUDA was asked for and there is none, there are more processes than GPUs, or ``VTP_RANK_TIMEOUT_S``
@@ -56,7 +57,8 @@ def setup(device: torch.device | str = "auto") -> torch.device:
     if not dist.is_initialized() and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         # gloo beside nccl: flags and objects are exchanged without a device synchronisation.
         # On a CPU machine nccl must not even be named.
-        dist.init_process_group("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo", timeout=_timeout())
+        backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
+        dist.init_process_group(backend, timeout=_timeout() or patience)
     return chosen
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -138,6 +140,25 @@ def test_shares_of_torchrun_make_the_whole(embed, tmp_path, monkeypatch, capsys)
         embed()
     assert "2 files (share 2 of 2)" in capsys.readouterr().out
     assert rows(tmp_path / "index") == rows(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_a_bad_file_of_one_process_does_not_end_the_others(dual_folder, clips, tmp_path):
+    folder, index = tmp_path / "many", tmp_path / "index"
+    folder.mkdir()
+    for number in range(40):  # the first process is done at once
+        shutil.copy(clips / ("a.mp4" if number % 2 else "broken.mp4"), folder / f"{number:02}.mp4")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    command = [*torchrun, "-m", "vtp", "embed", str(folder), str(index), "--model", str(dual_folder), "--device", "cpu"]
+    command += ["--window", "2", "--stride", "1", "--index-from", "60"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for accepted, ended in (("19", 1), ("20", 0)):
+        done = subprocess.run(
+            [*command, "--retry", "--accept", accepted], capture_output=True, text=True, env=environment
+        )
+        assert done.returncode == ended, done.stderr
+        assert len(rows(index)) == 60 and done.stdout.count("index: 60 windows") == 1
+    assert "20 files (share 2 of 2)" in done.stdout and done.stdout.count("search it:") == 1
 
 
 def test_a_table_has_one_model_and_one_window(embed, write, dual, tmp_path, capsys):

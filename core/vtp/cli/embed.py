@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from typing import Annotated, Any
 
 from vtp.cli.arguments import a, place
@@ -24,7 +27,8 @@ OUT is a folder or a place in object storage. Under torchrun each process takes 
 command again after an interruption, or when files were added or changed: what is done is kept. Files that cannot be
 used are named and counted every time, and noted in the table.
 
-exit code: 0 everything is embedded, 1 files or windows could not be used (--accept N allows so many), 2 a mistake."""
+exit code: 0 everything is embedded, 1 files or windows could not be used (--accept N allows so many, of all processes
+together), 2 a mistake."""
 
 _NAMED = 5  # files that are named on the screen
 _Window = Annotated[float, Range(least=0, most=86400)]
@@ -70,10 +74,34 @@ def main(arguments: list[str]) -> int:
         print(one_line(f"  bad: {name}: {reason}"))
     if len(done.bad) > shown:
         print(f"  and {len(done.bad) - shown:,} more; the column `bad` of the table `files` has all of them")
-    if count == 1 and len(table) >= parsed.index_from:
-        _index(table)
+    together = count > 1 and "MASTER_ADDR" in os.environ  # else they were started one by one, and cannot meet
+    with _others(together) as total:
+        bad = total(len(done.bad))
+        if number == 0 and (together or count == 1) and table.grown() >= parsed.index_from:
+            _index(table)
+        total(0)  # torchrun ends all where one leaves with 1
+    if together and number:
+        return 0
     print(f'search it: vtp search {parsed.out} "a dog runs"')
-    return exit_code(len(done.bad), parsed.accept)
+    return exit_code(bad, parsed.accept)
+
+
+@contextmanager
+def _others(together: bool) -> Iterator[Callable[[int], int]]:
+    """Adds up a number over the processes of torchrun, and so waits for them. They meet at the end alone: whoever is in
+    a group computes its share of a batch."""
+    if not together:
+        yield int
+        return
+    import torch
+
+    from vtp import distributed
+
+    distributed.setup("cpu", timedelta(days=1))
+    try:
+        yield lambda number: int(distributed.sum_scalars(torch.tensor(number)))
+    finally:
+        distributed.shutdown()
 
 
 def _index(table: Any) -> None:

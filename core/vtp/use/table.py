@@ -114,6 +114,12 @@ class Table:
         with _speaking(self.database):
             return int(self.windows.count_rows())
 
+    def grown(self) -> int:
+        """The number of windows, with those that other processes have added by now."""
+        with _speaking(self.database):
+            self.windows.checkout_latest()
+        return len(self)
+
     def rest(self, wanted: Sequence[Source], again: bool = False) -> list[Source]:
         """Those of ``wanted`` that are not done as they are now. What is there of them is removed.
 
