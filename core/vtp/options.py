@@ -6,8 +6,10 @@ here too, and its owner is ``broken`` in ``vtp plugins``.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -102,15 +104,26 @@ def below(groups: OptionFiles, kind: str) -> dict[str, Found]:
 
 
 def first_comment(file: Path) -> str:
-    """The file's first comment line that is not a hydra header: what the option is, in a few words."""
+    """The file's first comment that is not a hydra header: its first line, or the sentence that goes on after it."""
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         return f"(cannot be read: {type(error).__name__})"
-    for line in lines:
+    for number, line in enumerate(lines):
         if line.startswith("#") and not line.startswith("# @package"):
-            return line.lstrip("# ").strip()
+            rest = itertools.takewhile(lambda more: more.startswith("# "), lines[number + 1 :])
+            return _sentence(line.lstrip("# ").strip(), " ".join(more.lstrip("# ").strip() for more in rest))
     return ""
+
+
+def _sentence(line: str, rest: str) -> str:
+    """``line`` as far as it has whole sentences; with its end in ``rest`` where it has none."""
+    if line.endswith((".", "?")):
+        return line
+    if whole := re.match(r".*[.?](?=\s)", line):
+        return whole[0]
+    ends = re.match(r".*?[.?](?=\s|$)", f"{line} {rest}")
+    return ends[0] if ends else line
 
 
 def read_options(file: Path) -> dict[str, Any]:

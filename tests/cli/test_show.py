@@ -9,8 +9,8 @@ import pytest
 from vtp.cli.components import argument_texts, use
 from vtp.cli.main import main
 from vtp.cli.run import compose
-from vtp.options import below, option_files
-from vtp.plugins import host
+from vtp.options import below, first_comment, option_files
+from vtp.plugins import RESERVED, host
 from vtp.run.check import check
 
 WORDS = """Something.
@@ -102,3 +102,26 @@ def test_a_command_that_is_shown_has_what_must_be_given(install, capsys):
     finally:
         host.cache_clear()
     assert "# use: vtp run task=retrieval dataset=films dataset.root=...\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("kind", "names"), RESERVED.items())
+def test_choices_of_the_core_are_explained(kind, names, capsys):
+    for name in names:
+        assert main(["show", kind, name]) == 0
+        head, text = capsys.readouterr().out.splitlines()
+        assert head.endswith(f"={name}") and len(text) > 3
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (["# One. Two.", "# Three."], "One. Two."),
+        (["# One. Two goes", "# on. Three."], "One."),
+        (["# @package x", "# One goes", "# on here. Two."], "One goes on here."),
+        (["# One: x=none", "name: null"], "One: x=none"),
+        (["# One goes", "#", "# Two."], "One goes"),
+    ],
+)
+def test_what_an_option_is_ends_with_a_sentence(tmp_path, lines, said):
+    (tmp_path / "one.yaml").write_text("\n".join(lines))
+    assert first_comment(tmp_path / "one.yaml") == said

@@ -42,6 +42,23 @@ PLAIN = {
     "callback": "callbacks=[NAME]",
 }
 
+# What the core's own choices of such kinds are (docs/data.md).
+_OWN = {
+    "decoder": {
+        "auto": "pyav",
+        "pyav": "FFmpeg as it comes with PyAV: every format, and what is measured against",
+        "torchcodec": "torchcodec, where one that fits torch is installed; with FFmpeg's libraries of the system",
+        "decord": "decord, for comparison with published code: no AV1, no gif, no transport streams",
+    },
+    "sampler": {
+        "auto": "dense for encoders with a stride, else segment in training and uniform in evaluation",
+        "uniform": "the middle of each of equal parts of the clip, one per frame",
+        "segment": "a random moment in each of equal parts (TSN, arXiv:1608.00859); in evaluation their middles",
+        "dense": "frames that are a stride apart, from a random place; in evaluation from the middle",
+        "every": "all frames, in order",
+    },
+}
+
 
 def main(arguments: list[str]) -> int:
     """``arguments[0]`` is the command: list or show."""
@@ -90,7 +107,7 @@ def _plain_rows(kind: str) -> dict[str, tuple[str, str]]:
     from vtp.cli.main import COMMANDS
     from vtp.plugins import RESERVED, host
 
-    own = {name: text for name, (_, text) in COMMANDS.items()} if kind == "command" else {}
+    own = {name: text for name, (_, text) in COMMANDS.items()} if kind == "command" else _OWN.get(kind, {})
     rows = {name: (own.get(name, ""), "vtp") for name in (*own, *RESERVED.get(kind, ()))}
     for entry in host().registry.entries(kind):
         text = str(entry.facts.get("help") or entry.facts.get("counted") or entry.target.replace(":", "."))
@@ -129,7 +146,7 @@ def _show_plain(kind: str, name: str) -> int:
     """A component that has no option file: who offers it, its signature and its docstring."""
     rows = _plain_rows(kind)
     if name in rows and rows[name][1] == "vtp":
-        print(f"# {kind} {name}, a part of vtp: {rows[name][0]}".rstrip(": "))
+        print(f"# {kind} {name}, a part of vtp: {PLAIN[kind].replace('NAME', name)}\n{rows[name][0]}")
         return 0
     from vtp.plugins import host
 
