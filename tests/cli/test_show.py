@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from vtp.cli.components import argument_texts, use
+from vtp.cli.components import PLAIN, argument_texts, options_of, use
 from vtp.cli.main import main
 from vtp.cli.run import compose
 from vtp.options import below, first_comment, option_files
@@ -125,3 +125,17 @@ def test_choices_of_the_core_are_explained(kind, names, capsys):
 def test_what_an_option_is_ends_with_a_sentence(tmp_path, lines, said):
     (tmp_path / "one.yaml").write_text("\n".join(lines))
     assert first_comment(tmp_path / "one.yaml") == said
+
+
+@pytest.mark.parametrize(("kind", "name"), [("dataset", "howto100m"), ("encoder/video", "tower")])
+def test_what_a_base_class_says_of_an_option_is_shown(kind, name):
+    entry = host().registry.get(kind, name)
+    assert "Args:" not in (entry.load().__doc__ or "")
+    assert [row[0] for row in options_of(entry) if not row[3]] == []
+
+
+@pytest.mark.slow
+def test_every_option_of_every_component_has_a_meaning():
+    entries = [one for one in host().registry.entries() if one.kind not in PLAIN and one.kind != "command"]
+    assert len(entries) > 60
+    assert [(one.kind, one.name, row[0]) for one in entries for row in options_of(one) if not row[3]] == []

@@ -283,7 +283,9 @@ def options_of(entry: Entry) -> list[tuple[str, str, str, str]]:
     from vtp.run.check import GIVEN
 
     target = entry.load()
-    meanings = argument_texts(inspect.getdoc(target) or "")
+    meanings: dict[str, str] = {}
+    for one in inspect.getmro(target) if isinstance(target, type) else (target,):  # what a base says counts, too
+        meanings = argument_texts(inspect.cleandoc(one.__doc__ or "")) | meanings
     return [
         (name, _type_of(target, name), _default(parameter), meanings.get(name, ""))
         for name, parameter in inspect.signature(target).parameters.items()
