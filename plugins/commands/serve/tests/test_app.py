@@ -248,6 +248,19 @@ def test_an_upload_is_bounded_while_it_comes(site):
     assert uploads() == []
 
 
+def test_who_goes_away_while_sending_is_no_traceback(serve, searches, capfd):
+    with serve(searches, most=200_000) as site:
+        for target in ("/query?name=a.mp4", "/login"):
+            with socket.create_connection(("127.0.0.1", site.port), timeout=30) as wire:
+                wire.sendall(
+                    f"POST {target} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000\r\n\r\n".encode() + b"x"
+                )
+                time.sleep(0.2)  # it is read by now
+        time.sleep(0.2)
+        assert site.ask("/")[0].status == 200 and uploads() == []
+    assert "Traceback" not in capfd.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("target", "body", "said"),
     [

@@ -15,6 +15,7 @@ from urllib.parse import parse_qs
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse, StreamingResponse
+from starlette.requests import ClientDisconnect
 
 from vtp.errors import VtpError
 from vtp.page import paragraph
@@ -135,6 +136,7 @@ def assembled(
         app.add_api_route(path, endpoint, methods=methods, response_model=None)
     for error in (Refused, VtpError):
         app.add_exception_handler(error, _failed)
+    app.add_exception_handler(ClientDisconnect, _gone)
     return Guard(app, access, hosts, page.policy(chosen))
 
 
@@ -149,6 +151,11 @@ def _failed(request: Request, error: Exception) -> Response:
     return HTMLResponse(
         paragraph(one_line(str(error)), "bad"), status, {"connection": "close"} if status == 413 else {}
     )
+
+
+def _gone(request: Request, error: Exception) -> Response:
+    """Somebody went away while they were sending, and nobody reads this."""
+    return Response(status_code=400)
 
 
 def _home(request: Request, q: str = "", of: str = "") -> Response:
