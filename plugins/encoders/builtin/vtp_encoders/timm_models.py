@@ -87,4 +87,4 @@ def create(source: str, pretrained: bool, **options: Any) -> Any:
 
 def save_config(model: Any, directory: Path) -> None:
     """Write what :func:`create` makes the model from, without its weights."""
-    save_config_for_hf(model, str(directory / CONFIG))
+    save_config_for_hf(model, directory / CONFIG)
