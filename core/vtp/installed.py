@@ -42,7 +42,9 @@ def _read(point: metadata.EntryPoint, dist: metadata.Distribution) -> EntryPoint
     Raises:
         ValueError: name or version are missing; importlib.metadata raises others.
     """
-    name, version = dist.metadata["Name"], dist.metadata["Version"]
+    said = dist.metadata
+    name = said["Name"] if "Name" in said else ""  # noqa: SIM401 (its type has no `get` before Python 3.12)
+    version = said["Version"] if "Version" in said else ""  # noqa: SIM401
     if not name or not version:
         raise ValueError(f"it has no {'Version' if name else 'Name'}")
     folder = dist.locate_file(f"{name.replace('-', '_')}-{version}.dist-info")
