@@ -122,6 +122,19 @@ def test_what_pip_cannot_remove_is_removed(pip, site, install, capsys):
     assert sorted(path.name for path in site.iterdir()) == ["other"] and (site.parent / "outside.txt").exists()
 
 
+def test_others_are_removed_too_while_pip_cannot(pip, site, install, capsys):
+    calls, _ = pip
+    install("torn")
+    install("whole")
+    (site / "torn-1.0.dist-info" / "METADATA").write_bytes(b"\xff")
+    (site / "whole-1.0.dist-info" / "RECORD").write_text("whole/__init__.py,,\nwhole/plugin.py,,\n")
+    assert main(["uninstall", "whole"]) == 0 and calls == []
+    assert sorted(path.name for path in site.iterdir()) == ["torn", "torn-1.0.dist-info"]
+    assert main(["uninstall", "torn"]) == 0
+    install("third")
+    assert main(["uninstall", "third"]) == 0 and calls == [["uninstall", "--yes", "third"]]
+
+
 def test_where_pip_fails_its_own_words_count(monkeypatch, capsys):
     codes = iter([1, 7, 1])
 

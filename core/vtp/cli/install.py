@@ -60,11 +60,11 @@ def main(arguments: list[str]) -> int:
     if command == "uninstall":
         from vtp.plugins import normalised
 
-        unreadable = _unreadable()
-        for word in [word for word in words if normalised(word) in unreadable]:
+        folders = _folders() if _unreadable() else {}  # else pip can
+        for word in [word for word in words if normalised(word) in folders]:
             words.remove(word)
-            count = _removed(unreadable[normalised(word)])
-            print(f"{word}: {count} files removed; pip cannot, because its metadata cannot be read")
+            count = _removed(folders[normalised(word)])
+            print(f"{word}: {count} files removed; pip cannot while metadata of a distribution cannot be read")
         if all(word.startswith("-") for word in words):
             return 0
     if command == "uninstall" and "-y" not in words and "--yes" not in words:
@@ -96,12 +96,21 @@ def main(arguments: list[str]) -> int:
     return code
 
 
-def _unreadable() -> dict[str, Path]:
-    """Distributions of plugins whose metadata nobody can read -> the folder of the metadata."""
+def _unreadable() -> list[str]:
+    """Distributions of plugins whose metadata nobody can read."""
     from vtp.installed import entry_points
     from vtp.plugins import normalised
 
-    return {normalised(one.distribution): Path(one.folder) for one in entry_points("vtp.plugins") if one.fault}
+    return sorted({normalised(one.distribution) for one in entry_points("vtp.plugins") if one.fault})
+
+
+def _folders() -> dict[str, Path]:
+    """Distributions of plugins -> the folder of their metadata."""
+    from vtp.installed import entry_points
+    from vtp.plugins import CORE, normalised
+
+    found = {normalised(one.distribution): Path(one.folder) for one in entry_points("vtp.plugins")}
+    return {name: folder for name, folder in found.items() if name != CORE and folder.is_dir()}
 
 
 def _removed(folder: Path) -> int:
