@@ -196,6 +196,7 @@ def test_search_by_text_and_by_clip(embed, media, dual, tmp_path, capsys):
         ("gone.mp4", [], "there is no such file"),
         ("{media}/broken.mp4", [], "cannot be used: not a media file"),
         ("{media}/tone.wav", [], "cannot be searched with audio"),
+        ("a red ball", ["--modality", "audio"], "has embeddings of video, and none of audio"),
     ],
 )
 def test_a_query_that_cannot_be_is_said(embed, media, tmp_path, capsys, query, more, said):

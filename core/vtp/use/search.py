@@ -69,13 +69,15 @@ class Search:
             called: what the query is called in messages; None = by itself.
 
         Raises:
-            ConfigError: the table cannot be searched with this modality.
+            ConfigError: the table cannot be searched with this modality, or has nothing of ``of``.
             DataError: the query cannot be used.
         """
         if modality not in self.takes:
             raise ConfigError(
                 f"this table has embeddings of {' and '.join(self.modalities)}, and cannot be searched with {modality}."
             )
+        if of is not None and of not in self.modalities:
+            raise ConfigError(f"this table has embeddings of {' and '.join(self.modalities)}, and none of {of}.")
         items = Items.of(modality, [query])
         rows, reasons = self.model.embed(items, modality, self.table.about["objective"])
         if reasons:
