@@ -209,13 +209,19 @@ class Table:
         ]
 
     def row(self, number: int) -> dict[str, Any] | None:
-        """The window of a number that :meth:`search` gave, with ``file``, ``start``, ``end`` and ``modality``; None
-        where there is none, or no longer."""
+        """The window of a number that :meth:`search` gave, with ``file``, ``start``, ``end``, ``modality`` and the
+        ``bytes`` that its file had when it was embedded (None while that is not noted); None where there is none, or no
+        longer."""
+        columns = ["key", "file", "start", "end", "modality"]
         try:
-            found = self.windows.take_row_ids([number]).select(["file", "start", "end", "modality"]).to_list()
+            found = self.windows.take_row_ids([number]).select(columns).to_list()
         except (OverflowError, RuntimeError, ValueError):  # a number that no row can have
             return None
-        return found[0] if found else None
+        if not found:
+            return None
+        row: dict[str, Any] = found[0]
+        noted = self.files.search().where(f"key = {_quoted(row.pop('key'))}").select(["bytes"]).limit(1).to_list()
+        return row | {"bytes": noted[0]["bytes"] if noted else None}
 
     # -- the index -----------------------------------------------------------------------------------------------------
 

@@ -195,8 +195,25 @@ def test_nothing_is_served_by_a_path(site, tables, target):
 def test_a_file_that_is_gone_or_no_file_is_not_found(site, searches, monkeypatch, tmp_path):
     os.mkfifo(tmp_path / "pipe.mp4")
     for path in (tmp_path / "gone.mp4", tmp_path, tmp_path / "pipe.mp4", "x\0y.mp4"):
-        monkeypatch.setattr(type(searches[0].table), "row", lambda self, n, p=path: {"file": str(p)})
+        monkeypatch.setattr(type(searches[0].table), "row", lambda self, n, p=path: {"file": str(p), "bytes": None})
         assert site.ask("/media/0/0")[0].status == 404
+
+
+def test_an_indexed_name_that_leads_to_another_file_is_not_found(site, tables):
+    place = next(
+        "/" + r["source"].partition("#")[0] for r in shown(site.ask("/?q=a&of=video")[1]) if r["name"] == "a.mp4"
+    )
+    clip, aside = tables["media"] / "a.mp4", tables["media"] / "aside"
+    clip.rename(aside)
+    try:
+        clip.symlink_to(tables["media"] / "secret.txt")
+        assert [site.ask(at)[0].status for at in (place, place.replace("media", "picture"))] == [404, 404]
+        clip.unlink()
+        clip.symlink_to(aside)  # a link to the clip itself is the clip
+        assert site.ask(place)[0].status == 200
+    finally:
+        clip.unlink()
+        aside.rename(clip)
 
 
 def test_pictures_of_windows_are_of_their_middle(site):

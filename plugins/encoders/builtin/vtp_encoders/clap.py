@@ -132,9 +132,8 @@ class Clap(HubEncoder):
     def train(self, mode: bool = True) -> Clap:
         """As of any module, but the batch norms stay as they are."""
         super().train(mode)
-        for module in self.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.eval()
+        for norm in [module for module in self.modules() if isinstance(module, nn.BatchNorm2d)]:
+            norm.eval()
         return self
 
     def gradient_checkpointing_enable(self) -> None:
@@ -144,8 +143,7 @@ class Clap(HubEncoder):
 
     def layer_of(self, name: str) -> int:
         """Layer of a parameter for learning-rate decay: 0 patch embedding, 1..depth blocks (a merging belongs to the
-        block before it), depth + 1 the final norm.
-        """
+        block before it), depth + 1 the final norm."""
         if found := re.search(r"layers\.(\d+)\.(?:blocks\.(\d+)|downsample)\.", name):
             stage = int(found[1])
             return sum(self.depths[:stage]) + (self.depths[stage] if found[2] is None else int(found[2]) + 1)

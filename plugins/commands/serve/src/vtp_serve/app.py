@@ -24,7 +24,7 @@ from vtp.types import MODALITIES, Modality
 from vtp.use.search import Search, kind_of_file
 from vtp_serve import page
 from vtp_serve.access import Access, Guard
-from vtp_serve.media import Bytes, Pictures, Unsatisfiable, media_type, span_of
+from vtp_serve.media import Bytes, Pictures, Unsatisfiable, is_as_embedded, media_type, span_of
 from vtp_serve.uploads import Refused, Uploads
 
 __all__ = ["Route", "Turns", "application", "assembled"]
@@ -89,8 +89,9 @@ class _Served:
         return page.hits(results)
 
     def row(self, number: int, row: int) -> dict[str, Any] | None:
-        """A row of a table; None where there is none."""
-        return self.searches[number].table.row(row) if 0 <= number < len(self.searches) else None
+        """A row of a table; None where there is none, or its file is another one by now."""
+        found = self.searches[number].table.row(row) if 0 <= number < len(self.searches) else None
+        return found if found is not None and is_as_embedded(found) else None
 
 
 _PAST = {"video": "seen", "audio": "heard"}

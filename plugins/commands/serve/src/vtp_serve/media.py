@@ -21,7 +21,7 @@ from vtp.media.request import Wanted
 from vtp.page import jpeg
 from vtp.types import MediaRef
 
-__all__ = ["Bytes", "Pictures", "Unsatisfiable", "media_type", "span_of"]
+__all__ = ["Bytes", "Pictures", "Unsatisfiable", "is_as_embedded", "media_type", "span_of"]
 
 # Endings whose type is not `video/ending` and so on, or that browsers know by another one.
 _TYPES = {
@@ -78,6 +78,16 @@ def span_of(header: str | None, size: int) -> tuple[int, int] | None:
     if first >= size:
         raise Unsatisfiable
     return first, min(last, size - 1)
+
+
+def is_as_embedded(row: Mapping[str, Any]) -> bool:
+    """Whether the file of a row has the size that it had when it was embedded: a name may lead to another file by now,
+    or be a link to one that is not for everybody."""
+    member = split_member(row["file"])
+    try:
+        return row["bytes"] in (None, os.stat(row["file"] if member is None else member.tar).st_size)
+    except (OSError, ValueError):
+        return False
 
 
 class Bytes:
