@@ -348,10 +348,10 @@ def init_weights(module: nn.Module, std: float | None = None) -> None:
             nn.init.zeros_(part.bias)
 
 
-def connected_zero(parameters: Iterable[nn.Parameter], like: Tensor) -> Tensor:
-    """A zero, scalar like ``like``, whose gradient for each of ``parameters`` is zero and not None."""
+def connected_zero(tensors: Iterable[Tensor], like: Tensor) -> Tensor:
+    """A zero, scalar like ``like``, whose gradient for each of ``tensors`` is zero and not None."""
     zero = like.new_zeros(())
-    for parameter in parameters:
-        if parameter.requires_grad:
-            zero = zero + parameter.reshape(-1)[:1].sum().to(zero.dtype) * 0.0
+    for tensor in tensors:
+        if tensor.requires_grad:
+            zero = zero + tensor.reshape(-1)[:1].sum().to(zero.dtype) * 0.0
     return zero
