@@ -89,12 +89,17 @@ def test_an_option_that_came_first_is_seen(install, told: Callable[..., tuple[st
         ["task=msrvtt_qa", "--cfg", "job", "--resolve"],
         ["task=msrvtt_qa", "--cfg", "job", "resume=auto"],
         ["task=msrvtt_qa", "--cfg", "job", "model=outputs/a"],
+        ["task=msrvtt_qa", "--cfg", "job", "model=here"],
         ["task=msrvtt_qa", "--cfg", "job", "task=${oc.env:TASK}"],
         ["task=msrvtt_qa", "--cfg", "job", "hydra.searchpath=[file:///a]"],
         ["-m", "task=msrvtt_qa", "--cfg", "job"],
     ],
 )
-def test_what_more_than_files_decides_is_not_kept(arguments: list[str]) -> None:
+def test_what_more_than_files_decides_is_not_kept(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path)
     assert composed.printed(arguments, lambda _: pytest.fail("asked")) is None
 
 

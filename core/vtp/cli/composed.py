@@ -56,7 +56,9 @@ def _for_good(arguments: list[str]) -> bool:
     settings = arguments[: flags[0]] + arguments[flags[0] + 2 :]
     for setting in settings:
         key, _, value = setting.lstrip("+~").partition("=")
-        if key == "resume" or key.startswith("hydra") or "${" in value or (key == "model" and not value.isidentifier()):
+        if key == "resume" or key.startswith("hydra") or "${" in value:
+            return False
+        if key == "model" and (not value.isidentifier() or os.path.isdir(value)):  # the model of a run
             return False
     return True
 
