@@ -296,7 +296,10 @@ IN_A_RUN = {
 }
 
 
-@pytest.mark.parametrize("fault", IN_A_RUN)
+# a run for each: the default run takes every second one, the slow one all
+@pytest.mark.parametrize(
+    "fault", [pytest.param(one, marks=[pytest.mark.slow] if place % 2 else []) for place, one in enumerate(IN_A_RUN)]
+)
 def test_a_fault_in_a_run_is_one_line_that_names_the_component(fault, odd, world, capsys):
     arguments, code, words = IN_A_RUN[fault]
     data = [] if "dataset=odd" in arguments else world
