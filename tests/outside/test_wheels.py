@@ -24,7 +24,12 @@ SMALL += ["data.workers=0", "train.tensorboard=false"]
 
 EXAMPLES = {
     f"vtp-plugin-{name}": ROOT / "examples" / folder
-    for name, folder in {"sigmoid": "objective", "clipfolder": "dataset", "perceiver": "fusion"}.items()
+    for name, folder in [
+        ("sigmoid", "objective"),
+        ("clipfolder", "dataset"),
+        ("perceiver", "fusion"),
+        ("losslog", "callback"),
+    ]
 }
 
 pytestmark = pytest.mark.slow
@@ -155,10 +160,10 @@ def test_the_examples_are_installed_and_train(environment: Environment) -> None:
     index.write_text("\n".join(json.dumps(line | {"clip": f"media/{line['clip']}"}) for line in lines))
     page = (ROOT / "examples" / "README.md").read_text()
     commands = [shlex.split(line)[1:] for line in re.findall(r"`(vtp run .*?)`", page)]
-    assert len(commands) == 3
+    assert len(commands) == len(EXAMPLES)
     environment.pip("install", *EXAMPLES)
     try:
-        assert "3 plugins, nothing is wrong" in environment.vtp("plugins", "check", *EXAMPLES)
+        assert f"{len(EXAMPLES)} plugins, nothing is wrong" in environment.vtp("plugins", "check", *EXAMPLES)
         for number, command in enumerate(commands):
             run_dir = environment.folder / f"example{number}"
             small = [option for option in SMALL if "dataset=shapes" in command or "dataset.size" not in option]
