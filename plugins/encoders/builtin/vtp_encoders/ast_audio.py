@@ -69,7 +69,7 @@ class AST(HubEncoder):
             NAME, "audio", model, pretrained, context, kinds, lambda: _config(preset, seconds)
         )
         config = self.model.config
-        self.settings = ASTFeatureExtractor() if source is None else load_settings(NAME, ASTFeatureExtractor, source)
+        self.settings = load_settings(NAME, ASTFeatureExtractor, source)
         self.steps = int(config.max_length)
         self.spec = AudioSpec(sample_rate=SAMPLE_RATE, seconds=self.steps / 100)
         self.bins = int(config.num_mel_bins)

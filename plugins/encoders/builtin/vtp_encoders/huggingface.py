@@ -13,6 +13,7 @@ import math
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -261,11 +262,19 @@ def checkpoint_or_preset(
     return load_weights(encoder, cls, source) if weights else cls(config), source
 
 
-def load_settings(encoder: str, cls: Any, model: str, *, known: bool = True) -> Any:
+def load_settings(encoder: str, cls: Any, model: str | None, *, known: bool = True) -> Any:
     """The settings of the preprocessing that stand beside a model, as an instance of ``cls``, a feature extractor or
-    processor of transformers; for a folder that has none its defaults, or None where ``cls`` is not ``known``, one of
-    those that choose the class by the settings.
+    processor of transformers; without a model, and for a folder that has none, its defaults, or None where ``cls`` is
+    not ``known``, one of those that choose the class by the settings.
     """
+    with warnings.catch_warnings():  # without torchaudio it makes filters for itself, which nothing here uses
+        warnings.filterwarnings("ignore", message="At least one mel filter has all zero values", category=UserWarning)
+        return _settings(encoder, cls, model, known)
+
+
+def _settings(encoder: str, cls: Any, model: str | None, known: bool) -> Any:
+    if model is None:
+        return cls()
     names = ("preprocessor_config.json", "video_preprocessor_config.json", "processor_config.json")
     if os.path.isdir(model) and not any(os.path.isfile(os.path.join(model, name)) for name in names):
         if any(name.endswith((".safetensors", ".bin")) for name in os.listdir(model)):  # no checkpoint of ours
