@@ -213,5 +213,5 @@ def test_every_family_of_timm_gives_tokens_or_is_refused_by_name(tokens):
         count = x.shape[1]
         assert x.shape[2] == encoder.width and math.isqrt(count) ** 2 == count, model
         assert tokens == "patch" or count == 1
-    assert made > 80
+    assert made + len(refused) > 80
     assert set(refused) == ({"coat", "crossvit", "efficientvim", "pit"} if tokens == "patch" else set())
