@@ -72,6 +72,7 @@ def test_every_change_is_seen(install, told: Callable[..., tuple[str, bool]]) ->
     assert told("experiment=brew")[1]  # the environment may have a say
 
 
+@pytest.mark.slow
 def test_an_option_that_came_first_is_seen(install, told: Callable[..., tuple[str, bool]]) -> None:
     first = told()[0]
     package = install("teapot", HOOKS)

@@ -343,6 +343,7 @@ def test_a_picture_that_fails_costs_no_report(odd, world, capsys):
     assert "there is no picture" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_metrics_may_be_numbers_of_any_library(odd, world):
     assert main([*RUN, *world, "task.fault=float32", "train.tensorboard=true", "run_dir=out"]) == 0
     assert report(odd / "out")["metrics"] == {"score": 0.5}

@@ -125,7 +125,8 @@ main(int(sys.argv[1]), sys.argv[2])
 """
 
 
-@pytest.mark.parametrize("how", ["raises", pytest.param("goes on", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["raises", "goes on"])
 def test_a_program_with_workers_ends_and_leaves_no_folder(tmp_path: Path, how: str) -> None:
     script = SCRIPT.format(tests=str(Path(__file__).parent))
     done = subprocess.run(
