@@ -40,9 +40,9 @@ def kept(name: str, asked: str = "") -> list[str] | None:
     return lines
 
 
-def watched_by(name: str) -> list[str] | None:
-    """The paths that a kept answer depends on; None if there is none."""
-    found = _read(name)
+def watched_by(name: str, asked: str = "") -> list[str] | None:
+    """The paths that a kept answer depends on; None if there is none that still counts."""
+    found = None if kept(name, asked) is None else _read(name)
     return None if found is None else [line.partition("\t")[2] for line in found[1]]
 
 
